@@ -1,0 +1,49 @@
+// What a visitor can cause is a value, a Result; what only an operator or a programmer can mend is thrown, a Fault.
+
+export type Result<T, E extends string> =
+  | { readonly ok: true; readonly value: T }
+  | { readonly ok: false; readonly error: E }
+
+/**
+ * Why a `Fault` was thrown.
+ *
+ * - `bad_option`: an option cannot be, or would make the sessions unsafe. Thrown at construction.
+ * - `no_secret`: the backend outlives the process, keeps no secret of its own, and none was given.
+ * - `no_session`: a request was asked for its session that came through no session middleware.
+ * - `no_backend`: a URL names no backend that we know, or its driver is not installed.
+ * - `too_late`: the session was asked for or changed after the response had left.
+ * - `not_json`: a value that JSON cannot keep was set; the message has the path to it.
+ * - `too_large`: the session would be larger than allowed. Nothing was saved.
+ * - `unavailable`: the backend failed or did not answer in time, and nothing was changed.
+ * - `unknown_outcome`: the backend failed or did not answer while it was changing the session: it may be either way.
+ * - `contended`: others kept changing the same session until the time of the visit was over. Nothing was saved.
+ * - `no_fresh_key`: three fresh keys in a row were taken already: the random numbers are not random.
+ */
+export type FaultCode =
+  | 'bad_option'
+  | 'no_secret'
+  | 'no_session'
+  | 'no_backend'
+  | 'too_late'
+  | 'not_json'
+  | 'too_large'
+  | 'unavailable'
+  | 'unknown_outcome'
+  | 'contended'
+  | 'no_fresh_key'
+
+/** The one error that this library throws. Its message says what to do; `cause` is the driver's error, where there is one. */
+export class Fault extends Error {
+  override readonly name = 'Fault'
+  readonly code: FaultCode
+
+  constructor(code: FaultCode, message: string, options?: { cause?: unknown }) {
+    super(message, options)
+    this.code = code
+  }
+
+  /** The HTTP status that fits: 503 where another try may work, else 500. */
+  get status(): 500 | 503 {
+    return this.code === 'unavailable' || this.code === 'unknown_outcome' || this.code === 'contended' ? 503 : 500
+  }
+}
