@@ -15,8 +15,8 @@ const named = (path: string, name: string): string =>
   /^[A-Za-z_$][\w$]*$/.test(name) ? `${path}.${name}` : `${path}[${JSON.stringify(name)}]`
 
 const kind = (value: object): string => {
-  const { constructor } = value
-  return typeof constructor === 'function' && constructor.name ? `a ${constructor.name}` : 'an object of a class'
+  const maker: unknown = value.constructor
+  return typeof maker === 'function' && maker.name ? `a ${maker.name}` : 'an object of a class'
 }
 
 /**

@@ -5,8 +5,8 @@ import { createHmac, hash, randomFillSync, timingSafeEqual } from 'node:crypto'
 /*
  * A key is 32 random bytes in 43 base64url characters. The first nine bytes, twelve characters, are its label: the
  * address of the entry, safe to log and to show. The other 23, its secret, are never stored: an entry keeps a SHA-256.
- * 184 secret bits are more than the 128 of OWASP ASVS 5.0 §7.2.3; two of 10^11 labels are equal with a chance of 2^-0,
- * which is why a new entry is inserted only where there is none.
+ * 184 secret bits are more than the 128 of OWASP ASVS 5.0 §7.2.3. Labels are short: among 10^11 of them two are likely
+ * to be equal, which is why a new entry is inserted only where there is none.
  */
 const LABEL = 12
 
@@ -56,8 +56,8 @@ const right = Buffer.alloc(64)
 /** Whether two digests are equal, in a time that does not depend on where they differ. */
 export const sameDigest = (a: string, b: string): boolean => {
   if (a.length !== b.length || a.length > left.length) return false
-  left.fill(0).latin1Write(a)
-  right.fill(0).latin1Write(b)
+  left.fill(0).write(a, 'latin1')
+  right.fill(0).write(b, 'latin1')
   return timingSafeEqual(left, right)
 }
 

@@ -4,6 +4,9 @@ export type Result<T, E extends string> =
   | { readonly ok: true; readonly value: T }
   | { readonly ok: false; readonly error: E }
 
+/** A value now, or a promise of one: what is at hand costs no wait. */
+export type Awaitable<T> = T | Promise<T>
+
 /**
  * Why a `Fault` was thrown.
  *
@@ -12,6 +15,7 @@ export type Result<T, E extends string> =
  * - `no_session`: a request was asked for its session that came through no session middleware.
  * - `no_backend`: a URL names no backend that we know, or its driver is not installed.
  * - `too_late`: the session was asked for or changed after the response had left.
+ * - `bad_owner`: `login` was given no text that could name an account.
  * - `not_json`: a value that JSON cannot keep was set; the message has the path to it.
  * - `too_large`: the session would be larger than allowed. Nothing was saved.
  * - `unavailable`: the backend failed or did not answer in time, and nothing was changed.
@@ -25,6 +29,7 @@ export type FaultCode =
   | 'no_session'
   | 'no_backend'
   | 'too_late'
+  | 'bad_owner'
   | 'not_json'
   | 'too_large'
   | 'unavailable'

@@ -123,7 +123,10 @@ const renewed = (v: Visit, i: number, entry: Entry, mutation?: Mutation): { head
   if (head.confirmed === GRACE) head = { current: head.current }
   const pending = head.salt !== undefined && head.previous !== undefined
   if (pending && head.current === secret) {
-    head = { current: head.current, ...(mutation !== 'no grace' && { previous: head.previous as string, confirmed: 0 }) }
+    head = {
+      current: head.current,
+      ...(mutation !== 'no grace' && { previous: head.previous as string, confirmed: 0 }),
+    }
   } else if (script.renew && head.current === secret && head.previous === undefined) {
     head = { current: derived(secret, `s${i}`), previous: secret, salt: `s${i}` }
   } else if (script.renew && mutation === 'fresh offer' && pending && head.previous === secret) {
@@ -225,7 +228,11 @@ const step = (w: World, i: number, mutation?: Mutation): World => {
     }
     case 'retire':
       if (mutation !== 'forget' && w.store[label]?.version !== v.entry?.version) return go('look back')
-      return go('reply', {}, { ...cleared(), added: { ...w.added, [mine]: (w.added[label] ?? 0) + (script.add ? 1 : 0) } })
+      return go(
+        'reply',
+        {},
+        { ...cleared(), added: { ...w.added, [mine]: (w.added[label] ?? 0) + (script.add ? 1 : 0) } },
+      )
     case 'look back': {
       const entry = w.store[label]
       if (entry) return go('create again', { entry })
@@ -297,7 +304,10 @@ const moves = (w: World, timed: boolean, mutation?: Mutation): readonly World[] 
   })
   w.replies.forEach((reply) => {
     const { jar: _, ...rest } = { ...w, replies: w.replies.filter((other) => other !== reply) }
-    next.push({ ...rest, ...(w.jar && { jar: w.jar }) }, reply.cookie === 'clear' ? rest : { ...rest, jar: reply.cookie })
+    next.push(
+      { ...rest, ...(w.jar && { jar: w.jar }) },
+      reply.cookie === 'clear' ? rest : { ...rest, jar: reply.cookie },
+    )
   })
   if (timed) next.push(tick(w))
   return next

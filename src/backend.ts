@@ -1,0 +1,72 @@
+// The contract of a backend, the place where sessions are kept: types only.
+
+import type { Awaitable } from './outcome.ts'
+
+/** What a backend keeps under one key. All of it is opaque to the backend but the expiry, the version and the owner. */
+export type Entry = {
+  /** The session's fields as JSON.stringify prints them, so never a NUL or half a character. Undefined: begun, never set. */
+  readonly value: string | undefined
+  /** The layer above's own words about the entry: ASCII, at most 400 characters. */
+  readonly head: string
+  /** Milliseconds since 1970. The session is alive while now < expiresAt; the layer above judges that. */
+  readonly expiresAt: number
+  /** Chosen above, new for every `set`: eight characters of base64url. */
+  readonly version: string
+  /** The account that the session belongs to, as the application named it. Never changes within an entry. */
+  readonly owner?: string | undefined
+}
+
+/** What `set` writes. Without `expiresAt` the expiry stays as it is. */
+export type Change = {
+  readonly value: string | undefined
+  readonly head: string
+  readonly version: string
+  readonly expiresAt?: number
+}
+
+/**
+ * What the client holds from now on, where that changed: only for backends whose key is the session itself. Others give
+ * undefined.
+ */
+export type Held = string | undefined
+
+/**
+ * Where sessions are kept. A key is 43 characters of base64url, hashed from what the client holds; two keys that differ
+ * in one bit, such as the case of a letter, are two keys.
+ *
+ * Each operation takes effect at once and as a whole, or throws. A client's doings never make it throw: absence is a
+ * value. After an error the outcome may be either way, and the layer above says so.
+ */
+export type Backend = {
+  /** For messages: `sqlite`. */
+  readonly name: string
+  /** The key is the session itself: nothing is kept, so nothing can be compared or revoked. */
+  readonly stateless?: true
+  /** Seconds: how long a session of `keepsake/session` lives where its caller names no expiry. */
+  readonly defaultPeriod?: number
+  /** The entry, expired or not. A backend may forget an entry once it has expired, never before. */
+  get(key: string): Awaitable<Entry | undefined>
+  /**
+   * Inserts an entry where there is none. `taken`: there is one, and it stays as it was; unless it has this very
+   * version: then a driver sent twice, and the answer is as at the first time. An entry that has expired may be
+   * replaced, or be in the way.
+   */
+  generate(key: string, entry: Entry): Awaitable<Held | 'taken'>
+  /**
+   * Replaces the entry that has `version`. `stale`: it has another, and stays as it was; unless it has the version of
+   * the change itself: then a driver sent twice, and it is done. `gone`: there is none, and there is none afterwards.
+   */
+  set(key: string, change: Change, version: string): Awaitable<Held | 'stale' | 'gone'>
+  /** Removes the entry. With `version`, only one that has it, and else `stale`, also where there is none. */
+  clear(key: string, version?: string): Awaitable<undefined | 'stale'>
+  /** Moves the expiry and nothing else: only forward, only where there is an entry. The version stays. */
+  touch(key: string, expiresAt: number): Awaitable<Held>
+  /** Removes at most `limit` entries that expired before `now`, and says how many. Absent where expiry needs no help. */
+  sweep?(now: number, limit: number): Awaitable<number>
+  /**
+   * Keeps `fresh` as the secret of this store if it keeps none yet, and gives the kept one: the same to every process.
+   * Only for a store that nobody else can read. Without it, the application must configure a secret.
+   */
+  secret?(fresh: string): Awaitable<string>
+  close?(): Awaitable<void>
+}

@@ -1,0 +1,60 @@
+// The log of a visit's changes, and its replay on a newer value.
+
+import { frozen, type Json } from './json.ts'
+
+export type Fields = { readonly [field: string]: Json }
+
+/** One change: a field set, dropped or computed from what it was; or all fields dropped but those kept. */
+export type FieldChange =
+  | { readonly set: string; readonly value: Json }
+  | { readonly drop: string }
+  | { readonly update: string; readonly by: (value: unknown) => unknown }
+  | { readonly keep: readonly string[] }
+
+type Draft = Record<string, Json>
+
+const draftOf = (fields: Fields): Draft => Object.assign(Object.create(null), fields)
+
+/** The value of a field, safe to hand out: nobody can change it, nor what lies within it. */
+export const fieldOf = (fields: Fields, field: string): Json | undefined =>
+  Object.hasOwn(fields, field) ? deepFrozen(fields[field] as Json) : undefined
+
+const deepFrozen = (value: Json): Json => {
+  if (typeof value !== 'object' || value === null || Object.isFrozen(value)) return value
+  for (const item of Object.values(value)) deepFrozen(item)
+  return Object.freeze(value)
+}
+
+const applied = (draft: Draft, change: FieldChange): Draft => {
+  if ('set' in change) {
+    draft[change.set] = change.value
+  } else if ('drop' in change) {
+    delete draft[change.drop]
+  } else if ('update' in change) {
+    draft[change.update] = frozen(change.by(fieldOf(draft, change.update)), change.update)
+  } else {
+    const kept = draftOf({})
+    for (const field of change.keep) if (Object.hasOwn(draft, field)) kept[field] = draft[field] as Json
+    return kept
+  }
+  return draft
+}
+
+/**
+ * What `fields` become by a log of changes. The fields given stay as they are.
+ *
+ * @throws whatever the function of an `update` throws, and Fault `not_json` where it returns what JSON cannot keep
+ */
+export const replay = (fields: Fields, changes: readonly FieldChange[]): Fields =>
+  changes.reduce(applied, draftOf(fields))
+
+/** The fields that an entry's value holds, or undefined where it does not hold fields. */
+export const parsed = (value: string | undefined): Fields | undefined => {
+  if (value === undefined) return {}
+  try {
+    const fields: unknown = JSON.parse(value)
+    return typeof fields === 'object' && fields !== null && !Array.isArray(fields) ? (fields as Fields) : undefined
+  } catch {
+    return undefined
+  }
+}

@@ -1,0 +1,73 @@
+// What happened that somebody may want to know: a closed list of reasons, told to a listener and to a diagnostics channel.
+
+import { channel } from 'node:diagnostics_channel'
+
+/**
+ * Of sessions:
+ * - `born`, `renewed`, `login`, `invalidated`: as the words say, after it was saved.
+ * - `evicted`: a bounded backend made room. `label` is absent: a backend knows none.
+ * - `ended`: a visit changed a session that another had ended meanwhile; its changes were not saved.
+ *
+ * Of visitors, who were then served as strangers:
+ * - `unknown_key`: nothing is kept under the key: ended and swept, or made up.
+ * - `wrong_secret`: the label is known, the secret is not.
+ * - `retired_key`: the key was renewed, and its grace is over.
+ * - `expired`: too long idle, or past the absolute end.
+ * - `ambiguous_cookies`: two cookies of one name opened two sessions.
+ * - `bad_pre_session`: a pre-session cookie that we did not seal, or under a secret that is gone, or too old.
+ *
+ * Of the house, for its operator:
+ * - `store_error`: the backend failed; `error` has why.
+ * - `not_ended`: a session should have ended and may still be there; `label` says which, `error` why.
+ * - `corrupt`: an entry cannot be read; it is left alone until it expires, and its visitor is a stranger.
+ * - `plain_cookie`: told once: cookies go without Secure on a loopback address.
+ * - `insecure_request`: told once: a request came over plain HTTP; browsers will not return the Secure cookie.
+ * - `cache_overridden`: a response that sets a session cookie allowed caches to keep it, and was changed.
+ */
+export type Reason =
+  | 'born'
+  | 'renewed'
+  | 'login'
+  | 'invalidated'
+  | 'evicted'
+  | 'ended'
+  | 'unknown_key'
+  | 'wrong_secret'
+  | 'retired_key'
+  | 'expired'
+  | 'ambiguous_cookies'
+  | 'bad_pre_session'
+  | 'store_error'
+  | 'not_ended'
+  | 'corrupt'
+  | 'plain_cookie'
+  | 'insecure_request'
+  | 'cache_overridden'
+
+export type SessionEvent = {
+  readonly reason: Reason
+  /** The session's label: safe to log. */
+  readonly label?: string
+  /** What to do about it, where there is something to do. */
+  readonly message?: string
+  readonly error?: unknown
+}
+
+export type Listener = (event: SessionEvent) => void
+export type Emit = (reason: Reason, more?: Omit<SessionEvent, 'reason'>) => void
+
+const events = channel('keepsake')
+
+/** Tells the listener and the channel `keepsake`. A listener that throws breaks no request: its error is dropped. */
+export const emitter = (listener?: Listener): Emit => {
+  return (reason, more) => {
+    if (listener === undefined && !events.hasSubscribers) return
+    const event: SessionEvent = Object.freeze({ reason, ...more })
+    events.publish(event)
+    try {
+      listener?.(event)
+    } catch {
+      // A logger that is broken must not log anybody out.
+    }
+  }
+}

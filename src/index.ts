@@ -1,0 +1,22 @@
+// The front door: sessions for every visitor, in a few words.
+
+export type { Backend, Change, Entry, Held } from './backend.ts'
+export { type ConnectOptions, connect } from './connect.ts'
+export type { CookieOptions } from './cookie.ts'
+export type { Listener, Reason, SessionEvent } from './events.ts'
+export type { Handler, Middleware } from './handler.ts'
+export type { Json } from './json.ts'
+export type { AnyFields, Session } from './lifecycle/handle.ts'
+export { type LoggerOptions, logger } from './logger.ts'
+export { type Awaitable, Fault, type FaultCode, type Result } from './outcome.ts'
+export { type Running, type RunOptions, run } from './serve.ts'
+export {
+  type Committed,
+  memorySessions,
+  type OpenSession,
+  type Sessions,
+  type SessionsOptions,
+  session,
+  sessions,
+  sqlSessions,
+} from './sessions.ts'

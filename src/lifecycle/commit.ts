@@ -1,0 +1,133 @@
+// The end of a visit: what it asked for is carried out, in the order that the model of this house was tested in.
+
+import { confirms, type Head, OFFER, offered } from '../head.ts'
+import { labelOf } from '../keys.ts'
+import { sealPreSession } from '../presession.ts'
+import { begin, login } from './begin.ts'
+import { end } from './end.ts'
+import { preSession } from './form.ts'
+import { expiryOf, save } from './save.ts'
+import { inTurn } from './turns.ts'
+import { addressOf, alive, changing, type Stored, type Visit } from './visit.ts'
+
+/** What the client is to be told. Times are in milliseconds since 1970. */
+export type Outcome = {
+  /** Changes were not saved, because another ended the session meanwhile. */
+  readonly ended?: true
+  /** The key that the client holds from now on, and the absolute end of its session. */
+  readonly session?: { readonly key: string; readonly until: number } | 'clear'
+  /** The pre-session cookie's new value. */
+  readonly preSession?: { readonly token: string; readonly until: number } | 'clear'
+}
+
+const nothing: Outcome = Object.freeze({})
+
+const begunWith = (visit: Visit, made: Stored): Outcome => {
+  visit.stored = made
+  return {
+    session: { key: made.key, until: made.head.bornAt + visit.house.absolute },
+    ...(visit.preToken !== undefined && { preSession: 'clear' }),
+  }
+}
+
+const hasFields = (visit: Visit): boolean => {
+  for (const _ in visit.fields) return true
+  return false
+}
+
+/** An offer that the visit is to pass on, unless it has grown so old that it could undo a newer renewal. */
+const offer = (visit: Visit, { key, at }: Stored, head: Head): Outcome => {
+  const next = offered(head, key)
+  if (next === undefined || visit.house.now() - at >= OFFER) return nothing
+  return { session: { key: next, until: head.bornAt + visit.house.absolute } }
+}
+
+/** What a read may do: confirm an offer, move the expiry. Where it fails the visit goes on. */
+const read = async (visit: Visit, stored: Stored): Promise<Outcome> => {
+  const { house } = visit
+  const { key, entry, head } = stored
+  try {
+    if (confirms(head, key)) {
+      await save(visit, stored)
+    } else {
+      const now = house.now()
+      const expiresAt = expiryOf(house, head.bornAt, now)
+      const half = entry.expiresAt - now <= house.lifetime / 2
+      if (half && expiresAt > entry.expiresAt && alive(house, stored, now)) {
+        await changing(visit, (backend) => backend.touch(addressOf(visit, key), expiresAt))
+      }
+    }
+  } catch (error) {
+    house.emit('store_error', { label: labelOf(key), error })
+  }
+  return offer(visit, stored, head)
+}
+
+const write = async (visit: Visit, stored: Stored): Promise<Outcome> => {
+  const { house } = visit
+  const head = await save(visit, stored)
+  const label = labelOf(stored.key)
+  if (head === 'ended') {
+    house.emit('ended', { label })
+    return { ended: true }
+  }
+  if (visit.renew && head.salt !== undefined && head.salt !== stored.head.salt) house.emit('renewed', { label })
+  return offer(visit, visit.stored as Stored, head)
+}
+
+const loggedIn = async (visit: Visit): Promise<Outcome> => {
+  const { house } = visit
+  const old = visit.stored
+  const made = await login(visit)
+  if (made === 'ended') {
+    house.emit('ended', old && { label: labelOf(old.key) })
+    return { ended: true }
+  }
+  house.emit('login', { label: labelOf(made.key) })
+  return begunWith(visit, made)
+}
+
+const firstWrite = async (visit: Visit, form: string | undefined): Promise<Outcome> => {
+  const made = await begin(visit, visit.fields, form)
+  visit.house.emit('born', { label: labelOf(made.key) })
+  return begunWith(visit, made)
+}
+
+/** The pre-session cookie that a visitor without a session gets: a new one, none, or the one that he has. */
+const preCookie = (visit: Visit): Outcome => {
+  const { pre, preChanged, preToken, preUnread, preName, house, turn } = visit
+  if (pre !== undefined && preChanged) {
+    return { preSession: { token: sealPreSession(house.ring, preName, pre), until: pre.madeAt + house.lifetime } }
+  }
+  // What an invalidate leaves behind, and what does not open, has no use any more.
+  const useless = preToken !== undefined && !preUnread && (turn === 'invalidate' || pre === undefined)
+  return useless ? { preSession: 'clear' } : nothing
+}
+
+const invalidated = async (visit: Visit): Promise<Outcome> => {
+  await end(visit)
+  visit.stored = undefined
+  if (visit.owner !== undefined) return loggedIn(visit)
+  if (hasFields(visit)) return firstWrite(visit, undefined)
+  return { ...preCookie(visit), ...(visit.presented && { session: 'clear' }) }
+}
+
+const stranger = async (visit: Visit): Promise<Outcome> =>
+  hasFields(visit) ? firstWrite(visit, preSession(visit)?.form) : preCookie(visit)
+
+/**
+ * Carries out what the visit asked for. Nothing can be changed afterwards.
+ *
+ * @throws Fault: then the client must not be told that anything was saved. A clearing cookie may still go out
+ */
+export const commit = (visit: Visit): Promise<Outcome> => {
+  visit.over = true
+  const { stored, turn } = visit
+  const job = async (): Promise<Outcome> => {
+    if (turn === 'invalidate') return invalidated(visit)
+    if (turn !== undefined) return loggedIn(visit)
+    if (stored === undefined) return stranger(visit)
+    return visit.changes.length > 0 || visit.renew ? write(visit, stored) : read(visit, stored)
+  }
+  return stored === undefined ? job() : inTurn(visit, addressOf(visit, stored.key), job)
+}

@@ -1,0 +1,33 @@
+// What the forms of a visitor are bound to: his session, or a sealed pre-session where nothing is stored for him.
+
+import { labelOf } from '../keys.ts'
+import { newPreSession, openPreSession, type PreSession } from '../presession.ts'
+import { freshKey } from './begin.ts'
+import type { Visit } from './visit.ts'
+
+/** The pre-session of a visit: the one that its cookie holds, or the one made since. */
+export const preSession = (visit: Visit): PreSession | undefined => {
+  const { house, preName, preToken } = visit
+  if (!visit.preUnread || preToken === undefined) return visit.pre
+  visit.preUnread = false
+  visit.pre = openPreSession(house.ring, preName, preToken, house.now(), house.lifetime)
+  if (visit.pre === undefined) house.emit('bad_pre_session')
+  return visit.pre
+}
+
+/**
+ * The form secret: the same from a stranger's first form over his first write and over renewals, new at login and at
+ * logout. A stranger's is sealed into a cookie that this visit sends; it costs no entry.
+ */
+export const formSecret = (visit: Visit): string => {
+  const { stored, turn, house } = visit
+  if (turn === 'login' || turn === 'same' || visit.owner !== stored?.entry.owner) return labelOf(freshKey(visit))
+  if (turn === undefined && stored !== undefined) return stored.head.form ?? labelOf(stored.key)
+  const now = house.now()
+  const known = preSession(visit)
+  const old = known !== undefined && now - known.madeAt > house.lifetime / 2
+  if (known !== undefined && !old) return known.form
+  visit.pre = { ...newPreSession(now), ...(known && { form: known.form }) }
+  visit.preChanged = true
+  return visit.pre.form
+}

@@ -1,0 +1,89 @@
+// From the keys that a request brought to the session that one of them opens.
+
+import type { Budget } from '../budget.ts'
+import type { Fields } from '../changes.ts'
+import { standing } from '../head.ts'
+import { labelOf } from '../keys.ts'
+import { addressOf, alive, changing, type House, reading, type Stored, stored, type Visit } from './visit.ts'
+
+const nothing: Fields = Object.freeze({})
+
+/** What a request brought, as its Cookie header has it. */
+export type Brought = {
+  readonly keys: readonly string[]
+  readonly preName: string
+  readonly preToken: string | undefined
+}
+
+const begun = (house: House, budget: Budget, { keys, preName, preToken }: Brought): Visit => ({
+  house,
+  budget,
+  stored: undefined,
+  presented: keys.length > 0,
+  preName,
+  preToken,
+  pre: undefined,
+  preUnread: preToken !== undefined,
+  preChanged: false,
+  changes: [],
+  fields: nothing,
+  owner: undefined,
+  renew: false,
+  turn: undefined,
+  fresh: undefined,
+  over: false,
+})
+
+type Found = { readonly stored: Stored; readonly fields: Fields }
+
+/** What one key opens. Whatever does not is an event, and an expired entry is cleared on the way. */
+const opened = async (visit: Visit, key: string): Promise<Found | undefined> => {
+  const { house } = visit
+  const label = labelOf(key)
+  const answer = reading(visit, (backend) => backend.get(addressOf(visit, key)))
+  const entry = answer instanceof Promise ? await answer : answer
+  if (entry === undefined) {
+    house.emit('unknown_key', { label })
+    return undefined
+  }
+  const found = stored(house, key, entry)
+  if (found === undefined) return undefined
+  const now = house.now()
+  const stands = standing(found.stored.head, key, now)
+  if (stands === 'wrong' || stands === 'retired') {
+    house.emit(stands === 'wrong' ? 'wrong_secret' : 'retired_key', { label })
+    return undefined
+  }
+  if (alive(house, found.stored, now)) return found
+  house.emit('expired', { label })
+  try {
+    await changing(visit, (backend) => backend.clear(addressOf(visit, key), entry.version))
+  } catch (error) {
+    house.emit('store_error', { label, error })
+  }
+  return undefined
+}
+
+/**
+ * A visit with the session that one of `keys` opens. Where two of them open two sessions somebody planted one of them,
+ * and nobody can say which: the visit is a stranger's.
+ *
+ * @throws Fault `unavailable`
+ */
+export const open = async (house: House, budget: Budget, brought: Brought): Promise<Visit> => {
+  const visit = begun(house, budget, brought)
+  let found: Found | undefined
+  for (const key of brought.keys) {
+    const next = await opened(visit, key)
+    if (next !== undefined && found !== undefined) {
+      house.emit('ambiguous_cookies', { label: labelOf(key) })
+      return visit
+    }
+    found ??= next
+  }
+  if (found === undefined) return visit
+  visit.stored = found.stored
+  visit.fields = found.fields
+  visit.owner = found.stored.entry.owner
+  return visit
+}

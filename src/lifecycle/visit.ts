@@ -1,0 +1,100 @@
+// One visit: what it came with, what it has asked for so far, and the house that it is in.
+
+import type { Backend, Entry } from '../backend.ts'
+import { type Budget, within } from '../budget.ts'
+import { type FieldChange, type Fields, parsed } from '../changes.ts'
+import type { Emit } from '../events.ts'
+import { type Head, parseHead } from '../head.ts'
+import { labelOf } from '../keys.ts'
+import type { Awaitable } from '../outcome.ts'
+import type { PreSession } from '../presession.ts'
+import type { Ring } from '../seal.ts'
+
+/** What all visits of one `sessions` share. Times are in milliseconds. */
+export type House = {
+  readonly backend: Backend
+  readonly ring: Ring
+  /** Where the session of a label lies. */
+  readonly address: (label: string) => string
+  readonly now: () => number
+  readonly lifetime: number
+  readonly absolute: number
+  /** Bytes that the fields of a session may have as JSON. */
+  readonly largest: number
+  readonly emit: Emit
+  /** The last commit under way, by address. */
+  readonly turns: Map<string, Promise<unknown>>
+  /** Lets old entries be swept, now and then. */
+  readonly tidy: () => void
+}
+
+/** A session as the store told of it. */
+export type Stored = {
+  readonly key: string
+  readonly entry: Entry
+  readonly head: Head
+  /** When it was told. */
+  readonly at: number
+}
+
+export type Visit = {
+  readonly house: House
+  readonly budget: Budget
+  /** The session that the visit came with, as last read; undefined for a stranger. */
+  stored: Stored | undefined
+  /** Whether the request brought a session cookie, good or bad. */
+  readonly presented: boolean
+  /** The pre-session cookie: its name, and its value where the request brought one. */
+  readonly preName: string
+  readonly preToken: string | undefined
+  /** The pre-session, once it was asked for. */
+  pre: PreSession | undefined
+  /** Whether the cookie that came still counts, and was not looked into yet. */
+  preUnread: boolean
+  /** Whether the client has to be told of it. */
+  preChanged: boolean
+  /** Changes since the visit began, or since it invalidated its session. */
+  changes: FieldChange[]
+  /** The fields as the handler sees them. */
+  fields: Fields
+  owner: string | undefined
+  renew: boolean
+  /** What becomes of the session that it came with; `same` is a login of the owner that it has. */
+  turn: 'login' | 'same' | 'invalidate' | undefined
+  /** The key of the session to begin, once somebody wants to know. */
+  fresh: string | undefined
+  /** Committed: nothing can be changed any more. */
+  over: boolean
+}
+
+export const addressOf = (visit: Visit, key: string): string => visit.house.address(labelOf(key))
+
+export const alive = (house: House, { entry, head }: Stored, now: number): boolean =>
+  now < entry.expiresAt && now < head.bornAt + house.absolute
+
+export const reading = <T>(visit: Visit, call: (backend: Backend) => Awaitable<T>): Awaitable<T> =>
+  within(visit.budget, visit.house.backend.name, false, () => call(visit.house.backend))
+
+export const changing = <T>(visit: Visit, call: (backend: Backend) => Awaitable<T>): Awaitable<T> =>
+  within(visit.budget, visit.house.backend.name, true, () => call(visit.house.backend))
+
+/** An entry with its head and fields read, or undefined, with an event, where that cannot be. */
+export const stored = (house: House, key: string, entry: Entry): { stored: Stored; fields: Fields } | undefined => {
+  const head = parseHead(entry.head)
+  const fields = parsed(entry.value)
+  if (head !== undefined && fields !== undefined && Number.isFinite(entry.expiresAt)) {
+    return { stored: { key, entry, head, at: house.now() }, fields }
+  }
+  house.emit('corrupt', {
+    label: labelOf(key),
+    message: 'An entry cannot be read by this version. It is left alone until it expires.',
+  })
+  return undefined
+}
+
+/** The session that the visit came with, read anew: undefined where it has ended meanwhile. */
+export const reread = async (visit: Visit, key: string): Promise<{ stored: Stored; fields: Fields } | undefined> => {
+  const entry = await reading(visit, (backend) => backend.get(addressOf(visit, key)))
+  const found = entry && stored(visit.house, key, entry)
+  return found && alive(visit.house, found.stored, visit.house.now()) ? found : undefined
+}

@@ -1,0 +1,32 @@
+// What a stranger carries between requests, sealed in a cookie of its own, so that no store keeps anything for him.
+
+import { random } from './keys.ts'
+import type { Ring } from './seal.ts'
+
+/** A pre-session: what the forms of a visitor are bound to for whom nothing is stored. */
+export type PreSession = { readonly form: string; readonly madeAt: number }
+
+/** Milliseconds that the clocks of two machines may differ. */
+const SKEW = 60_000
+
+export const newPreSession = (now: number): PreSession => ({ form: random(16), madeAt: now })
+
+const context = (cookie: string) => ({ purpose: 'pre-session', name: cookie })
+
+export const sealPreSession = (ring: Ring, cookie: string, pre: PreSession): string =>
+  ring.seal(context(cookie), Buffer.from(JSON.stringify({ form: pre.form, at: pre.madeAt })))
+
+/** The pre-session in a cookie's value, or undefined for one that we did not seal, or that is older than `lifetime` milliseconds. */
+export const openPreSession = (
+  ring: Ring,
+  cookie: string,
+  token: string,
+  now: number,
+  lifetime: number,
+): PreSession | undefined => {
+  const plain = ring.open(context(cookie), token)
+  if (plain === undefined) return undefined
+  const { form, at }: { form?: unknown; at?: unknown } = JSON.parse(plain.toString())
+  if (typeof form !== 'string' || typeof at !== 'number') return undefined
+  return at <= now + SKEW && now < at + lifetime ? { form, madeAt: at } : undefined
+}

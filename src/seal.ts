@@ -1,0 +1,161 @@
+// Sealed bytes: XAES-256-GCM under a ring of secrets, each token bound to its purpose, its cookie and its audience.
+
+import { createCipheriv, createDecipheriv, createSecretKey, hkdfSync, randomBytes } from 'node:crypto'
+import { Fault } from './outcome.ts'
+
+const LABEL = 'keepsake/v1'
+const VERSION = 1
+const KEY_ID = 4
+const NONCE = 24
+const TAG = 16
+const HEADER = 1 + KEY_ID + NONCE
+/** Characters of a token: what a cookie can carry (RFC 6265bis §5.6). */
+const LONGEST = 4096
+
+/** What a token is for. It opens for the same three only: a token of one cookie is worthless as another's. */
+export type Context = { readonly purpose: string; readonly name: string; readonly audience?: string }
+
+/** Secrets, newest first: the first one seals, all of them open. */
+export type Ring = {
+  /** The bytes as a token of base64url. */
+  seal(context: Context, plain: Uint8Array): string
+  /** The bytes of a token, or undefined for whatever was not sealed for this context by a secret of this ring. */
+  open(context: Context, token: string): Uint8Array | undefined
+}
+
+export type Aead = {
+  seal(nonce: Uint8Array, plain: Uint8Array, associated: Uint8Array): Buffer
+  open(nonce: Uint8Array, sealed: Uint8Array, associated: Uint8Array): Buffer | undefined
+}
+
+/**
+ * XAES-256-GCM (https://c2sp.org/XAES-256-GCM): AES-256-GCM under a key derived from the first half of a nonce that is
+ * long enough to be drawn at random for ever.
+ */
+export const xaes = (key: Uint8Array): Aead => {
+  // ECB without padding keeps nothing between whole blocks, so one object serves all derivations.
+  const block = createCipheriv('aes-256-ecb', createSecretKey(key), null).setAutoPadding(false)
+  const zero = block.update(Buffer.alloc(16))
+  const mask = Buffer.from(zero.map((byte, i) => (byte << 1) | ((zero[i + 1] ?? 0) >> 7)))
+  if ((zero[0] as number) > 0x7f) mask[15] = (mask[15] as number) ^ 0x87
+  const derived = (nonce: Uint8Array) => {
+    const blocks = Buffer.alloc(32)
+    for (let half = 0; half < 2; half++) {
+      blocks.set([0, half + 1, 0x58, 0], half * 16)
+      blocks.set(nonce.subarray(0, 12), half * 16 + 4)
+      for (let i = 0; i < 16; i++) blocks[half * 16 + i] = (blocks[half * 16 + i] as number) ^ (mask[i] as number)
+    }
+    return createSecretKey(block.update(blocks))
+  }
+  return {
+    seal(nonce, plain, associated) {
+      const cipher = createCipheriv('aes-256-gcm', derived(nonce), nonce.subarray(12), { authTagLength: TAG })
+      cipher.setAAD(associated)
+      const sealed = cipher.update(plain)
+      cipher.final()
+      return Buffer.concat([sealed, cipher.getAuthTag()])
+    },
+    open(nonce, sealed, associated) {
+      // The tag is cut at a fixed offset: Node 22 and 24 would accept one of four bytes.
+      if (sealed.length < TAG) return undefined
+      const end = sealed.length - TAG
+      const decipher = createDecipheriv('aes-256-gcm', derived(nonce), nonce.subarray(12), { authTagLength: TAG })
+      decipher.setAAD(associated)
+      decipher.setAuthTag(sealed.subarray(end))
+      const plain = decipher.update(sealed.subarray(0, end))
+      try {
+        decipher.final()
+        return plain
+      } catch {
+        return undefined
+      }
+    },
+  }
+}
+
+/** HKDF-SHA-256 (RFC 5869) without salt: a key for one purpose, from which the root secret cannot be had. */
+const subkey = (secret: Uint8Array, purpose: string, length: number): Buffer =>
+  Buffer.from(hkdfSync('sha256', secret, '', `${LABEL}/${purpose}`, length))
+
+const refuse = (why: string): never => {
+  throw new Fault(
+    'bad_option',
+    `A secret has to be 32 random bytes or more, as base64url, hex or a Uint8Array; ${why}. Make one: ${HOW_TO_MAKE_ONE}`,
+  )
+}
+
+/** A secret for a store to keep: hex, which no check can take for a phrase. */
+export const newSecret = (): string => randomBytes(32).toString('hex')
+
+export const HOW_TO_MAKE_ONE = `node -p "crypto.randomBytes(32).toString('base64url')"`
+
+/** What people type instead of random characters. Random text of 43 has one of these once in 10^7 times. */
+const typed = /secret|passw|change|sample|example|complex|random/i
+
+const bytesOf = (secret: string | Uint8Array): Uint8Array => {
+  if (secret instanceof Uint8Array) return secret
+  if (typeof secret !== 'string') return refuse(`this is a ${typeof secret}`)
+  if (typed.test(secret)) return refuse('this one has a word in it')
+  if (/^([0-9a-f]{2})+$/i.test(secret)) return Buffer.from(secret, 'hex')
+  if (!/^[A-Za-z0-9_+/-]+={0,2}$/.test(secret)) return refuse('this one has other characters in it')
+  // 32 random bytes have no capital or no small letter once in 10^9 times; a phrase often has none.
+  if (!/[a-z]/.test(secret) || !/[A-Z]/.test(secret)) return refuse('this one looks like a phrase')
+  return Buffer.from(secret, 'base64url')
+}
+
+/** The bytes of a secret. @throws Fault `bad_option` for what is too short or visibly not random */
+const checkedSecret = (secret: string | Uint8Array): Uint8Array => {
+  const bytes = bytesOf(secret)
+  if (bytes.length < 32) return refuse(`this one has ${bytes.length}`)
+  // Of 32 random bytes about 30 differ; fewer than 16 is not chance.
+  return new Set(bytes).size < 16 ? refuse('this one repeats itself') : bytes
+}
+
+const lengthPrefixed = (text: string): Buffer => {
+  const bytes = Buffer.from(text)
+  const length = Buffer.alloc(2)
+  length.writeUInt16BE(bytes.length)
+  return Buffer.concat([length, bytes])
+}
+
+const associated = ({ purpose, name, audience = '' }: Context, header: Uint8Array): Buffer =>
+  Buffer.concat([Buffer.from(`${LABEL}\0`), ...[purpose, name, audience].map(lengthPrefixed), header])
+
+/**
+ * A ring of secrets, newest first, and of one that a store kept from before any was configured.
+ *
+ * @throws Fault `bad_option` for an empty ring, a secret that is no secret, or the same one twice
+ */
+export const ring = (secrets: readonly (string | Uint8Array)[], kept?: string): Ring => {
+  const keys = new Map<number, Aead>()
+  let newest: Buffer | undefined
+  for (const secret of kept === undefined ? secrets : [...secrets, kept]) {
+    const bytes = checkedSecret(secret)
+    const id = subkey(bytes, 'kid', KEY_ID)
+    if (keys.has(id.readUInt32BE()) && secret === kept) break
+    if (keys.has(id.readUInt32BE())) throw new Fault('bad_option', 'Two of the secrets are the same one.')
+    keys.set(id.readUInt32BE(), xaes(subkey(bytes, 'seal', 32)))
+    newest ??= Buffer.from([VERSION, ...id])
+  }
+  if (newest === undefined) throw new Fault('bad_option', `The list of secrets is empty. Make one: ${HOW_TO_MAKE_ONE}`)
+  const header = newest
+  const sealer = keys.get(header.readUInt32BE(1)) as Aead
+  return {
+    seal(context, plain) {
+      const nonce = randomBytes(NONCE)
+      return Buffer.concat([header, nonce, sealer.seal(nonce, plain, associated(context, header))]).toString(
+        'base64url',
+      )
+    },
+    open(context, token) {
+      if (token.length > LONGEST) return undefined
+      const bytes = Buffer.from(token, 'base64url')
+      // Decoding skips what it does not know and ignores stray bits: one token has one spelling.
+      if (bytes.length < HEADER + TAG || bytes.toString('base64url') !== token || bytes[0] !== VERSION) return undefined
+      const opener = keys.get(bytes.readUInt32BE(1))
+      if (opener === undefined) return undefined
+      const used = bytes.subarray(0, 1 + KEY_ID)
+      return opener.open(bytes.subarray(1 + KEY_ID, HEADER), bytes.subarray(HEADER), associated(context, used))
+    },
+  }
+}
