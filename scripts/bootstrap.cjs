@@ -50,7 +50,7 @@ if (process.argv.includes('--services') && missing().length > 0) {
   }
   if (missing().length > 0) {
     say(`The tests need these programs, which are not on the PATH: ${missing().join(', ')}.`)
-    say('On Debian or Ubuntu: sudo apt-get install ' + missing().join(' '))
+    say(`On Debian or Ubuntu: sudo apt-get install ${missing().join(' ')}`)
     say('Elsewhere: install Chromium or Chrome, and set CHROME_PATH to its executable.')
     process.exit(1)
   }

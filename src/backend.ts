@@ -61,7 +61,7 @@ export type Backend = {
   clear(key: string, version?: string): Awaitable<undefined | 'stale'>
   /** Moves the expiry and nothing else: only forward, only where there is an entry. The version stays. */
   touch(key: string, expiresAt: number): Awaitable<Held>
-  /** Removes at most `limit` entries that expired before `now`, and says how many. Absent where expiry needs no help. */
+  /** Removes at most `limit` entries that have expired at `now`, and says how many. Absent where expiry needs no help. */
   sweep?(now: number, limit: number): Awaitable<number>
   /**
    * Keeps `fresh` as the secret of this store if it keeps none yet, and gives the kept one: the same to every process.

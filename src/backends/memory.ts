@@ -75,6 +75,7 @@ export const memoryBackend = (options: MemoryOptions = {}): Backend => {
   const emit = emitter(options.onEvent)
   const strangers = new Shelf()
   const owned = new Shelf()
+  let kept: string | undefined
   const shelfOf = (entry: Entry) => (entry.owner === undefined ? strangers : owned)
   const find = (key: string): Entry | undefined => strangers.entries.get(key) ?? owned.entries.get(key)
 
@@ -130,6 +131,9 @@ export const memoryBackend = (options: MemoryOptions = {}): Backend => {
       }
       return swept
     },
-    secret: (fresh) => fresh,
+    secret(fresh) {
+      kept ??= fresh
+      return kept
+    },
   }
 }

@@ -122,7 +122,7 @@ export const sqliteBackend = (path: string, { durability = 'process' }: SqliteOp
   const removeVersion = statement('delete from keepsake_sessions where key = ? and version = ?')
   const touch = statement('update keepsake_sessions set expires_at = ?1 where key = ?2 and expires_at < ?1')
   const sweep = statement(
-    'delete from keepsake_sessions where key in (select key from keepsake_sessions where expires_at < ? limit ?)',
+    'delete from keepsake_sessions where key in (select key from keepsake_sessions where expires_at <= ? limit ?)',
   )
   const keepSecret = statement('insert into keepsake_secrets (one, secret) values (1, ?) on conflict do nothing')
   const keptSecret = statement('select secret from keepsake_secrets')

@@ -1,0 +1,164 @@
+// Every backend of ours keeps the contract, and each case of the contract catches a backend that breaks it.
+
+import assert from 'node:assert/strict'
+import { suite, test } from 'node:test'
+import { type Backend, connect, type Entry } from 'keepsake'
+import { backendCases } from 'keepsake/testing'
+import { stores } from './support/stores.ts'
+
+for (const { name, opener } of stores) {
+  suite(`${name} keeps the contract`, () => {
+    for (const one of backendCases) {
+      test(one.name, async (t) => {
+        const open = opener(t)
+        const reason = one.skip(await open())
+        if (reason) return t.diagnostic(`nothing to ask: ${reason}`)
+        await one.run(open)
+      })
+    }
+  })
+}
+
+/** The memory backend, told wrong in one way. */
+const broken = async (change: (good: Backend) => Partial<Backend>): Promise<Backend> => {
+  const good = await connect('memory:')
+  return { ...good, ...change(good) }
+}
+
+const read = (backend: Backend, key: string) => backend.get(key) as Entry | undefined
+const lowerCased = (key: string) => key.toLowerCase()
+
+/** For each case, by a part of its name, a backend that breaks its promise. */
+const mutants: Record<string, () => Promise<Backend>> = {
+  'get gives nothing': () => broken(() => ({ get: () => ({ value: '', head: '', expiresAt: 0, version: '' }) })),
+  'generate inserts': () =>
+    broken((good) => ({ generate: (key, { owner: _, ...entry }) => good.generate(key, entry) })),
+  'generate answers taken': () =>
+    broken((good) => ({
+      generate: (key, entry) => {
+        good.clear(key)
+        return good.generate(key, entry)
+      },
+    })),
+  'of many who generate': () =>
+    broken((good) => ({
+      async generate(key, entry) {
+        const there = read(good, key)
+        await null
+        if (there) return 'taken'
+        good.clear(key)
+        return good.generate(key, entry)
+      },
+    })),
+  'generate finds its own': () =>
+    broken((good) => ({ generate: (key, entry) => (read(good, key) ? 'taken' : good.generate(key, entry)) })),
+  'a value may be undefined': () =>
+    broken((good) => ({
+      get: (key) => {
+        const entry = read(good, key)
+        return entry && { ...entry, value: entry.value ?? '' }
+      },
+    })),
+  'set replaces': () =>
+    broken((good) => ({
+      set: (key, { head: _, ...change }, version) => good.set(key, { ...change, head: 'old' }, version),
+    })),
+  'set answers stale': () =>
+    broken((good) => ({ set: (key, change) => good.set(key, change, read(good, key)?.version ?? '') })),
+  'set answers gone': () =>
+    broken((good) => ({
+      set: (key, change, version) => {
+        const answer = good.set(key, change, version)
+        if (answer === 'gone') good.generate(key, { expiresAt: 1e15, ...change })
+        return answer
+      },
+    })),
+  'set finds its own': () =>
+    broken((good) => ({
+      set: (key, change, version) =>
+        read(good, key)?.version === change.version ? 'stale' : good.set(key, change, version),
+    })),
+  'set without an expiry': () =>
+    broken((good) => ({ set: (key, change, version) => good.set(key, { expiresAt: 1e15, ...change }, version) })),
+  'touch moves the expiry forward': () => broken(() => ({ touch: () => undefined })),
+  'touch never moves': () =>
+    broken((good) => ({
+      touch: (key, expiresAt) => {
+        const entry = read(good, key)
+        if (entry) good.set(key, { ...entry, version: 'touched!', expiresAt }, entry.version)
+        return undefined
+      },
+    })),
+  'touch makes no entry': () =>
+    broken((good) => ({
+      touch: (key, expiresAt) => {
+        good.generate(key, { value: '{}', head: '', version: '', expiresAt })
+        return good.touch(key, expiresAt)
+      },
+    })),
+  'clear removes the entry, and': () => broken(() => ({ clear: () => undefined })),
+  'clear on a version': () => broken((good) => ({ clear: (key) => good.clear(key) })),
+  'an entry is there until its expiry': () =>
+    broken((good) => ({
+      generate: (key, entry) =>
+        good.generate(key, { ...entry, expiresAt: Math.floor(entry.expiresAt / 1000) * 1000 + 7 }),
+    })),
+  'an expiry of now': () =>
+    broken((good) => ({
+      generate(key, entry) {
+        if (entry.expiresAt <= 0) throw new Error('ERR invalid expire time')
+        return good.generate(key, entry)
+      },
+    })),
+  'values keep every': () =>
+    broken((good) => ({
+      generate: (key, entry) => good.generate(key, { ...entry, value: entry.value?.replaceAll('\\u0000', '') }),
+    })),
+  'values keep a mebibyte': () =>
+    broken((good) => ({
+      generate: (key, entry) => good.generate(key, { ...entry, value: entry.value?.slice(0, 65_536) }),
+    })),
+  'keys that differ': () =>
+    broken((good) => ({
+      get: (key) => good.get(lowerCased(key)),
+      generate: (key, entry) => good.generate(lowerCased(key), entry),
+      clear: (key, version) => good.clear(lowerCased(key), version),
+    })),
+  'of fifty who write': () =>
+    broken((good) => ({
+      async set(key, change) {
+        await null
+        return good.set(key, change, read(good, key)?.version ?? '')
+      },
+    })),
+  'a clear beats': () =>
+    broken((good) => ({
+      async set(key, change, version) {
+        const entry = read(good, key)
+        await null
+        const answer = await good.set(key, change, version)
+        if (answer === 'gone' && entry) await good.generate(key, { ...entry, ...change })
+        return answer
+      },
+    })),
+  'two handles': () => broken(() => ({})),
+  'sweep removes': () => broken((good) => ({ sweep: (now) => good.sweep?.(now + 1, 1000) ?? 0 })),
+  'a secret is kept': () => broken(() => ({ secret: (fresh) => fresh })),
+}
+
+suite('a broken backend fails the case', () => {
+  for (const one of backendCases) {
+    test(one.name, async () => {
+      const name = Object.keys(mutants).find((start) => one.name.startsWith(start))
+      assert.ok(name, 'there is a backend that breaks this promise')
+      const mutant = mutants[name] as () => Promise<Backend>
+      // Two stores that should be one, where the promise is about two handles.
+      const shared = await mutant()
+      const apart = name === 'two handles' || name === 'a secret is kept'
+      const handles = apart ? [shared, await mutant()] : [shared]
+      let opened = 0
+      const open = () => handles[opened++ % handles.length] as Backend
+      await assert.rejects(one.run(open), (error) => error instanceof assert.AssertionError || error instanceof Error)
+    })
+  }
+})
