@@ -14,8 +14,8 @@ export type Browser = {
   (path: string, init?: RequestInit): Promise<Response>
   /** The cookies kept, value by name. */
   readonly cookies: ReadonlyMap<string, string>
-  /** Another browser with the same cookies: a second tab does not need one, a thief does. */
-  copy(): Browser
+  /** Another browser with the same cookies, before the same handler or another. A second tab needs none: it shares. */
+  copy(handler?: Handler): Browser
 }
 
 type Cookie = {
@@ -68,7 +68,7 @@ const belongs = (cookie: Cookie, url: URL, now: number): boolean =>
 /** A browser with an empty jar in front of a handler. It follows no redirects. */
 export const browser = (handler: Handler, options: BrowserOptions = {}): Browser => {
   const { origin = 'https://app.test', now = Date.now } = options
-  const opened = (jar: Map<string, Cookie>): Browser => {
+  const opened = (handler: Handler, jar: Map<string, Cookie>): Browser => {
     const visit = async (path: string, init: RequestInit = {}): Promise<Response> => {
       const url = new URL(path, origin)
       const headers = new Headers(init.headers)
@@ -84,13 +84,9 @@ export const browser = (handler: Handler, options: BrowserOptions = {}): Browser
       }
       return response
     }
-    return Object.assign(visit, {
-      get cookies() {
-        return new Map([...jar].map(([name, { value }]) => [name, value]))
-      },
-      copy: () => opened(new Map(jar)),
-    })
+    const copy = (other = handler) => opened(other, new Map(jar))
+    const cookies = { get: () => new Map([...jar].map(([name, { value }]) => [name, value])) }
+    return Object.defineProperty(Object.assign(visit, { copy }), 'cookies', cookies) as Browser
   }
-  const first = opened(new Map())
-  return first
+  return opened(handler, new Map())
 }

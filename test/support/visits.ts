@@ -1,0 +1,83 @@
+// Sessions on a fresh memory store with a clock and a list of events, and handlers in a line.
+
+import { type Backend, connect, type Reason, type Session, type SessionsOptions, session, sessions } from 'keepsake'
+import { type Browser, browser } from 'keepsake/testing'
+import { type Clock, clock } from './clock.ts'
+import { type Watched, watched } from './watched.ts'
+
+export type Act = (s: Session, request: Request) => unknown
+
+export type House = Watched & {
+  readonly now: Clock
+  readonly reasons: Reason[]
+  readonly events: unknown[]
+  /** A browser; what its visits do is said at each visit. */
+  readonly visitor: () => Visitor
+}
+
+export type Visitor = {
+  /** One visit whose handler opens the session and does this; gives what it returned, or the status of an error. */
+  (act: Act): Promise<unknown>
+  readonly raw: (act: Act, init?: RequestInit) => Promise<Response>
+  readonly browser: Browser
+  /** Another browser with the same cookies. */
+  readonly thief: () => Visitor
+  /** The same, served by another process of the same application: no turns are taken between the two. */
+  readonly elsewhere: () => Visitor
+}
+
+export const house = async (options: Partial<SessionsOptions> = {}): Promise<House> => {
+  const now = clock()
+  const reasons: Reason[] = []
+  const events: unknown[] = []
+  const inner = typeof options.backend === 'object' ? options.backend : await connect('memory:', { now })
+  const watch = watched(inner as Backend)
+  const process = () =>
+    sessions({
+      now,
+      onEvent: (event) => {
+        reasons.push(event.reason)
+        events.push(event)
+      },
+      ...options,
+      backend: watch.backend,
+    })
+  const acts = new WeakMap<Request, Act>()
+  const results = new WeakMap<Request, unknown>()
+  let act: Act = () => {}
+  let last: Request | undefined
+  const served = () => {
+    const handler = process()(async (request) => {
+      const result = await acts.get(request)?.(await session(request), request)
+      results.set(request, result)
+      return result instanceof Response ? result : new Response('done')
+    })
+    return (request: Request) => {
+      acts.set(request, act)
+      last = request
+      return handler(request)
+    }
+  }
+  const here = served()
+  const there = served()
+  const visitorOf = (jar: Browser): Visitor => {
+    const raw = (next: Act, init?: RequestInit) => {
+      act = next
+      return jar('/', init)
+    }
+    const visit = async (next: Act) => {
+      act = next
+      const going = jar('/')
+      const request = last as Request
+      const response = await going
+      return response.ok ? results.get(request) : response.status
+    }
+    return Object.assign(visit, {
+      raw,
+      browser: jar,
+      thief: () => visitorOf(jar.copy()),
+      elsewhere: () => visitorOf(jar.copy(there)),
+    })
+  }
+  return Object.assign(watch, { now, reasons, events, visitor: () => visitorOf(browser(here, { now })) })
+}
