@@ -1,6 +1,6 @@
 // Sealed bytes: XAES-256-GCM under a ring of secrets, each token bound to its purpose, its cookie and its audience.
 
-import { createCipheriv, createDecipheriv, createSecretKey, hkdfSync, randomBytes } from 'node:crypto'
+import { createCipheriv, createDecipheriv, createSecretKey, hkdfSync, type KeyObject, randomBytes } from 'node:crypto'
 import { Fault } from './outcome.ts'
 
 const LABEL = 'keepsake/v1'
@@ -28,6 +28,32 @@ export type Aead = {
   open(nonce: Uint8Array, sealed: Uint8Array, associated: Uint8Array): Buffer | undefined
 }
 
+/** AES-256-GCM (NIST SP 800-38D) with a nonce of 12 bytes and the whole tag behind the text. */
+export const gcm = {
+  seal(key: KeyObject, nonce: Uint8Array, plain: Uint8Array, associated: Uint8Array): Buffer {
+    const cipher = createCipheriv('aes-256-gcm', key, nonce, { authTagLength: TAG })
+    cipher.setAAD(associated)
+    const sealed = cipher.update(plain)
+    cipher.final()
+    return Buffer.concat([sealed, cipher.getAuthTag()])
+  },
+  open(key: KeyObject, nonce: Uint8Array, sealed: Uint8Array, associated: Uint8Array): Buffer | undefined {
+    // The tag is cut at a fixed offset: Node 22 and 24 would accept one of four bytes.
+    if (sealed.length < TAG) return undefined
+    const end = sealed.length - TAG
+    const decipher = createDecipheriv('aes-256-gcm', key, nonce, { authTagLength: TAG })
+    decipher.setAAD(associated)
+    decipher.setAuthTag(sealed.subarray(end))
+    const plain = decipher.update(sealed.subarray(0, end))
+    try {
+      decipher.final()
+      return plain
+    } catch {
+      return undefined
+    }
+  },
+}
+
 /**
  * XAES-256-GCM (https://c2sp.org/XAES-256-GCM): AES-256-GCM under a key derived from the first half of a nonce that is
  * long enough to be drawn at random for ever.
@@ -48,34 +74,18 @@ export const xaes = (key: Uint8Array): Aead => {
     return createSecretKey(block.update(blocks))
   }
   return {
-    seal(nonce, plain, associated) {
-      const cipher = createCipheriv('aes-256-gcm', derived(nonce), nonce.subarray(12), { authTagLength: TAG })
-      cipher.setAAD(associated)
-      const sealed = cipher.update(plain)
-      cipher.final()
-      return Buffer.concat([sealed, cipher.getAuthTag()])
-    },
-    open(nonce, sealed, associated) {
-      // The tag is cut at a fixed offset: Node 22 and 24 would accept one of four bytes.
-      if (sealed.length < TAG) return undefined
-      const end = sealed.length - TAG
-      const decipher = createDecipheriv('aes-256-gcm', derived(nonce), nonce.subarray(12), { authTagLength: TAG })
-      decipher.setAAD(associated)
-      decipher.setAuthTag(sealed.subarray(end))
-      const plain = decipher.update(sealed.subarray(0, end))
-      try {
-        decipher.final()
-        return plain
-      } catch {
-        return undefined
-      }
-    },
+    seal: (nonce, plain, associated) => gcm.seal(derived(nonce), nonce.subarray(12), plain, associated),
+    open: (nonce, sealed, associated) => gcm.open(derived(nonce), nonce.subarray(12), sealed, associated),
   }
 }
 
-/** HKDF-SHA-256 (RFC 5869) without salt: a key for one purpose, from which the root secret cannot be had. */
+/** HKDF-SHA-256 (RFC 5869) without salt. */
+export const hkdf = (secret: Uint8Array, info: string, length: number): Buffer =>
+  Buffer.from(hkdfSync('sha256', secret, '', info, length))
+
+/** A key for one purpose, from which neither the root secret nor a key for another purpose can be had. */
 const subkey = (secret: Uint8Array, purpose: string, length: number): Buffer =>
-  Buffer.from(hkdfSync('sha256', secret, '', `${LABEL}/${purpose}`, length))
+  hkdf(secret, `${LABEL}/${purpose}`, length)
 
 const refuse = (why: string): never => {
   throw new Fault(
