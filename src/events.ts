@@ -1,4 +1,4 @@
-// What happened that somebody may want to know: a closed list of reasons, told to a listener and to a diagnostics channel.
+// What happened that somebody may want to know: a closed list of reasons, told to whoever listens.
 
 import { channel } from 'node:diagnostics_channel'
 

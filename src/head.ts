@@ -1,4 +1,4 @@
-// What we keep of a session beside its value: its birth, the hashes of its secrets, a renewal under way, its last versions.
+// What we keep of a session beside its value: its birth, the hashes of its secrets, its last versions.
 
 import { digest, keyAfter, random, sameDigest } from './keys.ts'
 

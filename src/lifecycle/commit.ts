@@ -108,7 +108,7 @@ const invalidated = async (visit: Visit): Promise<Outcome> => {
   await end(visit)
   visit.stored = undefined
   if (visit.owner !== undefined) return loggedIn(visit)
-  if (hasFields(visit)) return firstWrite(visit, undefined)
+  if (hasFields(visit)) return firstWrite(visit, visit.pre?.form)
   return { ...preCookie(visit), ...(visit.presented && { session: 'clear' }) }
 }
 

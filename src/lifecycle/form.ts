@@ -21,7 +21,8 @@ export const preSession = (visit: Visit): PreSession | undefined => {
  */
 export const formSecret = (visit: Visit): string => {
   const { stored, turn, house } = visit
-  if (turn === 'login' || turn === 'same' || visit.owner !== stored?.entry.owner) return labelOf(freshKey(visit))
+  const loggedIn = turn === 'invalidate' ? visit.owner !== undefined : turn !== undefined
+  if (loggedIn) return labelOf(freshKey(visit))
   if (turn === undefined && stored !== undefined) return stored.head.form ?? labelOf(stored.key)
   const now = house.now()
   const known = preSession(visit)
