@@ -1,0 +1,93 @@
+// The application that `npm start` runs, as its visitors see it: by a client that keeps cookies, and in Chromium.
+
+import assert from 'node:assert/strict'
+import { existsSync } from 'node:fs'
+import { delimiter, join } from 'node:path'
+import { suite, type TestContext, test } from 'node:test'
+import { chromium } from 'playwright-core'
+import { folder } from './support/folder.ts'
+import { start } from './support/process.ts'
+
+const FIRST = "You weren't logged in; but now you are!"
+const SECOND = 'Welcome back, anastasios!'
+
+const serve = async (t: TestContext, backend: string, port = '0') => {
+  const started = start(t, 'examples/1-session/session.ts', [], { SESSIONS: backend, PORT: port })
+  const { value } = await started.lines.next()
+  const url = /http:\S+/.exec(value ?? '')?.[0]
+  assert.ok(url, started.errors())
+  return { ...started, url, port: new URL(url).port }
+}
+
+const programs = ['chromium-headless-shell', 'chromium', 'google-chrome']
+const installed = () =>
+  process.env.CHROME_PATH ??
+  (process.env.PATH ?? '')
+    .split(delimiter)
+    .flatMap((folder) => programs.map((program) => join(folder, program)))
+    .find(existsSync)
+
+const opened = async (t: TestContext) => {
+  const executablePath = installed()
+  assert.ok(executablePath, 'a Chromium is installed: npm test does that, or says how')
+  const chrome = await chromium.launch({
+    executablePath,
+    args: ['--disable-quic', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+  })
+  t.after(() => chrome.close())
+  return chrome
+}
+
+suite('the first example', () => {
+  test('logs a visitor in, knows him at the next visit, and after a restart', async (t) => {
+    const backend = `sqlite:${join(folder(t), 'sessions.db')}`
+    const one = await serve(t, backend)
+    const first = await fetch(one.url)
+    assert.equal(await first.text(), FIRST)
+    const [line = ''] = first.headers.getSetCookie()
+    assert.match(
+      line,
+      new RegExp(`^sid-${one.port}=[A-Za-z0-9_-]{43}; Max-Age=2592000; Path=/; HttpOnly; SameSite=Lax$`),
+    )
+    const headers = { cookie: line.slice(0, line.indexOf(';')) }
+    assert.equal(await (await fetch(one.url, { headers })).text(), SECOND)
+    one.child.kill('SIGTERM')
+    assert.equal(await one.ended, 0)
+    assert.match(one.errors(), /^1 GET \/ 200 \d+\.\d ms [\w-]{12}\n2 GET \/ 200 /)
+    const two = await serve(t, backend, one.port)
+    assert.equal(await (await fetch(two.url, { headers })).text(), SECOND)
+    two.child.kill('SIGINT')
+    assert.equal(await two.ended, 0)
+  })
+
+  test('in memory it forgets with its process', async (t) => {
+    const one = await serve(t, 'memory:')
+    assert.equal(await (await fetch(one.url)).text(), FIRST)
+  })
+
+  test('refuses to start on a store that it cannot open, and says what to do', async (t) => {
+    const { ended, errors } = start(t, 'examples/1-session/session.ts', [], {
+      SESSIONS: 'sqlite:/nowhere/at/all.db',
+      PORT: '0',
+    })
+    assert.equal(await ended, 1)
+    assert.match(errors(), /cannot be used: ENOENT.*Give a path in a folder that this process may write to/)
+  })
+
+  test('in Chromium: both answers, a cookie that scripts cannot see, and another port another session', async (t) => {
+    const backend = `sqlite:${join(folder(t), 'sessions.db')}`
+    const [one, two] = [await serve(t, backend), await serve(t, backend)]
+    const page = await (await opened(t)).newPage()
+    await page.goto(one.url)
+    assert.equal(await page.textContent('body'), FIRST)
+    await page.reload()
+    assert.equal(await page.textContent('body'), SECOND)
+    assert.equal(await page.evaluate('document.cookie'), '')
+    await page.goto(two.url)
+    assert.equal(await page.textContent('body'), FIRST)
+    await page.goto(one.url)
+    assert.equal(await page.textContent('body'), SECOND)
+    const names = (await page.context().cookies()).map(({ name }) => name)
+    assert.deepEqual(names.sort(), [`sid-${one.port}`, `sid-${two.port}`].sort())
+  })
+})

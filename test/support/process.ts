@@ -1,0 +1,44 @@
+// A script of ours in a process of its own, its lines one by one, and a sudden end for it.
+
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { join, resolve } from 'node:path'
+import { createInterface } from 'node:readline'
+import type { TestContext } from 'node:test'
+
+const root = resolve(import.meta.dirname, '../..')
+
+export type Started = {
+  readonly child: ChildProcess
+  /** Standard output, line by line. */
+  readonly lines: AsyncIterator<string>
+  /** Standard error so far. */
+  readonly errors: () => string
+  readonly ended: Promise<number | null>
+}
+
+/** Starts a script under the Node that runs the tests. It is killed when the test is over, if it still runs. */
+export const start = (
+  t: TestContext,
+  script: string,
+  args: readonly string[] = [],
+  env: Record<string, string> = {},
+): Started => {
+  const child = spawn(process.execPath, [join(root, script), ...args], {
+    cwd: root,
+    env: { ...process.env, ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  t.after(() => child.kill('SIGKILL'))
+  let errors = ''
+  child.stderr.on('data', (chunk) => {
+    errors += chunk
+  })
+  const ended = once(child, 'close').then(([code]) => code as number | null)
+  return {
+    child,
+    lines: createInterface({ input: child.stdout })[Symbol.asyncIterator](),
+    errors: () => errors,
+    ended,
+  }
+}
