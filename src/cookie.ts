@@ -117,7 +117,7 @@ export const attributes = (cookie: ReturnType<typeof checkedCookie>, secure: boo
 }
 
 /** The longest age that browsers accept: 400 days, in seconds (RFC 6265bis §5.5). */
-export const LONGEST = 34_560_000
+const LONGEST = 34_560_000
 
 /** A Set-Cookie value. `maxAge` is in seconds; 0 removes the cookie. */
 export const setCookie = (name: string, value: string, attributes: string, maxAge: number): string =>

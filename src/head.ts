@@ -26,7 +26,7 @@ export type Head = {
 }
 
 /** Milliseconds that the key before still opens, counted from the first presentation of the new one. */
-export const GRACE = 30_000
+const GRACE = 30_000
 /** Milliseconds that a response may be under way: an offer older than the rest of a grace could undo a newer renewal. */
 const FLIGHT = 10_000
 /** Milliseconds since the store last told of an entry, within which its offer may leave. */

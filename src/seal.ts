@@ -13,7 +13,7 @@ const HEADER = 1 + KEY_ID + NONCE
 const LONGEST = 4096
 
 /** What a token is for. It opens for the same three only: a token of one cookie is worthless as another's. */
-export type Context = { readonly purpose: string; readonly name: string; readonly audience?: string }
+type Context = { readonly purpose: string; readonly name: string; readonly audience?: string }
 
 /** Secrets, newest first: the first one seals, all of them open. */
 export type Ring = {

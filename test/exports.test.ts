@@ -1,0 +1,31 @@
+// The public names, subpath by subpath: a new one is written down twice.
+
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { test } from 'node:test'
+
+const root = resolve(import.meta.dirname, '..')
+const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
+
+const names: Record<string, readonly string[]> = {
+  keepsake: ['Fault', 'connect', 'logger', 'memorySessions', 'run', 'session', 'sessions', 'sqlSessions'],
+  'keepsake/memory': ['memoryBackend'],
+  'keepsake/sqlite': ['sqliteBackend'],
+  'keepsake/testing': ['backendCases', 'browser'],
+}
+
+for (const [path, expected] of Object.entries(names)) {
+  test(`${path} exports these names`, async () => {
+    assert.deepEqual(Object.keys(await import(path)).sort(), [...expected].sort())
+  })
+}
+
+test('the manifest has these subpaths and no others', () => {
+  const paths = Object.keys(manifest.exports).filter((path) => path !== './package.json')
+  assert.deepEqual(paths.map((path) => path.replace('.', 'keepsake')).sort(), Object.keys(names).sort())
+})
+
+test('one runtime dependency', () => {
+  assert.deepEqual(Object.keys(manifest.dependencies), ['srvx'])
+})

@@ -1,0 +1,67 @@
+// Every TypeScript block of the README runs, through the package's own exports, and does what the page says.
+
+import assert from 'node:assert/strict'
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { suite, test } from 'node:test'
+import type { Backend } from 'keepsake'
+import { backendCases } from 'keepsake/testing'
+import { start } from './support/process.ts'
+
+const root = resolve(import.meta.dirname, '..')
+const readme = readFileSync(join(root, 'README.md'), 'utf8')
+const blocks = [...readme.matchAll(/```ts\n(.*?)```/gs)].map(([, code]) => code as string)
+
+/** A block as a file of the package, so that `keepsake` means what it means to a user. */
+const filed = (code: string, name: string): string => {
+  const folder = join(root, 'test/.readme')
+  mkdirSync(folder, { recursive: true })
+  writeFileSync(join(folder, name), code)
+  return join('test/.readme', name)
+}
+
+test.after(() => rmSync(join(root, 'test/.readme'), { recursive: true, force: true }))
+
+for (const [i, code] of blocks.entries()) {
+  const first = code.split('\n').find((line) => !line.startsWith('import') && line !== '')
+  test(`block ${i + 1} runs: ${first}`, async (t) => {
+    const served = code.includes('await run(')
+    const { lines, ended, errors } = start(t, filed(code, `block-${i + 1}.ts`), [], { PORT: '0' })
+    if (!served) {
+      assert.equal(await ended, 0, errors())
+      return
+    }
+    const { value = '' } = await lines.next()
+    const url = /http:\S+/.exec(value)?.[0] ?? assert.fail(errors())
+    const response = await fetch(url)
+    assert.equal(await response.text(), 'You were here 1 times.')
+    const [cookie = ''] = response.headers.getSetCookie()
+    const again = await fetch(url, { headers: { cookie: cookie.slice(0, cookie.indexOf(';')) } })
+    assert.equal(await again.text(), 'You were here 2 times.')
+  })
+}
+
+suite('the backend of the README keeps the contract', async () => {
+  const code = blocks.find((block) => block.includes('mapBackend')) ?? assert.fail('the README shows a backend')
+  const { mapBackend }: { mapBackend: () => Backend } = await import(join(root, filed(code, 'map-backend.ts')))
+  for (const one of backendCases) {
+    test(one.name, async (t) => {
+      const backend = mapBackend()
+      const reason = one.skip(backend)
+      if (reason) return t.diagnostic(`nothing to ask: ${reason}`)
+      await one.run(() => backend)
+    })
+  }
+})
+
+test('every file that the README links to is there', () => {
+  const missing = [...readme.matchAll(/\]\((?!https?:)([^)#]+)\)/g)].filter(([, path]) => {
+    try {
+      readFileSync(join(root, path as string))
+      return false
+    } catch (error) {
+      return (error as NodeJS.ErrnoException).code !== 'EISDIR'
+    }
+  })
+  assert.deepEqual(missing, [])
+})
