@@ -2,13 +2,15 @@
 
 import { Fault } from './outcome.ts'
 
-export type CookieOptions = {
-  /** Without a prefix, which is inferred. Default `sid`. */
-  readonly name?: string
+export type CookieAttributes = {
   /** Without it, the default, only the very host that set a cookie gets it back. */
   readonly domain?: string
   /** Default `/`. */
   readonly path?: string
+  /** Over TLS only. Default true. */
+  readonly secure?: boolean
+  /** Not for scripts. Default true. */
+  readonly httpOnly?: boolean
   /** Default `lax`: a strict cookie does not come along when a visitor follows a link to your site. */
   readonly sameSite?: 'strict' | 'lax' | 'none'
   /** A jar of its own for each site that embeds yours (CHIPS). */
@@ -20,8 +22,8 @@ export type CookieOptions = {
 /** RFC 9110 §5.6.2. */
 const token = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}$/
 /** RFC 6265bis §4.1.1 path-value: no control characters, no semicolon; and ours begins with a slash. */
-const path = /^\/[\x20-\x3a\x3c-\x7e]{0,1023}$/
-const domain = /^[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})+$/i
+const pathValue = /^\/[\x20-\x3a\x3c-\x7e]{0,1023}$/
+const domainValue = /^[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})+$/i
 
 /** Four are enough to find ours behind those that a sibling site planted, and too few to be made work by. */
 const CANDIDATES = 4
@@ -75,50 +77,83 @@ const valueAt = (header: string, after: number): string | undefined => {
 const words = { strict: 'Strict', lax: 'Lax', none: 'None' } as const
 const priorities = { low: 'Low', medium: 'Medium', high: 'High' } as const
 
-/** Options that cannot smuggle anything into a header, with their defaults. @throws Fault `bad_option` */
-export const checkedCookie = (
-  options: CookieOptions,
-): Required<Omit<CookieOptions, 'domain' | 'priority'>> & CookieOptions => {
-  const { name = 'sid', sameSite = 'lax', partitioned = false, priority } = options
-  if (!token.test(name)) refuse(`cookie.name has to be a token, such as 'sid', and is ${JSON.stringify(name)}.`)
-  if (/^_|host|secure-|http-/i.test(name)) {
-    refuse(`cookie.name is ${JSON.stringify(name)}: give the bare name; the prefix that fits it is put before it.`)
+/**
+ * A cookie's attributes as they stand behind its value and its age. Nothing can be smuggled into a header by them.
+ *
+ * @throws Fault `bad_option`
+ */
+export const printedAttributes = (options: CookieAttributes): string => {
+  const { domain, secure = true, httpOnly = true, sameSite = 'lax', partitioned = false, priority } = options
+  const { path = '/' } = options
+  if (!pathValue.test(path)) refuse('A cookie path has to begin with / and have no semicolon or control character.')
+  if (domain !== undefined && !domainValue.test(domain)) {
+    refuse('A cookie domain has to be a host name with a dot in it, such as example.org.')
   }
-  if (!path.test(options.path ?? '/'))
-    refuse('cookie.path has to begin with / and have no semicolon or control character.')
-  if (options.domain !== undefined && !domain.test(options.domain)) {
-    refuse('cookie.domain has to be a host name with a dot in it, such as example.org.')
-  }
-  if (!Object.hasOwn(words, sameSite)) refuse("cookie.sameSite has to be 'strict', 'lax' or 'none'.")
+  if (!Object.hasOwn(words, sameSite)) refuse("sameSite has to be 'strict', 'lax' or 'none'.")
   if (priority !== undefined && !Object.hasOwn(priorities, priority)) {
-    refuse("cookie.priority has to be 'low', 'medium' or 'high'.")
+    refuse("priority has to be 'low', 'medium' or 'high'.")
   }
-  return { ...options, name, path: options.path ?? '/', sameSite, partitioned }
+  if (!secure && (sameSite === 'none' || partitioned)) {
+    refuse("sameSite: 'none' and partitioned need Secure: browsers refuse them without.")
+  }
+  const parts = [`; Path=${path}`]
+  if (domain !== undefined) parts.push(`; Domain=${domain}`)
+  if (secure) parts.push('; Secure')
+  if (httpOnly) parts.push('; HttpOnly')
+  parts.push(`; SameSite=${words[sameSite]}`)
+  if (partitioned) parts.push('; Partitioned')
+  if (priority !== undefined) parts.push(`; Priority=${priorities[priority]}`)
+  return parts.join('')
+}
+
+/**
+ * A name without a prefix, to which the one that fits can be put.
+ *
+ * @throws Fault `bad_option`
+ */
+export const bareName = (name: string): string => {
+  if (typeof name !== 'string' || !token.test(name)) {
+    return refuse(`A cookie name has to be a token, such as 'sid', and is ${JSON.stringify(name)}.`)
+  }
+  if (/^_|host|secure-|http-/i.test(name)) {
+    return refuse(
+      `The cookie name ${JSON.stringify(name)} looks like a prefix: give the bare name, the prefix is put before it.`,
+    )
+  }
+  return name
+}
+
+/**
+ * A name as it goes out, which may have a prefix if the attributes are what the prefix asks for (RFC 6265bis §4.1.3).
+ *
+ * @throws Fault `bad_option`
+ */
+export const fullName = (
+  name: string,
+  { domain, path = '/', secure = true, httpOnly = true }: CookieAttributes,
+): string => {
+  const prefix = /^__(host-http|host|http|secure)-/i.exec(name)?.[0]
+  if (prefix === undefined) return bareName(name)
+  const host = /^__host-/i.test(prefix)
+  const fits = secure && (!host || (domain === undefined && path === '/')) && (!/http-$/i.test(prefix) || httpOnly)
+  if (!fits) refuse(`A browser refuses a cookie named ${prefix}… with these attributes.`)
+  if (!/^__(Host-Http|Host|Http|Secure)-$/.test(prefix)) refuse(`The prefix ${prefix} is in the wrong case.`)
+  bareName(name.slice(prefix.length))
+  return name
 }
 
 /**
  * The prefix with which browsers themselves guard a cookie: `__Host-Http-` keeps it to this host, to TLS and from
  * scripts; browsers that do not know it see a `__Host-` name.
  */
-export const prefixOf = ({ domain, path }: { domain?: string; path: string }): string =>
+export const prefixOf = ({ domain, path = '/' }: CookieAttributes): string =>
   domain === undefined && path === '/' ? '__Host-Http-' : '__Secure-'
-
-/** The attributes of a cookie, prepared once: everything behind its value but the age. */
-export const attributes = (cookie: ReturnType<typeof checkedCookie>, secure: boolean): string => {
-  // A browser refuses SameSite=None and Partitioned without Secure.
-  const sameSite = secure || cookie.sameSite !== 'none' ? cookie.sameSite : 'lax'
-  const parts = [`; Path=${cookie.path}`]
-  if (cookie.domain !== undefined) parts.push(`; Domain=${cookie.domain}`)
-  if (secure) parts.push('; Secure')
-  parts.push('; HttpOnly', `; SameSite=${words[sameSite]}`)
-  if (secure && cookie.partitioned) parts.push('; Partitioned')
-  if (cookie.priority !== undefined) parts.push(`; Priority=${priorities[cookie.priority]}`)
-  return parts.join('')
-}
 
 /** The longest age that browsers accept: 400 days, in seconds (RFC 6265bis §5.5). */
 const LONGEST = 34_560_000
 
-/** A Set-Cookie value. `maxAge` is in seconds; 0 removes the cookie. */
-export const setCookie = (name: string, value: string, attributes: string, maxAge: number): string =>
-  `${name}=${value}; Max-Age=${Math.max(0, Math.min(Math.ceil(maxAge), LONGEST))}${attributes}`
+/** A Set-Cookie value. `maxAge` is in seconds: 0 removes the cookie, undefined keeps it until the browser is closed. */
+export const setCookie = (name: string, value: string, printed: string, maxAge: number | undefined): string => {
+  if (maxAge === undefined) return `${name}=${value}${printed}`
+  return `${name}=${value}; Max-Age=${Math.max(0, Math.min(Math.ceil(maxAge), LONGEST))}${printed}`
+}

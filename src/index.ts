@@ -2,7 +2,6 @@
 
 export type { Backend, Change, Entry, Held } from './backend.ts'
 export { type ConnectOptions, connect } from './connect.ts'
-export type { CookieOptions } from './cookie.ts'
 export type { Listener, Reason, SessionEvent } from './events.ts'
 export type { Handler, Middleware } from './handler.ts'
 export type { Json } from './json.ts'
@@ -20,3 +19,4 @@ export {
   sessions,
   sqlSessions,
 } from './sessions.ts'
+export type { CookieOptions } from './transport.ts'

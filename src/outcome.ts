@@ -52,3 +52,10 @@ export class Fault extends Error {
     return this.code === 'unavailable' || this.code === 'unknown_outcome' || this.code === 'contended' ? 503 : 500
   }
 }
+
+/** Refuses options that nobody reads: most are misspelt. @throws Fault `bad_option` */
+export const onlyKnown = (options: object, known: readonly string[], where: string): void => {
+  const unknown = Object.keys(options).find((name) => !known.includes(name))
+  if (unknown === undefined) return
+  throw new Fault('bad_option', `${where} has no option ${JSON.stringify(unknown)}. There are: ${known.join(', ')}.`)
+}

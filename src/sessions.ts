@@ -12,7 +12,7 @@ import { end } from './lifecycle/end.ts'
 import { handle, type Session } from './lifecycle/handle.ts'
 import { open } from './lifecycle/open.ts'
 import type { House, Visit } from './lifecycle/visit.ts'
-import { Fault } from './outcome.ts'
+import { Fault, onlyKnown } from './outcome.ts'
 import { HOW_TO_MAKE_ONE, newSecret, ring } from './seal.ts'
 import { sweeper } from './sweeper.ts'
 import { type Arrival, type Names, type TransportOptions, transport } from './transport.ts'
@@ -211,9 +211,7 @@ const failure = (): Response => plain('The session store is not available. Pleas
  * @throws Fault `bad_option`, `no_backend`, `no_secret`
  */
 export const sessions = (options: SessionsOptions): Sessions => {
-  const unknown = Object.keys(options).find((name) => !(known as readonly string[]).includes(name))
-  if (unknown !== undefined)
-    throw new Fault('bad_option', `There is no option ${JSON.stringify(unknown)}. There are: ${known.join(', ')}.`)
+  onlyKnown(options, known, 'sessions()')
   const names = transport(options)
   const lifetime = within(options, 'lifetime', 14 * DAY, 0.001, 400 * DAY)
   const absolute = within(options, 'absoluteLifetime', Math.max(30 * DAY, lifetime), 0.001, 400 * DAY)

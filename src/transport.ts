@@ -1,8 +1,8 @@
 // How a request came, over TLS, from this very machine or in the clear, and what its cookies are called for it.
 
-import { attributes, type CookieOptions, checkedCookie, prefixOf } from './cookie.ts'
+import { bareName, type CookieAttributes, prefixOf, printedAttributes } from './cookie.ts'
 import type { Reason } from './events.ts'
-import { Fault } from './outcome.ts'
+import { onlyKnown } from './outcome.ts'
 
 /** What is asked of a request: a Request is one. Without a URL it counts as one that came over TLS. */
 export type Arrival = { readonly headers: Headers; readonly url?: string }
@@ -14,6 +14,12 @@ export type Names = {
   readonly attributes: string
   /** What its operator should hear, once. */
   readonly notice?: { readonly reason: Reason; readonly message: string }
+}
+
+/** The session cookie: always HttpOnly, and Secure as `secure` says. */
+export type CookieOptions = Omit<CookieAttributes, 'secure' | 'httpOnly'> & {
+  /** Without a prefix, which is inferred. Default `sid`. */
+  readonly name?: string
 }
 
 export type TransportOptions = {
@@ -65,27 +71,25 @@ const insecureNotice = {
  * @throws Fault `bad_option`
  */
 export const transport = (options: TransportOptions): ((arrival: Arrival) => Names) => {
-  const cookie = checkedCookie(options.cookie ?? {})
-  const { secure, trustProxy = false } = options
-  if (secure === false && (cookie.sameSite === 'none' || cookie.partitioned)) {
-    throw new Fault(
-      'bad_option',
-      "cookie.sameSite: 'none' and cookie.partitioned need Secure: browsers refuse them without.",
-    )
-  }
+  const { cookie = {}, secure, trustProxy = false } = options
+  onlyKnown(cookie, ['name', 'domain', 'path', 'sameSite', 'partitioned', 'priority'], 'cookie')
+  const name = bareName(cookie.name ?? 'sid')
   const prefix = prefixOf(cookie)
   const safe: Names = {
-    session: prefix + cookie.name,
-    preSession: `${prefix}${cookie.name}-pre`,
-    attributes: attributes(cookie, true),
+    session: prefix + name,
+    preSession: `${prefix}${name}-pre`,
+    attributes: printedAttributes(cookie),
   }
   const insecure: Names = { ...safe, notice: insecureNotice }
-  const bare = attributes(cookie, false)
+  // On a loopback name, what a browser refuses without Secure is left out.
+  const { partitioned: _, sameSite, ...rest } = cookie
+  const loose = { ...rest, secure: false, ...(sameSite !== undefined && sameSite !== 'none' && { sameSite }) }
+  const bare = printedAttributes(secure === false ? { ...cookie, secure } : loose)
   const plain = (authority: string, noticed: boolean): Names => {
     const port = /:(\d+)$/.exec(authority)?.[1] ?? '80'
     return {
-      session: `${cookie.name}-${port}`,
-      preSession: `${cookie.name}-pre-${port}`,
+      session: `${name}-${port}`,
+      preSession: `${name}-pre-${port}`,
       attributes: bare,
       ...(noticed && { notice: plainNotice }),
     }
@@ -95,9 +99,9 @@ export const transport = (options: TransportOptions): ((arrival: Arrival) => Nam
     if (trustProxy && /^https\b/i.test(headers.get('x-forwarded-proto')?.split(',')[0]?.trim() ?? '')) return safe
     const came = parts(url)
     if (came === undefined || came.scheme === 'https') return safe
-    const name = headers.get('host') ?? came.authority
-    if (secure === false) return plain(name, false)
-    if (trustProxy || name !== came.authority || !loopback.test(name) || elsewhere(headers)) return insecure
-    return plain(name, true)
+    const host = headers.get('host') ?? came.authority
+    if (secure === false) return plain(host, false)
+    if (trustProxy || host !== came.authority || !loopback.test(host) || elsewhere(headers)) return insecure
+    return plain(host, true)
   }
 }

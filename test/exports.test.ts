@@ -11,6 +11,16 @@ const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
 const names: Record<string, readonly string[]> = {
   keepsake: ['Fault', 'connect', 'logger', 'memorySessions', 'run', 'session', 'sessions', 'sqlSessions'],
   'keepsake/memory': ['memoryBackend'],
+  'keepsake/session': [
+    'clear',
+    'clearHeaders',
+    'generate',
+    'ofHeader',
+    'ofHeaderOrCreate',
+    'ofKey',
+    'set',
+    'toCookieHeaders',
+  ],
   'keepsake/sqlite': ['sqliteBackend'],
   'keepsake/testing': ['backendCases', 'browser'],
 }

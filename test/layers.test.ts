@@ -13,7 +13,7 @@ const lines: readonly (readonly string[])[] = [
   ['json', 'handler', 'keys', 'seal', 'cookie'],
   ['backend', 'budget', 'changes', 'head', 'presession', 'transport'],
   ['sweeper', 'backends/memory', 'backends/sqlite'],
-  ['lifecycle/', 'connect'],
+  ['lifecycle/', 'connect', 'session'],
   ['sessions'],
   ['logger', 'serve'],
   ['index', 'testing'],

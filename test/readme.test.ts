@@ -1,7 +1,7 @@
-// Every TypeScript block of the README runs, through the package's own exports, and does what the page says.
+// Every TypeScript block of the README and of the docs runs, through the package's own exports, and does what the page says.
 
 import assert from 'node:assert/strict'
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { suite, test } from 'node:test'
 import type { Backend } from 'keepsake'
@@ -9,8 +9,13 @@ import { backendCases } from 'keepsake/testing'
 import { start } from './support/process.ts'
 
 const root = resolve(import.meta.dirname, '..')
-const readme = readFileSync(join(root, 'README.md'), 'utf8')
-const blocks = [...readme.matchAll(/```ts\n(.*?)```/gs)].map(([, code]) => code as string)
+const pageOf = (path: string) => readFileSync(join(root, path), 'utf8')
+const blocksOf = (page: string) => [...page.matchAll(/```ts\n(.*?)```/gs)].map(([, code]) => code as string)
+const readme = pageOf('README.md')
+const blocks = blocksOf(readme)
+const pages = ['README.md', ...readdirSync(join(root, 'docs')).map((name) => `docs/${name}`)].filter((path) =>
+  path.endsWith('.md'),
+)
 
 /** A block as a file of the package, so that `keepsake` means what it means to a user. */
 const filed = (code: string, name: string): string => {
@@ -22,11 +27,14 @@ const filed = (code: string, name: string): string => {
 
 test.after(() => rmSync(join(root, 'test/.readme'), { recursive: true, force: true }))
 
-for (const [i, code] of blocks.entries()) {
+const numbered = pages.flatMap((page) => blocksOf(pageOf(page)).map((code, i) => ({ page, code, number: i + 1 })))
+
+for (const { page, code, number } of numbered) {
   const first = code.split('\n').find((line) => !line.startsWith('import') && line !== '')
-  test(`block ${i + 1} runs: ${first}`, async (t) => {
+  test(`${page}, block ${number} runs: ${first}`, async (t) => {
     const served = code.includes('await run(')
-    const { lines, ended, errors } = start(t, filed(code, `block-${i + 1}.ts`), [], { PORT: '0' })
+    const name = `${page.replace(/\W/g, '-')}-${number}.ts`
+    const { lines, ended, errors } = start(t, filed(code, name), [], { PORT: '0' })
     if (!served) {
       assert.equal(await ended, 0, errors())
       return
