@@ -12,6 +12,8 @@ export type Entry = {
   readonly expiresAt: number
   /** Chosen above, new for every `set`: eight characters of base64url. */
   readonly version: string
+  /** Of a stateless backend only: the label under which the session was generated. */
+  readonly label?: string
   /** The account that the session belongs to, as the application named it. Never changes within an entry. */
   readonly owner?: string | undefined
 }
@@ -40,8 +42,14 @@ export type Held = string | undefined
 export type Backend = {
   /** For messages: `sqlite`. */
   readonly name: string
-  /** The key is the session itself: nothing is kept, so nothing can be compared or revoked. */
+  /**
+   * The key is the session itself, as the client holds it: `name=value`, the name of the cookie bound into the value.
+   * Nothing is kept, so nothing can be compared: `set` takes any version, and older keys stay good. `generate` is
+   * called with the name and a fresh key, whose first 12 characters are the label.
+   */
   readonly stateless?: true
+  /** A stateless backend that keeps the ends of sessions, so that `clear` is one for every copy of a key. */
+  readonly revocable?: true
   /** Seconds: how long a session of `keepsake/session` lives where its caller names no expiry. */
   readonly defaultPeriod?: number
   /** The entry, expired or not. A backend may forget an entry once it has expired, never before. */

@@ -3,12 +3,17 @@
 import type { Backend } from './backend.ts'
 import type { Listener } from './events.ts'
 import { Fault } from './outcome.ts'
+import { HOW_TO_MAKE_ONE, newSecret } from './seal.ts'
 
 export type ConnectOptions = {
   /** Milliseconds since 1970; for a backend that tidies up by itself. */
   readonly now?: () => number
   /** Hears of evictions. */
   readonly onEvent?: Listener
+  /** For `cookie:`, as `sessions()` takes them. */
+  readonly secret?: string | Uint8Array | readonly (string | Uint8Array)[]
+  readonly namespace?: string
+  readonly absoluteLifetime?: number
 }
 
 type Opener = (rest: string, options: ConnectOptions) => Promise<Backend>
@@ -22,6 +27,12 @@ const schemes: Readonly<Record<string, Opener>> = {
   sqlite: async (rest) => {
     const { sqliteBackend } = await import('./backends/sqlite.ts')
     return sqliteBackend(rest.replace(/^\/\//, ''))
+  },
+  cookie: async (rest, options) => {
+    const { cookieBackend } = await import('./backends/cookie.ts')
+    if (rest === '') return cookieBackend(options)
+    const ends = await connect(rest, options)
+    return cookieBackend({ ...options, ends }, await ends.secret?.(newSecret()))
   },
 }
 
@@ -40,15 +51,28 @@ const split = (url: string): { readonly open: Opener; readonly rest: string } =>
   return { open: schemes[scheme] as Opener, rest: url.slice(colon + 1) }
 }
 
-/** Whether a URL names a backend. @throws Fault `no_backend` where it names none */
-export const checkUrl = (url: string): void => {
-  split(url)
+/**
+ * Whether a URL names a backend, so far as can be told without opening it.
+ *
+ * @throws Fault `no_backend`, `no_secret`
+ */
+export const checkUrl = (url: string, { secret }: ConnectOptions): void => {
+  const { rest } = split(url)
+  if (!url.startsWith('cookie:')) return
+  if (rest !== '') checkUrl(rest, { secret: '' })
+  else if (secret === undefined) {
+    throw new Fault(
+      'no_secret',
+      `Sessions in cookies are sealed, so they need a secret that all processes share: sessions({ backend: 'cookie:', secret }). Make one: ${HOW_TO_MAKE_ONE}`,
+    )
+  }
 }
 
 /**
- * The backend that a URL names: `memory:`, or `sqlite:` and the path of a file (`sqlite:a.db`, `sqlite:///var/a.db`).
+ * The backend that a URL names: `memory:`; `sqlite:` and the path of a file (`sqlite:a.db`, `sqlite:///var/a.db`);
+ * `cookie:`, and behind it, if you like, the URL of the backend that keeps the ends of sessions (`cookie:sqlite:ends.db`).
  *
- * @throws Fault `no_backend`, `unavailable`
+ * @throws Fault `no_backend`, `no_secret`, `unavailable`
  */
 export const connect = async (url: string, options: ConnectOptions = {}): Promise<Backend> => {
   const { open, rest } = split(url)

@@ -53,10 +53,10 @@ const time = (text: string | undefined): number | undefined => (text ? Number.pa
 
 /** A head as it was printed, or undefined where this is no head that this version can read. */
 export const parseHead = (text: string): Head | undefined => {
-  const [format, born, current, before, previous, salt, confirmed, form, more] = text.split('.')
+  const [format, born, current = '', before, previous, salt, confirmed, form, more] = text.split('.')
   const bornAt = time(born)
   const confirmedAt = time(confirmed)
-  if (format !== FORMAT || bornAt === undefined || !current || more !== undefined) return undefined
+  if (format !== FORMAT || bornAt === undefined || more !== undefined) return undefined
   if (Number.isNaN(bornAt) || Number.isNaN(confirmedAt)) return undefined
   return {
     bornAt,
@@ -69,9 +69,10 @@ export const parseHead = (text: string): Head | undefined => {
   }
 }
 
-export const newHead = (key: string, bornAt: number, form: string | undefined): Head => ({
+/** The head of a session that `key` opens, or, without one, that opens itself. */
+export const newHead = (key: string | undefined, bornAt: number, form: string | undefined): Head => ({
   bornAt,
-  current: digest(key),
+  current: key === undefined ? '' : digest(key),
   form,
   before: [],
 })

@@ -11,6 +11,7 @@ export { type Awaitable, Fault, type FaultCode, type Result } from './outcome.ts
 export { type Running, type RunOptions, run } from './serve.ts'
 export {
   type Committed,
+  cookieSessions,
   memorySessions,
   type OpenSession,
   type Sessions,

@@ -9,6 +9,8 @@ const KEY_ID = 4
 const NONCE = 24
 const TAG = 16
 const HEADER = 1 + KEY_ID + NONCE
+/** Characters of a token with nothing in it. */
+const SHORTEST = Math.ceil(((HEADER + TAG) * 4) / 3)
 /** Characters of a token: what a cookie can carry (RFC 6265bis §5.6). */
 const LONGEST = 4096
 
@@ -20,7 +22,7 @@ export type Ring = {
   /** The bytes as a token of base64url. */
   seal(context: Context, plain: Uint8Array): string
   /** The bytes of a token, or undefined for whatever was not sealed for this context by a secret of this ring. */
-  open(context: Context, token: string): Uint8Array | undefined
+  open(context: Context, token: string): Buffer | undefined
 }
 
 export type Aead = {
@@ -130,6 +132,9 @@ const lengthPrefixed = (text: string): Buffer => {
 
 const associated = ({ purpose, name, audience = '' }: Context, header: Uint8Array): Buffer =>
   Buffer.concat([Buffer.from(`${LABEL}\0`), ...[purpose, name, audience].map(lengthPrefixed), header])
+
+/** Whether a text could be a token: nothing else is ever opened. */
+export const isToken = (text: string): boolean => text.length >= SHORTEST && /^[A-Za-z0-9_-]+$/.test(text)
 
 /**
  * A ring of secrets, newest first, and of one that a store kept from before any was configured.

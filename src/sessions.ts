@@ -6,14 +6,14 @@ import { checkUrl, connect } from './connect.ts'
 import { cookieValues, setCookie } from './cookie.ts'
 import { type Emit, emitter, type Listener } from './events.ts'
 import { around, type Handler, type Middleware } from './handler.ts'
-import { addresses, isKey, labelOf } from './keys.ts'
+import { addresses, isKey } from './keys.ts'
 import { commit, type Outcome } from './lifecycle/commit.ts'
 import { end } from './lifecycle/end.ts'
 import { handle, type Session } from './lifecycle/handle.ts'
 import { open } from './lifecycle/open.ts'
 import type { House, Visit } from './lifecycle/visit.ts'
 import { Fault, onlyKnown } from './outcome.ts'
-import { HOW_TO_MAKE_ONE, newSecret, ring } from './seal.ts'
+import { HOW_TO_MAKE_ONE, isToken, newSecret, ring } from './seal.ts'
 import { sweeper } from './sweeper.ts'
 import { type Arrival, type Names, type TransportOptions, transport } from './transport.ts'
 
@@ -144,7 +144,7 @@ export const session = async (request: Request): Promise<Session> => {
 /** The label of the session that a request touched, if it touched one. */
 export const touched = (request: Request): string | undefined => {
   const visit = passages.get(request)?.visit
-  return visit?.stored && labelOf(visit.stored.key)
+  return visit?.stored?.label
 }
 
 /** The visit behind a request: for what is built on sessions, such as forms. */
@@ -221,13 +221,13 @@ export const sessions = (options: SessionsOptions): Sessions => {
   const { backend: given, secret, now = Date.now, namespace = options.cookie?.name ?? 'sid' } = options
   const secrets = [secret ?? []].flat()
   if (secret !== undefined) ring(secrets)
-  if (typeof given === 'string') checkUrl(given)
+  if (typeof given === 'string') checkUrl(given, options)
   else if (secret === undefined && given.secret === undefined) throw noSecret(given)
   const emit = emitter(options.onEvent)
   const told = new Set<string>()
 
   const furnish = async (): Promise<House> => {
-    const backend = typeof given === 'string' ? await connect(given, options) : given
+    const backend = typeof given === 'string' ? await connect(given, { ...options, namespace }) : given
     if (secret === undefined && backend.secret === undefined) throw noSecret(backend)
     const kept = await backend.secret?.(newSecret())
     return {
@@ -268,10 +268,11 @@ export const sessions = (options: SessionsOptions): Sessions => {
       emit(notice.reason, { message: notice.message })
     }
     const header = arrival.headers.get('cookie')
-    const keys = header === null ? [] : cookieValues(header, called.session, isKey)
+    const couldBe = here.backend.stateless ? isToken : isKey
+    const keys = header === null ? [] : cookieValues(header, called.session, couldBe)
     const [preToken] = header === null ? [] : cookieValues(header, called.preSession, (value) => value !== '')
     const left: Budget = { left: budget }
-    return { visit: await open(here, left, { keys, preName: called.preSession, preToken }), names: called }
+    return { visit: await open(here, left, { keys, names: called, preToken }), names: called }
   }
   const ask = async (passage: Passage): Promise<Asked> => {
     const { visit, names } = await visitOn(passage.arrival)
@@ -383,3 +384,7 @@ export const memorySessions = (next: Handler, options: Omit<SessionsOptions, 'ba
 /** Sessions in a database, as Dream's `sql_sessions`: in `sqlite:sessions.db` unless `backend` says otherwise. */
 export const sqlSessions = (next: Handler, options: Partial<SessionsOptions> = {}): Handler =>
   sessions({ backend: 'sqlite:sessions.db', ...options })(next)
+
+/** Sessions in the client's own sealed cookie, as Dream's `cookie_sessions`. Give a `secret`. */
+export const cookieSessions = (next: Handler, options: Omit<SessionsOptions, 'backend'>): Handler =>
+  sessions({ ...options, backend: 'cookie:' })(next)

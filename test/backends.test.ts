@@ -3,10 +3,20 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import { type Backend, connect, type Entry } from 'keepsake'
+import { cookieBackend } from 'keepsake/cookie'
+import { memoryBackend } from 'keepsake/memory'
 import { backendCases } from 'keepsake/testing'
+import { newSecret } from '../src/seal.ts'
 import { stores } from './support/stores.ts'
 
-for (const { name, opener } of stores) {
+const secret = newSecret()
+const ends = memoryBackend()
+const sealing: typeof stores = [
+  { name: 'cookie', opener: () => async () => cookieBackend({ secret }) },
+  { name: 'cookie with ends', opener: () => async () => cookieBackend({ secret, ends }) },
+]
+
+for (const { name, opener } of [...stores, ...sealing]) {
   suite(`${name} keeps the contract`, () => {
     for (const one of backendCases) {
       test(one.name, async (t) => {
@@ -144,6 +154,18 @@ const mutants: Record<string, () => Promise<Backend>> = {
   'two handles': () => broken(() => ({})),
   'sweep removes': () => broken((good) => ({ sweep: (now) => good.sweep?.(now + 1, 1000) ?? 0 })),
   'a secret is kept': () => broken(() => ({ secret: (fresh) => fresh })),
+  'a sealed key that was': () =>
+    brokenCookie((good) => ({ get: (key) => good.get(key) ?? { value: '', head: '', expiresAt: 0, version: '' } })),
+  'a change makes another': () =>
+    brokenCookie((good) => ({ set: (key) => (good.get(key) ? key.slice(key.indexOf('=') + 1) : 'gone') })),
+  'clear ends a session': () => brokenCookie(() => ({ clear: () => undefined })),
+}
+
+const sealed = () => cookieBackend({ secret: newSecret(), ends: memoryBackend() })
+
+const brokenCookie = async (change: (good: Backend) => Partial<Backend>): Promise<Backend> => {
+  const good = sealed()
+  return { ...good, ...change(good) }
 }
 
 suite('a broken backend fails the case', () => {

@@ -9,7 +9,18 @@ const root = resolve(import.meta.dirname, '..')
 const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
 
 const names: Record<string, readonly string[]> = {
-  keepsake: ['Fault', 'connect', 'logger', 'memorySessions', 'run', 'session', 'sessions', 'sqlSessions'],
+  keepsake: [
+    'Fault',
+    'connect',
+    'cookieSessions',
+    'logger',
+    'memorySessions',
+    'run',
+    'session',
+    'sessions',
+    'sqlSessions',
+  ],
+  'keepsake/cookie': ['cookieBackend'],
   'keepsake/memory': ['memoryBackend'],
   'keepsake/session': [
     'clear',

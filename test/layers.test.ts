@@ -12,7 +12,7 @@ const lines: readonly (readonly string[])[] = [
   ['outcome', 'events'],
   ['json', 'handler', 'keys', 'seal', 'cookie'],
   ['backend', 'budget', 'changes', 'head', 'presession', 'transport'],
-  ['sweeper', 'backends/memory', 'backends/sqlite'],
+  ['sweeper', 'backends/cookie', 'backends/memory', 'backends/sqlite'],
   ['lifecycle/', 'connect', 'session'],
   ['sessions'],
   ['logger', 'serve'],

@@ -2,9 +2,9 @@
 
 import { type Fields, replay } from '../changes.ts'
 import { newHead, printHead } from '../head.ts'
-import { newKey, newVersion } from '../keys.ts'
+import { labelOf, newKey, newVersion } from '../keys.ts'
 import { Fault } from '../outcome.ts'
-import { expiryOf, patience, printed } from './save.ts'
+import { expiryOf, holding, patience, printed } from './save.ts'
 import { addressOf, alive, changing, reread, type Stored, type Visit } from './visit.ts'
 
 const TRIES = 3
@@ -26,7 +26,7 @@ export const begin = async (visit: Visit, fields: Fields, form: string | undefin
   for (let tries = 0; tries < TRIES; tries++) {
     const key = freshKey(visit)
     const now = house.now()
-    const head = newHead(key, now, form)
+    const head = newHead(house.backend.stateless ? undefined : key, now, form)
     const entry = {
       value,
       head: printHead(head),
@@ -38,7 +38,7 @@ export const begin = async (visit: Visit, fields: Fields, form: string | undefin
     const outcome = answer instanceof Promise ? await answer : answer
     if (outcome !== 'taken') {
       house.tidy()
-      return { key, entry, head, at: now }
+      return { ...holding(visit, outcome ?? key), label: labelOf(key), entry, head, at: now }
     }
     visit.fresh = undefined
   }
@@ -63,16 +63,16 @@ export const login = async (visit: Visit): Promise<Stored | 'ended'> => {
   }
   let made = await begin(visit, visit.fields, undefined)
   if (old === undefined) return made
-  const { key } = old
-  const address = addressOf(visit, made.key)
+  const { address } = made
+  const { address: oldAddress } = old
   let goOn: (() => void) | undefined
   for (let latest = old; ; ) {
     const { version } = latest.entry
-    const cleared = await changing(visit, (backend) => backend.clear(addressOf(visit, key), version))
+    const cleared = await changing(visit, (backend) => backend.clear(oldAddress, version))
     if (cleared !== 'stale') return made
     goOn ??= patience(visit)
     goOn()
-    const again = await reread(visit, key)
+    const again = await reread(visit, latest)
     if (again === undefined) {
       if (visit.turn !== 'same') return made
       await changing(visit, (backend) => backend.clear(address))

@@ -1,14 +1,13 @@
 // The end of a visit: what it asked for is carried out, in the order that the model of this house was tested in.
 
 import { confirms, type Head, OFFER, offered } from '../head.ts'
-import { labelOf } from '../keys.ts'
 import { sealPreSession } from '../presession.ts'
 import { begin, login } from './begin.ts'
 import { end } from './end.ts'
 import { preSession } from './form.ts'
 import { expiryOf, save } from './save.ts'
 import { inTurn } from './turns.ts'
-import { addressOf, alive, changing, type Stored, type Visit } from './visit.ts'
+import { alive, changing, type Stored, type Visit } from './visit.ts'
 
 /** What the client is to be told. Times are in milliseconds since 1970. */
 export type Outcome = {
@@ -45,34 +44,39 @@ const offer = (visit: Visit, { key, at }: Stored, head: Head): Outcome => {
 /** What a read may do: confirm an offer, move the expiry. Where it fails the visit goes on. */
 const read = async (visit: Visit, stored: Stored): Promise<Outcome> => {
   const { house } = visit
-  const { key, entry, head } = stored
+  const { key, address, entry, head } = stored
   try {
     if (confirms(head, key)) {
       await save(visit, stored)
     } else {
       const now = house.now()
       const expiresAt = expiryOf(house, head.bornAt, now)
-      const half = entry.expiresAt - now <= house.lifetime / 2
-      if (half && expiresAt > entry.expiresAt && alive(house, stored, now)) {
-        await changing(visit, (backend) => backend.touch(addressOf(visit, key), expiresAt))
+      // Moving the end of a sealed session is a new cookie, so it waits for longer.
+      const due = entry.expiresAt - now <= house.lifetime / (house.backend.stateless ? 4 : 2)
+      if (due && expiresAt > entry.expiresAt && alive(house, stored, now)) {
+        const held = await changing(visit, (backend) => backend.touch(address, expiresAt))
+        if (held !== undefined) return { session: { key: held, until: head.bornAt + house.absolute } }
       }
     }
   } catch (error) {
-    house.emit('store_error', { label: labelOf(key), error })
+    house.emit('store_error', { label: stored.label, error })
   }
   return offer(visit, stored, head)
 }
 
-const write = async (visit: Visit, stored: Stored): Promise<Outcome> => {
+const write = async (visit: Visit, first: Stored): Promise<Outcome> => {
   const { house } = visit
-  const head = await save(visit, stored)
-  const label = labelOf(stored.key)
+  const head = await save(visit, first)
+  const { label } = first
   if (head === 'ended') {
     house.emit('ended', { label })
     return { ended: true }
   }
-  if (visit.renew && head.salt !== undefined && head.salt !== stored.head.salt) house.emit('renewed', { label })
-  return offer(visit, visit.stored as Stored, head)
+  const latest = visit.stored as Stored
+  const renewed = head.salt !== first.head.salt && head.salt !== undefined
+  if (visit.renew && (renewed || house.backend.stateless)) house.emit('renewed', { label })
+  if (latest.key === first.key) return offer(visit, latest, head)
+  return { session: { key: latest.key, until: head.bornAt + house.absolute } }
 }
 
 const loggedIn = async (visit: Visit): Promise<Outcome> => {
@@ -80,24 +84,26 @@ const loggedIn = async (visit: Visit): Promise<Outcome> => {
   const old = visit.stored
   const made = await login(visit)
   if (made === 'ended') {
-    house.emit('ended', old && { label: labelOf(old.key) })
+    house.emit('ended', old && { label: old.label })
     return { ended: true }
   }
-  house.emit('login', { label: labelOf(made.key) })
+  house.emit('login', { label: made.label })
   return begunWith(visit, made)
 }
 
 const firstWrite = async (visit: Visit, form: string | undefined): Promise<Outcome> => {
   const made = await begin(visit, visit.fields, form)
-  visit.house.emit('born', { label: labelOf(made.key) })
+  visit.house.emit('born', { label: made.label })
   return begunWith(visit, made)
 }
 
 /** The pre-session cookie that a visitor without a session gets: a new one, none, or the one that he has. */
 const preCookie = (visit: Visit): Outcome => {
-  const { pre, preChanged, preToken, preUnread, preName, house, turn } = visit
+  const { pre, preChanged, preToken, preUnread, names, house, turn } = visit
   if (pre !== undefined && preChanged) {
-    return { preSession: { token: sealPreSession(house.ring, preName, pre), until: pre.madeAt + house.lifetime } }
+    return {
+      preSession: { token: sealPreSession(house.ring, names.preSession, pre), until: pre.madeAt + house.lifetime },
+    }
   }
   // What an invalidate leaves behind, and what does not open, has no use any more.
   const useless = preToken !== undefined && !preUnread && (turn === 'invalidate' || pre === undefined)
@@ -129,5 +135,5 @@ export const commit = (visit: Visit): Promise<Outcome> => {
     if (stored === undefined) return stranger(visit)
     return visit.changes.length > 0 || visit.renew ? write(visit, stored) : read(visit, stored)
   }
-  return stored === undefined ? job() : inTurn(visit, addressOf(visit, stored.key), job)
+  return stored === undefined || visit.house.backend.stateless ? job() : inTurn(visit, stored.address, job)
 }

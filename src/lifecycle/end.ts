@@ -1,7 +1,6 @@
 // Ending a session: an invalidate clears it whatever its version, and says so where that may have failed.
 
-import { labelOf } from '../keys.ts'
-import { addressOf, changing, type Visit } from './visit.ts'
+import { changing, type Visit } from './visit.ts'
 
 /**
  * Clears the session that the visit came with.
@@ -11,9 +10,9 @@ import { addressOf, changing, type Visit } from './visit.ts'
 export const end = async (visit: Visit): Promise<void> => {
   const { house, stored } = visit
   if (stored === undefined) return
-  const label = labelOf(stored.key)
+  const { address, label } = stored
   try {
-    await changing(visit, (backend) => backend.clear(addressOf(visit, stored.key)))
+    await changing(visit, (backend) => backend.clear(address))
   } catch (error) {
     house.emit('not_ended', {
       label,

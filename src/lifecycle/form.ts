@@ -7,10 +7,10 @@ import type { Visit } from './visit.ts'
 
 /** The pre-session of a visit: the one that its cookie holds, or the one made since. */
 export const preSession = (visit: Visit): PreSession | undefined => {
-  const { house, preName, preToken } = visit
+  const { house, names, preToken } = visit
   if (!visit.preUnread || preToken === undefined) return visit.pre
   visit.preUnread = false
-  visit.pre = openPreSession(house.ring, preName, preToken, house.now(), house.lifetime)
+  visit.pre = openPreSession(house.ring, names.preSession, preToken, house.now(), house.lifetime)
   if (visit.pre === undefined) house.emit('bad_pre_session')
   return visit.pre
 }
@@ -23,7 +23,7 @@ export const formSecret = (visit: Visit): string => {
   const { stored, turn, house } = visit
   const loggedIn = turn === 'invalidate' ? visit.owner !== undefined : turn !== undefined
   if (loggedIn) return labelOf(freshKey(visit))
-  if (turn === undefined && stored !== undefined) return stored.head.form ?? labelOf(stored.key)
+  if (turn === undefined && stored !== undefined) return stored.head.form ?? stored.label
   const now = house.now()
   const known = preSession(visit)
   const old = known !== undefined && now - known.madeAt > house.lifetime / 2

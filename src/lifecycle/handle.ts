@@ -70,7 +70,7 @@ class Handle implements Session {
 
   get label(): string {
     const { stored, turn } = this.#visit
-    return labelOf(stored !== undefined && turn === undefined ? stored.key : freshKey(this.#visit))
+    return stored !== undefined && turn === undefined ? stored.label : labelOf(freshKey(this.#visit))
   }
 
   get expiresAt(): number {

@@ -2,25 +2,26 @@
 
 import type { Budget } from '../budget.ts'
 import type { Fields } from '../changes.ts'
-import { standing } from '../head.ts'
+import { type Standing, standing } from '../head.ts'
 import { labelOf } from '../keys.ts'
-import { addressOf, alive, changing, type House, reading, type Stored, stored, type Visit } from './visit.ts'
+import type { Names } from '../transport.ts'
+import { addressOf, alive, forget, type House, reading, type Stored, stored, type Visit } from './visit.ts'
 
 const nothing: Fields = Object.freeze({})
 
 /** What a request brought, as its Cookie header has it. */
 export type Brought = {
   readonly keys: readonly string[]
-  readonly preName: string
+  readonly names: Names
   readonly preToken: string | undefined
 }
 
-const begun = (house: House, budget: Budget, { keys, preName, preToken }: Brought): Visit => ({
+const begun = (house: House, budget: Budget, { keys, names, preToken }: Brought): Visit => ({
   house,
   budget,
   stored: undefined,
   presented: keys.length > 0,
-  preName,
+  names,
   preToken,
   pre: undefined,
   preUnread: preToken !== undefined,
@@ -36,20 +37,30 @@ const begun = (house: House, budget: Budget, { keys, preName, preToken }: Brough
 
 type Found = { readonly stored: Stored; readonly fields: Fields }
 
+/** Milliseconds that the clocks of two machines may differ. */
+const SKEW = 60_000
+
+/** How a key stands to what it led to: a sealed one that opened is right, unless its birth is still to come. */
+const standsIn = ({ house }: Visit, { head, key }: Stored, now: number): Standing => {
+  if (!house.backend.stateless) return standing(head, key, now)
+  return head.bornAt <= now + SKEW ? 'current' : 'wrong'
+}
+
 /** What one key opens. Whatever does not is an event, and an expired entry is cleared on the way. */
 const opened = async (visit: Visit, key: string): Promise<Found | undefined> => {
   const { house } = visit
-  const label = labelOf(key)
-  const answer = reading(visit, (backend) => backend.get(addressOf(visit, key)))
+  const address = addressOf(visit, key)
+  const answer = reading(visit, (backend) => backend.get(address))
   const entry = answer instanceof Promise ? await answer : answer
   if (entry === undefined) {
-    house.emit('unknown_key', { label })
+    house.emit('unknown_key', house.backend.stateless ? {} : { label: labelOf(key) })
     return undefined
   }
-  const found = stored(house, key, entry)
+  const found = stored(visit, key, entry)
   if (found === undefined) return undefined
+  const { label } = found.stored
   const now = house.now()
-  const stands = standing(found.stored.head, key, now)
+  const stands = standsIn(visit, found.stored, now)
   if (stands === 'wrong' || stands === 'retired') {
     house.emit(stands === 'wrong' ? 'wrong_secret' : 'retired_key', { label })
     return undefined
@@ -57,7 +68,7 @@ const opened = async (visit: Visit, key: string): Promise<Found | undefined> => 
   if (alive(house, found.stored, now)) return found
   house.emit('expired', { label })
   try {
-    await changing(visit, (backend) => backend.clear(addressOf(visit, key), entry.version))
+    await forget(visit, found.stored)
   } catch (error) {
     house.emit('store_error', { label, error })
   }
@@ -75,8 +86,8 @@ export const open = async (house: House, budget: Budget, brought: Brought): Prom
   let found: Found | undefined
   for (const key of brought.keys) {
     const next = await opened(visit, key)
-    if (next !== undefined && found !== undefined) {
-      house.emit('ambiguous_cookies', { label: labelOf(key) })
+    if (next !== undefined && found !== undefined && next.stored.label !== found.stored.label) {
+      house.emit('ambiguous_cookies', { label: next.stored.label })
       return visit
     }
     found ??= next

@@ -2,10 +2,15 @@
 
 import type { Fields } from '../changes.ts'
 import { replay } from '../changes.ts'
+import { setCookie } from '../cookie.ts'
 import { type Head, nextHead, printHead } from '../head.ts'
-import { labelOf, newVersion } from '../keys.ts'
+import { newVersion } from '../keys.ts'
 import { Fault } from '../outcome.ts'
-import { addressOf, alive, changing, type House, reread, type Stored, type Visit } from './visit.ts'
+import { addressOf, alive, changing, forget, type House, reread, type Stored, type Visit } from './visit.ts'
+
+/** Bytes of a whole Set-Cookie that every browser keeps. */
+const LONGEST_COOKIE = 4093
+const LONGEST_AGE = 34_560_000
 
 /** The fields as a store keeps them. @throws Fault `too_large` */
 export const printed = (house: House, fields: Fields): string => {
@@ -21,6 +26,21 @@ export const printed = (house: House, fields: Fields): string => {
 /** The latest that a session born at `bornAt` may live, if it is used now. */
 export const expiryOf = (house: House, bornAt: number, now: number): number =>
   Math.min(now + house.lifetime, bornAt + house.absolute)
+
+/**
+ * What the client is to hold from now on.
+ *
+ * @throws Fault `too_large` where the cookie would be longer than browsers keep: 4093 bytes, all of it
+ */
+export const holding = (visit: Visit, key: string): { readonly key: string; readonly address: string } => {
+  const { session, attributes } = visit.names
+  const { length } = setCookie(session, key, attributes, LONGEST_AGE)
+  if (length <= LONGEST_COOKIE) return { key, address: addressOf(visit, key) }
+  throw new Fault(
+    'too_large',
+    `The session would be a cookie of ${length} bytes, and browsers keep at most ${LONGEST_COOKIE}. Keep less in it, or use a backend with a store.`,
+  )
+}
 
 /** Keeps a loop of attempts within the visit's time, also where no attempt waits. */
 export const patience = (visit: Visit): (() => void) => {
@@ -42,8 +62,7 @@ export const patience = (visit: Visit): (() => void) => {
  */
 export const save = async (visit: Visit, first: Stored): Promise<Head | 'ended'> => {
   const { house, changes, renew } = visit
-  const { key } = first
-  const address = addressOf(visit, key)
+  const { key, address, label } = first
   let latest = { stored: first, fields: visit.fields }
   let value = changes.length > 0 ? printed(house, visit.fields) : first.entry.value
   let goOn: (() => void) | undefined
@@ -51,24 +70,24 @@ export const save = async (visit: Visit, first: Stored): Promise<Head | 'ended'>
     const { entry, head } = latest.stored
     const now = house.now()
     if (!alive(house, latest.stored, now)) {
-      house.emit('expired', { label: labelOf(key) })
-      await changing(visit, (backend) => backend.clear(address, entry.version))
+      house.emit('expired', { label })
+      await forget(visit, latest.stored)
       return 'ended'
     }
     const version = newVersion()
-    const next = nextHead(head, key, entry.version, renew, now)
+    const next = house.backend.stateless ? head : nextHead(head, key, entry.version, renew, now)
     const expiresAt = Math.max(entry.expiresAt, expiryOf(house, head.bornAt, now))
     const change = { value, head: printHead(next), version, expiresAt }
     const answer = changing(visit, (backend) => backend.set(address, change, entry.version))
     const outcome = answer instanceof Promise ? await answer : answer
     if (outcome === 'gone') return 'ended'
     if (outcome !== 'stale') {
-      visit.stored = { key, entry: { ...entry, ...change }, head: next, at: now }
+      visit.stored = { ...holding(visit, outcome ?? key), label, entry: { ...entry, ...change }, head: next, at: now }
       return next
     }
     goOn ??= patience(visit)
     goOn()
-    const again = await reread(visit, key)
+    const again = await reread(visit, first)
     if (again === undefined) return 'ended'
     latest = again
     // It was ours, the answer was lost on the way, and others have written since.

@@ -9,6 +9,7 @@ import { labelOf } from '../keys.ts'
 import type { Awaitable } from '../outcome.ts'
 import type { PreSession } from '../presession.ts'
 import type { Ring } from '../seal.ts'
+import type { Names } from '../transport.ts'
 
 /** What all visits of one `sessions` share. Times are in milliseconds. */
 export type House = {
@@ -30,7 +31,10 @@ export type House = {
 
 /** A session as the store told of it. */
 export type Stored = {
+  /** What the client holds, and where that leads. */
   readonly key: string
+  readonly address: string
+  readonly label: string
   readonly entry: Entry
   readonly head: Head
   /** When it was told. */
@@ -44,8 +48,9 @@ export type Visit = {
   stored: Stored | undefined
   /** Whether the request brought a session cookie, good or bad. */
   readonly presented: boolean
-  /** The pre-session cookie: its name, and its value where the request brought one. */
-  readonly preName: string
+  /** What its cookies are called, and what stands behind their values. */
+  readonly names: Names
+  /** The pre-session cookie that the request brought. */
   readonly preToken: string | undefined
   /** The pre-session, once it was asked for. */
   pre: PreSession | undefined
@@ -67,7 +72,9 @@ export type Visit = {
   over: boolean
 }
 
-export const addressOf = (visit: Visit, key: string): string => visit.house.address(labelOf(key))
+/** What a backend is to be asked with for a key of this visit. */
+export const addressOf = ({ house, names }: Visit, key: string): string =>
+  house.backend.stateless ? `${names.session}=${key}` : house.address(labelOf(key))
 
 export const alive = (house: House, { entry, head }: Stored, now: number): boolean =>
   now < entry.expiresAt && now < head.bornAt + house.absolute
@@ -79,22 +86,33 @@ export const changing = <T>(visit: Visit, call: (backend: Backend) => Awaitable<
   within(visit.budget, visit.house.backend.name, true, () => call(visit.house.backend))
 
 /** An entry with its head and fields read, or undefined, with an event, where that cannot be. */
-export const stored = (house: House, key: string, entry: Entry): { stored: Stored; fields: Fields } | undefined => {
+export const stored = (visit: Visit, key: string, entry: Entry): { stored: Stored; fields: Fields } | undefined => {
+  const { house } = visit
+  const label = entry.label ?? labelOf(key)
   const head = parseHead(entry.head)
   const fields = parsed(entry.value)
   if (head !== undefined && fields !== undefined && Number.isFinite(entry.expiresAt)) {
-    return { stored: { key, entry, head, at: house.now() }, fields }
+    return { stored: { key, address: addressOf(visit, key), label, entry, head, at: house.now() }, fields }
   }
   house.emit('corrupt', {
-    label: labelOf(key),
+    label,
     message: 'An entry cannot be read by this version. It is left alone until it expires.',
   })
   return undefined
 }
 
 /** The session that the visit came with, read anew: undefined where it has ended meanwhile. */
-export const reread = async (visit: Visit, key: string): Promise<{ stored: Stored; fields: Fields } | undefined> => {
-  const entry = await reading(visit, (backend) => backend.get(addressOf(visit, key)))
-  const found = entry && stored(visit.house, key, entry)
+export const reread = async (
+  visit: Visit,
+  { key, address }: Stored,
+): Promise<{ stored: Stored; fields: Fields } | undefined> => {
+  const entry = await reading(visit, (backend) => backend.get(address))
+  const found = entry && stored(visit, key, entry)
   return found && alive(visit.house, found.stored, visit.house.now()) ? found : undefined
+}
+
+/** Clears an entry that was found expired: of a sealed one nothing is kept. */
+export const forget = async (visit: Visit, { address, entry }: Stored): Promise<void> => {
+  if (visit.house.backend.stateless) return
+  await changing(visit, (backend) => backend.clear(address, entry.version))
 }

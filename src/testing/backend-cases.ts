@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
-import type { Backend, Entry } from '../backend.ts'
+import type { Backend, Change, Entry } from '../backend.ts'
 import type { Awaitable } from '../outcome.ts'
 
 export type BackendCase = {
@@ -31,9 +31,12 @@ const entryWith = (more: Partial<Entry> = {}): Entry => ({
   ...more,
 })
 
-/** What is asked of an entry: an absent owner may be undefined or not be there. */
-const seen = (entry: Entry | undefined): unknown =>
-  entry && { ...entry, value: entry.value, owner: entry.owner ?? undefined }
+/** What is asked of an entry: an absent owner may be undefined or not be there, and a stateless backend adds a label. */
+const seen = (entry: Entry | undefined): unknown => {
+  if (entry === undefined) return undefined
+  const { label: _, ...rest } = entry
+  return { ...rest, value: entry.value, owner: entry.owner ?? undefined }
+}
 
 const same = (entry: Entry | undefined, expected: Entry, promise: string): void =>
   assert.deepEqual(seen(entry), seen(expected), promise)
@@ -41,13 +44,35 @@ const same = (entry: Entry | undefined, expected: Entry, promise: string): void 
 const stateful = (backend: Backend): string | undefined =>
   backend.stateless ? 'it keeps nothing: the key is the session' : undefined
 
+const sealing = (backend: Backend): string | undefined => (backend.stateless ? undefined : 'it keeps what it is given')
+
 type Run = BackendCase['run']
 const keeping = (name: string, run: Run): BackendCase => ({ name, skip: stateful, run })
 
+/** Both kinds: a stateless backend is called with the name of a cookie and a fresh key, and answers with what to hold. */
+const any = (name: string, run: Run): BackendCase => ({ name, skip: () => undefined, run })
+
+const NAME = 'sid'
+
 const generated = async (backend: Backend, entry: Entry): Promise<string> => {
-  const key = freshKey()
-  assert.equal(await backend.generate(key, entry), undefined, 'generate under a fresh key inserts')
+  const key = backend.stateless ? `${NAME}=${freshKey()}` : freshKey()
+  const held = await backend.generate(key, entry)
+  if (backend.stateless) return `${NAME}=${held ?? assert.fail('generate gives what the client holds')}`
+  assert.equal(held, undefined, 'generate under a fresh key inserts')
   return key
+}
+
+/** The key by which an entry is found after a change. */
+const changed = async (backend: Backend, key: string, change: Change, version: string): Promise<string> => {
+  const held = await backend.set(key, change, version)
+  if (backend.stateless) return `${NAME}=${held ?? assert.fail('set gives what the client holds')}`
+  assert.equal(held, undefined, 'set on the version that is there is done')
+  return key
+}
+
+const touched = async (backend: Backend, key: string, expiresAt: number): Promise<string> => {
+  const held = await backend.touch(key, expiresAt)
+  return held === undefined ? key : `${NAME}=${held}`
 }
 
 /** Adds a field by compare-and-set, however often it takes. */
@@ -70,16 +95,18 @@ const roundTrip = async (open: () => Awaitable<Backend>, fields: unknown): Promi
   const key = await generated(backend, entry)
   same(await backend.get(key), entry, 'what generate was given comes back to the letter')
   const change = { value: JSON.stringify([fields]), head: '1.x', version: freshVersion() }
-  assert.equal(await backend.set(key, change, entry.version), undefined)
-  same(await backend.get(key), { ...entry, ...change }, 'what set was given comes back to the letter')
+  const next = await changed(backend, key, change, entry.version)
+  same(await backend.get(next), { ...entry, ...change }, 'what set was given comes back to the letter')
 }
 
 /** The contract of `Backend`, one promise a case. A stateless backend keeps only those that need no store. */
 export const backendCases: readonly BackendCase[] = [
-  keeping('get gives nothing for a key that nobody generated', async (open) => {
-    assert.equal(await (await open()).get(freshKey()), undefined)
+  any('get gives nothing for a key that nobody generated', async (open) => {
+    const backend = await open()
+    assert.equal(await backend.get(freshKey()), undefined)
+    assert.equal(await backend.get(`${NAME}=${freshKey()}`), undefined)
   }),
-  keeping('generate inserts, and get gives back all of it', async (open) => {
+  any('generate inserts, and get gives back all of it', async (open) => {
     const backend = await open()
     const entry = entryWith({ owner: 'Zoë 🦊' })
     same(await backend.get(await generated(backend, entry)), entry, 'the whole entry comes back')
@@ -104,25 +131,25 @@ export const backendCases: readonly BackendCase[] = [
     assert.equal(await backend.generate(key, entry), undefined)
     same(await backend.get(key), entry, 'the second time changes nothing')
   }),
-  keeping('a value may be undefined: begun, and never set', async (open) => {
+  any('a value may be undefined: begun, and never set', async (open) => {
     const backend = await open()
     const entry = entryWith({ value: undefined })
-    const key = await generated(backend, entry)
+    let key = await generated(backend, entry)
     same(await backend.get(key), entry, 'undefined comes back as undefined')
     const change = { value: '{}', head: 'h', version: freshVersion() }
-    await backend.set(key, change, entry.version)
+    key = await changed(backend, key, change, entry.version)
     same(await backend.get(key), { ...entry, ...change }, 'a value follows undefined')
     const undone = { value: undefined, head: 'h', version: freshVersion() }
-    await backend.set(key, undone, change.version)
+    key = await changed(backend, key, undone, change.version)
     same(await backend.get(key), { ...entry, ...undone }, 'undefined follows a value')
   }),
-  keeping('set replaces the entry that has the version', async (open) => {
+  any('set replaces the entry that has the version', async (open) => {
     const backend = await open()
     const entry = entryWith({ owner: 'anna' })
     const key = await generated(backend, entry)
     const change = { value: '{"n":2}', head: '1.other', version: freshVersion(), expiresAt: entry.expiresAt + HOUR }
-    assert.equal(await backend.set(key, change, entry.version), undefined)
-    same(await backend.get(key), { ...entry, ...change }, 'value, head, version and expiry are new, the owner stays')
+    const next = await changed(backend, key, change, entry.version)
+    same(await backend.get(next), { ...entry, ...change }, 'value, head, version and expiry are new, the owner stays')
   }),
   keeping('set answers stale where the version is another, and changes nothing', async (open) => {
     const backend = await open()
@@ -148,30 +175,30 @@ export const backendCases: readonly BackendCase[] = [
     assert.equal(await backend.set(key, change, entry.version), undefined)
     same(await backend.get(key), { ...entry, ...change }, 'the second time changes nothing')
   }),
-  keeping('set without an expiry leaves the expiry', async (open) => {
+  any('set without an expiry leaves the expiry', async (open) => {
     const backend = await open()
     const entry = entryWith()
     const key = await generated(backend, entry)
-    await backend.set(key, { value: '{}', head: 'h', version: freshVersion() }, entry.version)
-    assert.equal((await backend.get(key))?.expiresAt, entry.expiresAt)
+    const next = await changed(backend, key, { value: '{}', head: 'h', version: freshVersion() }, entry.version)
+    assert.equal((await backend.get(next))?.expiresAt, entry.expiresAt)
   }),
-  keeping('touch moves the expiry forward and nothing else', async (open) => {
+  any('touch moves the expiry forward and nothing else', async (open) => {
     const backend = await open()
     const entry = entryWith({ owner: 'anna' })
     const key = await generated(backend, entry)
-    await backend.touch(key, entry.expiresAt + 1)
+    const next = await touched(backend, key, entry.expiresAt + 1)
     same(
-      await backend.get(key),
+      await backend.get(next),
       { ...entry, expiresAt: entry.expiresAt + 1 },
       'one millisecond later, all else as it was',
     )
   }),
-  keeping('touch never moves the expiry back', async (open) => {
+  any('touch never moves the expiry back', async (open) => {
     const backend = await open()
     const entry = entryWith()
     const key = await generated(backend, entry)
-    await backend.touch(key, entry.expiresAt - 1)
-    same(await backend.get(key), entry, 'the later expiry stays')
+    const next = await touched(backend, key, entry.expiresAt - 1)
+    same(await backend.get(next), entry, 'the later expiry stays')
   }),
   keeping('touch makes no entry where there is none', async (open) => {
     const backend = await open()
@@ -196,26 +223,26 @@ export const backendCases: readonly BackendCase[] = [
     assert.equal(await backend.get(key), undefined, 'the entry with the version is gone')
     assert.equal(await backend.clear(key, entry.version), 'stale', 'and the version is found no more')
   }),
-  keeping('an entry is there until its expiry, which comes back to the millisecond', async (open) => {
+  any('an entry is there until its expiry, which comes back to the millisecond', async (open) => {
     const backend = await open()
     for (const ahead of [1_500, 86_400_000, 400 * 86_400_000]) {
       const entry = entryWith({ expiresAt: Date.now() + ahead + 1 })
       same(await backend.get(await generated(backend, entry)), entry, `${ahead + 1} ms ahead`)
     }
   }),
-  keeping('an expiry of now, of the past and below zero is no error, and never outlives itself', async (open) => {
+  any('an expiry of now, of the past and below zero is no error, and never outlives itself', async (open) => {
     const backend = await open()
     for (const expiresAt of [Date.now(), 1, 0, -1, -HOUR]) {
       const entry = entryWith({ expiresAt })
       const key = await generated(backend, entry)
       const found = await backend.get(key)
       if (found) same(found, entry, 'where it is still there, its expiry says that it is over')
-      await backend.touch(key, expiresAt)
+      await touched(backend, key, expiresAt)
       await backend.clear(key)
-      assert.equal(await backend.get(key), undefined)
+      if (!backend.stateless) assert.equal(await backend.get(key), undefined)
     }
   }),
-  keeping('values keep every character: other scripts, NUL, half a pair, quotes', (open) =>
+  any('values keep every character: other scripts, NUL, half a pair, quotes', (open) =>
     roundTrip(open, {
       scripts: 'Ἀναστάσιος 日本語 🦊 é é ‮',
       nul: 'a\u0000b',
@@ -304,6 +331,49 @@ export const backendCases: readonly BackendCase[] = [
       const kept = await one.secret?.(a)
       assert.match(kept ?? '', /^[0-9a-f]{64}$/)
       if (one !== other) assert.equal(await other.secret?.(b), kept, 'the other handle has the same secret')
+    },
+  },
+  {
+    name: 'a sealed key that was changed in one character opens nothing, nor does it under another name',
+    skip: sealing,
+    async run(open) {
+      const backend = await open()
+      const key = await generated(backend, entryWith())
+      for (let at = NAME.length + 1; at < key.length; at++) {
+        const other = key[at] === 'A' ? 'B' : 'A'
+        assert.equal(await backend.get(key.slice(0, at) + other + key.slice(at + 1)), undefined, `character ${at}`)
+      }
+      assert.equal(await backend.get(`other${key.slice(NAME.length)}`), undefined, 'the name is bound into the key')
+    },
+  },
+  {
+    name: 'a change makes another sealed key, and the one before opens what it held: it cannot be called back',
+    skip: sealing,
+    async run(open) {
+      const backend = await open()
+      const entry = entryWith()
+      const key = await generated(backend, entry)
+      const next = await changed(backend, key, { value: '{}', head: 'h', version: freshVersion() }, entry.version)
+      assert.notEqual(next, key)
+      same(await backend.get(key), entry, 'the older key still opens')
+    },
+  },
+  {
+    name: 'clear ends a session for every copy of its key, and for every key that was made of it',
+    skip: (backend) => sealing(backend) ?? (backend.revocable ? undefined : 'it keeps no ends'),
+    async run(open) {
+      const backend = await open()
+      const entry = entryWith()
+      const key = await generated(backend, entry)
+      const change = { value: '{}', head: 'h', version: freshVersion() }
+      const next = await changed(backend, key, change, entry.version)
+      await backend.clear(key)
+      await backend.clear(next)
+      for (const copy of [key, next]) assert.equal(await backend.get(copy), undefined, 'what ended stays ended')
+      assert.equal(await backend.set(next, change, entry.version), 'gone')
+      assert.equal(await backend.touch(next, entry.expiresAt + 1), undefined)
+      const other = await generated(backend, entry)
+      same(await backend.get(other), entry, 'another session goes on')
     },
   },
 ]
