@@ -4,6 +4,8 @@ import assert from 'node:assert/strict'
 import { existsSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import { suite, type TestContext, test } from 'node:test'
+import { connect, run } from 'keepsake'
+import { clearHeaders, generate, toCookieHeaders } from 'keepsake/session'
 import { chromium } from 'playwright-core'
 import { folder } from './support/folder.ts'
 import { start } from './support/process.ts'
@@ -90,4 +92,26 @@ suite('the first example', () => {
     const names = (await page.context().cookies()).map(({ name }) => name)
     assert.deepEqual(names.sort(), [`sid-${one.port}`, `sid-${two.port}`].sort())
   })
+})
+
+test('O28: in Chromium the clearing header removes the cookie', async (t) => {
+  const backend = await connect('memory:')
+  const made = await generate(backend, 'anna')
+  const running = await run(
+    (request) => {
+      const headers = new Headers()
+      const clearing = request.url.endsWith('/clear')
+      for (const [name, value] of clearing ? clearHeaders('__Host-sid') : toCookieHeaders('__Host-sid', made))
+        headers.append(name, value)
+      return new Response(request.headers.get('cookie') ?? 'none', { headers })
+    },
+    { port: 0 },
+  )
+  t.after(() => running.close())
+  const page = await (await opened(t)).newPage()
+  await page.goto(running.url)
+  await page.reload()
+  assert.equal(await page.textContent('body'), `__Host-sid=${made.key}`)
+  await page.goto(`${running.url}/clear`)
+  assert.deepEqual(await page.context().cookies(), [])
 })
