@@ -21,8 +21,8 @@ export type Head = {
   readonly confirmedAt?: number | undefined
   /** What forms are bound to, where it came along from a pre-session. */
   readonly form?: string | undefined
-  /** The versions before this one, newest first: whoever finds his own among them was answered, and did not hear it. */
-  readonly before: readonly string[]
+  /** The versions before this one, newest first, put together: whoever finds his own there was answered, and did not hear it. */
+  readonly before: string
 }
 
 /** Milliseconds that the key before still opens, counted from the first presentation of the new one. */
@@ -33,35 +33,30 @@ const FLIGHT = 10_000
 export const OFFER = GRACE - FLIGHT
 
 const FORMAT = '1'
+/** Characters of a version, and how many versions are remembered. */
+const VERSION = 8
 const REMEMBERED = 4
 
-export const printHead = (head: Head): string =>
-  [
-    FORMAT,
-    head.bornAt.toString(36),
-    head.current,
-    head.before.join(','),
-    head.previous ?? '',
-    head.salt ?? '',
-    head.confirmedAt?.toString(36) ?? '',
-    head.form ?? '',
-  ]
-    .join('.')
-    .replace(/\.+$/, '')
+/** format . birth . current . versions before [. previous . salt . confirmation . form], in characters that have no dot. */
+export const printHead = ({ bornAt, current, before, previous, salt, confirmedAt, form }: Head): string => {
+  const settled = `${FORMAT}.${bornAt.toString(36)}.${current}.${before}`
+  if (previous === undefined && form === undefined) return settled
+  return `${settled}.${previous ?? ''}.${salt ?? ''}.${confirmedAt?.toString(36) ?? ''}.${form ?? ''}`
+}
 
 const time = (text: string | undefined): number | undefined => (text ? Number.parseInt(text, 36) : undefined)
 
 /** A head as it was printed, or undefined where this is no head that this version can read. */
 export const parseHead = (text: string): Head | undefined => {
-  const [format, born, current = '', before, previous, salt, confirmed, form, more] = text.split('.')
+  const [format, born, current, before, previous, salt, confirmed, form, more] = text.split('.')
   const bornAt = time(born)
   const confirmedAt = time(confirmed)
-  if (format !== FORMAT || bornAt === undefined || more !== undefined) return undefined
+  if (format !== FORMAT || bornAt === undefined || current === undefined || more !== undefined) return undefined
   if (Number.isNaN(bornAt) || Number.isNaN(confirmedAt)) return undefined
   return {
     bornAt,
     current,
-    before: before ? before.split(',') : [],
+    before: before ?? '',
     previous: previous || undefined,
     salt: salt || undefined,
     confirmedAt,
@@ -69,12 +64,15 @@ export const parseHead = (text: string): Head | undefined => {
   }
 }
 
+/** Whether an entry had this version before the one that it has. */
+export const hadVersion = ({ before }: Head, version: string): boolean => before.indexOf(version) % VERSION === 0
+
 /** The head of a session that `key` opens, or, without one, that opens itself. */
 export const newHead = (key: string | undefined, bornAt: number, form: string | undefined): Head => ({
   bornAt,
   current: key === undefined ? '' : digest(key),
   form,
-  before: [],
+  before: '',
 })
 
 /** How a key stands to a session. `offered` and `retiring` open it as `current` does; `retired` and `wrong` do not. */
@@ -100,7 +98,7 @@ export const offered = (head: Head, key: string): string | undefined =>
 
 /** The head as a visit that holds `key` leaves it: a grace that is over is forgotten, an offer confirmed, a renewal begun. */
 export const nextHead = (head: Head, key: string, version: string, renew: boolean, now: number): Head => {
-  const before = [version, ...head.before].slice(0, REMEMBERED)
+  const before = (version + head.before).slice(0, REMEMBERED * VERSION)
   const over = head.confirmedAt !== undefined && now >= head.confirmedAt + GRACE
   const next: Head = over ? { ...head, before, previous: undefined, confirmedAt: undefined } : { ...head, before }
   if (confirms(next, key)) return { ...next, salt: undefined, confirmedAt: now }

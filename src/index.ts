@@ -8,6 +8,7 @@ export type { Json } from './json.ts'
 export type { AnyFields, Session } from './lifecycle/handle.ts'
 export { type LoggerOptions, logger } from './logger.ts'
 export { type Awaitable, Fault, type FaultCode, type Result } from './outcome.ts'
+export { session } from './passage.ts'
 export { type Running, type RunOptions, run } from './serve.ts'
 export {
   type Committed,
@@ -16,7 +17,6 @@ export {
   type OpenSession,
   type Sessions,
   type SessionsOptions,
-  session,
   sessions,
   sqlSessions,
 } from './sessions.ts'

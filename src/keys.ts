@@ -48,16 +48,18 @@ export const addresses = (namespace: string): ((label: string) => string) => {
 }
 
 /** What an entry keeps of a key: enough to recognise it, useless to whoever reads the store. */
-export const digest = (key: string): string => hash('sha256', `keepsake/1 key ${key}`, 'base64url')
+export const digest = (key: string): string => hash('sha256', key, 'base64url')
 
-const left = Buffer.alloc(64)
-const right = Buffer.alloc(64)
+/** Characters of a SHA-256 in base64url. */
+const DIGEST = 43
+const left = Buffer.alloc(DIGEST)
+const right = Buffer.alloc(DIGEST)
 
 /** Whether two digests are equal, in a time that does not depend on where they differ. */
 export const sameDigest = (a: string, b: string): boolean => {
-  if (a.length !== b.length || a.length > left.length) return false
-  left.fill(0).write(a, 'latin1')
-  right.fill(0).write(b, 'latin1')
+  if (a.length !== DIGEST || b.length !== DIGEST) return false
+  left.write(a, 'latin1')
+  right.write(b, 'latin1')
   return timingSafeEqual(left, right)
 }
 

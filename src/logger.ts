@@ -1,7 +1,7 @@
 // A line a response, as Dream's logger: number, method, path, status, time, and the label of the session it touched.
 
 import { around, type Handler } from './handler.ts'
-import { touched } from './sessions.ts'
+import { touched } from './passage.ts'
 
 export type LoggerOptions = {
   /** Takes a line without its end. Default: standard error. */

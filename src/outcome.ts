@@ -7,6 +7,10 @@ export type Result<T, E extends string> =
 /** A value now, or a promise of one: what is at hand costs no wait. */
 export type Awaitable<T> = T | Promise<T>
 
+/** `next` of a value, at once where it is at hand: what is synchronous below stays so above. */
+export const after = <T, R>(value: Awaitable<T>, next: (value: T) => Awaitable<R>): Awaitable<R> =>
+  value instanceof Promise ? value.then(next) : next(value)
+
 /**
  * Why a `Fault` was thrown.
  *

@@ -1,10 +1,11 @@
 // The sessions of an application: a middleware, and the way from a request to its session.
 
+import { conflict, cookiesOf, dress, dressed, failure } from './answer.ts'
 import type { Backend } from './backend.ts'
 import type { Budget } from './budget.ts'
 import { checkUrl, connect } from './connect.ts'
-import { cookieValues, setCookie } from './cookie.ts'
-import { type Emit, emitter, type Listener } from './events.ts'
+import { cookieValues } from './cookie.ts'
+import { emitter, type Listener } from './events.ts'
 import { around, type Handler, type Middleware } from './handler.ts'
 import { addresses, isKey } from './keys.ts'
 import { commit, type Outcome } from './lifecycle/commit.ts'
@@ -12,10 +13,11 @@ import { end } from './lifecycle/end.ts'
 import { handle, type Session } from './lifecycle/handle.ts'
 import { open } from './lifecycle/open.ts'
 import type { House, Visit } from './lifecycle/visit.ts'
-import { Fault, onlyKnown } from './outcome.ts'
+import { type Awaitable, Fault, onlyKnown } from './outcome.ts'
+import { enter, leave, type Passage, sessionOf } from './passage.ts'
 import { HOW_TO_MAKE_ONE, isToken, newSecret, ring } from './seal.ts'
 import { sweeper } from './sweeper.ts'
-import { type Arrival, type Names, type TransportOptions, transport } from './transport.ts'
+import { type Arrival, type TransportOptions, transport } from './transport.ts'
 
 export type SessionsOptions = TransportOptions & {
   /** Where sessions are kept: a backend, or a URL such as `sqlite:sessions.db`. */
@@ -95,116 +97,6 @@ const within = (
 
 const DAY = 86_400
 
-/** One request's passage, until somebody asks for its session. */
-type Passage = {
-  readonly owner: unknown
-  readonly arrival: Arrival
-  readonly outer: Passage | undefined
-  readonly ask: (passage: Passage) => Promise<Asked>
-  asked: Promise<Asked> | undefined
-  visit: Visit | undefined
-  over: boolean
-}
-type Asked = { readonly visit: Visit; readonly names: Names; readonly session: Session }
-
-const passages = new WeakMap<Request, Passage>()
-
-const missing = () =>
-  new Fault(
-    'no_session',
-    'This request came through no sessions middleware. Wrap the handler: sessions({ backend })(handler); and hand on the request itself, not a copy of it.',
-  )
-
-const asked = (passage: Passage): Promise<Asked> => {
-  if (passage.asked !== undefined) return passage.asked
-  if (passage.over) {
-    throw new Fault(
-      'too_late',
-      'The session was asked for after its response had left. Ask before, or open a visit of its own with sessions.open().',
-    )
-  }
-  const promise = passage.ask(passage)
-  // Whoever awaits it gets the error; whoever does not must not end the process.
-  promise.catch(() => {})
-  passage.asked = promise
-  return promise
-}
-
-/**
- * The session of a request. The first to ask opens it, for all.
- *
- * @throws Fault `no_session` without a sessions middleware, `unavailable` where the backend fails, `too_late`
- */
-export const session = async (request: Request): Promise<Session> => {
-  const passage = passages.get(request)
-  if (passage === undefined) throw missing()
-  return (await asked(passage)).session
-}
-
-/** The label of the session that a request touched, if it touched one. */
-export const touched = (request: Request): string | undefined => {
-  const visit = passages.get(request)?.visit
-  return visit?.stored?.label
-}
-
-/** The visit behind a request: for what is built on sessions, such as forms. */
-export const visitOf = async (request: Request): Promise<Visit> => {
-  const passage = passages.get(request)
-  if (passage === undefined) throw missing()
-  return (await asked(passage)).visit
-}
-
-const cookiesOf = (outcome: Outcome, names: Names, now: number): string[] => {
-  const cookies: string[] = []
-  const put = (name: string, value: string, until: number) =>
-    cookies.push(setCookie(name, value, names.attributes, (until - now) / 1000))
-  const { session, preSession } = outcome
-  if (session === 'clear') put(names.session, '', now)
-  else if (session) put(names.session, session.key, session.until)
-  if (preSession === 'clear') put(names.preSession, '', now)
-  else if (preSession) put(names.preSession, preSession.token, preSession.until)
-  return cookies
-}
-
-/** Puts cookies on headers, and says what caches must not do with them (RFC 9111 §7.3: Set-Cookie alone stops no cache). */
-const dress = (headers: Headers, cookies: readonly string[], emit: Emit): void => {
-  const vary = headers.get('vary')
-  if (vary === null) headers.set('vary', 'Cookie')
-  else if (!/(^|,)\s*(\*|cookie)\s*(,|$)/i.test(vary)) headers.set('vary', `${vary}, Cookie`)
-  if (cookies.length === 0) return
-  for (const cookie of cookies) headers.append('set-cookie', cookie)
-  const cache = headers.get('cache-control')
-  if (cache !== null && /(^|,)\s*(private|no-store)\s*(,|$)/i.test(cache)) return
-  headers.set('cache-control', cache === null ? 'no-store' : 'private, no-store')
-  if (cache !== null) {
-    emit('cache_overridden', {
-      message:
-        'A response that sets a session cookie had a Cache-Control that lets shared caches keep it. It was replaced.',
-    })
-  }
-}
-
-const dressed = (response: Response, cookies: readonly string[], emit: Emit): Response => {
-  try {
-    dress(response.headers, cookies, emit)
-    return response
-  } catch (error) {
-    if (!(error instanceof TypeError)) throw error
-    // Headers of a redirect, or of a response that was fetched, cannot be changed: a copy's can.
-    const copy = new Response(response.body, response)
-    dress(copy.headers, cookies, emit)
-    return copy
-  }
-}
-
-const plain = (text: string, status: number): Response =>
-  new Response(`${text}\n`, {
-    status,
-    headers: { 'content-type': 'text/plain; charset=utf-8', 'cache-control': 'no-store' },
-  })
-
-const failure = (): Response => plain('The session store is not available. Please try again.', 503)
-
 /**
  * Sessions for every handler that the result is put around.
  *
@@ -212,7 +104,7 @@ const failure = (): Response => plain('The session store is not available. Pleas
  */
 export const sessions = (options: SessionsOptions): Sessions => {
   onlyKnown(options, known, 'sessions()')
-  const names = transport(options)
+  const nameOf = transport(options)
   const lifetime = within(options, 'lifetime', 14 * DAY, 0.001, 400 * DAY)
   const absolute = within(options, 'absoluteLifetime', Math.max(30 * DAY, lifetime), 0.001, 400 * DAY)
   const largest = within(options, 'maxBytes', 65_536, 2, 2 ** 30)
@@ -259,82 +151,86 @@ export const sessions = (options: SessionsOptions): Sessions => {
     }
   }
 
-  const visitOn = async (arrival: Arrival): Promise<{ visit: Visit; names: Names }> => {
-    const here = furnished ?? (await house())
-    const called = names(arrival)
-    const { notice } = called
+  const visitIn = (here: House, arrival: Arrival): Awaitable<Visit> => {
+    const names = nameOf(arrival)
+    const { notice } = names
     if (notice !== undefined && !told.has(notice.reason)) {
       told.add(notice.reason)
       emit(notice.reason, { message: notice.message })
     }
-    const header = arrival.headers.get('cookie')
-    const couldBe = here.backend.stateless ? isToken : isKey
-    const keys = header === null ? [] : cookieValues(header, called.session, couldBe)
-    const [preToken] = header === null ? [] : cookieValues(header, called.preSession, (value) => value !== '')
     const left: Budget = { left: budget }
-    return { visit: await open(here, left, { keys, names: called, preToken }), names: called }
+    const header = arrival.headers.get('cookie')
+    if (header === null) return open(here, left, { keys: [], names, preToken: undefined })
+    const keys = cookieValues(header, names.session, here.backend.stateless ? isToken : isKey)
+    const [preToken] = cookieValues(header, names.preSession, (value) => value !== '')
+    return open(here, left, { keys, names, preToken })
   }
-  const ask = async (passage: Passage): Promise<Asked> => {
-    const { visit, names } = await visitOn(passage.arrival)
-    passage.visit = visit
-    return { visit, names, session: handle(visit) }
-  }
+  const visitOn = (arrival: Arrival): Awaitable<Visit> =>
+    furnished === undefined ? house().then((here) => visitIn(here, arrival)) : visitIn(furnished, arrival)
 
   /** The response as it leaves: after the commit, and an error where that failed. */
-  const finish = async (response: Response, { visit, names }: Asked): Promise<Response> => {
-    const cookies = (outcome: Outcome) => cookiesOf(outcome, names, now())
-    try {
-      const outcome = await commit(visit)
-      if (outcome.ended) return dressed(plain('This session has ended; nothing was saved.', 409), [], emit)
-      return dressed(response, cookies(outcome), emit)
-    } catch (error) {
+  const finish = (response: Response, visit: Visit): Awaitable<Response> => {
+    const saved = (outcome: Outcome) =>
+      outcome.ended ? dressed(conflict(), [], visit.house) : dressed(response, cookiesOf(outcome, visit), visit.house)
+    const failed = (error: unknown) => {
       if (!(error instanceof Fault)) throw error
       emit('store_error', { error })
       const clearing = visit.turn === 'invalidate' && visit.presented
-      return dressed(
-        error.status === 503 ? failure() : plain('The session could not be saved.', 500),
-        clearing ? cookies({ session: 'clear' }) : [],
-        emit,
-      )
+      return dressed(failure(error.status), cookiesOf(clearing ? { session: 'clear' } : {}, visit), visit.house)
+    }
+    try {
+      const outcome = commit(visit)
+      return outcome instanceof Promise ? outcome.then(saved, failed) : saved(outcome)
+    } catch (error) {
+      return failed(error)
     }
   }
 
   /** What is left to do when a handler threw: nothing is saved, but what was to end ends. */
   const abandon = async (passage: Passage, error: unknown): Promise<Response> => {
+    await passage.session?.catch(() => {})
     const { visit } = passage
     if (visit !== undefined) {
       visit.over = true
       if (visit.turn === 'invalidate') await end(visit).catch(() => {})
     }
+    leave(passage)
     if (!(error instanceof Fault) || error.status !== 503) throw error
     emit('store_error', { error })
-    return failure()
+    return failure(503)
+  }
+
+  const answered = (passage: Passage, response: Response): Awaitable<Response> => {
+    passage.over = true
+    const { session, visit } = passage
+    if (session === undefined) return response
+    if (visit === undefined) {
+      // The handler did not wait for it, or caught why it could not be had.
+      return session.then(
+        () => finish(response, passage.visit as Visit),
+        () => response,
+      )
+    }
+    const finished = finish(response, visit)
+    if (!(finished instanceof Promise)) leave(passage)
+    return finished instanceof Promise ? finished.finally(() => leave(passage)) : finished
   }
 
   const middleware = (next: Handler): Handler =>
     around(
       next,
-      async function withSession(request) {
-        const passage: Passage = {
-          owner: middleware,
-          arrival: request,
-          outer: passages.get(request),
-          ask,
-          asked: undefined,
-          visit: undefined,
-          over: false,
+      (request) => {
+        const passage = enter(request, middleware, visitOn)
+        const threw = (error: unknown) => {
+          passage.over = true
+          return abandon(passage, error)
         }
-        passages.set(request, passage)
         try {
-          const response = await next(request)
-          passage.over = true
-          if (passage.asked === undefined) return response
-          const asked = await passage.asked.catch(() => undefined)
-          return asked === undefined ? response : await finish(response, asked)
+          const response = next(request)
+          if (!(response instanceof Promise)) return answered(passage, response)
+          return response.then((answer) => answered(passage, answer), threw)
         } catch (error) {
-          passage.over = true
-          await passage.asked?.catch(() => {})
-          return await abandon(passage, error)
+          return threw(error)
         }
       },
       { ready, close },
@@ -347,21 +243,16 @@ export const sessions = (options: SessionsOptions): Sessions => {
   }
 
   return Object.assign(middleware, {
-    async of(request: Request): Promise<Session> {
-      for (let passage = passages.get(request); passage !== undefined; passage = passage.outer) {
-        if (passage.owner === middleware) return (await asked(passage)).session
-      }
-      throw missing()
-    },
+    of: (request: Request) => sessionOf(request, middleware),
     async open(arrival: Arrival): Promise<OpenSession> {
-      const { visit, names } = await visitOn(arrival)
+      const visit = await visitOn(arrival)
       return Object.assign(handle(visit), {
         async commit(): Promise<Committed> {
           if (visit.over) throw new Fault('too_late', 'This visit was committed already.')
           const outcome = await commit(visit)
           if (outcome.ended) return { ok: false, error: 'ended' }
           const headers = new Headers()
-          dress(headers, cookiesOf(outcome, names, now()), emit)
+          dress(headers, cookiesOf(outcome, visit), emit)
           return { ok: true, headers }
         },
       })

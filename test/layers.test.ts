@@ -14,6 +14,7 @@ const lines: readonly (readonly string[])[] = [
   ['backend', 'budget', 'changes', 'head', 'presession', 'transport'],
   ['sweeper', 'backends/cookie', 'backends/memory', 'backends/sqlite'],
   ['lifecycle/', 'connect', 'session'],
+  ['answer', 'passage'],
   ['sessions'],
   ['logger', 'serve'],
   ['index', 'testing'],

@@ -5,7 +5,7 @@ import { suite, test } from 'node:test'
 import { connect, sessions } from 'keepsake'
 import { browser } from 'keepsake/testing'
 import { formSecret } from '../src/lifecycle/form.ts'
-import { visitOf } from '../src/sessions.ts'
+import { visitOf } from '../src/passage.ts'
 import { DAY } from './support/clock.ts'
 import { house } from './support/visits.ts'
 

@@ -2,7 +2,7 @@
 
 import { hash } from 'node:crypto'
 import type { Backend, Entry } from '../backend.ts'
-import { type Awaitable, Fault } from '../outcome.ts'
+import { type Awaitable, after, Fault } from '../outcome.ts'
 import { type Ring, ring } from '../seal.ts'
 
 export type CookieBackendOptions = {
@@ -82,9 +82,6 @@ const memory = () => {
   return { get, put }
 }
 
-const then = <T, R>(value: Awaitable<T>, next: (value: T) => R): Awaitable<R> =>
-  value instanceof Promise ? value.then(next) : next(value)
-
 /**
  * A backend whose key is the session itself: the cookie, as `name=value`. What a client holds, it can present again:
  * without `ends`, a cookie that was copied before a logout opens to its end, and of two writes at once the later wins,
@@ -121,7 +118,7 @@ export const cookieBackend = (options: CookieBackendOptions, kept?: string): Bac
   const living = (key: string): Awaitable<Sealed | undefined> => {
     const entry = opened(key)
     if (entry === undefined || ends === undefined) return entry
-    return then(ends.get(endOf(entry.label)), (end) => (end === undefined ? entry : undefined))
+    return after(ends.get(endOf(entry.label)), (end) => (end === undefined ? entry : undefined))
   }
 
   return {
@@ -134,7 +131,7 @@ export const cookieBackend = (options: CookieBackendOptions, kept?: string): Bac
       return sealed(name, { ...entry, label: key.slice(name.length + 1, name.length + 1 + LABEL) })
     },
     set: (key, change) =>
-      then(living(key), (entry) => (entry === undefined ? 'gone' : sealed(nameOf(key), { ...entry, ...change }))),
+      after(living(key), (entry) => (entry === undefined ? 'gone' : sealed(nameOf(key), { ...entry, ...change }))),
     clear(key) {
       const entry = opened(key)
       if (entry === undefined || ends === undefined) return undefined
@@ -145,10 +142,10 @@ export const cookieBackend = (options: CookieBackendOptions, kept?: string): Bac
         expiresAt: time + absoluteLifetime * 1000,
         version: 'ended---',
       }
-      return then(ends.generate(endOf(entry.label), end), () => undefined)
+      return after(ends.generate(endOf(entry.label), end), () => undefined)
     },
     touch: (key, expiresAt) =>
-      then(living(key), (entry) =>
+      after(living(key), (entry) =>
         entry !== undefined && expiresAt > entry.expiresAt ? sealed(nameOf(key), { ...entry, expiresAt }) : undefined,
       ),
     ...(ends?.sweep && { sweep: (time, limit) => ends.sweep?.(time, limit) ?? 0 }),

@@ -29,17 +29,16 @@ class Shelf {
   bytes = 0
   #hand = this.entries.entries()
 
-  put(key: string, entry: Entry): void {
-    this.remove(key)
+  /** Puts an entry last, in the place of the one that had its key. */
+  put(key: string, entry: Entry, there: Entry | undefined): void {
+    if (there !== undefined) this.remove(key, there)
     this.entries.set(key, entry)
     this.bytes += sizeOf(entry)
   }
 
-  remove(key: string): boolean {
-    const entry = this.entries.get(key)
-    if (entry === undefined) return false
+  remove(key: string, entry: Entry): void {
     this.bytes -= sizeOf(entry)
-    return this.entries.delete(key)
+    this.entries.delete(key)
   }
 
   /** Moves the hand on, and removes what it finds expired. */
@@ -52,7 +51,7 @@ class Shelf {
         if (next.done) return
       }
       const [key, entry] = next.value
-      if (now >= entry.expiresAt) this.remove(key)
+      if (now >= entry.expiresAt) this.remove(key, entry)
     }
   }
 }
@@ -79,15 +78,15 @@ export const memoryBackend = (options: MemoryOptions = {}): Backend => {
   const shelfOf = (entry: Entry) => (entry.owner === undefined ? strangers : owned)
   const find = (key: string): Entry | undefined => strangers.entries.get(key) ?? owned.entries.get(key)
 
-  const put = (key: string, entry: Entry): void => {
-    shelfOf(entry).put(key, entry)
-    strangers.tidy(now())
-    owned.tidy(now())
+  const put = (key: string, entry: Entry, there: Entry | undefined): void => {
+    const shelf = shelfOf(entry)
+    shelf.put(key, entry, there)
+    shelf.tidy(now())
     while (strangers.entries.size + owned.entries.size > maxEntries || strangers.bytes + owned.bytes > maxBytes) {
-      const shelf = strangers.entries.size > 0 ? strangers : owned
-      const [oldest] = shelf.entries.keys()
+      const fullest = strangers.entries.size > 0 ? strangers : owned
+      const [oldest] = fullest.entries
       if (oldest === undefined) return
-      shelf.remove(oldest)
+      fullest.remove(...oldest)
       emit('evicted', { message: 'The memory backend was full and forgot a session. See maxEntries and maxBytes.' })
     }
   }
@@ -99,7 +98,7 @@ export const memoryBackend = (options: MemoryOptions = {}): Backend => {
     generate(key, entry) {
       const there = find(key)
       if (there !== undefined) return there.version === entry.version ? undefined : 'taken'
-      put(key, entry)
+      put(key, entry, undefined)
       return undefined
     },
     set(key, change, version) {
@@ -107,18 +106,19 @@ export const memoryBackend = (options: MemoryOptions = {}): Backend => {
       if (there === undefined) return 'gone'
       if (there.version === change.version) return undefined
       if (there.version !== version) return 'stale'
-      put(key, { ...there, ...change })
+      const { value, head, expiresAt = there.expiresAt } = change
+      put(key, { value, head, expiresAt, version: change.version, owner: there.owner }, there)
       return undefined
     },
     clear(key, version) {
       const there = find(key)
       if (version !== undefined && there?.version !== version) return 'stale'
-      if (there !== undefined) shelfOf(there).remove(key)
+      if (there !== undefined) shelfOf(there).remove(key, there)
       return undefined
     },
     touch(key, expiresAt) {
       const there = find(key)
-      if (there !== undefined && expiresAt > there.expiresAt) shelfOf(there).put(key, { ...there, expiresAt })
+      if (there !== undefined && expiresAt > there.expiresAt) shelfOf(there).put(key, { ...there, expiresAt }, there)
       return undefined
     },
     sweep(before, limit) {
@@ -126,7 +126,9 @@ export const memoryBackend = (options: MemoryOptions = {}): Backend => {
       for (const shelf of [strangers, owned]) {
         for (const [key, entry] of shelf.entries) {
           if (swept === limit) return swept
-          if (before >= entry.expiresAt && shelf.remove(key)) swept++
+          if (before < entry.expiresAt) continue
+          shelf.remove(key, entry)
+          swept++
         }
       }
       return swept

@@ -1,9 +1,10 @@
 // Beginning a session: at the first write, at a login, and after an invalidate.
 
+import type { Held } from '../backend.ts'
 import { type Fields, replay } from '../changes.ts'
 import { newHead, printHead } from '../head.ts'
 import { labelOf, newKey, newVersion } from '../keys.ts'
-import { Fault } from '../outcome.ts'
+import { type Awaitable, after, Fault } from '../outcome.ts'
 import { expiryOf, holding, patience, printed } from './save.ts'
 import { addressOf, alive, changing, reread, type Stored, type Visit } from './visit.ts'
 
@@ -20,31 +21,33 @@ export const freshKey = (visit: Visit): string => {
  *
  * @throws Fault `unknown_outcome`, `too_large`, `no_fresh_key`
  */
-export const begin = async (visit: Visit, fields: Fields, form: string | undefined): Promise<Stored> => {
+export const begin = (visit: Visit, fields: Fields, form: string | undefined): Awaitable<Stored> =>
+  inserted(visit, printed(visit.house, fields), form, TRIES)
+
+const inserted = (visit: Visit, value: string, form: string | undefined, tries: number): Awaitable<Stored> => {
   const { house, owner } = visit
-  const value = printed(house, fields)
-  for (let tries = 0; tries < TRIES; tries++) {
-    const key = freshKey(visit)
-    const now = house.now()
-    const head = newHead(house.backend.stateless ? undefined : key, now, form)
-    const entry = {
-      value,
-      head: printHead(head),
-      expiresAt: expiryOf(house, now, now),
-      version: newVersion(),
-      owner,
-    }
-    const answer = changing(visit, (backend) => backend.generate(addressOf(visit, key), entry))
-    const outcome = answer instanceof Promise ? await answer : answer
-    if (outcome !== 'taken') {
+  const key = freshKey(visit)
+  const address = addressOf(visit, key)
+  const now = house.now()
+  const head = newHead(house.backend.stateless ? undefined : key, now, form)
+  const entry = { value, head: printHead(head), expiresAt: expiryOf(house, now, now), version: newVersion(), owner }
+  const done = (answer: Held | 'taken'): Awaitable<Stored> => {
+    if (answer !== 'taken') {
       house.tidy()
-      return { ...holding(visit, outcome ?? key), label: labelOf(key), entry, head, at: now }
+      return { ...holding(visit, key, address, answer), label: labelOf(key), entry, head, at: now }
     }
-    visit.fresh = undefined
+    if (tries > 1) {
+      visit.fresh = undefined
+      return inserted(visit, value, form, tries - 1)
+    }
+    throw new Fault(
+      'no_fresh_key',
+      'Three fresh keys in a row were taken: the random numbers of this machine are not random.',
+    )
   }
-  throw new Fault(
-    'no_fresh_key',
-    'Three fresh keys in a row were taken: the random numbers of this machine are not random.',
+  return after(
+    changing(visit, (backend) => backend.generate(address, entry)),
+    done,
   )
 }
 
@@ -54,36 +57,41 @@ export const begin = async (visit: Visit, fields: Fields, form: string | undefin
  *
  * @returns the new session, or `ended`: a login of the same owner is a renewal, and ends with its session
  */
-export const login = async (visit: Visit): Promise<Stored | 'ended'> => {
+export const login = (visit: Visit): Awaitable<Stored | 'ended'> => {
+  const { house, stored, turn } = visit
+  const living = stored !== undefined && alive(house, stored, house.now())
+  if (!living && turn === 'same') return 'ended'
+  return after(begin(visit, visit.fields, undefined), (made) => (living ? retire(visit, stored, made) : made))
+}
+
+/** Ends the old session, on the version that the new one was made from. */
+const retire = (visit: Visit, { address, entry }: Stored, made: Stored): Awaitable<Stored | 'ended'> =>
+  after(
+    changing(visit, (backend) => backend.clear(address, entry.version)),
+    (cleared) => (cleared === 'stale' ? overtaken(visit, made) : made),
+  )
+
+/** The login after others were faster: it looks again, as often as they are. */
+const overtaken = async (visit: Visit, first: Stored): Promise<Stored | 'ended'> => {
   const { house, changes } = visit
-  let old = visit.stored
-  if (old !== undefined && !alive(house, old, house.now())) {
-    if (visit.turn === 'same') return 'ended'
-    old = undefined
-  }
-  let made = await begin(visit, visit.fields, undefined)
-  if (old === undefined) return made
-  const { address } = made
-  const { address: oldAddress } = old
-  let goOn: (() => void) | undefined
-  for (let latest = old; ; ) {
-    const { version } = latest.entry
-    const cleared = await changing(visit, (backend) => backend.clear(oldAddress, version))
-    if (cleared !== 'stale') return made
-    goOn ??= patience(visit)
+  const old = visit.stored as Stored
+  const { address } = first
+  const goOn = patience(visit)
+  for (let made = first; ; ) {
     goOn()
-    const again = await reread(visit, latest)
-    if (again === undefined) {
+    const latest = await reread(visit, old)
+    if (latest === undefined) {
       if (visit.turn !== 'same') return made
       await changing(visit, (backend) => backend.clear(address))
       return 'ended'
     }
-    latest = again.stored
-    const entry = { ...made.entry, value: printed(house, replay(again.fields, changes)), version: newVersion() }
     const before = made.entry.version
+    const entry = { ...made.entry, value: printed(house, replay(latest.fields, changes)), version: newVersion() }
     const set = await changing(visit, (backend) => backend.set(address, entry, before))
     // Nobody else knows the new key: only an operator's sweep or a revocation can have ended it.
     if (set === 'gone' || set === 'stale') return 'ended'
     made = { ...made, entry }
+    const { version } = latest.stored.entry
+    if ((await changing(visit, (backend) => backend.clear(old.address, version))) !== 'stale') return made
   }
 }

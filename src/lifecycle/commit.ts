@@ -1,6 +1,7 @@
 // The end of a visit: what it asked for is carried out, in the order that the model of this house was tested in.
 
 import { confirms, type Head, OFFER, offered } from '../head.ts'
+import { type Awaitable, after } from '../outcome.ts'
 import { sealPreSession } from '../presession.ts'
 import { begin, login } from './begin.ts'
 import { end } from './end.ts'
@@ -41,61 +42,68 @@ const offer = (visit: Visit, { key, at }: Stored, head: Head): Outcome => {
   return { session: { key: next, until: head.bornAt + visit.house.absolute } }
 }
 
-/** What a read may do: confirm an offer, move the expiry. Where it fails the visit goes on. */
-const read = async (visit: Visit, stored: Stored): Promise<Outcome> => {
+/** Moves the expiry, at most once in half a lifetime. Moving a sealed session's is a new cookie, so it waits for longer. */
+const due = ({ house }: Visit, { entry, head }: Stored, now: number): boolean =>
+  entry.expiresAt - now <= house.lifetime / (house.backend.stateless ? 4 : 2) &&
+  expiryOf(house, head.bornAt, now) > entry.expiresAt
+
+const touch = async (visit: Visit, stored: Stored, now: number): Promise<Outcome> => {
   const { house } = visit
-  const { key, address, entry, head } = stored
-  try {
-    if (confirms(head, key)) {
-      await save(visit, stored)
-    } else {
-      const now = house.now()
-      const expiresAt = expiryOf(house, head.bornAt, now)
-      // Moving the end of a sealed session is a new cookie, so it waits for longer.
-      const due = entry.expiresAt - now <= house.lifetime / (house.backend.stateless ? 4 : 2)
-      if (due && expiresAt > entry.expiresAt && alive(house, stored, now)) {
-        const held = await changing(visit, (backend) => backend.touch(address, expiresAt))
-        if (held !== undefined) return { session: { key: held, until: head.bornAt + house.absolute } }
-      }
-    }
-  } catch (error) {
+  const { address, head } = stored
+  const held = await changing(visit, (backend) => backend.touch(address, expiryOf(house, head.bornAt, now)))
+  return held === undefined ? nothing : { session: { key: held, until: head.bornAt + house.absolute } }
+}
+
+/** What a read may do: confirm an offer, move the expiry, pass on an offer. Where it fails the visit goes on. */
+const read = (visit: Visit, stored: Stored): Awaitable<Outcome> => {
+  const { house } = visit
+  const { key, head } = stored
+  const now = house.now()
+  const failed = (error: unknown): Outcome => {
     house.emit('store_error', { label: stored.label, error })
+    return nothing
   }
-  return offer(visit, stored, head)
+  const passedOn = () => offer(visit, stored, head)
+  if (head.salt !== undefined) {
+    if (!confirms(head, key)) return passedOn()
+    return Promise.resolve(inTurn(visit, stored.address, async () => save(visit, stored))).then(passedOn, failed)
+  }
+  if (due(visit, stored, now) && alive(house, stored, now)) return touch(visit, stored, now).catch(failed)
+  return nothing
 }
 
-const write = async (visit: Visit, first: Stored): Promise<Outcome> => {
-  const { house } = visit
-  const head = await save(visit, first)
-  const { label } = first
-  if (head === 'ended') {
-    house.emit('ended', { label })
-    return { ended: true }
-  }
-  const latest = visit.stored as Stored
-  const renewed = head.salt !== first.head.salt && head.salt !== undefined
-  if (visit.renew && (renewed || house.backend.stateless)) house.emit('renewed', { label })
-  if (latest.key === first.key) return offer(visit, latest, head)
-  return { session: { key: latest.key, until: head.bornAt + house.absolute } }
+const write = (visit: Visit, first: Stored): Awaitable<Outcome> =>
+  after(save(visit, first), (head) => {
+    const { house } = visit
+    const { label } = first
+    if (head === 'ended') {
+      house.emit('ended', { label })
+      return { ended: true }
+    }
+    const latest = visit.stored as Stored
+    const renewed = head.salt !== first.head.salt && head.salt !== undefined
+    if (visit.renew && (renewed || house.backend.stateless)) house.emit('renewed', { label })
+    if (latest.key === first.key) return offer(visit, latest, head)
+    return { session: { key: latest.key, until: head.bornAt + house.absolute } }
+  })
+
+const loggedIn = (visit: Visit): Awaitable<Outcome> => {
+  const { house, stored } = visit
+  return after(login(visit), (made) => {
+    if (made === 'ended') {
+      house.emit('ended', stored && { label: stored.label })
+      return { ended: true }
+    }
+    house.emit('login', { label: made.label })
+    return begunWith(visit, made)
+  })
 }
 
-const loggedIn = async (visit: Visit): Promise<Outcome> => {
-  const { house } = visit
-  const old = visit.stored
-  const made = await login(visit)
-  if (made === 'ended') {
-    house.emit('ended', old && { label: old.label })
-    return { ended: true }
-  }
-  house.emit('login', { label: made.label })
-  return begunWith(visit, made)
-}
-
-const firstWrite = async (visit: Visit, form: string | undefined): Promise<Outcome> => {
-  const made = await begin(visit, visit.fields, form)
-  visit.house.emit('born', { label: made.label })
-  return begunWith(visit, made)
-}
+const firstWrite = (visit: Visit, form: string | undefined): Awaitable<Outcome> =>
+  after(begin(visit, visit.fields, form), (made) => {
+    visit.house.emit('born', { label: made.label })
+    return begunWith(visit, made)
+  })
 
 /** The pre-session cookie that a visitor without a session gets: a new one, none, or the one that he has. */
 const preCookie = (visit: Visit): Outcome => {
@@ -118,7 +126,7 @@ const invalidated = async (visit: Visit): Promise<Outcome> => {
   return { ...preCookie(visit), ...(visit.presented && { session: 'clear' }) }
 }
 
-const stranger = async (visit: Visit): Promise<Outcome> =>
+const stranger = (visit: Visit): Awaitable<Outcome> =>
   hasFields(visit) ? firstWrite(visit, preSession(visit)?.form) : preCookie(visit)
 
 /**
@@ -126,14 +134,16 @@ const stranger = async (visit: Visit): Promise<Outcome> =>
  *
  * @throws Fault: then the client must not be told that anything was saved. A clearing cookie may still go out
  */
-export const commit = (visit: Visit): Promise<Outcome> => {
+export const commit = (visit: Visit): Awaitable<Outcome> => {
   visit.over = true
-  const { stored, turn } = visit
-  const job = async (): Promise<Outcome> => {
+  const { stored, turn, house } = visit
+  if (stored === undefined)
+    return turn === undefined ? stranger(visit) : turn === 'invalidate' ? invalidated(visit) : loggedIn(visit)
+  const writes = visit.changes.length > 0 || visit.renew
+  if (turn === undefined && !writes) return read(visit, stored)
+  const job = (): Awaitable<Outcome> => {
     if (turn === 'invalidate') return invalidated(visit)
-    if (turn !== undefined) return loggedIn(visit)
-    if (stored === undefined) return stranger(visit)
-    return visit.changes.length > 0 || visit.renew ? write(visit, stored) : read(visit, stored)
+    return turn === undefined ? write(visit, stored) : loggedIn(visit)
   }
-  return stored === undefined || visit.house.backend.stateless ? job() : inTurn(visit, stored.address, job)
+  return house.backend.stateless ? job() : inTurn(visit, stored.address, job)
 }

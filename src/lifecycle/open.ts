@@ -1,9 +1,11 @@
 // From the keys that a request brought to the session that one of them opens.
 
+import type { Entry } from '../backend.ts'
 import type { Budget } from '../budget.ts'
 import type { Fields } from '../changes.ts'
 import { type Standing, standing } from '../head.ts'
 import { labelOf } from '../keys.ts'
+import { type Awaitable, after } from '../outcome.ts'
 import type { Names } from '../transport.ts'
 import { addressOf, alive, forget, type House, reading, type Stored, stored, type Visit } from './visit.ts'
 
@@ -46,55 +48,69 @@ const standsIn = ({ house }: Visit, { head, key }: Stored, now: number): Standin
   return head.bornAt <= now + SKEW ? 'current' : 'wrong'
 }
 
-/** What one key opens. Whatever does not is an event, and an expired entry is cleared on the way. */
-const opened = async (visit: Visit, key: string): Promise<Found | undefined> => {
+/** Whether an entry is the session of its key, and alive. Whatever is not is an event, and an expired one is cleared. */
+const judged = (visit: Visit, key: string, address: string, entry: Entry | undefined): Awaitable<Found | undefined> => {
   const { house } = visit
-  const address = addressOf(visit, key)
-  const answer = reading(visit, (backend) => backend.get(address))
-  const entry = answer instanceof Promise ? await answer : answer
   if (entry === undefined) {
     house.emit('unknown_key', house.backend.stateless ? {} : { label: labelOf(key) })
     return undefined
   }
-  const found = stored(visit, key, entry)
+  const found = stored(visit, key, address, entry)
   if (found === undefined) return undefined
-  const { label } = found.stored
-  const now = house.now()
-  const stands = standsIn(visit, found.stored, now)
+  const { label, at } = found.stored
+  const stands = standsIn(visit, found.stored, at)
   if (stands === 'wrong' || stands === 'retired') {
     house.emit(stands === 'wrong' ? 'wrong_secret' : 'retired_key', { label })
     return undefined
   }
-  if (alive(house, found.stored, now)) return found
+  if (alive(house, found.stored, at)) return found
   house.emit('expired', { label })
-  try {
-    await forget(visit, found.stored)
-  } catch (error) {
-    house.emit('store_error', { label, error })
-  }
-  return undefined
+  return forget(visit, found.stored).then(
+    () => undefined,
+    (error) => house.emit('store_error', { label, error }) as undefined,
+  )
 }
 
-/**
- * A visit with the session that one of `keys` opens. Where two of them open two sessions somebody planted one of them,
- * and nobody can say which: the visit is a stranger's.
- *
- * @throws Fault `unavailable`
- */
-export const open = async (house: House, budget: Budget, brought: Brought): Promise<Visit> => {
-  const visit = begun(house, budget, brought)
-  let found: Found | undefined
-  for (const key of brought.keys) {
-    const next = await opened(visit, key)
-    if (next !== undefined && found !== undefined && next.stored.label !== found.stored.label) {
-      house.emit('ambiguous_cookies', { label: next.stored.label })
-      return visit
-    }
-    found ??= next
-  }
+/** What one key opens. */
+const opened = (visit: Visit, key: string): Awaitable<Found | undefined> => {
+  const address = addressOf(visit, key)
+  return after(
+    reading(visit, (backend) => backend.get(address)),
+    (entry) => judged(visit, key, address, entry),
+  )
+}
+
+const entered = (visit: Visit, found: Found | undefined): Visit => {
   if (found === undefined) return visit
   visit.stored = found.stored
   visit.fields = found.fields
   visit.owner = found.stored.entry.owner
   return visit
+}
+
+/** Where two keys open two sessions somebody planted one of them, and nobody can say which: the visit is a stranger's. */
+const several = async (visit: Visit, keys: readonly string[]): Promise<Visit> => {
+  let found: Found | undefined
+  for (const key of keys) {
+    const next = await opened(visit, key)
+    if (next !== undefined && found !== undefined && next.stored.label !== found.stored.label) {
+      visit.house.emit('ambiguous_cookies', { label: next.stored.label })
+      return visit
+    }
+    found ??= next
+  }
+  return entered(visit, found)
+}
+
+/**
+ * A visit with the session that one of its keys opens.
+ *
+ * @throws Fault `unavailable`
+ */
+export const open = (house: House, budget: Budget, brought: Brought): Awaitable<Visit> => {
+  const visit = begun(house, budget, brought)
+  const { keys } = brought
+  const [key] = keys
+  if (key === undefined) return visit
+  return keys.length > 1 ? several(visit, keys) : after(opened(visit, key), (found) => entered(visit, found))
 }

@@ -1,11 +1,11 @@
 // Saving: the visit's changes are replayed on the latest value, until a compare-and-set takes them.
 
-import type { Fields } from '../changes.ts'
-import { replay } from '../changes.ts'
+import type { Held } from '../backend.ts'
+import { type Fields, replay } from '../changes.ts'
 import { setCookie } from '../cookie.ts'
-import { type Head, nextHead, printHead } from '../head.ts'
+import { type Head, hadVersion, nextHead, printHead } from '../head.ts'
 import { newVersion } from '../keys.ts'
-import { Fault } from '../outcome.ts'
+import { type Awaitable, after, Fault } from '../outcome.ts'
 import { addressOf, alive, changing, forget, type House, reread, type Stored, type Visit } from './visit.ts'
 
 /** Bytes of a whole Set-Cookie that every browser keeps. */
@@ -28,14 +28,20 @@ export const expiryOf = (house: House, bornAt: number, now: number): number =>
   Math.min(now + house.lifetime, bornAt + house.absolute)
 
 /**
- * What the client is to hold from now on.
+ * Where a session is found from now on: where it was, unless a stateless backend says what the client is to hold.
  *
  * @throws Fault `too_large` where the cookie would be longer than browsers keep: 4093 bytes, all of it
  */
-export const holding = (visit: Visit, key: string): { readonly key: string; readonly address: string } => {
+export const holding = (
+  visit: Visit,
+  key: string,
+  address: string,
+  held: Held,
+): { readonly key: string; readonly address: string } => {
+  if (held === undefined) return { key, address }
   const { session, attributes } = visit.names
-  const { length } = setCookie(session, key, attributes, LONGEST_AGE)
-  if (length <= LONGEST_COOKIE) return { key, address: addressOf(visit, key) }
+  const { length } = setCookie(session, held, attributes, LONGEST_AGE)
+  if (length <= LONGEST_COOKIE) return { key: held, address: addressOf(visit, held) }
   throw new Fault(
     'too_large',
     `The session would be a cookie of ${length} bytes, and browsers keep at most ${LONGEST_COOKIE}. Keep less in it, or use a backend with a store.`,
@@ -54,44 +60,60 @@ export const patience = (visit: Visit): (() => void) => {
   }
 }
 
+type Attempt = { readonly version: string; readonly outcome: Head | 'ended' | 'stale' }
+
+/** One compare-and-set. */
+const attempt = (visit: Visit, from: Stored, value: string | undefined): Awaitable<Attempt> => {
+  const { house, renew } = visit
+  const { key, address, label, entry, head } = from
+  const version = newVersion()
+  const now = house.now()
+  if (!alive(house, from, now)) {
+    house.emit('expired', { label })
+    return forget(visit, from).then(() => ({ version, outcome: 'ended' }))
+  }
+  const next = house.backend.stateless ? head : nextHead(head, key, entry.version, renew, now)
+  const expiresAt = Math.max(entry.expiresAt, expiryOf(house, head.bornAt, now))
+  const change = { value, head: printHead(next), version, expiresAt }
+  const done = (answer: Held | 'stale' | 'gone'): Attempt => {
+    if (answer === 'gone') return { version, outcome: 'ended' }
+    if (answer === 'stale') return { version, outcome: 'stale' }
+    const held = holding(visit, key, address, answer)
+    visit.stored = { key: held.key, address: held.address, label, entry, head: next, at: now }
+    return { version, outcome: next }
+  }
+  return after(
+    changing(visit, (backend) => backend.set(address, change, entry.version)),
+    done,
+  )
+}
+
+/** The attempts after a first one that was stale: each on what the store has by then. */
+const again = async (visit: Visit, first: Stored, tried: string): Promise<Head | 'ended'> => {
+  const { house, changes } = visit
+  const goOn = patience(visit)
+  for (let before = tried; ; ) {
+    goOn()
+    const latest = await reread(visit, first)
+    if (latest === undefined) return 'ended'
+    const { stored, fields } = latest
+    // It was ours, the answer was lost on the way, and others have written since.
+    if (hadVersion(stored.head, before)) return stored.head
+    const value = changes.length > 0 ? printed(house, replay(fields, changes)) : stored.entry.value
+    const { version, outcome } = await attempt(visit, stored, value)
+    if (outcome !== 'stale') return outcome
+    before = version
+  }
+}
+
 /**
  * Saves what the visit changed, renews the key where that was asked for, and ends an offer where its key was presented.
  *
  * @returns the head as it stands now, or `ended`: then nothing was saved
  * @throws Fault `unknown_outcome`, `unavailable`, `contended`, `too_large`, and whatever an `update` throws
  */
-export const save = async (visit: Visit, first: Stored): Promise<Head | 'ended'> => {
-  const { house, changes, renew } = visit
-  const { key, address, label } = first
-  let latest = { stored: first, fields: visit.fields }
-  let value = changes.length > 0 ? printed(house, visit.fields) : first.entry.value
-  let goOn: (() => void) | undefined
-  for (;;) {
-    const { entry, head } = latest.stored
-    const now = house.now()
-    if (!alive(house, latest.stored, now)) {
-      house.emit('expired', { label })
-      await forget(visit, latest.stored)
-      return 'ended'
-    }
-    const version = newVersion()
-    const next = house.backend.stateless ? head : nextHead(head, key, entry.version, renew, now)
-    const expiresAt = Math.max(entry.expiresAt, expiryOf(house, head.bornAt, now))
-    const change = { value, head: printHead(next), version, expiresAt }
-    const answer = changing(visit, (backend) => backend.set(address, change, entry.version))
-    const outcome = answer instanceof Promise ? await answer : answer
-    if (outcome === 'gone') return 'ended'
-    if (outcome !== 'stale') {
-      visit.stored = { ...holding(visit, outcome ?? key), label, entry: { ...entry, ...change }, head: next, at: now }
-      return next
-    }
-    goOn ??= patience(visit)
-    goOn()
-    const again = await reread(visit, first)
-    if (again === undefined) return 'ended'
-    latest = again
-    // It was ours, the answer was lost on the way, and others have written since.
-    if (again.stored.head.before.includes(version)) return again.stored.head
-    value = changes.length > 0 ? printed(house, replay(again.fields, changes)) : again.stored.entry.value
-  }
-}
+export const save = (visit: Visit, first: Stored): Awaitable<Head | 'ended'> =>
+  after(
+    attempt(visit, first, visit.changes.length > 0 ? printed(visit.house, visit.fields) : first.entry.value),
+    ({ version, outcome }) => (outcome === 'stale' ? again(visit, first, version) : outcome),
+  )

@@ -35,6 +35,7 @@ export type Stored = {
   readonly key: string
   readonly address: string
   readonly label: string
+  /** As last read: a save replaces the head here, and leaves this. */
   readonly entry: Entry
   readonly head: Head
   /** When it was told. */
@@ -86,13 +87,18 @@ export const changing = <T>(visit: Visit, call: (backend: Backend) => Awaitable<
   within(visit.budget, visit.house.backend.name, true, () => call(visit.house.backend))
 
 /** An entry with its head and fields read, or undefined, with an event, where that cannot be. */
-export const stored = (visit: Visit, key: string, entry: Entry): { stored: Stored; fields: Fields } | undefined => {
+export const stored = (
+  visit: Visit,
+  key: string,
+  address: string,
+  entry: Entry,
+): { stored: Stored; fields: Fields } | undefined => {
   const { house } = visit
   const label = entry.label ?? labelOf(key)
   const head = parseHead(entry.head)
   const fields = parsed(entry.value)
   if (head !== undefined && fields !== undefined && Number.isFinite(entry.expiresAt)) {
-    return { stored: { key, address: addressOf(visit, key), label, entry, head, at: house.now() }, fields }
+    return { stored: { key, address, label, entry, head, at: house.now() }, fields }
   }
   house.emit('corrupt', {
     label,
@@ -107,7 +113,7 @@ export const reread = async (
   { key, address }: Stored,
 ): Promise<{ stored: Stored; fields: Fields } | undefined> => {
   const entry = await reading(visit, (backend) => backend.get(address))
-  const found = entry && stored(visit, key, entry)
+  const found = entry && stored(visit, key, address, entry)
   return found && alive(visit.house, found.stored, visit.house.now()) ? found : undefined
 }
 

@@ -1,0 +1,69 @@
+// What a visit adds to its response: cookies, Vary, and what caches must not do with them.
+
+import { setCookie } from './cookie.ts'
+import type { Emit } from './events.ts'
+import type { Outcome } from './lifecycle/commit.ts'
+import type { House, Visit } from './lifecycle/visit.ts'
+
+const none: readonly string[] = []
+
+/** The Set-Cookie values that tell the client of an outcome. */
+export const cookiesOf = ({ session, preSession }: Outcome, { names, house }: Visit): readonly string[] => {
+  if (session === undefined && preSession === undefined) return none
+  const now = house.now()
+  const cookie = (name: string, value: string, until: number) =>
+    setCookie(name, value, names.attributes, (until - now) / 1000)
+  const cookies: string[] = []
+  if (session === 'clear') cookies.push(cookie(names.session, '', now))
+  else if (session) cookies.push(cookie(names.session, session.key, session.until))
+  if (preSession === 'clear') cookies.push(cookie(names.preSession, '', now))
+  else if (preSession) cookies.push(cookie(names.preSession, preSession.token, preSession.until))
+  return cookies
+}
+
+/** Puts cookies on headers, beside those that are there, and says what caches must not do (RFC 9111 §7.3: Set-Cookie alone stops none). */
+export const dress = (headers: Headers, cookies: readonly string[], emit: Emit): void => {
+  const vary = headers.get('vary')
+  if (vary === null) headers.set('vary', 'Cookie')
+  else if (!/(^|,)\s*(\*|cookie)\s*(,|$)/i.test(vary)) headers.set('vary', `${vary}, Cookie`)
+  if (cookies.length === 0) return
+  for (const cookie of cookies) headers.append('set-cookie', cookie)
+  const cache = headers.get('cache-control')
+  if (cache !== null && /(^|,)\s*(private|no-store)\s*(,|$)/i.test(cache)) return
+  headers.set('cache-control', cache === null ? 'no-store' : 'private, no-store')
+  if (cache !== null) {
+    emit('cache_overridden', {
+      message:
+        'A response that sets a session cookie had a Cache-Control that lets shared caches keep it. It was replaced.',
+    })
+  }
+}
+
+/** The response of a visit, dressed: itself, or a copy where its headers cannot be changed. */
+export const dressed = (response: Response, cookies: readonly string[], { emit }: House): Response => {
+  try {
+    dress(response.headers, cookies, emit)
+    return response
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error
+    // Headers of a redirect, or of a response that was fetched, cannot be changed: a copy's can.
+    const copy = new Response(response.body, response)
+    dress(copy.headers, cookies, emit)
+    return copy
+  }
+}
+
+const plain = (text: string, status: number): Response =>
+  new Response(`${text}\n`, {
+    status,
+    headers: { 'content-type': 'text/plain; charset=utf-8', 'cache-control': 'no-store' },
+  })
+
+/** For a visit that changed a session that another had ended. */
+export const conflict = (): Response => plain('This session has ended; nothing was saved.', 409)
+/** For a visit whose backend failed. */
+export const failure = (status: 500 | 503): Response =>
+  plain(
+    status === 503 ? 'The session store is not available. Please try again.' : 'The session could not be saved.',
+    status,
+  )

@@ -1,0 +1,111 @@
+// The way from a request to its session: whoever asks first opens it, for all who ask.
+
+import { handle, type Session } from './lifecycle/handle.ts'
+import type { Visit } from './lifecycle/visit.ts'
+import { type Awaitable, Fault } from './outcome.ts'
+
+/** One request on its way through one sessions middleware. */
+export type Passage = {
+  /** The middleware, to tell it from others that the same request comes through. */
+  readonly owner: unknown
+  readonly outer: Passage | undefined
+  readonly open: (request: Request) => Awaitable<Visit>
+  /** Once it was asked for. */
+  session: Promise<Session> | undefined
+  visit: Visit | undefined
+  /** The response has left: nothing of the visit is held any more but its label. */
+  over: boolean
+  label: string | undefined
+}
+
+/* On the request itself, where it costs a tenth of what a WeakMap does; nothing else holds it. */
+const PASSAGE = Symbol('keepsake')
+type Marked = Request & { [PASSAGE]?: Passage }
+
+const passageOf = (request: Request): Passage | undefined => (request as Marked)[PASSAGE]
+
+/** Marks a request as one that comes through `owner`. */
+export const enter = (request: Request, owner: unknown, open: Passage['open']): Passage => {
+  const passage: Passage = {
+    owner,
+    outer: passageOf(request),
+    open,
+    session: undefined,
+    visit: undefined,
+    over: false,
+    label: undefined,
+  }
+  ;(request as Marked)[PASSAGE] = passage
+  return passage
+}
+
+/** Lets go of what a passage held. */
+export const leave = (passage: Passage): void => {
+  passage.label = passage.visit?.stored?.label
+  passage.session = undefined
+  passage.visit = undefined
+}
+
+const begin = (request: Request, passage: Passage): Promise<Session> => {
+  const begun = (visit: Visit): Session => {
+    passage.visit = visit
+    return handle(visit)
+  }
+  try {
+    const visit = passage.open(request)
+    if (!(visit instanceof Promise)) return Promise.resolve(begun(visit))
+    const promise = visit.then(begun)
+    // Whoever awaits it gets the error; whoever does not must not end the process.
+    promise.catch(() => {})
+    return promise
+  } catch (error) {
+    const promise = Promise.reject(error)
+    promise.catch(() => {})
+    return promise
+  }
+}
+
+const ask = (request: Request, passage: Passage): Promise<Session> => {
+  if (passage.session === undefined && passage.over) {
+    const why =
+      'The session was asked for after its response had left. Ask before, or open a visit of its own with sessions.open().'
+    return Promise.reject(new Fault('too_late', why))
+  }
+  passage.session ??= begin(request, passage)
+  return passage.session
+}
+
+const missing = (): Promise<never> =>
+  Promise.reject(
+    new Fault(
+      'no_session',
+      'This request came through no sessions middleware. Wrap the handler: sessions({ backend })(handler); and hand on the request itself, not a copy of it.',
+    ),
+  )
+
+/**
+ * The session of a request: of the innermost sessions middleware that it came through.
+ *
+ * @throws Fault `no_session` without a sessions middleware, `unavailable` where the backend fails, `too_late`
+ */
+export const session = (request: Request): Promise<Session> => {
+  const passage = passageOf(request)
+  return passage === undefined ? missing() : ask(request, passage)
+}
+
+/** The session of a request that came through `owner`, also where it came through others since. */
+export const sessionOf = (request: Request, owner: unknown): Promise<Session> => {
+  for (let passage = passageOf(request); passage !== undefined; passage = passage.outer) {
+    if (passage.owner === owner) return ask(request, passage)
+  }
+  return missing()
+}
+
+/** The label of the session that a request touched, if it touched one. */
+export const touched = (request: Request): string | undefined => passageOf(request)?.label
+
+/** The visit behind the session of a request: for what is built on sessions, such as forms. */
+export const visitOf = async (request: Request): Promise<Visit> => {
+  await session(request)
+  return passageOf(request)?.visit as Visit
+}
