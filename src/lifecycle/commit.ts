@@ -6,7 +6,7 @@ import { sealPreSession } from '../presession.ts'
 import { begin, login } from './begin.ts'
 import { end } from './end.ts'
 import { preSession } from './form.ts'
-import { expiryOf, save } from './save.ts'
+import { due, expiryOf, save } from './save.ts'
 import { inTurn } from './turns.ts'
 import { alive, changing, type Stored, type Visit } from './visit.ts'
 
@@ -41,11 +41,6 @@ const offer = (visit: Visit, { key, at }: Stored, head: Head): Outcome => {
   if (next === undefined || visit.house.now() - at >= OFFER) return nothing
   return { session: { key: next, until: head.bornAt + visit.house.absolute } }
 }
-
-/** Moves the expiry, at most once in half a lifetime. Moving a sealed session's is a new cookie, so it waits for longer. */
-const due = ({ house }: Visit, { entry, head }: Stored, now: number): boolean =>
-  entry.expiresAt - now <= house.lifetime / (house.backend.stateless ? 4 : 2) &&
-  expiryOf(house, head.bornAt, now) > entry.expiresAt
 
 const touch = async (visit: Visit, stored: Stored, now: number): Promise<Outcome> => {
   const { house } = visit

@@ -5,7 +5,7 @@ import { frozen } from '../json.ts'
 import { labelOf } from '../keys.ts'
 import { Fault } from '../outcome.ts'
 import { freshKey } from './begin.ts'
-import { expiryOf } from './save.ts'
+import { due, expiryOf } from './save.ts'
 import type { Visit } from './visit.ts'
 
 /** Fields of which nothing was said: any names, values of any type that JSON keeps. */
@@ -77,7 +77,7 @@ class Handle implements Session {
     const { stored, house, turn } = this.#visit
     const now = house.now()
     if (stored === undefined || turn !== undefined) return expiryOf(house, now, now)
-    return Math.max(stored.entry.expiresAt, expiryOf(house, stored.head.bornAt, now))
+    return due(this.#visit, stored, now) ? expiryOf(house, stored.head.bornAt, now) : stored.entry.expiresAt
   }
 
   get owner(): string | undefined {

@@ -8,6 +8,14 @@ import { newVersion } from '../keys.ts'
 import { type Awaitable, after, Fault } from '../outcome.ts'
 import { addressOf, alive, changing, forget, type House, reread, type Stored, type Visit } from './visit.ts'
 
+/**
+ * Whether a visit is to move the end of its session: at most once in half a lifetime, because the end is what a store
+ * looks entries up by. A sealed session has no such store, but a new end is a new cookie, so it waits for longer.
+ */
+export const due = ({ house }: Visit, { entry, head }: Stored, now: number): boolean =>
+  entry.expiresAt - now <= house.lifetime / (house.backend.stateless ? 4 : 2) &&
+  expiryOf(house, head.bornAt, now) > entry.expiresAt
+
 /** Bytes of a whole Set-Cookie that every browser keeps. */
 const LONGEST_COOKIE = 4093
 const LONGEST_AGE = 34_560_000
@@ -73,8 +81,9 @@ const attempt = (visit: Visit, from: Stored, value: string | undefined): Awaitab
     return forget(visit, from).then(() => ({ version, outcome: 'ended' }))
   }
   const next = house.backend.stateless ? head : nextHead(head, key, entry.version, renew, now)
+  const moves = house.backend.stateless || due(visit, from, now)
   const expiresAt = Math.max(entry.expiresAt, expiryOf(house, head.bornAt, now))
-  const change = { value, head: printHead(next), version, expiresAt }
+  const change = { value, head: printHead(next), version, ...(moves && { expiresAt }) }
   const done = (answer: Held | 'stale' | 'gone'): Attempt => {
     if (answer === 'gone') return { version, outcome: 'ended' }
     if (answer === 'stale') return { version, outcome: 'stale' }
