@@ -11,9 +11,10 @@ export type FieldChange =
   | { readonly update: string; readonly by: (value: unknown) => unknown }
   | { readonly keep: readonly string[] }
 
-type Draft = Record<string, Json>
+/** Fields of a visit's own, that it may change. No name means anything else than a field. */
+export type Draft = Record<string, Json>
 
-const draftOf = (fields: Fields): Draft => Object.assign(Object.create(null), fields)
+export const draftOf = (fields: Fields): Draft => Object.assign(Object.create(null), fields)
 
 /** The value of a field, safe to hand out: nobody can change it, nor what lies within it. */
 export const fieldOf = (fields: Fields, field: string): Json | undefined =>
@@ -25,7 +26,12 @@ const deepFrozen = (value: Json): Json => {
   return Object.freeze(value)
 }
 
-const applied = (draft: Draft, change: FieldChange): Draft => {
+/**
+ * Applies one change to a draft, in place where it can.
+ *
+ * @throws as `replay`; the draft is then as it was
+ */
+export const applied = (draft: Draft, change: FieldChange): Draft => {
   if ('set' in change) {
     draft[change.set] = change.value
   } else if ('drop' in change) {
@@ -48,9 +54,30 @@ const applied = (draft: Draft, change: FieldChange): Draft => {
 export const replay = (fields: Fields, changes: readonly FieldChange[]): Fields =>
   changes.reduce(applied, draftOf(fields))
 
+/** How deep a value may be nested: what `set` allows within a field, and the fields around it. */
+const DEEPEST = 66
+
+/** Whether JSON is nested deeper than any that we print: whoever walks it would run out of stack. */
+const tooDeep = (json: string): boolean => {
+  let openings = 0
+  for (const opening of ['{', '[']) {
+    for (let at = json.indexOf(opening); at !== -1 && openings <= DEEPEST; at = json.indexOf(opening, at + 1))
+      openings++
+  }
+  if (openings <= DEEPEST) return false
+  let depth = 0
+  for (const [part] of json.matchAll(/"(?:[^"\\]|\\.)*"|[[{\]}]/g)) {
+    if (part === '{' || part === '[') depth++
+    else if (part === '}' || part === ']') depth--
+    if (depth > DEEPEST) return true
+  }
+  return false
+}
+
 /** The fields that an entry's value holds, or undefined where it does not hold fields. */
 export const parsed = (value: string | undefined): Fields | undefined => {
   if (value === undefined) return {}
+  if (tooDeep(value)) return undefined
   try {
     const fields: unknown = JSON.parse(value)
     return typeof fields === 'object' && fields !== null && !Array.isArray(fields) ? (fields as Fields) : undefined

@@ -65,13 +65,13 @@ const valueAt = (header: string, after: number): string | undefined => {
   while (blank(header.charCodeAt(equals))) equals++
   if (header[equals] !== '=') return undefined
   const semicolon = header.indexOf(';', equals)
-  const last = semicolon === -1 ? header.length : semicolon
-  const comma = header.indexOf(',', equals)
-  let start = equals + 1
-  let end = comma === -1 || comma > last ? last : comma
-  while (start < end && blank(header.charCodeAt(start))) start++
-  while (end > start && blank(header.charCodeAt(end - 1))) end--
-  return end - start > LONGEST_VALUE ? undefined : header.slice(start, end)
+  const pair = header.slice(equals + 1, semicolon === -1 ? header.length : semicolon)
+  const comma = pair.indexOf(',')
+  let start = 0
+  let end = comma === -1 ? pair.length : comma
+  while (start < end && blank(pair.charCodeAt(start))) start++
+  while (end > start && blank(pair.charCodeAt(end - 1))) end--
+  return end - start > LONGEST_VALUE ? undefined : pair.slice(start, end)
 }
 
 const words = { strict: 'Strict', lax: 'Lax', none: 'None' } as const
@@ -85,12 +85,15 @@ const priorities = { low: 'Low', medium: 'Medium', high: 'High' } as const
 export const printedAttributes = (options: CookieAttributes): string => {
   const { domain, secure = true, httpOnly = true, sameSite = 'lax', partitioned = false, priority } = options
   const { path = '/' } = options
-  if (!pathValue.test(path)) refuse('A cookie path has to begin with / and have no semicolon or control character.')
-  if (domain !== undefined && !domainValue.test(domain)) {
+  if (typeof path !== 'string' || !pathValue.test(path)) {
+    refuse('A cookie path has to begin with / and have no semicolon or control character.')
+  }
+  if (domain !== undefined && (typeof domain !== 'string' || !domainValue.test(domain))) {
     refuse('A cookie domain has to be a host name with a dot in it, such as example.org.')
   }
-  if (!Object.hasOwn(words, sameSite)) refuse("sameSite has to be 'strict', 'lax' or 'none'.")
-  if (priority !== undefined && !Object.hasOwn(priorities, priority)) {
+  if (typeof sameSite !== 'string' || !Object.hasOwn(words, sameSite))
+    refuse("sameSite has to be 'strict', 'lax' or 'none'.")
+  if (priority !== undefined && (typeof priority !== 'string' || !Object.hasOwn(priorities, priority))) {
     refuse("priority has to be 'low', 'medium' or 'high'.")
   }
   if (!secure && (sameSite === 'none' || partitioned)) {

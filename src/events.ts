@@ -20,6 +20,7 @@ import { channel } from 'node:diagnostics_channel'
  * - `store_error`: the backend failed; `error` has why.
  * - `not_ended`: a session should have ended and may still be there; `label` says which, `error` why.
  * - `corrupt`: an entry cannot be read; it is left alone until it expires, and its visitor is a stranger.
+ * - `clock_skew`: a session was born more than a minute from now; its visitor is a stranger until then.
  * - `plain_cookie`: told once: cookies go without Secure on a loopback address.
  * - `insecure_request`: told once: a request came over plain HTTP; browsers will not return the Secure cookie.
  * - `cache_overridden`: a response that sets a session cookie allowed caches to keep it, and was changed.
@@ -40,6 +41,7 @@ export type Reason =
   | 'store_error'
   | 'not_ended'
   | 'corrupt'
+  | 'clock_skew'
   | 'plain_cookie'
   | 'insecure_request'
   | 'cache_overridden'
@@ -64,10 +66,10 @@ export const emitter = (listener?: Listener): Emit => {
     if (listener === undefined && !events.hasSubscribers) return
     const event: SessionEvent = Object.freeze({ reason, ...more })
     events.publish(event)
+    // A logger that is broken must not log anybody out.
     try {
-      listener?.(event)
-    } catch {
-      // A logger that is broken must not log anybody out.
-    }
+      const done: unknown = listener?.(event)
+      if (done instanceof Promise) done.catch(() => {})
+    } catch {}
   }
 }

@@ -30,8 +30,7 @@ const kind = (value: object): string => {
  */
 export const frozen = (value: unknown, path: string): Json => {
   if (typeof value === 'string' || typeof value === 'boolean' || value === null) return value
-  if (typeof value === 'number') return Number.isFinite(value) ? value : refuse(path, String(value))
-  return frozenObject(value, path, 0)
+  return frozenObject(value, /^[\w$ -]+$/.test(path) ? path : JSON.stringify(path), 0)
 }
 
 const frozenObject = (value: unknown, path: string, depth: number): Json => {

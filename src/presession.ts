@@ -7,7 +7,7 @@ import type { Ring } from './seal.ts'
 export type PreSession = { readonly form: string; readonly madeAt: number }
 
 /** Milliseconds that the clocks of two machines may differ. */
-const SKEW = 60_000
+export const SKEW = 60_000
 
 export const newPreSession = (now: number): PreSession => ({ form: random(16), madeAt: now })
 
@@ -26,7 +26,12 @@ export const openPreSession = (
 ): PreSession | undefined => {
   const plain = ring.open(context(cookie), token)
   if (plain === undefined) return undefined
-  const { form, at }: { form?: unknown; at?: unknown } = JSON.parse(plain.toString())
-  if (typeof form !== 'string' || typeof at !== 'number') return undefined
-  return at <= now + SKEW && now < at + lifetime ? { form, madeAt: at } : undefined
+  try {
+    const { form, at }: { form?: unknown; at?: unknown } = JSON.parse(plain.toString())
+    if (typeof form !== 'string' || typeof at !== 'number') return undefined
+    return at <= now + SKEW && now < at + lifetime ? { form, madeAt: at } : undefined
+  } catch {
+    // Ours, and of another version: not JSON, or null.
+    return undefined
+  }
 }

@@ -1,5 +1,6 @@
 // The sessions of an application: a middleware, and the way from a request to its session.
 
+import { inspect } from 'node:util'
 import { conflict, cookiesOf, dress, dressed, failure } from './answer.ts'
 import type { Backend } from './backend.ts'
 import type { Budget } from './budget.ts'
@@ -92,7 +93,7 @@ const within = (
 ): number => {
   const value = options[name] ?? usual
   if (typeof value === 'number' && value >= least && value <= most) return value
-  throw new Fault('bad_option', `${name} has to be a number from ${least} to ${most}, and is ${JSON.stringify(value)}.`)
+  throw new Fault('bad_option', `${name} has to be a number from ${least} to ${most}, and is ${inspect(value)}.`)
 }
 
 const DAY = 86_400
@@ -110,7 +111,15 @@ export const sessions = (options: SessionsOptions): Sessions => {
   const largest = within(options, 'maxBytes', 65_536, 2, 2 ** 30)
   const budget = within(options, 'budget', 2, 0.001, 3600) * 1000
   if (lifetime > absolute) throw new Fault('bad_option', 'lifetime has to be at most absoluteLifetime.')
-  const { backend: given, secret, now = Date.now, namespace = options.cookie?.name ?? 'sid' } = options
+  const { backend: given, secret, namespace = options.cookie?.name ?? 'sid' } = options
+  if (typeof namespace !== 'string') throw new Fault('bad_option', 'namespace has to be a string.')
+  for (const name of ['now', 'onEvent'] as const) {
+    if (!['function', 'undefined'].includes(typeof options[name])) {
+      throw new Fault('bad_option', `${name} has to be a function.`)
+    }
+  }
+  const clock = options.now ?? Date.now
+  const now = () => Math.floor(clock())
   const secrets = [secret ?? []].flat()
   if (secret !== undefined) ring(secrets)
   if (typeof given === 'string') checkUrl(given, options)
@@ -127,8 +136,8 @@ export const sessions = (options: SessionsOptions): Sessions => {
       ring: ring(secrets, kept),
       address: addresses(namespace),
       now,
-      lifetime: lifetime * 1000,
-      absolute: absolute * 1000,
+      lifetime: Math.ceil(lifetime * 1000),
+      absolute: Math.ceil(absolute * 1000),
       largest,
       emit,
       turns: new Map(),

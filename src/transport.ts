@@ -2,7 +2,7 @@
 
 import { bareName, type CookieAttributes, prefixOf, printedAttributes } from './cookie.ts'
 import type { Reason } from './events.ts'
-import { onlyKnown } from './outcome.ts'
+import { Fault, onlyKnown } from './outcome.ts'
 
 /** What is asked of a request: a Request is one. Without a URL it counts as one that came over TLS. */
 export type Arrival = { readonly headers: Headers; readonly url?: string }
@@ -73,6 +73,10 @@ const insecureNotice = {
 export const transport = (options: TransportOptions): ((arrival: Arrival) => Names) => {
   const { cookie = {}, secure, trustProxy = false } = options
   onlyKnown(cookie, ['name', 'domain', 'path', 'sameSite', 'partitioned', 'priority'], 'cookie')
+  for (const [option, value] of Object.entries({ secure, trustProxy })) {
+    if (!['boolean', 'undefined'].includes(typeof value))
+      throw new Fault('bad_option', `${option} has to be true or false.`)
+  }
   const name = bareName(cookie.name ?? 'sid')
   const prefix = prefixOf(cookie)
   const safe: Names = {

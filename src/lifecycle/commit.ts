@@ -69,17 +69,13 @@ const read = (visit: Visit, stored: Stored): Awaitable<Outcome> => {
 
 const write = (visit: Visit, first: Stored): Awaitable<Outcome> =>
   after(save(visit, first), (head) => {
-    const { house } = visit
-    const { label } = first
     if (head === 'ended') {
-      house.emit('ended', { label })
+      visit.house.emit('ended', { label: first.label })
       return { ended: true }
     }
     const latest = visit.stored as Stored
-    const renewed = head.salt !== first.head.salt && head.salt !== undefined
-    if (visit.renew && (renewed || house.backend.stateless)) house.emit('renewed', { label })
     if (latest.key === first.key) return offer(visit, latest, head)
-    return { session: { key: latest.key, until: head.bornAt + house.absolute } }
+    return { session: { key: latest.key, until: head.bornAt + visit.house.absolute } }
   })
 
 const loggedIn = (visit: Visit): Awaitable<Outcome> => {

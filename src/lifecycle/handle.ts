@@ -1,6 +1,6 @@
 // The session as a handler holds it: everything on it is synchronous, and nothing on it is a secret.
 
-import { type FieldChange, type Fields, fieldOf, replay } from '../changes.ts'
+import { applied, draftOf, type FieldChange, fieldOf } from '../changes.ts'
 import { frozen } from '../json.ts'
 import { labelOf } from '../keys.ts'
 import { Fault } from '../outcome.ts'
@@ -139,6 +139,7 @@ class Handle implements Session {
     visit.turn = 'invalidate'
     visit.changes = []
     visit.fields = Object.freeze({})
+    visit.draft = undefined
     visit.owner = undefined
     visit.renew = false
     visit.fresh = undefined
@@ -149,9 +150,9 @@ class Handle implements Session {
 
   #change(change: FieldChange): void {
     const visit = this.#open()
-    const fields: Fields = replay(visit.fields, [change])
+    visit.draft = applied(visit.draft ?? draftOf(visit.fields), change)
+    visit.fields = visit.draft
     visit.changes.push(change)
-    visit.fields = fields
   }
 
   #open(): Visit {

@@ -6,6 +6,7 @@ import type { Fields } from '../changes.ts'
 import { type Standing, standing } from '../head.ts'
 import { labelOf } from '../keys.ts'
 import { type Awaitable, after } from '../outcome.ts'
+import { SKEW } from '../presession.ts'
 import type { Names } from '../transport.ts'
 import { addressOf, alive, forget, type House, reading, type Stored, stored, type Visit } from './visit.ts'
 
@@ -30,6 +31,7 @@ const begun = (house: House, budget: Budget, { keys, names, preToken }: Brought)
   preChanged: false,
   changes: [],
   fields: nothing,
+  draft: undefined,
   owner: undefined,
   renew: false,
   turn: undefined,
@@ -39,14 +41,9 @@ const begun = (house: House, budget: Budget, { keys, names, preToken }: Brought)
 
 type Found = { readonly stored: Stored; readonly fields: Fields }
 
-/** Milliseconds that the clocks of two machines may differ. */
-const SKEW = 60_000
-
-/** How a key stands to what it led to: a sealed one that opened is right, unless its birth is still to come. */
-const standsIn = ({ house }: Visit, { head, key }: Stored, now: number): Standing => {
-  if (!house.backend.stateless) return standing(head, key, now)
-  return head.bornAt <= now + SKEW ? 'current' : 'wrong'
-}
+/** How a key stands to what it led to: a sealed one that opened is right. */
+const standsIn = ({ house }: Visit, { head, key }: Stored, now: number): Standing =>
+  house.backend.stateless ? 'current' : standing(head, key, now)
 
 /** Whether an entry is the session of its key, and alive. Whatever is not is an event, and an expired one is cleared. */
 const judged = (visit: Visit, key: string, address: string, entry: Entry | undefined): Awaitable<Found | undefined> => {
@@ -61,6 +58,14 @@ const judged = (visit: Visit, key: string, address: string, entry: Entry | undef
   const stands = standsIn(visit, found.stored, at)
   if (stands === 'wrong' || stands === 'retired') {
     house.emit(stands === 'wrong' ? 'wrong_secret' : 'retired_key', { label })
+    return undefined
+  }
+  if (found.stored.head.bornAt > at + SKEW) {
+    house.emit('clock_skew', {
+      label,
+      message:
+        'A session was born more than a minute from now: set the clocks of the machines. It opens once it is born.',
+    })
     return undefined
   }
   if (alive(house, found.stored, at)) return found

@@ -88,6 +88,9 @@ const attempt = (visit: Visit, from: Stored, value: string | undefined): Awaitab
     if (answer === 'gone') return { version, outcome: 'ended' }
     if (answer === 'stale') return { version, outcome: 'stale' }
     const held = holding(visit, key, address, answer)
+    if (renew && (house.backend.stateless || (next.salt !== undefined && next.salt !== head.salt))) {
+      house.emit('renewed', { label })
+    }
     visit.stored = { key: held.key, address: held.address, label, entry, head: next, at: now }
     return { version, outcome: next }
   }

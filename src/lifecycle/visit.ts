@@ -2,7 +2,7 @@
 
 import type { Backend, Entry } from '../backend.ts'
 import { type Budget, within } from '../budget.ts'
-import { type FieldChange, type Fields, parsed } from '../changes.ts'
+import { type Draft, type FieldChange, type Fields, parsed } from '../changes.ts'
 import type { Emit } from '../events.ts'
 import { type Head, parseHead } from '../head.ts'
 import { labelOf } from '../keys.ts'
@@ -63,6 +63,8 @@ export type Visit = {
   changes: FieldChange[]
   /** The fields as the handler sees them. */
   fields: Fields
+  /** The same, once they were changed. */
+  draft: Draft | undefined
   owner: string | undefined
   renew: boolean
   /** What becomes of the session that it came with; `same` is a login of the owner that it has. */
