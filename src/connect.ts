@@ -8,7 +8,7 @@ import { HOW_TO_MAKE_ONE, newSecret } from './seal.ts'
 export type ConnectOptions = {
   /** Milliseconds since 1970; for a backend that tidies up by itself. */
   readonly now?: () => number
-  /** Hears of evictions. */
+  /** Hears of evictions, and of files that cannot be read. */
   readonly onEvent?: Listener
   /** For `cookie:`, as `sessions()` takes them. */
   readonly secret?: string | Uint8Array | readonly (string | Uint8Array)[]
@@ -27,6 +27,10 @@ const schemes: Readonly<Record<string, Opener>> = {
   sqlite: async (rest) => {
     const { sqliteBackend } = await import('./backends/sqlite.ts')
     return sqliteBackend(rest.replace(/^\/\//, ''))
+  },
+  file: async (rest, { onEvent }) => {
+    const { fileBackend } = await import('./backends/file.ts')
+    return fileBackend(rest.replace(/^\/\//, ''), onEvent && { onEvent })
   },
   cookie: async (rest, options) => {
     const { cookieBackend } = await import('./backends/cookie.ts')
@@ -70,7 +74,7 @@ export const checkUrl = (url: string, { secret }: ConnectOptions): void => {
 
 /**
  * The backend that a URL names: `memory:`; `sqlite:` and the path of a file (`sqlite:a.db`, `sqlite:///var/a.db`);
- * `cookie:`, and behind it, if you like, the URL of the backend that keeps the ends of sessions (`cookie:sqlite:ends.db`).
+ * `file:` and the path of a folder; `cookie:`, and behind it, if you like, the URL of the backend that keeps the ends of sessions (`cookie:sqlite:ends.db`).
  *
  * @throws Fault `no_backend`, `no_secret`, `unavailable`
  */

@@ -19,7 +19,8 @@ import { channel } from 'node:diagnostics_channel'
  * Of the house, for its operator:
  * - `store_error`: the backend failed; `error` has why.
  * - `not_ended`: a session should have ended and may still be there; `label` says which, `error` why.
- * - `corrupt`: an entry cannot be read; it is left alone until it expires, and its visitor is a stranger.
+ * - `corrupt`: an entry cannot be read, and its visitor is a stranger. It is left alone until it expires; the file
+ *   backend moves it to `quarantine`, unless a newer version wrote it.
  * - `clock_skew`: a session was born more than a minute from now; its visitor is a stranger until then.
  * - `plain_cookie`: told once: cookies go without Secure on a loopback address.
  * - `insecure_request`: told once: a request came over plain HTTP; browsers will not return the Secure cookie.

@@ -13,6 +13,7 @@ export { type Running, type RunOptions, run } from './serve.ts'
 export {
   type Committed,
   cookieSessions,
+  fileSessions,
   memorySessions,
   type OpenSession,
   type Sessions,

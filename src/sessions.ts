@@ -285,6 +285,10 @@ export const memorySessions = (next: Handler, options: Omit<SessionsOptions, 'ba
 export const sqlSessions = (next: Handler, options: Partial<SessionsOptions> = {}): Handler =>
   sessions({ backend: 'sqlite:sessions.db', ...options })(next)
 
+/** Sessions in files, as Dream plans them: in `file:sessions` unless `backend` says otherwise. */
+export const fileSessions = (next: Handler, options: Partial<SessionsOptions> = {}): Handler =>
+  sessions({ backend: 'file:sessions', ...options })(next)
+
 /** Sessions in the client's own sealed cookie, as Dream's `cookie_sessions`. Give a `secret`. */
 export const cookieSessions = (next: Handler, options: Omit<SessionsOptions, 'backend'>): Handler =>
   sessions({ ...options, backend: 'cookie:' })(next)

@@ -41,26 +41,28 @@ const opened = async (t: TestContext) => {
 }
 
 suite('the first example', () => {
-  test('logs a visitor in, knows him at the next visit, and after a restart', async (t) => {
-    const backend = `sqlite:${join(folder(t), 'sessions.db')}`
-    const one = await serve(t, backend)
-    const first = await fetch(one.url)
-    assert.equal(await first.text(), FIRST)
-    const [line = ''] = first.headers.getSetCookie()
-    assert.match(
-      line,
-      new RegExp(`^sid-${one.port}=[A-Za-z0-9_-]{43}; Max-Age=2592000; Path=/; HttpOnly; SameSite=Lax$`),
-    )
-    const headers = { cookie: line.slice(0, line.indexOf(';')) }
-    assert.equal(await (await fetch(one.url, { headers })).text(), SECOND)
-    one.child.kill('SIGTERM')
-    assert.equal(await one.ended, 0)
-    assert.match(one.errors(), /^1 GET \/ 200 \d+\.\d ms [\w-]{12}\n2 GET \/ 200 /)
-    const two = await serve(t, backend, one.port)
-    assert.equal(await (await fetch(two.url, { headers })).text(), SECOND)
-    two.child.kill('SIGINT')
-    assert.equal(await two.ended, 0)
-  })
+  for (const scheme of ['sqlite', 'file', 'cookie:sqlite'] as const) {
+    test(`on ${scheme} logs a visitor in, knows him at the next visit, and after a restart`, async (t) => {
+      const backend = `${scheme}:${join(folder(t), 'sessions')}`
+      const one = await serve(t, backend)
+      const first = await fetch(one.url)
+      assert.equal(await first.text(), FIRST)
+      const [line = ''] = first.headers.getSetCookie()
+      assert.match(
+        line,
+        new RegExp(`^sid-${one.port}=[A-Za-z0-9_-]{43,}; Max-Age=2592000; Path=/; HttpOnly; SameSite=Lax$`),
+      )
+      const headers = { cookie: line.slice(0, line.indexOf(';')) }
+      assert.equal(await (await fetch(one.url, { headers })).text(), SECOND)
+      one.child.kill('SIGTERM')
+      assert.equal(await one.ended, 0)
+      assert.match(one.errors(), /^1 GET \/ 200 \d+\.\d ms [\w-]{12}\n2 GET \/ 200 /)
+      const two = await serve(t, backend, one.port)
+      assert.equal(await (await fetch(two.url, { headers })).text(), SECOND)
+      two.child.kill('SIGINT')
+      assert.equal(await two.ended, 0)
+    })
+  }
 
   test('in memory it forgets with its process', async (t) => {
     const one = await serve(t, 'memory:')

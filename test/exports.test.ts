@@ -13,6 +13,7 @@ const names: Record<string, readonly string[]> = {
     'Fault',
     'connect',
     'cookieSessions',
+    'fileSessions',
     'logger',
     'memorySessions',
     'run',
@@ -21,6 +22,7 @@ const names: Record<string, readonly string[]> = {
     'sqlSessions',
   ],
   'keepsake/cookie': ['cookieBackend'],
+  'keepsake/file': ['fileBackend'],
   'keepsake/memory': ['memoryBackend'],
   'keepsake/session': [
     'clear',

@@ -49,6 +49,7 @@ const made = async (backend: string, fields: Record<string, unknown>) => {
 const backends: Record<string, (t: TestContext) => string> = {
   memory: () => 'memory:',
   sqlite: (t) => `sqlite:${join(folder(t), 'sessions.db')}`,
+  file: (t) => `file:${join(folder(t), 'sessions')}`,
 }
 
 for (const [name, url] of Object.entries(backends)) {

@@ -31,4 +31,16 @@ const sqlite: Store = {
   },
 }
 
-export const stores: readonly Store[] = [memory, sqlite]
+const file: Store = {
+  name: 'file',
+  opener: (t) => {
+    const path = join(folder(t), 'sessions')
+    return async () => {
+      const backend = await connect(`file:${path}`)
+      t.after(() => backend.close?.())
+      return backend
+    }
+  },
+}
+
+export const stores: readonly Store[] = [memory, sqlite, file]

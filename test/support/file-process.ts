@@ -1,0 +1,131 @@
+// What a process of its own does to a folder of sessions: its first argument says which, each line that it prints is done.
+
+import { randomBytes } from 'node:crypto'
+import { chmodSync, closeSync, openSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Entry, Fault } from 'keepsake'
+import { fileBackend } from '../../src/backends/file.ts'
+import { turnsIn } from '../../src/backends/file-turns.ts'
+
+const [deed = '', directory = '', key = '', more = ''] = process.argv.slice(2)
+const say = (line: unknown) => writeSync(1, `${line}\n`)
+const freshVersion = () => randomBytes(6).toString('base64url')
+const codeOf = async (act: () => unknown): Promise<unknown> => {
+  try {
+    await act()
+    return 'done'
+  } catch (error) {
+    return (error as { code?: unknown }).code ?? String(error)
+  }
+}
+
+const increment = async (backend: ReturnType<typeof fileBackend>): Promise<number | undefined> => {
+  const entry = (await backend.get(key)) as Entry
+  const n = Number(entry.value) + 1
+  const change = { value: String(n), head: 'x'.repeat(300), version: freshVersion() }
+  return (await backend.set(key, change, entry.version)) === undefined ? n : undefined
+}
+
+const deeds: Record<string, () => Promise<void>> = {
+  /** Counts `more` times. */
+  async count() {
+    const backend = fileBackend(directory)
+    for (let done = 0; done < Number(more); ) {
+      try {
+        if ((await increment(backend)) !== undefined) done++
+      } catch (error) {
+        // Having waited for two seconds in vain, it has changed nothing, and may try again.
+        if ((error as Fault).code !== 'unavailable') throw error
+      }
+    }
+  },
+  /** Counts until it is killed, and says what is saved. */
+  async write() {
+    const backend = fileBackend(directory)
+    for (;;) say(await increment(backend))
+  },
+  /** Takes the turn of a slot, says so, and never gives it back. */
+  async hold() {
+    await turnsIn(directory).write(key, () => {
+      say('held')
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, Number.POSITIVE_INFINITY)
+    })
+  },
+  /** Stands still in its turn, after it has decided what to write or remove and before it does. */
+  async stand() {
+    const turns = turnsIn(directory)
+    const file = Buffer.from(key, 'base64url').toString('hex')
+    const path = join(directory, file)
+    let times = 0
+    const once = (act: () => void) => {
+      times++
+      if (times > 1) return
+      process.kill(process.pid, 'SIGSTOP')
+      act()
+    }
+    if (more === 'write') await turns.write(file.slice(0, 2), (put) => once(() => put(path, 'late', false)))
+    else await turns.remove(file.slice(0, 2), (remove) => once(() => remove(path, false)))
+    say(times)
+  },
+  /** Begins sessions that are over, and touches them: what it then finds has to stay there while others sweep. */
+  async revive() {
+    const backend = fileBackend(directory)
+    let lost = 0
+    for (let i = 0; i < Number(more); i++) {
+      await backend.generate(key, { value: '0', head: '', version: freshVersion(), expiresAt: 1 })
+      await backend.touch(key, 9e15)
+      if ((await backend.get(key)) === undefined) continue
+      for (let again = 0; again < 20; again++) {
+        if ((await backend.get(key)) !== undefined) continue
+        lost++
+        break
+      }
+      await backend.clear(key)
+    }
+    say(lost)
+  },
+  /** Changes one session with a flush, and says how that went. */
+  async flush() {
+    const backend = fileBackend(directory, { durability: 'power' })
+    say(await codeOf(() => increment(backend)))
+  },
+  /** Uses the backend while no more files can be opened. */
+  async starve() {
+    const backend = fileBackend(directory)
+    const entry = (await backend.get(key)) as Entry
+    const files: number[] = []
+    const full = await codeOf(() => {
+      for (;;) files.push(openSync('/dev/null', 'r'))
+    })
+    const change = { value: '2', head: '', version: freshVersion() }
+    const answers = [
+      full,
+      await codeOf(() => backend.get(key)),
+      await codeOf(() => backend.set(key, change, entry.version)),
+      await codeOf(() => backend.touch(key, entry.expiresAt + 1)),
+      await codeOf(() => backend.sweep?.(0, 1)),
+    ]
+    for (const file of files) closeSync(file)
+    const value = (await backend.get(key))?.value
+    say(JSON.stringify([...answers, value, await backend.set(key, change, entry.version)]))
+  },
+  /** Uses the backend, as a user without privileges, when it may no longer write to its directory. */
+  async deny() {
+    const backend = fileBackend(directory)
+    const entry = { value: '1', head: '', version: 'one', expiresAt: 9e15 }
+    await backend.generate(key, entry)
+    chmodSync(directory, 0o500)
+    const answers = [
+      await codeOf(() => backend.set(key, { value: '2', head: '', version: 'two' }, 'one')),
+      await codeOf(() => backend.clear(key)),
+      (await backend.get(key))?.value,
+    ]
+    chmodSync(directory, 0o700)
+    chmodSync(join(directory, 'locks'), 0o500)
+    answers.push(await codeOf(() => backend.clear(key)))
+    chmodSync(more, 0)
+    say(JSON.stringify([...answers, await codeOf(() => backend.get(key))]))
+  },
+}
+
+await deeds[deed]?.()
