@@ -1,6 +1,6 @@
 // The log of a visit's changes, and its replay on a newer value.
 
-import { frozen, type Json } from './json.ts'
+import { frozen, type Json, own } from './json.ts'
 
 export type Fields = { readonly [field: string]: Json }
 
@@ -11,10 +11,10 @@ export type FieldChange =
   | { readonly update: string; readonly by: (value: unknown) => unknown }
   | { readonly keep: readonly string[] }
 
-/** Fields of a visit's own, that it may change. No name means anything else than a field. */
+/** Fields of a visit's own, that it may change. */
 export type Draft = Record<string, Json>
 
-export const draftOf = (fields: Fields): Draft => Object.assign(Object.create(null), fields)
+export const draftOf = (fields: Fields): Draft => ({ ...fields })
 
 /** The value of a field, safe to hand out: nobody can change it, nor what lies within it. */
 export const fieldOf = (fields: Fields, field: string): Json | undefined =>
@@ -33,14 +33,14 @@ const deepFrozen = (value: Json): Json => {
  */
 export const applied = (draft: Draft, change: FieldChange): Draft => {
   if ('set' in change) {
-    draft[change.set] = change.value
+    own(draft, change.set, change.value)
   } else if ('drop' in change) {
     delete draft[change.drop]
   } else if ('update' in change) {
-    draft[change.update] = frozen(change.by(fieldOf(draft, change.update)), change.update)
+    own(draft, change.update, frozen(change.by(fieldOf(draft, change.update)), change.update))
   } else {
     const kept = draftOf({})
-    for (const field of change.keep) if (Object.hasOwn(draft, field)) kept[field] = draft[field] as Json
+    for (const field of change.keep) if (Object.hasOwn(draft, field)) own(kept, field, draft[field] as Json)
     return kept
   }
   return draft
@@ -57,30 +57,21 @@ export const replay = (fields: Fields, changes: readonly FieldChange[]): Fields 
 /** How deep a value may be nested: what `set` allows within a field, and the fields around it. */
 const DEEPEST = 66
 
-/** Whether JSON is nested deeper than any that we print: whoever walks it would run out of stack. */
-const tooDeep = (json: string): boolean => {
-  let openings = 0
-  for (const opening of ['{', '[']) {
-    for (let at = json.indexOf(opening); at !== -1 && openings <= DEEPEST; at = json.indexOf(opening, at + 1))
-      openings++
-  }
-  if (openings <= DEEPEST) return false
-  let depth = 0
-  for (const [part] of json.matchAll(/"(?:[^"\\]|\\.)*"|[[{\]}]/g)) {
-    if (part === '{' || part === '[') depth++
-    else if (part === '}' || part === ']') depth--
-    if (depth > DEEPEST) return true
-  }
+/** Whether a value is nested deeper than any that we print: whoever walks it would run out of stack. */
+const tooDeep = (value: unknown, depth: number): boolean => {
+  if (typeof value !== 'object' || value === null) return false
+  if (depth === DEEPEST) return true
+  for (const name in value) if (tooDeep((value as Fields)[name], depth + 1)) return true
   return false
 }
 
 /** The fields that an entry's value holds, or undefined where it does not hold fields. */
 export const parsed = (value: string | undefined): Fields | undefined => {
   if (value === undefined) return {}
-  if (tooDeep(value)) return undefined
   try {
     const fields: unknown = JSON.parse(value)
-    return typeof fields === 'object' && fields !== null && !Array.isArray(fields) ? (fields as Fields) : undefined
+    if (typeof fields !== 'object' || fields === null || Array.isArray(fields)) return undefined
+    return tooDeep(fields, 0) ? undefined : (fields as Fields)
   } catch {
     return undefined
   }

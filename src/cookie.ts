@@ -118,7 +118,7 @@ export const bareName = (name: string): string => {
   if (typeof name !== 'string' || !token.test(name)) {
     return refuse(`A cookie name has to be a token, such as 'sid', and is ${JSON.stringify(name)}.`)
   }
-  if (/^_|host|secure-|http-/i.test(name)) {
+  if (/^(_|host|secure|http)/i.test(name)) {
     return refuse(
       `The cookie name ${JSON.stringify(name)} looks like a prefix: give the bare name, the prefix is put before it.`,
     )

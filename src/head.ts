@@ -1,6 +1,7 @@
 // What we keep of a session beside its value: its birth, the hashes of its secrets, its last versions.
 
-import { digest, keyAfter, random, sameDigest } from './keys.ts'
+import { digest, keyAfter, sameDigest } from './keys.ts'
+import { random } from './random.ts'
 
 /*
  * A renewal (docs/decisions/003) is three states of one entry:

@@ -4,6 +4,12 @@ import { Fault } from './outcome.ts'
 
 export type Json = string | number | boolean | null | readonly Json[] | { readonly [field: string]: Json }
 
+/** Sets an own property, also one whose name every object inherits: `__proto__`, or any where prototypes are frozen. */
+export const own = (copy: Record<string, Json>, name: string, value: Json): void => {
+  if (!(name in Object.prototype)) copy[name] = value
+  else Object.defineProperty(copy, name, { value, enumerable: true, configurable: true, writable: true })
+}
+
 /** How deep a value may be nested: far from any stack's end, in every reader of the same record. */
 const DEEPEST = 64
 
@@ -47,9 +53,10 @@ const frozenObject = (value: unknown, path: string, depth: number): Json => {
   const prototype = Object.getPrototypeOf(value)
   if (prototype !== null && Object.getPrototypeOf(prototype) !== null) return refuse(path, kind(value))
   if (Object.getOwnPropertySymbols(value).length > 0) return refuse(path, 'an object with a symbol as a key')
-  const copy: Record<string, Json> = Object.create(null)
+  const copy: Record<string, Json> = {}
   for (const [name, item] of Object.entries(value)) {
-    if (item !== undefined) copy[name] = frozenObject(item, named(path, name), depth + 1)
+    if (item === undefined) continue
+    own(copy, name, frozenObject(item, named(path, name), depth + 1))
   }
   return Object.freeze(copy)
 }

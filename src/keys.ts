@@ -1,6 +1,7 @@
 // Keys and labels: made at random, recognised by their shape, and hashed before anything is stored.
 
-import { createHmac, hash, randomFillSync, timingSafeEqual } from 'node:crypto'
+import { createHmac, hash, timingSafeEqual } from 'node:crypto'
+import { random } from './random.ts'
 
 /*
  * A key is 32 random bytes in 43 base64url characters. The first nine bytes, twelve characters, are its label: the
@@ -12,21 +13,6 @@ const LABEL = 12
 
 /** 43 characters of base64url whose last one has no stray bits (RFC 4648 §3.5): one spelling a key. */
 const shape = /^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$/
-
-const pool = Buffer.alloc(4096)
-let used = pool.length
-
-/** `bytes` random bytes, as base64url. Drawn from the system's generator 4096 at a time, because each draw costs 2 µs. */
-export const random = (bytes: number): string => {
-  if (used + bytes > pool.length) {
-    randomFillSync(pool)
-    used = 0
-  }
-  const text = pool.toString('base64url', used, used + bytes)
-  pool.fill(0, used, used + bytes)
-  used += bytes
-  return text
-}
 
 export const newKey = (): string => random(32)
 

@@ -1,6 +1,6 @@
 // What a stranger carries between requests, sealed in a cookie of its own, so that no store keeps anything for him.
 
-import { random } from './keys.ts'
+import { random } from './random.ts'
 import type { Ring } from './seal.ts'
 
 /** A pre-session: what the forms of a visitor are bound to for whom nothing is stored. */

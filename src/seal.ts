@@ -1,7 +1,8 @@
 // Sealed bytes: XAES-256-GCM under a ring of secrets, each token bound to its purpose, its cookie and its audience.
 
-import { createCipheriv, createDecipheriv, createSecretKey, hkdfSync, type KeyObject, randomBytes } from 'node:crypto'
+import { createCipheriv, createDecipheriv, createSecretKey, hkdfSync, type KeyObject } from 'node:crypto'
 import { Fault } from './outcome.ts'
+import { randomBuffer } from './random.ts'
 
 const LABEL = 'keepsake/v1'
 const VERSION = 1
@@ -97,7 +98,7 @@ const refuse = (why: string): never => {
 }
 
 /** A secret for a store to keep: hex, which no check can take for a phrase. */
-export const newSecret = (): string => randomBytes(32).toString('hex')
+export const newSecret = (): string => randomBuffer(32).toString('hex')
 
 export const HOW_TO_MAKE_ONE = `node -p "crypto.randomBytes(32).toString('base64url')"`
 
@@ -133,6 +134,24 @@ const lengthPrefixed = (text: string): Buffer => {
 const associated = ({ purpose, name, audience = '' }: Context, header: Uint8Array): Buffer =>
   Buffer.concat([Buffer.from(`${LABEL}\0`), ...[purpose, name, audience].map(lengthPrefixed), header])
 
+/** How many associated data are remembered. */
+const CONTEXTS = 100
+
+/** Associated data by what they are of: an application has a few cookies, and plain names by their port. */
+const remembered = () => {
+  const known = new Map<string, Buffer>()
+  return (context: Context, header: Buffer): Buffer => {
+    const { purpose, name, audience = '' } = context
+    const of = `${purpose}\0${name}\0${audience}\0${header.readUInt32BE(1)}`
+    const there = known.get(of)
+    if (there !== undefined) return there
+    if (known.size === CONTEXTS) known.clear()
+    const data = associated(context, header)
+    known.set(of, data)
+    return data
+  }
+}
+
 /** Whether a text could be a token: nothing else is ever opened. */
 export const isToken = (text: string): boolean => text.length >= SHORTEST && /^[A-Za-z0-9_-]+$/.test(text)
 
@@ -155,9 +174,10 @@ export const ring = (secrets: readonly (string | Uint8Array)[], kept?: string): 
   if (newest === undefined) throw new Fault('bad_option', `The list of secrets is empty. Make one: ${HOW_TO_MAKE_ONE}`)
   const header = newest
   const sealer = keys.get(header.readUInt32BE(1)) as Aead
+  const data = remembered()
   return {
     seal(context, plain) {
-      const nonce = randomBytes(NONCE)
+      const nonce = randomBuffer(NONCE)
       return Buffer.concat([header, nonce, sealer.seal(nonce, plain, associated(context, header))]).toString(
         'base64url',
       )
@@ -170,7 +190,7 @@ export const ring = (secrets: readonly (string | Uint8Array)[], kept?: string): 
       const opener = keys.get(bytes.readUInt32BE(1))
       if (opener === undefined) return undefined
       const used = bytes.subarray(0, 1 + KEY_ID)
-      return opener.open(bytes.subarray(1 + KEY_ID, HEADER), bytes.subarray(HEADER), associated(context, used))
+      return opener.open(bytes.subarray(1 + KEY_ID, HEADER), bytes.subarray(HEADER), data(context, used))
     },
   }
 }

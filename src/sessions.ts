@@ -169,10 +169,9 @@ export const sessions = (options: SessionsOptions): Sessions => {
     }
     const left: Budget = { left: budget }
     const header = arrival.headers.get('cookie')
-    if (header === null) return open(here, left, { keys: [], names, preToken: undefined })
+    if (header === null) return open(here, left, { keys: [], names, header })
     const keys = cookieValues(header, names.session, here.backend.stateless ? isToken : isKey)
-    const [preToken] = cookieValues(header, names.preSession, (value) => value !== '')
-    return open(here, left, { keys, names, preToken })
+    return open(here, left, { keys, names, header })
   }
   const visitOn = (arrival: Arrival): Awaitable<Visit> =>
     furnished === undefined ? house().then((here) => visitIn(here, arrival)) : visitIn(furnished, arrival)

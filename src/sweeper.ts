@@ -5,7 +5,7 @@ import type { Emit } from './events.ts'
 
 /** Milliseconds between two sweeps, and entries in one batch: short enough that a synchronous store holds nobody up. */
 const EVERY = 60_000
-const BATCH = 500
+const BATCH = 50
 
 /** What to call at each birth. Where a sweep fails, it is an event, and the next one tries again. */
 export const sweeper = (backend: Backend, now: () => number, emit: Emit): (() => void) => {
@@ -13,7 +13,7 @@ export const sweeper = (backend: Backend, now: () => number, emit: Emit): (() =>
   const batch = async () => {
     try {
       const swept = await backend.sweep?.(now(), BATCH)
-      if (swept === BATCH) setTimeout(batch, 10).unref()
+      if (swept === BATCH) setTimeout(batch, 2).unref()
     } catch (error) {
       emit('store_error', { error, message: 'Expired sessions could not be swept. They open nothing, and lie there.' })
     }

@@ -78,6 +78,8 @@ export const transport = (options: TransportOptions): ((arrival: Arrival) => Nam
       throw new Fault('bad_option', `${option} has to be true or false.`)
   }
   const name = bareName(cookie.name ?? 'sid')
+  if (name.endsWith('-pre'))
+    throw new Fault('bad_option', 'cookie.name must not end in -pre: that is what pre-sessions are called.')
   const prefix = prefixOf(cookie)
   const safe: Names = {
     session: prefix + name,
@@ -100,7 +102,7 @@ export const transport = (options: TransportOptions): ((arrival: Arrival) => Nam
   }
   return ({ headers, url }) => {
     if (secure === true || url === undefined || url.startsWith('https:')) return safe
-    if (trustProxy && /^https\b/i.test(headers.get('x-forwarded-proto')?.split(',')[0]?.trim() ?? '')) return safe
+    if (trustProxy && headers.get('x-forwarded-proto')?.split(',')[0]?.trim().toLowerCase() === 'https') return safe
     const came = parts(url)
     if (came === undefined || came.scheme === 'https') return safe
     const host = headers.get('host') ?? came.authority

@@ -9,7 +9,7 @@ const root = resolve(import.meta.dirname, '../src')
 
 /** From the ground up. A folder stands for its files, which may import each other. */
 const lines: readonly (readonly string[])[] = [
-  ['outcome', 'events'],
+  ['outcome', 'events', 'random'],
   ['json', 'handler', 'keys', 'seal', 'cookie'],
   ['backend', 'budget', 'changes', 'head', 'presession', 'transport'],
   ['backends/file-record'],

@@ -19,6 +19,8 @@ export type MemoryOptions = {
 const OVERHEAD = 250
 /** Entries looked at, at each write, to see whether they have expired. */
 const STEPS = 2
+/** Entries looked at in one sweep: it goes on where it stopped. */
+const LOOKS = 10_000
 
 const sizeOf = ({ value, head, owner }: Entry): number =>
   OVERHEAD + (value?.length ?? 0) + head.length + (owner?.length ?? 0)
@@ -41,18 +43,23 @@ class Shelf {
     this.entries.delete(key)
   }
 
-  /** Moves the hand on, and removes what it finds expired. */
-  tidy(now: number): void {
-    for (let step = 0; step < STEPS; step++) {
+  /** Moves the hand on by so many entries, and removes what it finds expired, so much at most; how much it was. */
+  tidy(now: number, steps: number, limit: number): number {
+    let removed = 0
+    for (let step = Math.min(steps, this.entries.size); step > 0 && removed < limit; step--) {
       let next = this.#hand.next()
       if (next.done) {
         this.#hand = this.entries.entries()
         next = this.#hand.next()
-        if (next.done) return
+        if (next.done) break
       }
       const [key, entry] = next.value
-      if (now >= entry.expiresAt) this.remove(key, entry)
+      // So put, because an expiry that is no number is for the layer above to judge.
+      if (!(now >= entry.expiresAt)) continue
+      this.remove(key, entry)
+      removed++
     }
+    return removed
   }
 }
 
@@ -81,7 +88,7 @@ export const memoryBackend = (options: MemoryOptions = {}): Backend => {
   const put = (key: string, entry: Entry, there: Entry | undefined): void => {
     const shelf = shelfOf(entry)
     shelf.put(key, entry, there)
-    shelf.tidy(now())
+    shelf.tidy(now(), STEPS, STEPS)
     while (strangers.entries.size + owned.entries.size > maxEntries || strangers.bytes + owned.bytes > maxBytes) {
       const fullest = strangers.entries.size > 0 ? strangers : owned
       const [oldest] = fullest.entries
@@ -122,16 +129,8 @@ export const memoryBackend = (options: MemoryOptions = {}): Backend => {
       return undefined
     },
     sweep(before, limit) {
-      let swept = 0
-      for (const shelf of [strangers, owned]) {
-        for (const [key, entry] of shelf.entries) {
-          if (swept === limit) return swept
-          if (before < entry.expiresAt) continue
-          shelf.remove(key, entry)
-          swept++
-        }
-      }
-      return swept
+      const swept = strangers.tidy(before, LOOKS, limit)
+      return swept + owned.tidy(before, LOOKS, limit - swept)
     },
     secret(fresh) {
       kept ??= fresh

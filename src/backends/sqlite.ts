@@ -111,7 +111,11 @@ export const sqliteBackend = (path: string, { durability = 'process' }: SqliteOp
     'insert into keepsake_sessions (key, version, expires_at, head, value, owner) values (?, ?, ?, ?, ?, ?) on conflict do nothing',
   )
   const update = statement(
-    'update keepsake_sessions set version = ?, expires_at = coalesce(?, expires_at), head = ?, value = ? where key = ? and version = ?',
+    'update keepsake_sessions set version = ?, head = ?, value = ? where key = ? and version = ?',
+  )
+  // Apart, because whatever names expires_at moves it in its index too.
+  const move = statement(
+    'update keepsake_sessions set version = ?, head = ?, value = ?, expires_at = ? where key = ? and version = ?',
   )
   const versionOf = statement('select version from keepsake_sessions where key = ?')
   const remove = statement('delete from keepsake_sessions where key = ?')
@@ -144,8 +148,11 @@ export const sqliteBackend = (path: string, { durability = 'process' }: SqliteOp
     set: (name, change, expected) =>
       patiently(() => {
         const key = bytes(name)
-        const { value = null, expiresAt = null } = change
-        const { changes } = update.run(change.version, expiresAt, change.head, value, key, expected)
+        const { value = null, expiresAt } = change
+        const { changes } =
+          expiresAt === undefined
+            ? update.run(change.version, change.head, value, key, expected)
+            : move.run(change.version, change.head, value, expiresAt, key, expected)
         if (changes === 1) return undefined
         const there = version(key)
         if (there === undefined) return 'gone'

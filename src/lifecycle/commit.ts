@@ -5,7 +5,7 @@ import { type Awaitable, after } from '../outcome.ts'
 import { sealPreSession } from '../presession.ts'
 import { begin, login } from './begin.ts'
 import { end } from './end.ts'
-import { preSession } from './form.ts'
+import { preSession, preTokenOf } from './form.ts'
 import { due, expiryOf, save } from './save.ts'
 import { inTurn } from './turns.ts'
 import { alive, changing, type Stored, type Visit } from './visit.ts'
@@ -26,7 +26,7 @@ const begunWith = (visit: Visit, made: Stored): Outcome => {
   visit.stored = made
   return {
     session: { key: made.key, until: made.head.bornAt + visit.house.absolute },
-    ...(visit.preToken !== undefined && { preSession: 'clear' }),
+    ...(preTokenOf(visit) !== undefined && { preSession: 'clear' }),
   }
 }
 
@@ -98,14 +98,14 @@ const firstWrite = (visit: Visit, form: string | undefined): Awaitable<Outcome> 
 
 /** The pre-session cookie that a visitor without a session gets: a new one, none, or the one that he has. */
 const preCookie = (visit: Visit): Outcome => {
-  const { pre, preChanged, preToken, preUnread, names, house, turn } = visit
+  const { pre, preChanged, preUnread, names, house, turn } = visit
   if (pre !== undefined && preChanged) {
     return {
       preSession: { token: sealPreSession(house.ring, names.preSession, pre), until: pre.madeAt + house.lifetime },
     }
   }
   // What an invalidate leaves behind, and what does not open, has no use any more.
-  const useless = preToken !== undefined && !preUnread && (turn === 'invalidate' || pre === undefined)
+  const useless = !preUnread && (turn === 'invalidate' || pre === undefined) && preTokenOf(visit) !== undefined
   return useless ? { preSession: 'clear' } : nothing
 }
 

@@ -1,15 +1,22 @@
 // What the forms of a visitor are bound to: his session, or a sealed pre-session where nothing is stored for him.
 
+import { cookieValues } from '../cookie.ts'
 import { labelOf } from '../keys.ts'
 import { newPreSession, openPreSession, type PreSession } from '../presession.ts'
 import { freshKey } from './begin.ts'
 import type { Visit } from './visit.ts'
 
+/** The value of the pre-session cookie that a request brought. */
+export const preTokenOf = ({ header, names }: Visit): string | undefined =>
+  header === null ? undefined : cookieValues(header, names.preSession, (value) => value !== '')[0]
+
 /** The pre-session of a visit: the one that its cookie holds, or the one made since. */
 export const preSession = (visit: Visit): PreSession | undefined => {
-  const { house, names, preToken } = visit
-  if (!visit.preUnread || preToken === undefined) return visit.pre
+  const { house, names } = visit
+  if (!visit.preUnread) return visit.pre
   visit.preUnread = false
+  const preToken = preTokenOf(visit)
+  if (preToken === undefined) return visit.pre
   visit.pre = openPreSession(house.ring, names.preSession, preToken, house.now(), house.lifetime)
   if (visit.pre === undefined) house.emit('bad_pre_session')
   return visit.pre

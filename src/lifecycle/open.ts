@@ -16,18 +16,18 @@ const nothing: Fields = Object.freeze({})
 export type Brought = {
   readonly keys: readonly string[]
   readonly names: Names
-  readonly preToken: string | undefined
+  readonly header: string | null
 }
 
-const begun = (house: House, budget: Budget, { keys, names, preToken }: Brought): Visit => ({
+const begun = (house: House, budget: Budget, { keys, names, header }: Brought): Visit => ({
   house,
   budget,
   stored: undefined,
   presented: keys.length > 0,
   names,
-  preToken,
+  header,
   pre: undefined,
-  preUnread: preToken !== undefined,
+  preUnread: header !== null,
   preChanged: false,
   changes: [],
   fields: nothing,

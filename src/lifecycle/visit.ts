@@ -51,8 +51,8 @@ export type Visit = {
   readonly presented: boolean
   /** What its cookies are called, and what stands behind their values. */
   readonly names: Names
-  /** The pre-session cookie that the request brought. */
-  readonly preToken: string | undefined
+  /** The Cookie header, for who looks for the pre-session in it. */
+  readonly header: string | null
   /** The pre-session, once it was asked for. */
   pre: PreSession | undefined
   /** Whether the cookie that came still counts, and was not looked into yet. */

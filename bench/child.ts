@@ -1,0 +1,46 @@
+// A process of its own, which answers what it is asked.
+
+import { fork } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+
+export type Child = {
+  ask<Answer>(question: unknown): Promise<Answer>
+  end(): void
+}
+
+type Message = { readonly answer?: unknown; readonly error?: string }
+
+/** Starts a file of this folder. One question at a time. */
+export const start = (file: string, args: readonly string[] = [], flags: readonly string[] = []): Child => {
+  const path = fileURLToPath(new URL(file, import.meta.url))
+  const child = fork(path, args, { execArgv: ['--expose-gc', ...flags], serialization: 'advanced' })
+  let pending: { resolve(answer: unknown): void; reject(error: Error): void } | undefined
+  child.on('message', ({ answer, error }: Message) => {
+    if (error === undefined) pending?.resolve(answer)
+    else pending?.reject(new Error(`${file} ${args.join(' ')}: ${error}`))
+  })
+  child.on('error', (error) => pending?.reject(error))
+  child.on('exit', (code) => pending?.reject(new Error(`${file} ${args.join(' ')} ended with ${code}.`)))
+  return {
+    ask: <Answer>(question: unknown) =>
+      new Promise<Answer>((resolve, reject) => {
+        pending = { resolve: resolve as (answer: unknown) => void, reject }
+        child.send(question as object)
+      }),
+    end: () => {
+      if (child.connected) child.disconnect()
+    },
+  }
+}
+
+/** In a child: answers questions until the parent is gone. */
+export const answering = <Question>(answer: (question: Question) => unknown): void => {
+  process.on('disconnect', () => process.exit(0))
+  process.on('message', async (question: Question) => {
+    try {
+      process.send?.({ answer: await answer(question) })
+    } catch (error) {
+      process.send?.({ error: error instanceof Error ? String(error.stack) : String(error) })
+    }
+  })
+}

@@ -1,0 +1,15 @@
+// All contestants, in the order in which they are printed.
+
+import type { Contestant } from './contestant.ts'
+import { floors } from './floors.ts'
+import { ours } from './ours.ts'
+import { peers } from './peers.ts'
+import { raws } from './raw.ts'
+
+export const contestants: readonly Contestant[] = [...floors, ...raws, ...ours, ...peers]
+
+export const named = (name: string): Contestant => {
+  const found = contestants.find((contestant) => contestant.name === name)
+  if (found === undefined) throw new Error(`There is no contestant named ${name}.`)
+  return found
+}

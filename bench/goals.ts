@@ -1,0 +1,111 @@
+// The goals: ratios between figures of one run, and what each has to be.
+
+import { ratio, type Summary, sum, summary } from './statistics.ts'
+
+/** A figure by its name: each round's value, or undefined where it was not measured. */
+export type Figures = (name: string) => readonly number[] | undefined
+
+type Goal = {
+  readonly what: string
+  readonly figure: string
+  /** What it is divided by: one figure, or several together. Nothing: the figure itself. */
+  readonly by?: readonly string[]
+  readonly atMost?: number
+  readonly atLeast?: number
+}
+
+export type Judged = {
+  readonly what: string
+  readonly goal: string
+  readonly value: Summary
+  readonly met: boolean
+}
+
+const atMost = (what: string, figure: string, limit: number, ...by: string[]): Goal => ({
+  what,
+  figure,
+  by,
+  atMost: limit,
+})
+const atLeast = (what: string, figure: string, limit: number, ...by: string[]): Goal => ({
+  what,
+  figure,
+  by,
+  atLeast: limit,
+})
+
+/** How many times cheaper ours is than a peer's. */
+const cheaper = (what: string, ours: string, times: number, peer: string): Goal => atLeast(what, peer, times, ours)
+
+const SELECT = 'raw: SQLite SELECT (+ UPDATE)'
+const MEMORY = 'floor: memory'
+const ENCRYPTED = 'floor: encrypted cookie'
+const FIRST = 'keepsake: cookie, first sight'
+
+/** In process, figures are microseconds that a session adds: `contestant read`. */
+const added: readonly Goal[] = [
+  atMost('untouched, µs', 'keepsake: memory untouched', 0.5),
+  atMost('stranger, µs', 'keepsake: memory stranger', 1.5),
+  atMost('read, memory / floor', 'keepsake: memory read', 2, `${MEMORY} read`),
+  cheaper('read, express-session / memory', 'keepsake: memory read', 8, 'express-session, MemoryStore read'),
+  cheaper('read, @fastify/session / memory', 'keepsake: memory read', 5, '@fastify/session, memory read'),
+  atMost('write, memory / floor', 'keepsake: memory write', 2.2, `${MEMORY} write`),
+  cheaper('write, express-session / memory', 'keepsake: memory write', 4, 'express-session, MemoryStore write'),
+  cheaper('write, @fastify/session / memory', 'keepsake: memory write', 2, '@fastify/session, memory write'),
+  atMost('login, memory / floor', 'keepsake: memory login', 2.2, `${MEMORY} login`),
+  atMost('read, cookie seen before / floor', 'keepsake: cookie read', 0.6, `${ENCRYPTED} read`),
+  atMost('read, cookie at first sight / floor', `${FIRST} read`, 2, `${ENCRYPTED} read`),
+  cheaper('read, iron-session / cookie at first sight', `${FIRST} read`, 15, 'iron-session read'),
+  atMost('write, cookie seen before / floor', 'keepsake: cookie write', 1.5, `${ENCRYPTED} write`),
+  atMost('write, cookie at first sight / floor', `${FIRST} write`, 2, `${ENCRYPTED} write`),
+  cheaper('write, iron-session / cookie at first sight', `${FIRST} write`, 15, 'iron-session write'),
+  atMost('read, sqlite / raw SELECT', 'keepsake: sqlite read', 1.6, `${SELECT} read`),
+  atMost('write, sqlite / raw SELECT + UPDATE', 'keepsake: sqlite write', 1.4, `${SELECT} write`),
+  cheaper('read, express-session in memory / sqlite', 'keepsake: sqlite read', 2, 'express-session, MemoryStore read'),
+  atMost('read, file / readFileSync', 'keepsake: file read', 4, 'raw: readFileSync read'),
+  cheaper('read, session-file-store / file', 'keepsake: file read', 10, 'express-session, session-file-store read'),
+]
+
+/** Over HTTP, figures are requests by second of CPU time: `http contestant read`. */
+const served: readonly Goal[] = [
+  atLeast('HTTP read, memory / memory floor', 'http keepsake: memory, thin bridge read', 0.92, `http ${MEMORY} read`),
+  atLeast('HTTP read, sqlite / memory floor', 'http keepsake: sqlite, thin bridge read', 0.85, `http ${MEMORY} read`),
+  atLeast(
+    'HTTP read, cookie seen before / memory floor',
+    'http keepsake: cookie, thin bridge read',
+    0.92,
+    `http ${MEMORY} read`,
+  ),
+  atLeast(
+    'HTTP read, cookie at first sight / encrypted floor',
+    `http ${FIRST}, thin bridge read`,
+    0.9,
+    `http ${ENCRYPTED} read`,
+  ),
+  atLeast(
+    'HTTP untouched / bare, same bridge',
+    'http keepsake: memory, thin bridge untouched',
+    0.98,
+    'http bare: thin bridge read',
+  ),
+]
+
+const grown: readonly Goal[] = [
+  atMost('bytes a session, memory / plain map of JSON', 'bytes memory', 1.5, 'bytes map'),
+  atMost('p99 of a read, memory, most / fewest sessions', 'p99 memory most', 1.5, 'p99 memory fewest'),
+  atMost('p99 of a read, sqlite, most / fewest sessions', 'p99 sqlite most', 3, 'p99 sqlite fewest'),
+  atMost('longest sweep of 500, memory, ms', 'sweep memory', 10),
+  atMost('longest sweep of 500, sqlite, ms', 'sweep sqlite', 10),
+  atMost('bytes left behind by an untouched visit', 'left untouched', 1),
+]
+
+/** The goals of which all figures are there. */
+export const judged = (figures: Figures): Judged[] =>
+  [...added, ...served, ...grown].flatMap(({ what, figure, by = [], atMost, atLeast }) => {
+    const values = figures(figure)
+    const others = by.map(figures).filter((other) => other !== undefined)
+    if (values === undefined || others.length < by.length) return []
+    const value = by.length === 0 ? summary(values) : ratio(values, sum(others))
+    const met = atMost === undefined ? value.median >= (atLeast ?? 0) : value.median <= atMost
+    return [{ what, goal: atMost === undefined ? `≥ ${atLeast}` : `≤ ${atMost}`, value, met }]
+  })

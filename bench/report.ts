@@ -1,0 +1,110 @@
+// The report: tables of medians and ranges, and the goals, each met or not.
+
+import type { Judged } from './goals.ts'
+import type { Http } from './http.ts'
+import type { InProcess } from './in-process.ts'
+import type { Memory } from './memory.ts'
+import { KINDS } from './memory.ts'
+import { type Summary, summary } from './statistics.ts'
+import type { Workload } from './workloads.ts'
+
+const digits = (value: number): string => value.toFixed(Math.abs(value) < 10 ? 2 : Math.abs(value) < 100 ? 1 : 0)
+
+const ranged = ({ median, least, most }: Summary): string =>
+  least === most ? digits(median) : `${digits(median)} (${digits(least)}–${digits(most)})`
+
+/** Rows under a head, each column as wide as its widest cell. */
+const table = (head: readonly string[], rows: readonly (readonly string[])[]): string => {
+  const widths = head.map((title, column) => Math.max(title.length, ...rows.map((row) => row[column]?.length ?? 0)))
+  const line = (cells: readonly string[]) =>
+    cells
+      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+      .join('  ')
+      .trimEnd()
+  return [line(head), line(widths.map((width) => '-'.repeat(width))), ...rows.map(line)].join('\n')
+}
+
+const titled = (title: string, ...parts: string[]): string => `\n${title}\n\n${parts.join('\n')}\n`
+
+export const inProcessTable = (results: InProcess): string => {
+  const columns: readonly Workload[] = ['untouched', 'stranger', 'read', 'write', 'login']
+  const rows = Array.from(results, ([name, workloads]) => [
+    name,
+    ...columns.map((workload) => {
+      const taken = workloads.get(workload)
+      return taken === undefined ? '' : ranged(summary(taken.map((one) => one.with - one.bare)))
+    }),
+    digits(summary([...workloads.values()].flat().map(({ bare }) => bare)).median),
+  ])
+  return titled(
+    'In process: µs of CPU time that the session adds to a visit; median (range) of the rounds. Bare: the visit without.',
+    table(['', ...columns, 'bare'], rows),
+  )
+}
+
+const thousands = ({ median, least, most }: Summary): string =>
+  `${(median / 1000).toFixed(1)}k (${(least / 1000).toFixed(1)}–${(most / 1000).toFixed(1)})`
+
+export const httpTable = (results: Http, bareOf: ReadonlyMap<string, string>): string => {
+  const rateOf = (name: string, workload: Workload): Summary | undefined => {
+    const rates = results.get(name)?.get(workload)
+    return rates && summary(rates.map(({ core }) => core))
+  }
+  const rows = Array.from(results, ([name, workloads]) =>
+    Array.from(workloads, ([workload, rates]) => {
+      const bare = rateOf(bareOf.get(name) ?? '', 'read')
+      const node = rateOf('bare: node:http', 'read')
+      const share = (of: Summary | undefined) =>
+        of === undefined ? '' : `${Math.round((100 * summary(rates.map(({ core }) => core)).median) / of.median)} %`
+      return [
+        name,
+        name.startsWith('bare:') ? '' : workload,
+        thousands(summary(rates.map(({ core }) => core))),
+        thousands(summary(rates.map(({ clock }) => clock))),
+        `${Math.round(100 * summary(rates.map(({ busy }) => busy)).median)} %`,
+        share(bare),
+        share(node),
+      ]
+    }),
+  ).flat()
+  return titled(
+    'Over HTTP: requests by second of CPU time (what one busy core answers) and by second on the clock; median (range).',
+    table(['', '', 'by CPU second', 'by second', 'busy', 'of same bare', 'of node:http'], rows),
+    '',
+    'of same bare: share of the same server, framework and bridge without sessions. of node:http: share of bare node:http.',
+    'thin bridge: node:http with only what the library asks of a Request and a Response. srvx: with real Responses.',
+    'The floors and iron-session stand on node:http itself, @fastify/* on Fastify, express-session on Express.',
+  )
+}
+
+export const memoryTable = ({ largest, bytes, reads, sweeps, left }: Memory): string => {
+  const latencies = KINDS.flatMap((kind) =>
+    Array.from(reads[kind], ([size, rounds]) => [
+      kind,
+      String(size),
+      ranged(summary(rounds.map(({ p50 }) => p50))),
+      ranged(summary(rounds.map(({ p99 }) => p99))),
+    ]),
+  )
+  const swept = KINDS.map((kind) => {
+    const { swept: all, batches, p99, longest } = sweeps[kind]
+    return [kind, String(all), String(batches), digits(p99), digits(longest)]
+  })
+  return titled(
+    `Memory: bytes a session at ${largest} sessions: plain map of JSON ${Math.round(bytes.map)}, memory backend ${Math.round(bytes.memory)}.`,
+    `Bytes that a visit leaves behind: untouched ${digits(left.untouched)}, read ${digits(left.read)}.`,
+    '',
+    table(['µs of one read', 'sessions', 'p50', 'p99'], latencies),
+    '',
+    table(['sweeps, ms', 'swept', 'batches', 'p99', 'longest'], swept),
+  )
+}
+
+export const goalsTable = (goals: readonly Judged[]): string =>
+  titled(
+    'Goals: ratios of medians (range of the rounds) inside this run.',
+    table(
+      ['', 'goal', 'measured', ''],
+      goals.map(({ what, goal, value, met }) => [what, goal, ranged(value), met ? 'met' : 'NOT MET']),
+    ),
+  )

@@ -1,0 +1,112 @@
+// The benchmarks: `node --expose-gc bench/run.ts [--only memory,read…] [--rounds 9] [--quick]`.
+
+import { mkdtempSync, rmSync } from 'node:fs'
+import { availableParallelism, cpus, tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { contestants } from './contestants.ts'
+import { type Figures, judged } from './goals.ts'
+import { bareOf, type Http, http } from './http.ts'
+import { type InProcess, inProcess } from './in-process.ts'
+import { type Memory, memory } from './memory.ts'
+import { left } from './ours.ts'
+import { loadWarning, spreadWarnings, starvedWarnings } from './quiet.ts'
+import { goalsTable, httpTable, inProcessTable, memoryTable } from './report.ts'
+import type { Workload } from './workloads.ts'
+
+const PARTS = ['in-process', 'http', 'growth'] as const
+
+const { values } = parseArgs({
+  options: {
+    only: { type: 'string', multiple: true, default: [] },
+    rounds: { type: 'string' },
+    quick: { type: 'boolean', default: false },
+    help: { type: 'boolean', default: false },
+  },
+})
+if (values.help) {
+  console.log(`node --expose-gc bench/run.ts [--only NAME]… [--rounds N] [--quick]
+
+  --only    a part (${PARTS.join(', ')}) or words in the name of contestants; several by commas
+  --rounds  how many rounds (default 9; quick 3)
+  --quick   short legs, few rounds, few sessions: to see that it runs, not what it costs`)
+  process.exit(0)
+}
+
+const { quick } = values
+const rounds = Number(values.rounds ?? (quick ? 3 : 9))
+if (!Number.isInteger(rounds) || rounds < 1) throw new Error('--rounds has to be a whole number of at least 1.')
+const only = values.only.flatMap((text) => text.split(',')).map((text) => text.trim())
+const parts = only.filter((word) => (PARTS as readonly string[]).includes(word))
+const words = only.filter((word) => !parts.includes(word))
+const competing = contestants.filter(({ name }) => words.length === 0 || words.some((word) => name.includes(word)))
+if (competing.length === 0) throw new Error(`No contestant has one of these in its name: ${words.join(', ')}.`)
+const wanted = (part: (typeof PARTS)[number]): boolean => parts.length === 0 || parts.includes(part)
+
+const folder = mkdtempSync(join(tmpdir(), 'keepsake-bench-'))
+process.on('exit', () => rmSync(folder, { recursive: true, force: true, maxRetries: 5 }))
+process.on('SIGINT', () => process.exit(130)).on('SIGTERM', () => process.exit(143))
+
+const began = performance.now()
+const say = (line: string) => {
+  const seconds = Math.round((performance.now() - began) / 1000)
+  if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${seconds} s  ${line}`)
+}
+const warnings: string[] = []
+const busy = loadWarning()
+if (busy !== undefined) warnings.push(busy)
+
+console.log(`Node ${process.version}, ${availableParallelism()} × ${cpus()[0]?.model ?? 'unknown'}, ${rounds} rounds`)
+for (const line of left) console.log(line)
+if (busy !== undefined) console.log(busy)
+
+let added: InProcess | undefined
+let rates: Http | undefined
+let grown: Memory | undefined
+if (wanted('in-process')) {
+  added = await inProcess(competing, { folder, rounds, leg: quick ? 8 : 25, say })
+  console.log(inProcessTable(added))
+  warnings.push(...spreadWarnings(added))
+}
+if (wanted('http')) {
+  const plan = { folder, rounds: Math.min(rounds, 5), seconds: quick ? 1 : 1.5, say }
+  rates = await http(competing, plan)
+  console.log(httpTable(rates, bareOf(competing)))
+  warnings.push(...starvedWarnings(rates))
+}
+if (wanted('growth')) {
+  const sizes = quick ? [1000, 20_000] : [1000, 10_000, 100_000, 1_000_000]
+  grown = await memory({ folder, rounds: Math.min(rounds, 5), sizes, say })
+  console.log(memoryTable(grown))
+}
+
+const fromGrowth = (name: string): readonly number[] | undefined => {
+  if (grown === undefined) return undefined
+  const { bytes, reads, sweeps, left: behind } = grown
+  if (name === 'bytes memory') return [bytes.memory]
+  if (name === 'bytes map') return [bytes.map]
+  if (name === 'sweep memory') return [sweeps.memory.longest]
+  if (name === 'sweep sqlite') return [sweeps.sqlite.longest]
+  if (name === 'left untouched') return [behind.untouched]
+  const match = /^p99 (memory|sqlite) (most|fewest)$/.exec(name)
+  if (match === null) return undefined
+  const latencies = [...reads[match[1] as 'memory' | 'sqlite'].values()]
+  return latencies.at(match[2] === 'most' ? -1 : 0)?.map(({ p99 }) => p99)
+}
+
+const figures: Figures = (name) => {
+  const space = name.lastIndexOf(' ')
+  const workload = name.slice(space + 1) as Workload
+  const whose = name.slice(0, space)
+  if (whose.startsWith('http '))
+    return rates
+      ?.get(whose.slice(5))
+      ?.get(workload)
+      ?.map(({ core }) => core)
+  const taken = added?.get(whose)?.get(workload)
+  return taken?.map((one) => one.with - one.bare) ?? fromGrowth(name)
+}
+
+if (process.stderr.isTTY) process.stderr.write('\r\x1b[K')
+console.log(goalsTable(judged(figures)))
+for (const line of warnings) console.log(line)

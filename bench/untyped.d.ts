@@ -1,0 +1,7 @@
+// The peers that ship no types of their own.
+
+declare module 'autocannon'
+declare module 'cookie-session'
+declare module 'express'
+declare module 'express-session'
+declare module 'session-file-store'

@@ -1,0 +1,50 @@
+// What a visitor does, and the session that he has: the same for every contestant.
+
+/**
+ * - `untouched`: has a session, and the handler does not ask for it.
+ * - `stranger`: has no cookie; the handler looks for the user and finds none.
+ * - `read`: the handler reads two fields.
+ * - `write`: the handler reads the user and sets one field.
+ * - `login`: has no cookie; the handler rotates the key and sets all fields.
+ */
+export type Workload = 'untouched' | 'stranger' | 'read' | 'write' | 'login'
+
+export type Fields = { readonly user: string; readonly name: string; readonly language: string; readonly seen: number }
+
+/** 145 bytes of JSON. */
+export const FIELDS: Fields = {
+  user: '01JD3ZK8Q4W7N5RXB2T6HVME9C',
+  name: 'Augusta Ada King-Noel, Countess of Lovelace',
+  language: 'en-GB-oxendict-u-hc0',
+  seen: 1_700_000_000_000,
+}
+if (JSON.stringify(FIELDS).length !== 145) throw new Error('The payload is not 145 bytes any more.')
+
+let clock = FIELDS.seen
+
+/** A value for `seen` that was never there before, of the same length. */
+export const nextSeen = (): number => ++clock
+
+/** Visits at the same time. */
+export const IN_FLIGHT = 32
+
+/** Sessions that the visits are spread over: few enough that a bounded memory of tokens knows them all. */
+export const SESSIONS = 256
+
+/** Cookies of others, which every visitor brings too. */
+const OTHERS = 'theme=dark; _ga=GA1.1.2044113221.1700000000'
+
+/** A Cookie header with the cookies of the session, if there are any. */
+export const cookieHeader = (session: string | undefined): string =>
+  session === undefined ? OTHERS : `${OTHERS}; ${session}`
+
+/** What a browser would keep of these Set-Cookie headers: `a=1; b=2`, or undefined where nothing was set. */
+export const keptOf = (setCookies: readonly string[]): string | undefined => {
+  const pairs = setCookies
+    .map((header) => header.split(';', 1)[0] as string)
+    .filter((pair) => pair.indexOf('=') < pair.length - 1)
+  return pairs.length === 0 ? undefined : pairs.join('; ')
+}
+
+/** The workload that a path names: the last part of it. */
+export const workloadOf = (url: string): string => url.slice(url.lastIndexOf('/') + 1)

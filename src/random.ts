@@ -1,0 +1,36 @@
+// Random bytes, drawn from the system's generator 4096 at a time, because each draw costs 2 µs.
+
+import { randomFillSync } from 'node:crypto'
+
+const pool = Buffer.alloc(4096)
+let used = pool.length
+
+/** Where the next bytes lie in the pool. Whoever takes them wipes them. */
+const draw = (bytes: number): number => {
+  if (used + bytes > pool.length) {
+    randomFillSync(pool)
+    used = 0
+  }
+  used += bytes
+  return used - bytes
+}
+
+const wipe = (from: number): void => {
+  for (let at = from; at < used; at++) pool[at] = 0
+}
+
+/** `bytes` random bytes, at most 4096, as base64url. */
+export const random = (bytes: number): string => {
+  const from = draw(bytes)
+  const text = pool.toString('base64url', from, used)
+  wipe(from)
+  return text
+}
+
+/** `bytes` random bytes, at most 4096, in a buffer of their own. */
+export const randomBuffer = (bytes: number): Buffer => {
+  const from = draw(bytes)
+  const own = Buffer.from(pool.subarray(from, used))
+  wipe(from)
+  return own
+}
