@@ -1,6 +1,6 @@
 // Sealed bytes: XAES-256-GCM under a ring of secrets, each token bound to its purpose, its cookie and its audience.
 
-import { createCipheriv, createDecipheriv, createSecretKey, hkdfSync, type KeyObject } from 'node:crypto'
+import { createCipheriv, createDecipheriv, createSecretKey, hkdfSync, type KeyObject, randomBytes } from 'node:crypto'
 import { Fault } from './outcome.ts'
 import { randomBuffer } from './random.ts'
 
@@ -98,7 +98,7 @@ const refuse = (why: string): never => {
 }
 
 /** A secret for a store to keep: hex, which no check can take for a phrase. */
-export const newSecret = (): string => randomBuffer(32).toString('hex')
+export const newSecret = (): string => randomBytes(32).toString('hex')
 
 export const HOW_TO_MAKE_ONE = `node -p "crypto.randomBytes(32).toString('base64url')"`
 
