@@ -38,11 +38,14 @@ const FORMAT = '1'
 const VERSION = 8
 const REMEMBERED = 4
 
-/** format . birth . current . versions before [. previous . salt . confirmation . form], in characters that have no dot. */
+/*
+ * format . birth . current . versions before [. previous . salt . confirmation . form], in characters that have no dot.
+ * Joined, because a text that was added up is a tree of its parts for as long as it is kept.
+ */
 export const printHead = ({ bornAt, current, before, previous, salt, confirmedAt, form }: Head): string => {
-  const settled = `${FORMAT}.${bornAt.toString(36)}.${current}.${before}`
-  if (previous === undefined && form === undefined) return settled
-  return `${settled}.${previous ?? ''}.${salt ?? ''}.${confirmedAt?.toString(36) ?? ''}.${form ?? ''}`
+  const settled = [FORMAT, bornAt.toString(36), current, before]
+  if (previous === undefined && form === undefined) return settled.join('.')
+  return [...settled, previous ?? '', salt ?? '', confirmedAt?.toString(36) ?? '', form ?? ''].join('.')
 }
 
 const time = (text: string | undefined): number | undefined => (text ? Number.parseInt(text, 36) : undefined)
