@@ -94,8 +94,8 @@ const grown: readonly Goal[] = [
   atMost('bytes a session, memory / plain map of JSON', 'bytes memory', 1.5, 'bytes map'),
   atMost('p99 of a read, memory, most / fewest sessions', 'p99 memory most', 1.5, 'p99 memory fewest'),
   atMost('p99 of a read, sqlite, most / fewest sessions', 'p99 sqlite most', 3, 'p99 sqlite fewest'),
-  atMost('longest sweep of 500, memory, ms', 'sweep memory', 10),
-  atMost('longest sweep of 500, sqlite, ms', 'sweep sqlite', 10),
+  atMost('longest sweep of 50, memory, ms', 'sweep memory', 10),
+  atMost('longest sweep of 50, sqlite, ms', 'sweep sqlite', 10),
   atMost('bytes left behind by an untouched visit', 'left untouched', 1),
 ]
 

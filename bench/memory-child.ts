@@ -25,7 +25,7 @@ export type Sweeps = {
 }
 
 /** Entries that one sweep may take: as the library's own sweeper asks for. */
-const BATCH = 500
+const BATCH = 50
 const SAMPLE = 4096
 
 const [kind = '', folder = ''] = process.argv.slice(2)
