@@ -531,7 +531,7 @@ suite('several processes', () => {
     const started = performance.now()
     assert.deepEqual(await backend.get(key), entry, 'a reader waits for nobody')
     assert.equal(await backend.clear(key, entry.version), undefined)
-    assert.ok(performance.now() - started < 2_000)
+    assert.ok(performance.now() - started < 10_000)
     assert.equal(backend.clear(key), undefined, 'and the next one does not wait at all')
   })
 
@@ -584,8 +584,8 @@ suite('several processes', () => {
       since = last
     }
     await refused
-    assert.ok(performance.now() - started < 4_000)
-    assert.ok(longest < 500, `${longest} ms`)
+    assert.ok(performance.now() - started < 10_000)
+    assert.ok(longest < 1_000, `${longest} ms: it waits for two seconds, and blocks for none of them`)
   })
 })
 

@@ -12,6 +12,7 @@ import { cookieValues, setCookie } from '../src/cookie.ts'
 import { isKey } from '../src/keys.ts'
 import { DAY } from './support/clock.ts'
 import { adapted, guardPrototypes, NAME, PRE, SECRET, stage } from './support/hostile-requests.ts'
+import { spent } from './support/spent.ts'
 import { house } from './support/visits.ts'
 
 const clean = guardPrototypes()
@@ -208,13 +209,13 @@ suite('cookies that are written', () => {
   })
 })
 
-/** Milliseconds of the fastest of so many. */
+/** Milliseconds of the processor that the cheapest of so many takes. */
 const fastest = (act: () => void, times = 8): number => {
   let best = Number.POSITIVE_INFINITY
   for (let i = 0; i < times; i++) {
-    const started = performance.now()
+    const started = spent()
     act()
-    best = Math.min(best, performance.now() - started)
+    best = Math.min(best, spent() - started)
   }
   return best
 }
@@ -249,7 +250,7 @@ suite('cookies that are read', () => {
       assert.ok(took < 5, `${JSON.stringify(piece.slice(0, 30))}: ${took} ms`)
       assert.deepEqual(cookieValues(header, NAME, isKey), [])
       const long = sized(2 ** 20)
-      const tookLong = fastest(() => cookieValues(long, NAME, isKey), 2)
+      const tookLong = fastest(() => cookieValues(long, NAME, isKey), 4)
       assert.ok(tookLong < 150, `${JSON.stringify(piece.slice(0, 30))}, a mebibyte: ${tookLong} ms`)
     }
   })

@@ -481,7 +481,7 @@ suite('7. What a visitor can cause is a value, what only an operator can fix is 
       h.hold(call)
       const started = performance.now()
       assert.equal(await visit(set('b')), 503)
-      assert.ok(performance.now() - started < 2_000)
+      assert.ok(performance.now() - started < 10_000, 'it does not hang')
     }
     assert.equal(await visit(get('a')), true)
   })
