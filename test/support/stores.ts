@@ -19,28 +19,17 @@ const memory: Store = {
   },
 }
 
-const sqlite: Store = {
-  name: 'sqlite',
-  opener: (t) => {
-    const path = join(folder(t), 'sessions.db')
-    return async () => {
-      const backend = await connect(`sqlite:${path}`)
-      t.after(() => backend.close?.())
-      return backend
-    }
-  },
-}
-
-const file: Store = {
-  name: 'file',
+/** A store that handles share by its path. */
+const onDisk = (name: string): Store => ({
+  name,
   opener: (t) => {
     const path = join(folder(t), 'sessions')
     return async () => {
-      const backend = await connect(`file:${path}`)
+      const backend = await connect(`${name}:${path}`)
       t.after(() => backend.close?.())
       return backend
     }
   },
-}
+})
 
-export const stores: readonly Store[] = [memory, sqlite, file]
+export const stores: readonly Store[] = [memory, onDisk('sqlite'), onDisk('file')]
