@@ -74,7 +74,7 @@ const open = (path: string, durability: 'process' | 'power'): DatabaseSync => {
     const why = cause instanceof Error ? cause.message : String(cause)
     throw new Fault(
       'unavailable',
-      `The SQLite file ${JSON.stringify(path)} cannot be used: ${why}. Give a path in a folder that this process may write to.`,
+      `The SQLite file ${JSON.stringify(path)} cannot be used: ${why}. Give a path in a folder that this process may write to, of a SQLite file or of none.`,
       { cause },
     )
   }
