@@ -236,10 +236,7 @@ suite('a session in a cookie, with ends', () => {
     const h = await sealed({ ends: memoryBackend() })
     const visit = h.visitor()
     await visit((s) => s.login('anna'))
-    let go = () => {}
-    const wait = new Promise<void>((resolve) => {
-      go = resolve
-    })
+    const { promise: wait, resolve: go } = Promise.withResolvers<void>()
     const tab = visit.thief()
     const slow = tab.raw(async (s) => {
       s.set('late', 1)

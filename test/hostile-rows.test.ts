@@ -470,14 +470,8 @@ for (const { name, opener } of stores) {
         })
         const key = visit.browser.cookies.get(NAME) as string
         const [other, thief] = [visit.elsewhere(), visit.thief()]
-        let arrived = () => {}
-        let go = () => {}
-        const opened = new Promise<void>((resolve) => {
-          arrived = resolve
-        })
-        const gone = new Promise<void>((resolve) => {
-          go = resolve
-        })
+        const { promise: opened, resolve: arrived } = Promise.withResolvers<void>()
+        const { promise: gone, resolve: go } = Promise.withResolvers<void>()
         const slow = other.raw(async (s) => {
           arrived()
           await gone

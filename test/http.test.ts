@@ -72,14 +72,8 @@ for (const [name, url] of Object.entries(backends)) {
     })
 
     test('a slow request in flight while the session is invalidated neither brings it back nor sends a cookie', async (t) => {
-      let go = () => {}
-      let arrived = () => {}
-      const gone = new Promise<void>((resolve) => {
-        go = resolve
-      })
-      const there = new Promise<void>((resolve) => {
-        arrived = resolve
-      })
+      const { promise: gone, resolve: go } = Promise.withResolvers<void>()
+      const { promise: there, resolve: arrived } = Promise.withResolvers<void>()
       const { get } = await served(t, { backend: url(t) }, async (s, { pathname }) => {
         if (pathname === '/login') s.set('user', 'anna')
         if (pathname === '/logout') s.invalidate()

@@ -182,10 +182,7 @@ suite('4. What ended stays ended', () => {
     const visit = h.visitor()
     await visit(set('user', 'anna'))
     const other = visit.thief()
-    let go = () => {}
-    const wait = new Promise<void>((resolve) => {
-      go = resolve
-    })
+    const { promise: wait, resolve: go } = Promise.withResolvers<void>()
     const slow = other.raw(async (s) => {
       s.set('late', 1)
       await wait
@@ -522,10 +519,7 @@ suite('the order of writes', () => {
     const visit = h.visitor()
     await visit(set('a'))
     const tabs = Array.from({ length: 20 }, () => visit.thief())
-    let go = () => {}
-    const wait = new Promise<void>((resolve) => {
-      go = resolve
-    })
+    const { promise: wait, resolve: go } = Promise.withResolvers<void>()
     const flights = tabs.map((tab, i) =>
       tab(async (s) => {
         s.set(`field${i}`, i)

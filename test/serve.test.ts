@@ -8,14 +8,8 @@ import { browser } from 'keepsake/testing'
 suite('run', () => {
   test('lets responses under way finish when it closes, then closes what the handler stands on', async () => {
     const order: string[] = []
-    let arrived = () => {}
-    const there = new Promise<void>((resolve) => {
-      arrived = resolve
-    })
-    let go = () => {}
-    const gone = new Promise<void>((resolve) => {
-      go = resolve
-    })
+    const { promise: there, resolve: arrived } = Promise.withResolvers<void>()
+    const { promise: gone, resolve: go } = Promise.withResolvers<void>()
     const handler = Object.assign(
       async () => {
         arrived()

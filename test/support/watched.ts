@@ -32,14 +32,8 @@ export const watched = (inner: Backend): Watched => {
     calls: counts,
     total: () => Object.values(counts).reduce((sum, count) => sum + count, 0),
     hold(call) {
-      let go = () => {}
-      let arrive = () => {}
-      const gone = new Promise<void>((resolve) => {
-        go = resolve
-      })
-      const arrived = new Promise<void>((resolve) => {
-        arrive = resolve
-      })
+      const { promise: gone, resolve: go } = Promise.withResolvers<void>()
+      const { promise: arrived, resolve: arrive } = Promise.withResolvers<void>()
       plans[call].push(async (act) => {
         arrive()
         await gone
