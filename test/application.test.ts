@@ -56,7 +56,7 @@ suite('the first example', () => {
       assert.equal(await (await fetch(one.url, { headers })).text(), SECOND)
       one.child.kill('SIGTERM')
       assert.equal(await one.ended, 0)
-      assert.match(one.errors(), /^1 GET \/ 200 \d+\.\d ms [\w-]{12}\n2 GET \/ 200 /)
+      assert.match(one.errors(), /^1 GET \/ 200 \d+\.\d ms [\w-]{12}\n2 GET \/ 200 /m)
       const two = await serve(t, backend, one.port)
       assert.equal(await (await fetch(two.url, { headers })).text(), SECOND)
       two.child.kill('SIGINT')
