@@ -14,8 +14,19 @@ export type Entry = {
   readonly version: string
   /** Of a stateless backend only: the label under which the session was generated. */
   readonly label?: string
-  /** The account that the session belongs to, as the application named it. Never changes within an entry. */
+  /** The account that the session belongs to: the namespace of the application, a colon, and the name of the account. Never changes within an entry. */
   readonly owner?: string | undefined
+}
+
+/** The sessions of an account: for a backend that can find entries by their owner. */
+export type Owned = {
+  /** An owner's entries with their keys, expired ones perhaps among them. */
+  list(owner: string): Awaitable<readonly (Entry & { readonly key: string })[]>
+  /**
+   * Removes an owner's entries, but the one of the key `except`, and says how many. None that was there when it began,
+   * and none that is being generated meanwhile, is there when it is over, unless it was generated afterwards as a whole.
+   */
+  clear(owner: string, except?: string): Awaitable<number>
 }
 
 /** What `set` writes. Without `expiresAt` the expiry stays as it is. */
@@ -57,9 +68,9 @@ export type Backend = {
   /**
    * Inserts an entry where there is none. `taken`: there is one, and it stays as it was; unless it has this very
    * version: then a driver sent twice, and the answer is as at the first time. An entry that has expired may be
-   * replaced, or be in the way.
+   * replaced, or be in the way. `gone`: the owner's entries were cleared meanwhile, and this one is not there.
    */
-  generate(key: string, entry: Entry): Awaitable<Held | 'taken'>
+  generate(key: string, entry: Entry): Awaitable<Held | 'taken' | 'gone'>
   /**
    * Replaces the entry that has `version`. `stale`: it has another, and stays as it was; unless it has the version of
    * the change itself: then a driver sent twice, and it is done. `gone`: there is none, and there is none afterwards.
@@ -76,5 +87,7 @@ export type Backend = {
    * Only for a store that nobody else can read. Without it, the application must configure a secret.
    */
   secret?(fresh: string): Awaitable<string>
+  /** Absent where entries cannot be found by their owner: a stateless backend keeps none. */
+  readonly owned?: Owned
   close?(): Awaitable<void>
 }

@@ -19,19 +19,26 @@ export const freshKey = (visit: Visit): string => {
 /**
  * Inserts a session with these fields under a fresh key.
  *
+ * @returns `ended`: the owner's sessions were revoked meanwhile, and this one with them
  * @throws Fault `unknown_outcome`, `too_large`, `no_fresh_key`
  */
-export const begin = (visit: Visit, fields: Fields, form: string | undefined): Awaitable<Stored> =>
+export const begin = (visit: Visit, fields: Fields, form: string | undefined): Awaitable<Stored | 'ended'> =>
   inserted(visit, printed(visit.house, fields), form, TRIES)
 
-const inserted = (visit: Visit, value: string, form: string | undefined, tries: number): Awaitable<Stored> => {
+const inserted = (
+  visit: Visit,
+  value: string,
+  form: string | undefined,
+  tries: number,
+): Awaitable<Stored | 'ended'> => {
   const { house, owner } = visit
   const key = freshKey(visit)
   const address = addressOf(visit, key)
   const now = house.now()
   const head = newHead(house.backend.stateless ? undefined : key, now, form)
   const entry = { value, head: printHead(head), expiresAt: expiryOf(house, now, now), version: newVersion(), owner }
-  const done = (answer: Held | 'taken'): Awaitable<Stored> => {
+  const done = (answer: Held | 'taken' | 'gone'): Awaitable<Stored | 'ended'> => {
+    if (answer === 'gone') return 'ended'
     if (answer !== 'taken') {
       house.tidy()
       return { ...holding(visit, key, address, answer), label: labelOf(key), entry, head, at: now }
@@ -61,7 +68,9 @@ export const login = (visit: Visit): Awaitable<Stored | 'ended'> => {
   const { house, stored, turn } = visit
   const living = stored !== undefined && alive(house, stored, house.now())
   if (!living && turn === 'same') return 'ended'
-  return after(begin(visit, visit.fields, undefined), (made) => (living ? retire(visit, stored, made) : made))
+  return after(begin(visit, visit.fields, undefined), (made) =>
+    living && made !== 'ended' ? retire(visit, stored, made) : made,
+  )
 }
 
 /** Ends the old session, on the version that the new one was made from. */

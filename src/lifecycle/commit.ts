@@ -78,23 +78,21 @@ const write = (visit: Visit, first: Stored): Awaitable<Outcome> =>
     return { session: { key: latest.key, until: head.bornAt + visit.house.absolute } }
   })
 
-const loggedIn = (visit: Visit): Awaitable<Outcome> => {
+/** A session that this visit began, told to whom it concerns. */
+const begun = (visit: Visit, reason: 'born' | 'login', made: Stored | 'ended'): Outcome => {
   const { house, stored } = visit
-  return after(login(visit), (made) => {
-    if (made === 'ended') {
-      house.emit('ended', stored && { label: stored.label })
-      return { ended: true }
-    }
-    house.emit('login', { label: made.label })
-    return begunWith(visit, made)
-  })
+  if (made === 'ended') {
+    house.emit('ended', stored && { label: stored.label })
+    return { ended: true }
+  }
+  house.emit(reason, { label: made.label })
+  return begunWith(visit, made)
 }
 
+const loggedIn = (visit: Visit): Awaitable<Outcome> => after(login(visit), (made) => begun(visit, 'login', made))
+
 const firstWrite = (visit: Visit, form: string | undefined): Awaitable<Outcome> =>
-  after(begin(visit, visit.fields, form), (made) => {
-    visit.house.emit('born', { label: made.label })
-    return begunWith(visit, made)
-  })
+  after(begin(visit, visit.fields, form), (made) => begun(visit, 'born', made))
 
 /** The pre-session cookie that a visitor without a session gets: a new one, none, or the one that he has. */
 const preCookie = (visit: Visit): Outcome => {
