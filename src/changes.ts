@@ -4,7 +4,10 @@ import { frozen, type Json, own } from './json.ts'
 
 export type Fields = { readonly [field: string]: Json }
 
-/** One change: a field set, dropped or computed from what it was; or all fields dropped but those kept. */
+/** The name under which flash messages lie beside the fields: no field of an application can have it. */
+export const FLASH = 'keepsake.flash'
+
+/** One change: a field set, dropped or computed from what it was; or all fields dropped but those kept, and flash messages. */
 export type FieldChange =
   | { readonly set: string; readonly value: Json }
   | { readonly drop: string }
@@ -40,7 +43,7 @@ export const applied = (draft: Draft, change: FieldChange): Draft => {
     own(draft, change.update, frozen(change.by(fieldOf(draft, change.update)), change.update))
   } else {
     const kept = draftOf({})
-    for (const field of change.keep) if (Object.hasOwn(draft, field)) own(kept, field, draft[field] as Json)
+    for (const field of [FLASH, ...change.keep]) if (Object.hasOwn(draft, field)) own(kept, field, draft[field] as Json)
     return kept
   }
   return draft

@@ -7,6 +7,7 @@ import { channel } from 'node:diagnostics_channel'
  * - `born`, `renewed`, `login`, `invalidated`: as the words say, after it was saved.
  * - `evicted`: a bounded backend made room. `label` is absent: a backend knows none.
  * - `ended`: a visit changed a session that another had ended meanwhile; its changes were not saved.
+ * - `conflict`: a visit's changes, put on what others had saved meanwhile, did not fit the schema; they were not saved.
  *
  * Of visitors, who were then served as strangers:
  * - `unknown_key`: nothing is kept under the key: ended and swept, or made up.
@@ -15,6 +16,11 @@ import { channel } from 'node:diagnostics_channel'
  * - `expired`: too long idle, or past the absolute end.
  * - `ambiguous_cookies`: two cookies of one name opened two sessions.
  * - `bad_pre_session`: a pre-session cookie that we did not seal, or under a secret that is gone, or too old.
+ * - `misfit`: neither the schema nor the migration takes what is kept. It is left alone until it expires.
+ *
+ * Of visitors whose request was not taken for their own:
+ * - `bad_form`: a form or a script came without the token that it should have; the message is the outcome.
+ * - `cross_origin`: a request was refused because it came from a page of another origin, or could not show that it did not.
  *
  * Of the house, for its operator:
  * - `store_error`: the backend failed; `error` has why.
@@ -33,12 +39,16 @@ export type Reason =
   | 'invalidated'
   | 'evicted'
   | 'ended'
+  | 'conflict'
   | 'unknown_key'
   | 'wrong_secret'
   | 'retired_key'
   | 'expired'
   | 'ambiguous_cookies'
   | 'bad_pre_session'
+  | 'misfit'
+  | 'bad_form'
+  | 'cross_origin'
   | 'store_error'
   | 'not_ended'
   | 'corrupt'

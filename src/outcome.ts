@@ -21,7 +21,8 @@ export const after = <T, R>(value: Awaitable<T>, next: (value: T) => Awaitable<R
  * - `too_late`: the session was asked for or changed after the response had left.
  * - `bad_owner`: `login` was given no text that could name an account.
  * - `not_json`: a value that JSON cannot keep was set; the message has the path to it.
- * - `too_large`: the session would be larger than allowed. Nothing was saved.
+ * - `bad_fields`: what a visit made of its session does not fit the schema. Nothing was saved.
+ * - `too_large`: the session, a cookie, a flash message or a sealed text would be larger than allowed. Nothing was saved.
  * - `unavailable`: the backend failed or did not answer in time, and nothing was changed.
  * - `unknown_outcome`: the backend failed or did not answer while it was changing the session: it may be either way.
  * - `contended`: others kept changing the same session until the time of the visit was over. Nothing was saved.
@@ -35,6 +36,7 @@ export type FaultCode =
   | 'too_late'
   | 'bad_owner'
   | 'not_json'
+  | 'bad_fields'
   | 'too_large'
   | 'unavailable'
   | 'unknown_outcome'

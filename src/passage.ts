@@ -1,15 +1,26 @@
 // The way from a request to its session: whoever asks first opens it, for all who ask.
 
+import type { Emit } from './events.ts'
 import { handle, type Session } from './lifecycle/handle.ts'
-import type { Visit } from './lifecycle/visit.ts'
+import type { House, Visit } from './lifecycle/visit.ts'
 import { type Awaitable, Fault } from './outcome.ts'
+import type { TransportOptions } from './transport.ts'
+
+/** What a sessions middleware stands on, for whom no session is needed: cookies of the application, sealed texts. */
+export type Ground = {
+  readonly house: () => Awaitable<House>
+  readonly emit: Emit
+  readonly transport: TransportOptions
+  readonly namespace: string
+  readonly open: (request: Request) => Awaitable<Visit>
+}
 
 /** One request on its way through one sessions middleware. */
 export type Passage = {
   /** The middleware, to tell it from others that the same request comes through. */
   readonly owner: unknown
   readonly outer: Passage | undefined
-  readonly open: (request: Request) => Awaitable<Visit>
+  readonly ground: Ground
   /** Once it was asked for. */
   session: Promise<Session> | undefined
   visit: Visit | undefined
@@ -25,11 +36,11 @@ type Marked = Request & { [PASSAGE]?: Passage }
 const passageOf = (request: Request): Passage | undefined => (request as Marked)[PASSAGE]
 
 /** Marks a request as one that comes through `owner`. */
-export const enter = (request: Request, owner: unknown, open: Passage['open']): Passage => {
+export const enter = (request: Request, owner: unknown, ground: Ground): Passage => {
   const passage: Passage = {
     owner,
     outer: passageOf(request),
-    open,
+    ground,
     session: undefined,
     visit: undefined,
     over: false,
@@ -52,7 +63,7 @@ const begin = (request: Request, passage: Passage): Promise<Session> => {
     return handle(visit)
   }
   try {
-    const visit = passage.open(request)
+    const visit = passage.ground.open(request)
     if (!(visit instanceof Promise)) return Promise.resolve(begun(visit))
     const promise = visit.then(begun)
     // Whoever awaits it gets the error; whoever does not must not end the process.
@@ -75,12 +86,10 @@ const ask = (request: Request, passage: Passage): Promise<Session> => {
   return passage.session
 }
 
-const missing = (): Promise<never> =>
-  Promise.reject(
-    new Fault(
-      'no_session',
-      'This request came through no sessions middleware. Wrap the handler: sessions({ backend })(handler); and hand on the request itself, not a copy of it.',
-    ),
+const missing = (): Fault =>
+  new Fault(
+    'no_session',
+    'This request came through no sessions middleware. Wrap the handler: sessions({ backend })(handler); and hand on the request itself, not a copy of it.',
   )
 
 /**
@@ -90,7 +99,7 @@ const missing = (): Promise<never> =>
  */
 export const session = (request: Request): Promise<Session> => {
   const passage = passageOf(request)
-  return passage === undefined ? missing() : ask(request, passage)
+  return passage === undefined ? Promise.reject(missing()) : ask(request, passage)
 }
 
 /** The session of a request that came through `owner`, also where it came through others since. */
@@ -98,14 +107,30 @@ export const sessionOf = (request: Request, owner: unknown): Promise<Session> =>
   for (let passage = passageOf(request); passage !== undefined; passage = passage.outer) {
     if (passage.owner === owner) return ask(request, passage)
   }
-  return missing()
+  return Promise.reject(missing())
 }
 
 /** The label of the session that a request touched, if it touched one. */
 export const touched = (request: Request): string | undefined => passageOf(request)?.label
 
-/** The visit behind the session of a request: for what is built on sessions, such as forms. */
+/**
+ * The visit behind the session of a request: for what is built on sessions, such as forms.
+ *
+ * @throws as `session`
+ */
 export const visitOf = async (request: Request): Promise<Visit> => {
   await session(request)
-  return passageOf(request)?.visit as Visit
+  const visit = passageOf(request)?.visit
+  if (visit !== undefined && !visit.over) return visit
+  throw new Fault('too_late', 'The session was asked for something after its response had left. Ask before.')
+}
+
+/** What the innermost sessions middleware of a request stands on, if it came through one. */
+export const groundIfAny = (request: Request): Ground | undefined => passageOf(request)?.ground
+
+/** The same. @throws Fault `no_session` */
+export const groundOf = (request: Request): Ground => {
+  const ground = groundIfAny(request)
+  if (ground === undefined) throw missing()
+  return ground
 }

@@ -1,20 +1,23 @@
 // What a stranger carries between requests, sealed in a cookie of its own, so that no store keeps anything for him.
 
+import { type Flash, parsedFlashes, printedFlashes } from './flashes.ts'
 import { random } from './random.ts'
 import type { Ring } from './seal.ts'
 
-/** A pre-session: what the forms of a visitor are bound to for whom nothing is stored. */
-export type PreSession = { readonly form: string; readonly madeAt: number }
+/** A pre-session: what the forms of a visitor are bound to for whom nothing is stored, and messages for his next page. */
+export type PreSession = { readonly form: string; readonly madeAt: number; readonly flash: readonly Flash[] }
 
 /** Milliseconds that the clocks of two machines may differ. */
 export const SKEW = 60_000
 
-export const newPreSession = (now: number): PreSession => ({ form: random(16), madeAt: now })
+export const newPreSession = (now: number): PreSession => ({ form: random(16), madeAt: now, flash: [] })
 
 const context = (cookie: string) => ({ purpose: 'pre-session', name: cookie })
 
-export const sealPreSession = (ring: Ring, cookie: string, pre: PreSession): string =>
-  ring.seal(context(cookie), Buffer.from(JSON.stringify({ form: pre.form, at: pre.madeAt })))
+export const sealPreSession = (ring: Ring, cookie: string, { form, madeAt, flash }: PreSession): string => {
+  const kept = { form, at: madeAt, ...(flash.length > 0 && { flash: printedFlashes(flash) }) }
+  return ring.seal(context(cookie), Buffer.from(JSON.stringify(kept)))
+}
 
 /** The pre-session in a cookie's value, or undefined for one that we did not seal, or that is older than `lifetime` milliseconds. */
 export const openPreSession = (
@@ -27,9 +30,9 @@ export const openPreSession = (
   const plain = ring.open(context(cookie), token)
   if (plain === undefined) return undefined
   try {
-    const { form, at }: { form?: unknown; at?: unknown } = JSON.parse(plain.toString())
+    const { form, at, flash }: { form?: unknown; at?: unknown; flash?: unknown } = JSON.parse(plain.toString())
     if (typeof form !== 'string' || typeof at !== 'number') return undefined
-    return at <= now + SKEW && now < at + lifetime ? { form, madeAt: at } : undefined
+    return at <= now + SKEW && now < at + lifetime ? { form, madeAt: at, flash: parsedFlashes(flash) } : undefined
   } catch {
     // Ours, and of another version: not JSON, or null.
     return undefined

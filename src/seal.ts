@@ -1,6 +1,15 @@
 // Sealed bytes: XAES-256-GCM under a ring of secrets, each token bound to its purpose, its cookie and its audience.
 
-import { createCipheriv, createDecipheriv, createSecretKey, hkdfSync, type KeyObject, randomBytes } from 'node:crypto'
+import {
+  createCipheriv,
+  createDecipheriv,
+  createHmac,
+  createSecretKey,
+  hkdfSync,
+  type KeyObject,
+  randomBytes,
+  timingSafeEqual,
+} from 'node:crypto'
 import { Fault } from './outcome.ts'
 import { randomBuffer } from './random.ts'
 
@@ -23,7 +32,11 @@ export type Ring = {
   /** The bytes as a token of base64url. */
   seal(context: Context, plain: Uint8Array): string
   /** The bytes of a token, or undefined for whatever was not sealed for this context by a secret of this ring. */
-  open(context: Context, token: string): Buffer | undefined
+  open(context: Context, token: string, longest?: number): Buffer | undefined
+  /** An HMAC-SHA-256 of a message under the newest secret, for what is to be recognised and not read. */
+  sign(message: string | Uint8Array): Buffer
+  /** Whether this is such an HMAC of a message, or its first bytes, under any secret of this ring. At least 16 bytes. */
+  signed(message: string | Uint8Array, mac: Uint8Array): boolean
 }
 
 export type Aead = {
@@ -152,6 +165,12 @@ const remembered = () => {
   }
 }
 
+/** Bytes of a MAC that nobody guesses. */
+const SHORTEST_MAC = 16
+
+const hmac = (key: KeyObject, message: string | Uint8Array): Buffer =>
+  createHmac('sha256', key).update(message).digest()
+
 /** Whether a text could be a token: nothing else is ever opened. */
 export const isToken = (text: string): boolean => text.length >= SHORTEST && /^[A-Za-z0-9_-]+$/.test(text)
 
@@ -162,6 +181,7 @@ export const isToken = (text: string): boolean => text.length >= SHORTEST && /^[
  */
 export const ring = (secrets: readonly (string | Uint8Array)[], kept?: string): Ring => {
   const keys = new Map<number, Aead>()
+  const signers: KeyObject[] = []
   let newest: Buffer | undefined
   for (const secret of kept === undefined ? secrets : [...secrets, kept]) {
     const bytes = checkedSecret(secret)
@@ -169,6 +189,7 @@ export const ring = (secrets: readonly (string | Uint8Array)[], kept?: string): 
     if (keys.has(id.readUInt32BE()) && secret === kept) break
     if (keys.has(id.readUInt32BE())) throw new Fault('bad_option', 'Two of the secrets are the same one.')
     keys.set(id.readUInt32BE(), xaes(subkey(bytes, 'seal', 32)))
+    signers.push(createSecretKey(subkey(bytes, 'csrf', 32)))
     newest ??= Buffer.from([VERSION, ...id])
   }
   if (newest === undefined) throw new Fault('bad_option', `The list of secrets is empty. Make one: ${HOW_TO_MAKE_ONE}`)
@@ -182,8 +203,8 @@ export const ring = (secrets: readonly (string | Uint8Array)[], kept?: string): 
         'base64url',
       )
     },
-    open(context, token) {
-      if (token.length > LONGEST) return undefined
+    open(context, token, longest = LONGEST) {
+      if (token.length > longest) return undefined
       const bytes = Buffer.from(token, 'base64url')
       // Decoding skips what it does not know and ignores stray bits: one token has one spelling.
       if (bytes.length < HEADER + TAG || bytes.toString('base64url') !== token || bytes[0] !== VERSION) return undefined
@@ -192,5 +213,10 @@ export const ring = (secrets: readonly (string | Uint8Array)[], kept?: string): 
       const used = bytes.subarray(0, 1 + KEY_ID)
       return opener.open(bytes.subarray(1 + KEY_ID, HEADER), bytes.subarray(HEADER), data(context, used))
     },
+    sign: (message) => hmac(signers[0] as KeyObject, message),
+    signed: (message, mac) =>
+      mac.length >= SHORTEST_MAC &&
+      mac.length <= 32 &&
+      signers.some((key) => timingSafeEqual(hmac(key, message).subarray(0, mac.length), mac)),
   }
 }

@@ -11,12 +11,15 @@ import { around, type Handler, type Middleware } from './handler.ts'
 import { addresses, isKey } from './keys.ts'
 import { commit, type Outcome } from './lifecycle/commit.ts'
 import { end } from './lifecycle/end.ts'
-import { handle, type Session } from './lifecycle/handle.ts'
+import { giveBack } from './lifecycle/flash.ts'
+import { type AnyFields, handle, type Session } from './lifecycle/handle.ts'
 import { open } from './lifecycle/open.ts'
 import type { House, Visit } from './lifecycle/visit.ts'
 import { type Awaitable, Fault, onlyKnown } from './outcome.ts'
-import { enter, leave, type Passage, sessionOf } from './passage.ts'
+import { enter, type Ground, leave, type Passage, sessionOf } from './passage.ts'
+import { isSchema, type OutputOf, type StandardSchema } from './schema.ts'
 import { HOW_TO_MAKE_ONE, isToken, newSecret, ring } from './seal.ts'
+import { shapeOf } from './shape.ts'
 import { sweeper } from './sweeper.ts'
 import { type Arrival, type TransportOptions, transport } from './transport.ts'
 
@@ -35,34 +38,45 @@ export type SessionsOptions = TransportOptions & {
   readonly maxBytes?: number
   /** Seconds that one visit may wait for the backend, all calls together. Default 2. */
   readonly budget?: number
+  /**
+   * What the fields look like, by any Standard Schema (zod, valibot, arktype): they are checked when read and before
+   * they are saved, and typed. It has to accept its own output, and that has to be what JSON keeps. No fields at all
+   * always fit: a session may hold nothing yet.
+   */
+  readonly schema?: StandardSchema
+  /**
+   * Makes of fields that the schema refuses, because an older deployment kept them, fields that it takes. What neither
+   * takes is left alone, the event is `misfit`, and its visitor starts anew.
+   */
+  readonly migrate?: (old: unknown) => unknown
   /** Milliseconds since 1970. */
   readonly now?: () => number
   /** Hears what happens; so does the `node:diagnostics_channel` named `keepsake`. */
   readonly onEvent?: Listener
 }
 
-/** What became of a visit outside a middleware: what to send, or that its changes were not saved. */
+/** What became of a visit outside a middleware: what to send, or why its changes were not saved. */
 export type Committed =
   | { readonly ok: true; readonly headers: Headers }
-  | { readonly ok: false; readonly error: 'ended' }
+  | { readonly ok: false; readonly error: 'ended' | 'conflict' }
 
 /** A session outside a middleware: change it, then commit. */
-export type OpenSession = Session & {
+export type OpenSession<F extends object = AnyFields> = Session<F> & {
   /**
    * Saves the changes. The headers (Set-Cookie, Vary, Cache-Control) belong on the response, or on none where the
    * visit had none. Once only.
    *
-   * @throws Fault `unavailable`, `unknown_outcome`, `contended`, `too_large`, `too_late`
+   * @throws Fault `unavailable`, `unknown_outcome`, `contended`, `too_large`, `bad_fields`, `too_late`
    */
   commit(): Promise<Committed>
 }
 
 /** A middleware with ways of its own to its sessions. */
-export type Sessions = Middleware & {
+export type Sessions<F extends object = AnyFields> = Middleware & {
   /** The session of a request that came through this middleware, also where another is nested in it. */
-  of(request: Request): Promise<Session>
+  of(request: Request): Promise<Session<F>>
   /** A session for a job, a socket, a server action. Without `url`, only cookies with a prefix are read. */
-  open(arrival: { readonly headers: Headers; readonly url?: string }): Promise<OpenSession>
+  open(arrival: { readonly headers: Headers; readonly url?: string }): Promise<OpenSession<F>>
   /** Opens the backend, so that what is amiss shows at the start. */
   ready(): Promise<void>
   /** Closes the backend. */
@@ -77,6 +91,8 @@ const known = [
   'namespace',
   'maxBytes',
   'budget',
+  'schema',
+  'migrate',
   'now',
   'onEvent',
   'cookie',
@@ -98,12 +114,19 @@ const within = (
 
 const DAY = 86_400
 
+/** The fields that a schema describes, where it describes an object. */
+type FieldsOf<S extends StandardSchema> = OutputOf<S> extends object ? OutputOf<S> : never
+
 /**
  * Sessions for every handler that the result is put around.
  *
  * @throws Fault `bad_option`, `no_backend`, `no_secret`
  */
-export const sessions = (options: SessionsOptions): Sessions => {
+export function sessions<S extends StandardSchema>(
+  options: SessionsOptions & { readonly schema: S },
+): Sessions<FieldsOf<S>>
+export function sessions(options: SessionsOptions): Sessions
+export function sessions(options: SessionsOptions): Sessions {
   onlyKnown(options, known, 'sessions()')
   const nameOf = transport(options)
   const lifetime = within(options, 'lifetime', 14 * DAY, 0.001, 400 * DAY)
@@ -113,7 +136,14 @@ export const sessions = (options: SessionsOptions): Sessions => {
   if (lifetime > absolute) throw new Fault('bad_option', 'lifetime has to be at most absoluteLifetime.')
   const { backend: given, secret, namespace = options.cookie?.name ?? 'sid' } = options
   if (typeof namespace !== 'string') throw new Fault('bad_option', 'namespace has to be a string.')
-  for (const name of ['now', 'onEvent'] as const) {
+  const { schema, migrate } = options
+  if (schema !== undefined && !isSchema(schema)) {
+    throw new Fault('bad_option', 'schema has to be a Standard Schema, such as one of zod, valibot or arktype.')
+  }
+  if (migrate !== undefined && schema === undefined) {
+    throw new Fault('bad_option', 'migrate makes fields that a schema takes, so it needs one: give schema too.')
+  }
+  for (const name of ['now', 'onEvent', 'migrate'] as const) {
     if (!['function', 'undefined'].includes(typeof options[name])) {
       throw new Fault('bad_option', `${name} has to be a function.`)
     }
@@ -139,6 +169,7 @@ export const sessions = (options: SessionsOptions): Sessions => {
       lifetime: Math.ceil(lifetime * 1000),
       absolute: Math.ceil(absolute * 1000),
       largest,
+      shape: schema && shapeOf(schema, migrate),
       emit,
       turns: new Map(),
       tidy: sweeper(backend, now, emit),
@@ -179,7 +210,9 @@ export const sessions = (options: SessionsOptions): Sessions => {
   /** The response as it leaves: after the commit, and an error where that failed. */
   const finish = (response: Response, visit: Visit): Awaitable<Response> => {
     const saved = (outcome: Outcome) =>
-      outcome.ended ? dressed(conflict(), [], visit.house) : dressed(response, cookiesOf(outcome, visit), visit.house)
+      outcome.lost !== undefined
+        ? dressed(conflict(outcome.lost), [], visit.house)
+        : dressed(response, cookiesOf(outcome, visit), visit.house, visit.confidential)
     const failed = (error: unknown) => {
       if (!(error instanceof Fault)) throw error
       emit('store_error', { error })
@@ -187,7 +220,9 @@ export const sessions = (options: SessionsOptions): Sessions => {
       return dressed(failure(error.status), cookiesOf(clearing ? { session: 'clear' } : {}, visit), visit.house)
     }
     try {
-      const outcome = commit(visit)
+      // The browser shows the page that it has: what was claimed for this one is for the next.
+      const unshown = response.status === 304 && visit.taken.length > 0
+      const outcome = unshown ? giveBack(visit).then(() => commit(visit)) : commit(visit)
       return outcome instanceof Promise ? outcome.then(saved, failed) : saved(outcome)
     } catch (error) {
       return failed(error)
@@ -201,6 +236,7 @@ export const sessions = (options: SessionsOptions): Sessions => {
     if (visit !== undefined) {
       visit.over = true
       if (visit.turn === 'invalidate') await end(visit).catch(() => {})
+      else await giveBack(visit).catch((failed) => emit('store_error', { error: failed }))
     }
     leave(passage)
     if (!(error instanceof Fault) || error.status !== 503) throw error
@@ -224,11 +260,22 @@ export const sessions = (options: SessionsOptions): Sessions => {
     return finished instanceof Promise ? finished.finally(() => leave(passage)) : finished
   }
 
+  const ground: Ground = {
+    house: () => furnished ?? house(),
+    emit,
+    transport: {
+      ...(options.secure !== undefined && { secure: options.secure }),
+      trustProxy: options.trustProxy === true,
+    },
+    namespace,
+    open: visitOn,
+  }
+
   const middleware = (next: Handler): Handler =>
     around(
       next,
       (request) => {
-        const passage = enter(request, middleware, visitOn)
+        const passage = enter(request, middleware, ground)
         const threw = (error: unknown) => {
           passage.over = true
           return abandon(passage, error)
@@ -258,7 +305,7 @@ export const sessions = (options: SessionsOptions): Sessions => {
         async commit(): Promise<Committed> {
           if (visit.over) throw new Fault('too_late', 'This visit was committed already.')
           const outcome = await commit(visit)
-          if (outcome.ended) return { ok: false, error: 'ended' }
+          if (outcome.lost !== undefined) return { ok: false, error: outcome.lost }
           const headers = new Headers()
           dress(headers, cookiesOf(outcome, visit), emit)
           return { ok: true, headers }

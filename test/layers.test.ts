@@ -10,8 +10,10 @@ const root = resolve(import.meta.dirname, '../src')
 /** From the ground up. A folder stands for its files, which may import each other. */
 const lines: readonly (readonly string[])[] = [
   ['outcome', 'events', 'random'],
-  ['json', 'handler', 'keys', 'seal', 'cookie'],
+  ['json', 'handler', 'keys', 'seal', 'schema', 'cookie'],
+  ['flashes'],
   ['backend', 'budget', 'changes', 'head', 'presession', 'transport'],
+  ['shape'],
   ['backends/file-record'],
   ['backends/file-turns'],
   ['sweeper', 'backends/cookie', 'backends/file', 'backends/memory', 'backends/sqlite'],

@@ -1,11 +1,10 @@
 // Beginning a session: at the first write, at a login, and after an invalidate.
 
 import type { Held } from '../backend.ts'
-import { type Fields, replay } from '../changes.ts'
 import { newHead, printHead } from '../head.ts'
 import { labelOf, newKey, newVersion } from '../keys.ts'
 import { type Awaitable, after, Fault } from '../outcome.ts'
-import { expiryOf, holding, patience, printed } from './save.ts'
+import { expiryOf, holding, type Lost, merged, ownKept, patience } from './save.ts'
 import { addressOf, alive, changing, reread, type Stored, type Visit } from './visit.ts'
 
 const TRIES = 3
@@ -17,13 +16,13 @@ export const freshKey = (visit: Visit): string => {
 }
 
 /**
- * Inserts a session with these fields under a fresh key.
+ * Inserts a session with the visit's fields under a fresh key.
  *
  * @returns `ended`: the owner's sessions were revoked meanwhile, and this one with them
- * @throws Fault `unknown_outcome`, `too_large`, `no_fresh_key`
+ * @throws Fault `unknown_outcome`, `too_large`, `bad_fields`, `no_fresh_key`
  */
-export const begin = (visit: Visit, fields: Fields, form: string | undefined): Awaitable<Stored | 'ended'> =>
-  inserted(visit, printed(visit.house, fields), form, TRIES)
+export const begin = (visit: Visit, form: string | undefined): Awaitable<Stored | 'ended'> =>
+  after(ownKept(visit), (value) => inserted(visit, value, form, TRIES))
 
 const inserted = (
   visit: Visit,
@@ -64,25 +63,22 @@ const inserted = (
  *
  * @returns the new session, or `ended`: a login of the same owner is a renewal, and ends with its session
  */
-export const login = (visit: Visit): Awaitable<Stored | 'ended'> => {
+export const login = (visit: Visit): Awaitable<Stored | Lost> => {
   const { house, stored, turn } = visit
   const living = stored !== undefined && alive(house, stored, house.now())
   if (!living && turn === 'same') return 'ended'
-  return after(begin(visit, visit.fields, undefined), (made) =>
-    living && made !== 'ended' ? retire(visit, stored, made) : made,
-  )
+  return after(begin(visit, undefined), (made) => (living && made !== 'ended' ? retire(visit, stored, made) : made))
 }
 
 /** Ends the old session, on the version that the new one was made from. */
-const retire = (visit: Visit, { address, entry }: Stored, made: Stored): Awaitable<Stored | 'ended'> =>
+const retire = (visit: Visit, { address, entry }: Stored, made: Stored): Awaitable<Stored | Lost> =>
   after(
     changing(visit, (backend) => backend.clear(address, entry.version)),
     (cleared) => (cleared === 'stale' ? overtaken(visit, made) : made),
   )
 
 /** The login after others were faster: it looks again, as often as they are. */
-const overtaken = async (visit: Visit, first: Stored): Promise<Stored | 'ended'> => {
-  const { house, changes } = visit
+const overtaken = async (visit: Visit, first: Stored): Promise<Stored | Lost> => {
   const old = visit.stored as Stored
   const { address } = first
   const goOn = patience(visit)
@@ -95,7 +91,12 @@ const overtaken = async (visit: Visit, first: Stored): Promise<Stored | 'ended'>
       return 'ended'
     }
     const before = made.entry.version
-    const entry = { ...made.entry, value: printed(house, replay(latest.fields, changes)), version: newVersion() }
+    const value = await merged(visit, latest.fields)
+    if (typeof value !== 'string') {
+      await changing(visit, (backend) => backend.clear(address))
+      return 'conflict'
+    }
+    const entry = { ...made.entry, value, version: newVersion() }
     const set = await changing(visit, (backend) => backend.set(address, entry, before))
     // Nobody else knows the new key: only an operator's sweep or a revocation can have ended it.
     if (set === 'gone' || set === 'stale') return 'ended'

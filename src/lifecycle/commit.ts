@@ -1,19 +1,21 @@
 // The end of a visit: what it asked for is carried out, in the order that the model of this house was tested in.
 
+import { FLASH } from '../changes.ts'
 import { confirms, type Head, OFFER, offered } from '../head.ts'
 import { type Awaitable, after } from '../outcome.ts'
-import { sealPreSession } from '../presession.ts'
+import { newPreSession, type PreSession, sealPreSession } from '../presession.ts'
 import { begin, login } from './begin.ts'
 import { end } from './end.ts'
+import { deliver } from './flash.ts'
 import { preSession, preTokenOf } from './form.ts'
-import { due, expiryOf, save } from './save.ts'
+import { due, expiryOf, type Lost, save } from './save.ts'
 import { inTurn } from './turns.ts'
 import { alive, changing, type Stored, type Visit } from './visit.ts'
 
 /** What the client is to be told. Times are in milliseconds since 1970. */
 export type Outcome = {
-  /** Changes were not saved, because another ended the session meanwhile. */
-  readonly ended?: true
+  /** Nothing was saved: another ended the session meanwhile, or left it so that the changes do not fit any more. */
+  readonly lost?: Lost
   /** The key that the client holds from now on, and the absolute end of its session. */
   readonly session?: { readonly key: string; readonly until: number } | 'clear'
   /** The pre-session cookie's new value. */
@@ -22,16 +24,28 @@ export type Outcome = {
 
 const nothing: Outcome = Object.freeze({})
 
-const begunWith = (visit: Visit, made: Stored): Outcome => {
-  visit.stored = made
-  return {
-    session: { key: made.key, until: made.head.bornAt + visit.house.absolute },
-    ...(preTokenOf(visit) !== undefined && { preSession: 'clear' }),
-  }
+const preToken = ({ house, names }: Visit, pre: PreSession): Outcome => ({
+  preSession: { token: sealPreSession(house.ring, names.preSession, pre), until: pre.madeAt + house.lifetime },
+})
+
+/** What becomes of the pre-session cookie where a session begins: it goes, unless messages can travel nowhere else. */
+const preAtBirth = (visit: Visit): Outcome => {
+  const { house } = visit
+  const flash = house.backend.stateless ? (preSession(visit)?.flash ?? []) : []
+  visit.preChanged = false
+  if (flash.length > 0) return preToken(visit, { ...newPreSession(house.now()), flash })
+  return preTokenOf(visit) === undefined ? nothing : { preSession: 'clear' }
 }
 
-const hasFields = (visit: Visit): boolean => {
-  for (const _ in visit.fields) return true
+const begunWith = (visit: Visit, made: Stored): Outcome => {
+  const pre = preAtBirth(visit)
+  visit.stored = made
+  return { session: { key: made.key, until: made.head.bornAt + visit.house.absolute }, ...pre }
+}
+
+/** Whether a visitor without a session did something that is to be kept; what a schema made of nothing is not. */
+const begins = ({ fields, changes }: Visit): boolean => {
+  if (changes.length > 0) for (const field in fields) if (field !== FLASH) return true
   return false
 }
 
@@ -69,9 +83,9 @@ const read = (visit: Visit, stored: Stored): Awaitable<Outcome> => {
 
 const write = (visit: Visit, first: Stored): Awaitable<Outcome> =>
   after(save(visit, first), (head) => {
-    if (head === 'ended') {
-      visit.house.emit('ended', { label: first.label })
-      return { ended: true }
+    if (typeof head === 'string') {
+      visit.house.emit(head, { label: first.label })
+      return { lost: head }
     }
     const latest = visit.stored as Stored
     if (latest.key === first.key) return offer(visit, latest, head)
@@ -79,11 +93,11 @@ const write = (visit: Visit, first: Stored): Awaitable<Outcome> =>
   })
 
 /** A session that this visit began, told to whom it concerns. */
-const begun = (visit: Visit, reason: 'born' | 'login', made: Stored | 'ended'): Outcome => {
+const begun = (visit: Visit, reason: 'born' | 'login', made: Stored | Lost): Outcome => {
   const { house, stored } = visit
-  if (made === 'ended') {
-    house.emit('ended', stored && { label: stored.label })
-    return { ended: true }
+  if (typeof made === 'string') {
+    house.emit(made, stored && { label: stored.label })
+    return { lost: made }
   }
   house.emit(reason, { label: made.label })
   return begunWith(visit, made)
@@ -92,16 +106,12 @@ const begun = (visit: Visit, reason: 'born' | 'login', made: Stored | 'ended'): 
 const loggedIn = (visit: Visit): Awaitable<Outcome> => after(login(visit), (made) => begun(visit, 'login', made))
 
 const firstWrite = (visit: Visit, form: string | undefined): Awaitable<Outcome> =>
-  after(begin(visit, visit.fields, form), (made) => begun(visit, 'born', made))
+  after(begin(visit, form), (made) => begun(visit, 'born', made))
 
 /** The pre-session cookie that a visitor without a session gets: a new one, none, or the one that he has. */
 const preCookie = (visit: Visit): Outcome => {
-  const { pre, preChanged, preUnread, names, house, turn } = visit
-  if (pre !== undefined && preChanged) {
-    return {
-      preSession: { token: sealPreSession(house.ring, names.preSession, pre), until: pre.madeAt + house.lifetime },
-    }
-  }
+  const { pre, preChanged, preUnread, turn } = visit
+  if (pre !== undefined && preChanged) return preToken(visit, pre)
   // What an invalidate leaves behind, and what does not open, has no use any more.
   const useless = !preUnread && (turn === 'invalidate' || pre === undefined) && preTokenOf(visit) !== undefined
   return useless ? { preSession: 'clear' } : nothing
@@ -111,12 +121,12 @@ const invalidated = async (visit: Visit): Promise<Outcome> => {
   await end(visit)
   visit.stored = undefined
   if (visit.owner !== undefined) return loggedIn(visit)
-  if (hasFields(visit)) return firstWrite(visit, visit.pre?.form)
+  if (begins(visit)) return firstWrite(visit, visit.pre?.form)
   return { ...preCookie(visit), ...(visit.presented && { session: 'clear' }) }
 }
 
 const stranger = (visit: Visit): Awaitable<Outcome> =>
-  hasFields(visit) ? firstWrite(visit, preSession(visit)?.form) : preCookie(visit)
+  begins(visit) ? firstWrite(visit, preSession(visit)?.form) : preCookie(visit)
 
 /**
  * Carries out what the visit asked for. Nothing can be changed afterwards.
@@ -125,6 +135,17 @@ const stranger = (visit: Visit): Awaitable<Outcome> =>
  */
 export const commit = (visit: Visit): Awaitable<Outcome> => {
   visit.over = true
+  deliver(visit, begins(visit))
+  const outcome = committed(visit)
+  const { stateless } = visit.house.backend
+  if (!visit.preChanged || !stateless || visit.turn !== undefined || visit.stored === undefined) return outcome
+  // A session in a cookie has its messages in another.
+  const { pre } = visit
+  const carried: Outcome = pre !== undefined && pre.flash.length > 0 ? preToken(visit, pre) : { preSession: 'clear' }
+  return after(outcome, (told) => (told.lost || !visit.preChanged ? told : { ...told, ...carried }))
+}
+
+const committed = (visit: Visit): Awaitable<Outcome> => {
   const { stored, turn, house } = visit
   if (stored === undefined)
     return turn === undefined ? stranger(visit) : turn === 'invalidate' ? invalidated(visit) : loggedIn(visit)

@@ -22,20 +22,25 @@ export const preSession = (visit: Visit): PreSession | undefined => {
   return visit.pre
 }
 
+/** The pre-session that the visit leaves with: a new one, or one whose cookie is renewed in the second half of its life. */
+export const keptPreSession = (visit: Visit): PreSession => {
+  const { house } = visit
+  const now = house.now()
+  const known = preSession(visit)
+  if (known !== undefined && now - known.madeAt <= house.lifetime / 2) return known
+  visit.pre = { ...newPreSession(now), ...(known && { form: known.form, flash: known.flash }) }
+  visit.preChanged = true
+  return visit.pre
+}
+
 /**
  * The form secret: the same from a stranger's first form over his first write and over renewals, new at login and at
  * logout. A stranger's is sealed into a cookie that this visit sends; it costs no entry.
  */
 export const formSecret = (visit: Visit): string => {
-  const { stored, turn, house } = visit
+  const { stored, turn } = visit
   const loggedIn = turn === 'invalidate' ? visit.owner !== undefined : turn !== undefined
   if (loggedIn) return labelOf(freshKey(visit))
   if (turn === undefined && stored !== undefined) return stored.head.form ?? stored.label
-  const now = house.now()
-  const known = preSession(visit)
-  const old = known !== undefined && now - known.madeAt > house.lifetime / 2
-  if (known !== undefined && !old) return known.form
-  visit.pre = { ...newPreSession(now), ...(known && { form: known.form }) }
-  visit.preChanged = true
-  return visit.pre.form
+  return keptPreSession(visit).form
 }

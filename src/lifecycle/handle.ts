@@ -1,12 +1,12 @@
 // The session as a handler holds it: everything on it is synchronous, and nothing on it is a secret.
 
-import { applied, draftOf, type FieldChange, fieldOf } from '../changes.ts'
+import { type FieldChange, FLASH, fieldOf } from '../changes.ts'
 import { frozen } from '../json.ts'
 import { labelOf } from '../keys.ts'
 import { Fault } from '../outcome.ts'
 import { freshKey } from './begin.ts'
 import { due, expiryOf } from './save.ts'
-import type { Visit } from './visit.ts'
+import { record, type Visit } from './visit.ts'
 
 /** Fields of which nothing was said: any names, values of any type that JSON keeps. */
 // biome-ignore lint/suspicious/noExplicitAny: what a field holds is the application's to know where it gives no schema
@@ -57,6 +57,7 @@ export type Session<F extends object = AnyFields> = {
 }
 
 const fieldName = (field: unknown): string => {
+  if (field === FLASH) throw new Fault('bad_option', `A field cannot be called ${FLASH}: flash messages lie there.`)
   if (typeof field === 'string') return field
   throw new Fault('not_json', `The name of a field has to be a string, and is a ${typeof field}.`)
 }
@@ -87,12 +88,12 @@ class Handle implements Session {
   get fields(): AnyFields {
     const { fields } = this.#visit
     const copy = Object.create(null)
-    for (const field of Object.keys(fields)) copy[field] = fieldOf(fields, field)
+    for (const field of Object.keys(fields)) if (field !== FLASH) copy[field] = fieldOf(fields, field)
     return Object.freeze(copy)
   }
 
   get(field: string): unknown {
-    return fieldOf(this.#visit.fields, field)
+    return field === FLASH ? undefined : fieldOf(this.#visit.fields, field)
   }
 
   set(field: string, value: unknown): void {
@@ -149,10 +150,7 @@ class Handle implements Session {
   }
 
   #change(change: FieldChange): void {
-    const visit = this.#open()
-    visit.draft = applied(visit.draft ?? draftOf(visit.fields), change)
-    visit.fields = visit.draft
-    visit.changes.push(change)
+    record(this.#open(), change)
   }
 
   #open(): Visit {
@@ -168,4 +166,5 @@ class Handle implements Session {
 Object.defineProperty(Handle, 'name', { value: 'Session' })
 
 /** The handle on a visit's session. */
-export const handle = (visit: Visit): Session => new Handle(visit) as Session
+export const handle = <F extends object = AnyFields>(visit: Visit): Session<F> =>
+  new Handle(visit) as unknown as Session<F>

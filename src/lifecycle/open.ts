@@ -7,8 +7,9 @@ import { type Standing, standing } from '../head.ts'
 import { labelOf } from '../keys.ts'
 import { type Awaitable, after } from '../outcome.ts'
 import { SKEW } from '../presession.ts'
+import { isMisfit } from '../shape.ts'
 import type { Names } from '../transport.ts'
-import { addressOf, alive, forget, type House, reading, type Stored, stored, type Visit } from './visit.ts'
+import { addressOf, alive, forget, type House, reading, type Stored, shaped, stored, type Visit } from './visit.ts'
 
 const nothing: Fields = Object.freeze({})
 
@@ -36,6 +37,9 @@ const begun = (house: House, budget: Budget, { keys, names, header }: Brought): 
   renew: false,
   turn: undefined,
   fresh: undefined,
+  outbox: [],
+  taken: [],
+  confidential: false,
   over: false,
 })
 
@@ -68,13 +72,23 @@ const judged = (visit: Visit, key: string, address: string, entry: Entry | undef
     })
     return undefined
   }
-  if (alive(house, found.stored, at)) return found
+  if (alive(house, found.stored, at)) return fitted(visit, found)
   house.emit('expired', { label })
   return forget(visit, found.stored).then(
     () => undefined,
     (error) => house.emit('store_error', { label, error }) as undefined,
   )
 }
+
+/** A session that the application's schema takes, as it takes it. One that it does not is left alone, for who knows it. */
+const fitted = (visit: Visit, found: Found): Awaitable<Found | undefined> =>
+  after(shaped(visit, found.fields), (fields) => {
+    if (!isMisfit(fields)) return fields === found.fields ? found : { ...found, fields }
+    const { label } = found.stored
+    const message = `A session does not fit the schema, and its visitor starts anew: ${fields.why}.`
+    visit.house.emit('misfit', { label, message, ...(fields.error !== undefined && { error: fields.error }) })
+    return undefined
+  })
 
 /** What one key opens. */
 const opened = (visit: Visit, key: string): Awaitable<Found | undefined> => {
@@ -85,12 +99,21 @@ const opened = (visit: Visit, key: string): Awaitable<Found | undefined> => {
   )
 }
 
-const entered = (visit: Visit, found: Found | undefined): Visit => {
-  if (found === undefined) return visit
+const entered = (visit: Visit, found: Found | undefined): Awaitable<Visit> => {
+  if (found === undefined) return blank(visit)
   visit.stored = found.stored
   visit.fields = found.fields
   visit.owner = found.stored.entry.owner
   return visit
+}
+
+/** A stranger's visit: what the schema makes of nothing is what he has. */
+const blank = (visit: Visit): Awaitable<Visit> => {
+  if (visit.house.shape === undefined) return visit
+  return after(shaped(visit, nothing), (fields) => {
+    if (!isMisfit(fields)) visit.fields = fields
+    return visit
+  })
 }
 
 /** Where two keys open two sessions somebody planted one of them, and nobody can say which: the visit is a stranger's. */
@@ -100,7 +123,7 @@ const several = async (visit: Visit, keys: readonly string[]): Promise<Visit> =>
     const next = await opened(visit, key)
     if (next !== undefined && found !== undefined && next.stored.label !== found.stored.label) {
       visit.house.emit('ambiguous_cookies', { label: next.stored.label })
-      return visit
+      return blank(visit)
     }
     found ??= next
   }
@@ -116,6 +139,6 @@ export const open = (house: House, budget: Budget, brought: Brought): Awaitable<
   const visit = begun(house, budget, brought)
   const { keys } = brought
   const [key] = keys
-  if (key === undefined) return visit
+  if (key === undefined) return blank(visit)
   return keys.length > 1 ? several(visit, keys) : after(opened(visit, key), (found) => entered(visit, found))
 }

@@ -6,7 +6,8 @@ import { setCookie } from '../cookie.ts'
 import { type Head, hadVersion, nextHead, printHead } from '../head.ts'
 import { newVersion } from '../keys.ts'
 import { type Awaitable, after, Fault } from '../outcome.ts'
-import { addressOf, alive, changing, forget, type House, reread, type Stored, type Visit } from './visit.ts'
+import { isMisfit, type Misfit } from '../shape.ts'
+import { addressOf, alive, changing, forget, type House, reread, type Stored, shaped, type Visit } from './visit.ts'
 
 /**
  * Whether a visit is to move the end of its session: at most once in half a lifetime, because the end is what a store
@@ -21,7 +22,7 @@ const LONGEST_COOKIE = 4093
 const LONGEST_AGE = 34_560_000
 
 /** The fields as a store keeps them. @throws Fault `too_large` */
-export const printed = (house: House, fields: Fields): string => {
+const printed = (house: House, fields: Fields): string => {
   const value = JSON.stringify(fields)
   const bytes = value.length * 3 <= house.largest ? 0 : Buffer.byteLength(value)
   if (bytes <= house.largest) return value
@@ -30,6 +31,24 @@ export const printed = (house: House, fields: Fields): string => {
     `The session would have ${bytes} bytes, and at most ${house.largest} are allowed (maxBytes). Keep large things elsewhere, and their names here.`,
   )
 }
+
+/** The fields as a store keeps them, if the application's schema takes them. @throws Fault `too_large` */
+export const kept = ({ house }: Visit, fields: Fields): Awaitable<string | Misfit> =>
+  house.shape === undefined
+    ? printed(house, fields)
+    : after(house.shape.write(fields), (whole) => (isMisfit(whole) ? whole : printed(house, whole)))
+
+/** The same for what the visit itself made of what it found: a misfit is its own doing. @throws Fault `too_large`, `bad_fields` */
+export const ownKept = (visit: Visit): Awaitable<string> =>
+  after(kept(visit, visit.fields), (value) => {
+    if (typeof value === 'string') return value
+    const { why, error } = value
+    throw new Fault(
+      'bad_fields',
+      `The session's fields do not fit its schema, so nothing was saved: ${why}.`,
+      error === undefined ? {} : { cause: error },
+    )
+  })
 
 /** The latest that a session born at `bornAt` may live, if it is used now. */
 export const expiryOf = (house: House, bornAt: number, now: number): number =>
@@ -68,6 +87,9 @@ export const patience = (visit: Visit): (() => void) => {
   }
 }
 
+/** Why nothing was saved: another ended the session meanwhile, or left it so that the changes do not fit any more. */
+export type Lost = 'ended' | 'conflict'
+
 type Attempt = { readonly version: string; readonly outcome: Head | 'ended' | 'stale' }
 
 /** One compare-and-set. */
@@ -100,9 +122,15 @@ const attempt = (visit: Visit, from: Stored, value: string | undefined): Awaitab
   )
 }
 
+/** The visit's changes on what the store has by now, as it is to be kept. */
+export const merged = async (visit: Visit, latest: Fields): Promise<string | Misfit> => {
+  const fields = await shaped(visit, latest)
+  return isMisfit(fields) ? fields : kept(visit, replay(fields, visit.changes))
+}
+
 /** The attempts after a first one that was stale: each on what the store has by then. */
-const again = async (visit: Visit, first: Stored, tried: string): Promise<Head | 'ended'> => {
-  const { house, changes } = visit
+const again = async (visit: Visit, first: Stored, tried: string): Promise<Head | Lost> => {
+  const { changes } = visit
   const goOn = patience(visit)
   for (let before = tried; ; ) {
     goOn()
@@ -111,7 +139,8 @@ const again = async (visit: Visit, first: Stored, tried: string): Promise<Head |
     const { stored, fields } = latest
     // It was ours, the answer was lost on the way, and others have written since.
     if (hadVersion(stored.head, before)) return stored.head
-    const value = changes.length > 0 ? printed(house, replay(fields, changes)) : stored.entry.value
+    const value = changes.length > 0 ? await merged(visit, fields) : stored.entry.value
+    if (typeof value === 'object') return 'conflict'
     const { version, outcome } = await attempt(visit, stored, value)
     if (outcome !== 'stale') return outcome
     before = version
@@ -121,11 +150,12 @@ const again = async (visit: Visit, first: Stored, tried: string): Promise<Head |
 /**
  * Saves what the visit changed, renews the key where that was asked for, and ends an offer where its key was presented.
  *
- * @returns the head as it stands now, or `ended`: then nothing was saved
- * @throws Fault `unknown_outcome`, `unavailable`, `contended`, `too_large`, and whatever an `update` throws
+ * @returns the head as it stands now, or why nothing was saved
+ * @throws Fault `unknown_outcome`, `unavailable`, `contended`, `too_large`, `bad_fields`, and whatever an `update` throws
  */
-export const save = (visit: Visit, first: Stored): Awaitable<Head | 'ended'> =>
-  after(
-    attempt(visit, first, visit.changes.length > 0 ? printed(visit.house, visit.fields) : first.entry.value),
-    ({ version, outcome }) => (outcome === 'stale' ? again(visit, first, version) : outcome),
+export const save = (visit: Visit, first: Stored): Awaitable<Head | Lost> =>
+  after(visit.changes.length > 0 ? ownKept(visit) : first.entry.value, (value) =>
+    after(attempt(visit, first, value), ({ version, outcome }) =>
+      outcome === 'stale' ? again(visit, first, version) : outcome,
+    ),
   )

@@ -2,13 +2,15 @@
 
 import type { Backend, Entry } from '../backend.ts'
 import { type Budget, within } from '../budget.ts'
-import { type Draft, type FieldChange, type Fields, parsed } from '../changes.ts'
+import { applied, type Draft, draftOf, type FieldChange, type Fields, parsed } from '../changes.ts'
 import type { Emit } from '../events.ts'
+import type { Flash } from '../flashes.ts'
 import { type Head, parseHead } from '../head.ts'
 import { labelOf } from '../keys.ts'
 import type { Awaitable } from '../outcome.ts'
 import type { PreSession } from '../presession.ts'
 import type { Ring } from '../seal.ts'
+import type { Misfit, Shape } from '../shape.ts'
 import type { Names } from '../transport.ts'
 
 /** What all visits of one `sessions` share. Times are in milliseconds. */
@@ -22,6 +24,8 @@ export type House = {
   readonly absolute: number
   /** Bytes that the fields of a session may have as JSON. */
   readonly largest: number
+  /** What the application's fields look like, where it says so. */
+  readonly shape: Shape | undefined
   readonly emit: Emit
   /** The last commit under way, by address. */
   readonly turns: Map<string, Promise<unknown>>
@@ -71,6 +75,11 @@ export type Visit = {
   turn: 'login' | 'same' | 'invalidate' | undefined
   /** The key of the session to begin, once somebody wants to know. */
   fresh: string | undefined
+  /** Flash messages for the next visit, and those that this one took, oldest first. */
+  outbox: readonly Flash[]
+  taken: readonly Flash[]
+  /** The response has something in it that is this visitor's alone, such as a form's token. */
+  confidential: boolean
   /** Committed: nothing can be changed any more. */
   over: boolean
 }
@@ -109,7 +118,18 @@ export const stored = (
   return undefined
 }
 
-/** The session that the visit came with, read anew: undefined where it has ended meanwhile. */
+/** Kept fields as the application sees them, where it says how they look. */
+export const shaped = ({ house: { shape } }: Visit, fields: Fields): Awaitable<Fields | Misfit> =>
+  shape === undefined ? fields : shape.read(fields)
+
+/** Notes a change, and makes it in what the handler sees. @throws as `applied` */
+export const record = (visit: Visit, change: FieldChange): void => {
+  visit.draft = applied(visit.draft ?? draftOf(visit.fields), change)
+  visit.fields = visit.draft
+  visit.changes.push(change)
+}
+
+/** The session that the visit came with, read anew and as it is kept: undefined where it has ended meanwhile. */
 export const reread = async (
   visit: Visit,
   { key, address }: Stored,
