@@ -149,8 +149,10 @@ export const fullName = (
  * The prefix with which browsers themselves guard a cookie: `__Host-Http-` keeps it to this host, to TLS and from
  * scripts; browsers that do not know it see a `__Host-` name.
  */
-export const prefixOf = ({ domain, path = '/' }: CookieAttributes): string =>
-  domain === undefined && path === '/' ? '__Host-Http-' : '__Secure-'
+export const prefixOf = ({ domain, path = '/', httpOnly = true }: CookieAttributes): string => {
+  if (domain !== undefined || path !== '/') return '__Secure-'
+  return httpOnly ? '__Host-Http-' : '__Host-'
+}
 
 /** The longest age that browsers accept: 400 days, in seconds (RFC 6265bis §5.5). */
 const LONGEST = 34_560_000

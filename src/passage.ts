@@ -1,6 +1,7 @@
 // The way from a request to its session: whoever asks first opens it, for all who ask.
 
 import type { Emit } from './events.ts'
+import type { Flash } from './flashes.ts'
 import { handle, type Session } from './lifecycle/handle.ts'
 import type { House, Visit } from './lifecycle/visit.ts'
 import { type Awaitable, Fault } from './outcome.ts'
@@ -12,6 +13,8 @@ export type Ground = {
   readonly emit: Emit
   readonly transport: TransportOptions
   readonly namespace: string
+  /** Of the session, without a prefix. */
+  readonly cookieName: string
   readonly open: (request: Request) => Awaitable<Visit>
 }
 
@@ -24,6 +27,8 @@ export type Passage = {
   /** Once it was asked for. */
   session: Promise<Session> | undefined
   visit: Visit | undefined
+  /** Messages for the next page. */
+  outbox: readonly Flash[]
   /** The response has left: nothing of the visit is held any more but its label. */
   over: boolean
   label: string | undefined
@@ -35,6 +40,8 @@ type Marked = Request & { [PASSAGE]?: Passage }
 
 const passageOf = (request: Request): Passage | undefined => (request as Marked)[PASSAGE]
 
+const none: readonly Flash[] = []
+
 /** Marks a request as one that comes through `owner`. */
 export const enter = (request: Request, owner: unknown, ground: Ground): Passage => {
   const passage: Passage = {
@@ -43,6 +50,7 @@ export const enter = (request: Request, owner: unknown, ground: Ground): Passage
     ground,
     session: undefined,
     visit: undefined,
+    outbox: none,
     over: false,
     label: undefined,
   }
@@ -76,14 +84,27 @@ const begin = (request: Request, passage: Passage): Promise<Session> => {
   }
 }
 
+/** Leaves a message for the next page. @throws Fault `no_session`, `too_late` */
+export const leaveFlash = (request: Request, message: Flash): void => {
+  const passage = passageOf(request)
+  if (passage === undefined) throw missing()
+  if (passage.over) throw new Fault('too_late', 'A flash message was added after the response had left. Add it before.')
+  passage.outbox = [...passage.outbox, message]
+}
+
+/** Opens the session of a passage whose handler never asked for it, because something else needs it. */
+export const openFor = (request: Request, passage: Passage): Promise<Session> => {
+  passage.session ??= begin(request, passage)
+  return passage.session
+}
+
 const ask = (request: Request, passage: Passage): Promise<Session> => {
   if (passage.session === undefined && passage.over) {
     const why =
       'The session was asked for after its response had left. Ask before, or open a visit of its own with sessions.open().'
     return Promise.reject(new Fault('too_late', why))
   }
-  passage.session ??= begin(request, passage)
-  return passage.session
+  return openFor(request, passage)
 }
 
 const missing = (): Fault =>

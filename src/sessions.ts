@@ -16,9 +16,10 @@ import { type AnyFields, handle, type Session } from './lifecycle/handle.ts'
 import { open } from './lifecycle/open.ts'
 import type { House, Visit } from './lifecycle/visit.ts'
 import { type Awaitable, Fault, onlyKnown } from './outcome.ts'
-import { enter, type Ground, leave, type Passage, sessionOf } from './passage.ts'
+import { enter, type Ground, leave, openFor, type Passage, sessionOf } from './passage.ts'
 import { isSchema, type OutputOf, type StandardSchema } from './schema.ts'
 import { HOW_TO_MAKE_ONE, isToken, newSecret, ring } from './seal.ts'
+import { sealText, unsealText } from './sealing.ts'
 import { shapeOf } from './shape.ts'
 import { sweeper } from './sweeper.ts'
 import { type Arrival, type TransportOptions, transport } from './transport.ts'
@@ -77,6 +78,10 @@ export type Sessions<F extends object = AnyFields> = Middleware & {
   of(request: Request): Promise<Session<F>>
   /** A session for a job, a socket, a server action. Without `url`, only cookies with a prefix are read. */
   open(arrival: { readonly headers: Headers; readonly url?: string }): Promise<OpenSession<F>>
+  /** As `seal(request, …)`, for a job. @throws Fault `bad_option`, `too_large`, `unavailable` */
+  seal(text: string, associated: string): Promise<string>
+  /** As `unseal(request, …)`, for a job. @throws Fault `bad_option`, `unavailable` */
+  unseal(sealed: string, associated: string): Promise<string | undefined>
   /** Opens the backend, so that what is amiss shows at the start. */
   ready(): Promise<void>
   /** Closes the backend. */
@@ -244,9 +249,26 @@ export function sessions(options: SessionsOptions): Sessions {
     return failure(503)
   }
 
-  const answered = (passage: Passage, response: Response): Awaitable<Response> => {
+  /** The response of a handler that left a message for the next page, and did not wait for a session. */
+  const late = async (request: Request, passage: Passage, response: Response): Promise<Response> => {
+    try {
+      await openFor(request, passage)
+      const visit = passage.visit as Visit
+      visit.outbox = passage.outbox
+      return await finish(response, visit)
+    } catch (error) {
+      if (!(error instanceof Fault)) throw error
+      emit('store_error', { error })
+      return failure(error.status)
+    } finally {
+      leave(passage)
+    }
+  }
+
+  const answered = (request: Request, passage: Passage, response: Response): Awaitable<Response> => {
     passage.over = true
-    const { session, visit } = passage
+    const { session, visit, outbox } = passage
+    if (visit === undefined && outbox.length > 0) return late(request, passage, response)
     if (session === undefined) return response
     if (visit === undefined) {
       // The handler did not wait for it, or caught why it could not be had.
@@ -255,6 +277,7 @@ export function sessions(options: SessionsOptions): Sessions {
         () => response,
       )
     }
+    visit.outbox = outbox
     const finished = finish(response, visit)
     if (!(finished instanceof Promise)) leave(passage)
     return finished instanceof Promise ? finished.finally(() => leave(passage)) : finished
@@ -268,6 +291,7 @@ export function sessions(options: SessionsOptions): Sessions {
       trustProxy: options.trustProxy === true,
     },
     namespace,
+    cookieName: options.cookie?.name ?? 'sid',
     open: visitOn,
   }
 
@@ -282,8 +306,8 @@ export function sessions(options: SessionsOptions): Sessions {
         }
         try {
           const response = next(request)
-          if (!(response instanceof Promise)) return answered(passage, response)
-          return response.then((answer) => answered(passage, answer), threw)
+          if (!(response instanceof Promise)) return answered(request, passage, response)
+          return response.then((answer) => answered(request, passage, answer), threw)
         } catch (error) {
           return threw(error)
         }
@@ -312,6 +336,8 @@ export function sessions(options: SessionsOptions): Sessions {
         },
       })
     },
+    seal: (text: string, associated: string) => sealText(ground, text, associated),
+    unseal: (sealed: string, associated: string) => unsealText(ground, sealed, associated),
     ready,
     close,
   })

@@ -71,8 +71,15 @@ const insecureNotice = {
  * @throws Fault `bad_option`
  */
 export const transport = (options: TransportOptions): ((arrival: Arrival) => Names) => {
+  onlyKnown(options.cookie ?? {}, ['name', 'domain', 'path', 'sameSite', 'partitioned', 'priority'], 'cookie')
+  return carried(options)
+}
+
+/** The same for any cookie of the application, which may be one that scripts read. */
+export const carried = (
+  options: Omit<TransportOptions, 'cookie'> & { readonly cookie?: CookieOptions & { readonly httpOnly?: boolean } },
+): ((arrival: Arrival) => Names) => {
   const { cookie = {}, secure, trustProxy = false } = options
-  onlyKnown(cookie, ['name', 'domain', 'path', 'sameSite', 'partitioned', 'priority'], 'cookie')
   for (const [option, value] of Object.entries({ secure, trustProxy })) {
     if (!['boolean', 'undefined'].includes(typeof value))
       throw new Fault('bad_option', `${option} has to be true or false.`)

@@ -11,15 +11,28 @@ const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
 const names: Record<string, readonly string[]> = {
   keepsake: [
     'Fault',
+    'addFlash',
     'connect',
+    'cookie',
     'cookieSessions',
+    'crossOrigin',
+    'csrfField',
+    'csrfTag',
+    'csrfToken',
+    'dropCookie',
     'fileSessions',
     'logger',
     'memorySessions',
+    'readForm',
     'run',
+    'seal',
     'session',
     'sessions',
+    'setCookie',
     'sqlSessions',
+    'takeFlash',
+    'unseal',
+    'verifyCsrfToken',
   ],
   'keepsake/cookie': ['cookieBackend'],
   'keepsake/file': ['fileBackend'],
@@ -49,6 +62,6 @@ test('the manifest has these subpaths and no others', () => {
   assert.deepEqual(paths.map((path) => path.replace('.', 'keepsake')).sort(), Object.keys(names).sort())
 })
 
-test('one runtime dependency', () => {
-  assert.deepEqual(Object.keys(manifest.dependencies), ['srvx'])
+test('two runtime dependencies, each loaded by what needs it', () => {
+  assert.deepEqual(Object.keys(manifest.dependencies), ['@fastify/busboy', 'srvx'])
 })

@@ -1,0 +1,101 @@
+// Requests that a page of another site made in the visitor's name are refused before the handler sees them.
+
+import { forbidden } from './answer.ts'
+import { refused, TOKEN_FIELD, TOKEN_HEADER, verified } from './csrf.ts'
+import { emitter, type Listener } from './events.ts'
+import { fieldIn } from './form-body.ts'
+import { around, type Handler } from './handler.ts'
+import { Fault, onlyKnown } from './outcome.ts'
+import { groundIfAny, visitOf } from './passage.ts'
+
+export type CrossOriginOptions = {
+  /**
+   * Origins whose pages may make requests, as browsers print them, such as `https://app.example`: this application's
+   * own, and others that you trust with your visitors. Default: the origin of the request's own URL.
+   */
+  readonly origins?: readonly string[]
+  /** Hears of what was refused, where no sessions middleware is around to hear it: `cross_origin`. */
+  readonly onEvent?: Listener
+}
+
+const safe = new Set(['GET', 'HEAD', 'OPTIONS'])
+
+const printedOrigin = (origin: string): boolean => {
+  try {
+    return new URL(origin).origin === origin && origin !== 'null'
+  } catch {
+    return false
+  }
+}
+
+const ownOrigin = (url: string): string | undefined => {
+  try {
+    return new URL(url).origin
+  } catch {
+    return undefined
+  }
+}
+
+/** What the headers say of where a request comes from: `unknown` where they are no evidence. */
+const evidence = (
+  { headers, url }: Request,
+  origins: ReadonlySet<string> | undefined,
+): 'own' | 'foreign' | 'unknown' => {
+  const site = headers.get('sec-fetch-site')
+  const origin = headers.get('origin')
+  const listed = origin !== null && (origins?.has(origin) ?? false)
+  if (site === 'same-origin' || site === 'none') return 'own'
+  if (site === 'cross-site' || site === 'same-site') return listed ? 'own' : 'foreign'
+  if (origin === null) return 'unknown'
+  const own = origins === undefined ? origin !== 'null' && origin === ownOrigin(url) : listed
+  return own ? 'own' : 'foreign'
+}
+
+/** Whether a request that shows nothing else carries a token of this visitor's, in its header or its form. */
+const hasToken = async (request: Request): Promise<boolean> => {
+  if (groundIfAny(request) === undefined) return false
+  const token = request.headers.get(TOKEN_HEADER) ?? (await fieldIn(request, TOKEN_FIELD))
+  if (token === undefined) return false
+  const visit = await visitOf(request)
+  const outcome = verified(visit, token)
+  if (!outcome.ok) refused(visit, outcome.error)
+  return outcome.ok
+}
+
+/**
+ * Refuses (403) what a page of another site asks for in a visitor's name: every method but GET, HEAD and OPTIONS, and
+ * WebSocket upgrades. A browser's word counts first (Sec-Fetch-Site), then the Origin, `null` being foreign; a request
+ * that has neither, from an old browser or a program, needs a form token without an action. Put it inside the sessions
+ * middleware, or such requests are refused. Referer, Host and X-Forwarded-* are not looked at.
+ *
+ * What this stands on: OWASP's Cross-Site Request Forgery Prevention, «Fetch Metadata headers».
+ *
+ * @throws Fault `bad_option`
+ */
+export const crossOrigin = (next: Handler, options: CrossOriginOptions = {}): Handler => {
+  onlyKnown(options, ['origins', 'onEvent'], 'crossOrigin()')
+  const { origins } = options
+  const odd = origins?.find((origin) => !printedOrigin(origin))
+  if (odd !== undefined) {
+    throw new Fault(
+      'bad_option',
+      `An origin has to be as browsers print it, such as https://app.example, and is ${JSON.stringify(odd)}.`,
+    )
+  }
+  const listed = origins && new Set(origins)
+  const listener = emitter(options.onEvent)
+  return around(next, async (request) => {
+    const upgrades = request.headers.get('upgrade') !== null
+    if (safe.has(request.method) && !upgrades) return next(request)
+    const from = evidence(request, listed)
+    if (from === 'own' || (from === 'unknown' && (await hasToken(request)))) return next(request)
+    const emit = groundIfAny(request)?.emit ?? listener
+    emit('cross_origin', {
+      message:
+        from === 'foreign'
+          ? 'A request from a page of another origin was refused. If you trust that origin, list it in origins.'
+          : 'A request without Sec-Fetch-Site, Origin and a form token was refused.',
+    })
+    return forbidden()
+  })
+}

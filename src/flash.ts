@@ -1,0 +1,35 @@
+// Messages for the visitor's next page: added by one request, taken by the next that shows them.
+
+import { type Flash, flash } from './flashes.ts'
+import { claim } from './lifecycle/flash.ts'
+import { leaveFlash, visitOf } from './passage.ts'
+
+/**
+ * Leaves a message for the next page that this visitor is shown, whether he has a session or not, and over a login or a
+ * logout in the same request. At most 20 wait, of 2048 bytes together as JSON: the oldest make room.
+ *
+ * @throws Fault `not_json`, `too_large`, `no_session`, `too_late`
+ */
+export const addFlash = (request: Request, category: string, text: string): void =>
+  leaveFlash(request, flash(category, text))
+
+/** Whether a browser asks for something that it may never show. */
+const unseen = ({ method, headers }: Request): boolean =>
+  method === 'HEAD' ||
+  /(^|[,;\s])(prefetch|prerender)\b/i.test(
+    ['sec-purpose', 'purpose', 'x-moz'].map((name) => headers.get(name) ?? '').join(','),
+  )
+
+/**
+ * Takes the messages that wait for this visitor, oldest first: those that earlier requests added. Where a store keeps
+ * his session they are claimed at once, and of two requests only one gets them. For strangers, and on the cookie
+ * backend, they travel in a cookie: a browser gets them once, but two requests at the same time may both.
+ *
+ * A handler that throws, or answers 304, gives them back. For HEAD and prefetch there are none, and they wait on.
+ *
+ * @throws Fault `unavailable`, `unknown_outcome`, `contended`, and as `session`
+ */
+export const takeFlash = async (request: Request): Promise<readonly Flash[]> => {
+  const visit = await visitOf(request)
+  return unseen(request) ? [] : claim(visit)
+}

@@ -1,0 +1,220 @@
+// The fields and files of a request's body, urlencoded or multipart, read within limits and as they come.
+
+import { Readable } from 'node:stream'
+import type { BusboyFileStream, BusboyHeaders } from '@fastify/busboy'
+import type { Awaitable } from './outcome.ts'
+
+/** A file on its way. */
+export type Upload = {
+  /** The name of the form's field. */
+  readonly field: string
+  /** As the visitor's machine calls it, without folders. Never use it as a path. */
+  readonly filename: string
+  /** The media type that the visitor's machine claims. */
+  readonly type: string
+  /** The bytes. What is not read is discarded; a file that breaks off or is too large ends it with an error. */
+  readonly stream: ReadableStream<Uint8Array>
+}
+
+export type BodyLimits = {
+  /** Bytes of a body whose files are kept in memory; and of all fields together where they are not. */
+  readonly maxBytes: number
+  /** Fields and files together. */
+  readonly maxParts: number
+  /** Bytes of one file that is not kept in memory. */
+  readonly maxFileBytes: number
+}
+
+/** What takes the parts as they come. To give false is to stop. */
+export type BodyReader = {
+  readonly field: (name: string, value: string) => boolean
+  /** Absent: files are discarded. */
+  readonly file?: (file: Upload) => Awaitable<boolean>
+  /** Whether files stay in memory, and count to the body's bytes. */
+  readonly buffers: boolean
+}
+
+/** How reading went. `broken`: the body is no such form, or it broke off. */
+export type BodyRead = 'done' | 'stopped' | 'broken' | 'too_large' | 'wrong_content_type'
+
+type Kind = 'urlencoded' | 'multipart'
+
+const kindOf = (headers: Headers): Kind | undefined => {
+  const type = headers.get('content-type')?.split(';')[0]?.trim().toLowerCase()
+  if (type === 'application/x-www-form-urlencoded') return 'urlencoded'
+  return type === 'multipart/form-data' ? 'multipart' : undefined
+}
+
+/** Bytes of a part's name and of its headers, far over what browsers send. */
+const LONGEST_NAME = 1_000
+const LONGEST_HEADERS = 16_384
+/** Files that are not kept in memory, in one body: what bounds the whole. */
+const MOST_FILES = 100
+
+/** The chunks of a body until they are too many, or one of them cannot be had. */
+const chunksOf = async (
+  reader: ReadableStreamDefaultReader<Uint8Array>,
+  most: number,
+  take: (chunk: Uint8Array) => Awaitable<boolean>,
+): Promise<BodyRead> => {
+  let bytes = 0
+  for (;;) {
+    let next: ReadableStreamReadResult<Uint8Array>
+    try {
+      next = await reader.read()
+    } catch {
+      return 'broken'
+    }
+    if (next.done) return 'done'
+    bytes += next.value.byteLength
+    if (bytes > most) return 'too_large'
+    if (!(await take(next.value))) return 'stopped'
+  }
+}
+
+type Source = ReadableStreamDefaultReader<Uint8Array>
+
+const readUrlencoded = async (source: Source, limits: BodyLimits, reader: BodyReader): Promise<BodyRead> => {
+  const chunks: Uint8Array[] = []
+  const read = await chunksOf(source, limits.maxBytes, (chunk) => chunks.push(chunk) > 0)
+  if (read !== 'done') return read
+  let parts = 0
+  for (const [name, value] of new URLSearchParams(Buffer.concat(chunks).toString())) {
+    if (++parts > limits.maxParts) return 'too_large'
+    if (!reader.field(name, value)) return 'stopped'
+  }
+  return 'done'
+}
+
+const readMultipart = async (
+  source: Source,
+  headers: Headers,
+  limits: BodyLimits,
+  reader: BodyReader,
+): Promise<BodyRead> => {
+  const { Busboy } = await import('@fastify/busboy')
+  const { maxBytes, maxParts, maxFileBytes } = limits
+  const fileSize = reader.buffers ? maxBytes : maxFileBytes
+  let parser: InstanceType<typeof Busboy>
+  try {
+    parser = new Busboy({
+      headers: { 'content-type': headers.get('content-type') } as BusboyHeaders,
+      limits: {
+        fieldNameSize: LONGEST_NAME,
+        fieldSize: maxBytes + 1,
+        fields: maxParts,
+        files: reader.buffers ? maxParts : MOST_FILES,
+        parts: maxParts + 1,
+        fileSize: fileSize + 1,
+        headerSize: LONGEST_HEADERS,
+      },
+    })
+  } catch {
+    // A boundary is missing.
+    return 'broken'
+  }
+  let fieldBytes = 0
+  let outcome: BodyRead | undefined
+  const working = new Set<Promise<void>>()
+  let failure: { readonly error: unknown } | undefined
+  const { promise: ended, resolve: end } = Promise.withResolvers<void>()
+  const stop = (why: BodyRead): void => {
+    outcome ??= why
+    end()
+  }
+
+  const onFile = async (field: string, part: BusboyFileStream, filename: string, type: string): Promise<void> => {
+    let sound = true
+    part.on('error', () => {
+      sound = false
+      stop('broken')
+    })
+    part.on('limit', () => {
+      sound = false
+      stop('too_large')
+      part.destroy(new Error('The file is too large.'))
+    })
+    try {
+      const stream = Readable.toWeb(part) as ReadableStream<Uint8Array>
+      const more = outcome === undefined && ((await reader.file?.({ field, filename, type, stream })) ?? true)
+      if (!more) stop('stopped')
+    } catch (error) {
+      // A reader of what broke off fails too; what it says then is no news.
+      if (sound) failure ??= { error }
+      stop('stopped')
+    } finally {
+      part.resume()
+    }
+  }
+  parser.on('field', (name, value, nameCut, valueCut) => {
+    if (outcome !== undefined) return
+    fieldBytes += Buffer.byteLength(name) + Buffer.byteLength(value)
+    if (nameCut || valueCut || fieldBytes > maxBytes) return stop('too_large')
+    if (!reader.field(name, value)) stop('stopped')
+  })
+  parser.on('file', (field, part, filename, _encoding, type) => {
+    const work = onFile(field ?? '', part, filename ?? '', type).finally(() => working.delete(work))
+    working.add(work)
+  })
+  for (const limit of ['partsLimit', 'filesLimit', 'fieldsLimit'] as const) parser.on(limit, () => stop('too_large'))
+  parser.on('error', () => stop('broken'))
+  parser.on('finish', () => stop('done'))
+
+  const most = reader.buffers ? maxBytes : maxBytes + MOST_FILES * maxFileBytes
+  const drained = () => Promise.race([ended, new Promise<void>((resolve) => parser.once('drain', () => resolve()))])
+  const read = await chunksOf(source, most, async (chunk) => {
+    if (outcome === undefined && !parser.write(chunk)) await drained()
+    return outcome === undefined
+  })
+  if (read === 'done') {
+    parser.end()
+    await ended
+  } else {
+    stop(read)
+    parser.destroy()
+  }
+  // A reader of the file that was cut short hears of it, and is waited for.
+  await Promise.allSettled(working)
+  if (failure !== undefined) throw failure.error
+  return outcome ?? 'broken'
+}
+
+/**
+ * Reads a body, part by part, in the order in which they come.
+ *
+ * What a visitor can do wrong is told, not thrown; what a reader of files throws is thrown on. After a stop the rest is
+ * left in the body, for the server to discard.
+ */
+export const readBody = async (request: Request, limits: BodyLimits, reader: BodyReader): Promise<BodyRead> => {
+  const kind = kindOf(request.headers)
+  if (kind === undefined) return 'wrong_content_type'
+  const { maxBytes } = limits
+  if ((reader.buffers || kind === 'urlencoded') && Number(request.headers.get('content-length')) > maxBytes) {
+    return 'too_large'
+  }
+  if (request.body === null) return kind === 'urlencoded' ? 'done' : 'broken'
+  const source = request.body.getReader() as Source
+  try {
+    return kind === 'urlencoded'
+      ? await readUrlencoded(source, limits, reader)
+      : await readMultipart(source, request.headers, limits, reader)
+  } finally {
+    source.releaseLock()
+  }
+}
+
+/** The first field of this name in a body that stays readable: within its first MiB. */
+export const fieldIn = async (request: Request, wanted: string): Promise<string | undefined> => {
+  if (kindOf(request.headers) === undefined || request.bodyUsed || request.body === null) return undefined
+  const copy = request.clone()
+  let found: string | undefined
+  const field = (name: string, value: string): boolean => {
+    if (name !== wanted) return true
+    found = value
+    return false
+  }
+  await readBody(copy, { maxBytes: 2 ** 20, maxParts: 1_000, maxFileBytes: 2 ** 20 }, { field, buffers: true })
+  // Without an end, all that the other copy reads would be kept for this one.
+  await copy.body?.cancel().catch(() => {})
+  return found
+}

@@ -1,0 +1,186 @@
+// A form as it came back, with the token that its page was given: one of the outcomes of Dream's form, or a limit.
+
+import { refused, TOKEN_FIELD, TOKEN_HEADER, verified } from './csrf.ts'
+import { type BodyLimits, type BodyRead, readBody, type Upload } from './form-body.ts'
+import { type Json, own } from './json.ts'
+import { type Awaitable, Fault, onlyKnown } from './outcome.ts'
+import { visitOf } from './passage.ts'
+import { checked, type Issue, isSchema, type OutputOf, type StandardSchema } from './schema.ts'
+
+export type FormOptions = {
+  /** What the form is for, as its token was made for. */
+  readonly action?: string
+  /** false takes a form without a token, such as a search: everybody may have sent it. Default true. */
+  readonly csrf?: boolean
+  /** Bytes of the whole body; with `upload`, of its fields together. Default 1 MiB. */
+  readonly maxBytes?: number
+  /** How many fields and files a form may have. Default 1000. */
+  readonly maxFields?: number
+  /** Bytes of one file that `upload` takes. Default 10 MiB. */
+  readonly maxFileBytes?: number
+  /**
+   * Takes each file as it comes, so that none is kept in memory, and only once the token was seen: put `csrfTag` right
+   * behind `<form>`. The next one waits for it. What it throws is thrown on. At most 100 files.
+   */
+  readonly upload?: (file: Upload) => Awaitable<unknown>
+}
+
+/** The files of a form with their fields, sorted by these. An empty file input is none. */
+export type FormFiles = readonly (readonly [field: string, file: File])[]
+
+type Came = {
+  /** Without the token, sorted by name; fields of one name in the order in which they came. */
+  readonly fields: URLSearchParams
+  readonly files: FormFiles
+}
+
+type Refusal = {
+  readonly ok: false
+  /** The HTTP status that fits. */
+  readonly status: 403 | 413 | 415 | 422
+  /** A sentence for the visitor. */
+  readonly message: string
+}
+
+type NotOurs = 'wrong_session' | 'invalid_token' | 'missing_token' | 'many_tokens'
+
+/** What became of a form. What came without a good token may be shown again for another try, and must not be acted upon. */
+export type Form<F = URLSearchParams> =
+  | { readonly ok: true; readonly fields: F; readonly files: FormFiles }
+  | (Refusal & Came & { readonly error: 'expired'; readonly expiredAt: number })
+  | (Refusal & Came & { readonly error: NotOurs })
+  | (Refusal & { readonly error: 'wrong_content_type' | 'too_large' })
+  | (Refusal & Came & { readonly error: 'invalid_fields'; readonly issues: readonly Issue[] })
+
+const messages = {
+  expired: 'This form was open for too long. Please send it again.',
+  wrong_session: 'You logged in or out since this form was opened. Please send it again.',
+  invalid_token: 'This form could not be checked. Please open the page again.',
+  missing_token: 'This form did not come from our page. Please open the page again.',
+  many_tokens: 'This form could not be checked. Please open the page again.',
+  wrong_content_type: 'This is not a form.',
+  too_large: 'This form is too large.',
+} as const
+
+const refusal = <E extends keyof typeof messages>(error: E, status: Refusal['status']) =>
+  ({ ok: false, error, status, message: messages[error] }) as const
+
+/** Pairs by their names, in the order of their UTF-8 bytes; the order of pairs of one name stays. */
+const sorted = <T>(pairs: readonly (readonly [string, T])[]): (readonly [string, T])[] =>
+  pairs
+    .map((pair) => ({ pair, name: Buffer.from(pair[0]) }))
+    .sort((a, b) => Buffer.compare(a.name, b.name))
+    .map(({ pair }) => pair)
+
+/** Fields as schemas take them: a text, or a list of texts where a name came more than once. */
+const asObject = (fields: URLSearchParams): Record<string, Json> => {
+  const object: Record<string, Json> = {}
+  for (const name of new Set(fields.keys())) {
+    const values = fields.getAll(name)
+    own(object, name, values.length === 1 ? (values[0] as string) : values)
+  }
+  return object
+}
+
+const limitOf = (name: string, value: number): number => {
+  if (typeof value === 'number' && value >= 1) return value
+  throw new Fault('bad_option', `${name} has to be a number of at least 1.`)
+}
+
+const known = ['action', 'csrf', 'maxBytes', 'maxFields', 'maxFileBytes', 'upload'] as const
+
+/** What became of the body, where that is not a form with fields. */
+const unread = (read: BodyRead) => {
+  if (read === 'too_large') return refusal('too_large', 413)
+  return read === 'wrong_content_type' || read === 'broken' ? refusal('wrong_content_type', 415) : undefined
+}
+
+/**
+ * Reads the form of a request, urlencoded or multipart, and says whether the page that it was on is one of ours, got by
+ * this very visitor. The token is the field that `csrfTag` makes, or the header `X-CSRF-Token`.
+ *
+ * The outcomes are `ok` and, in Dream's words, `expired`, `wrong_session`, `invalid_token`, `missing_token`,
+ * `many_tokens`, `wrong_content_type` (also of a body that breaks off); and `invalid_fields` where the schema refuses
+ * them, `too_large` where a limit does. The event of a token that was not taken is `bad_form`.
+ *
+ * @throws Fault `bad_option`, and as `session`; and whatever `upload` throws
+ */
+export function readForm(request: Request, schema?: undefined, options?: FormOptions): Promise<Form>
+export function readForm<S extends StandardSchema>(
+  request: Request,
+  schema: S,
+  options?: FormOptions,
+): Promise<Form<OutputOf<S>>>
+export async function readForm(
+  request: Request,
+  schema?: StandardSchema,
+  options: FormOptions = {},
+): Promise<Form<unknown>> {
+  onlyKnown(options, known, 'readForm()')
+  if (schema !== undefined && !isSchema(schema)) {
+    throw new Fault('bad_option', 'The schema of a form has to be a Standard Schema. Options are the third argument.')
+  }
+  const { csrf = true, upload, action } = options
+  const limits: BodyLimits = {
+    maxBytes: limitOf('maxBytes', options.maxBytes ?? 2 ** 20),
+    maxParts: limitOf('maxFields', options.maxFields ?? 1_000) + 1,
+    maxFileBytes: limitOf('maxFileBytes', options.maxFileBytes ?? 10 * 2 ** 20),
+  }
+  const visit = await visitOf(request)
+  const tokens: string[] = []
+  const pairs: [string, string][] = []
+  const files: [string, File][] = []
+  const judge = (): NotOurs | { readonly expiredAt: number } | undefined => {
+    if (!csrf) return undefined
+    if (tokens.length > 1) return 'many_tokens'
+    const token = tokens[0] ?? request.headers.get(TOKEN_HEADER)
+    if (token === null) return 'missing_token'
+    const outcome = verified(visit, token, action === undefined ? {} : { action })
+    if (outcome.ok) return undefined
+    return outcome.error === 'expired' ? { expiredAt: outcome.expiredAt } : outcome.error
+  }
+  /** An upload before its token is not read: nobody knows whose it is. */
+  const file = async ({ field, filename, type, stream }: Upload): Promise<boolean> => {
+    if (upload !== undefined) {
+      if (judge() !== undefined) return false
+      if (filename !== '') await upload({ field, filename, type, stream })
+      return true
+    }
+    const bytes = await new Response(stream).arrayBuffer()
+    if (filename !== '' || bytes.byteLength > 0) files.push([field, new File([bytes], filename, { type })])
+    return true
+  }
+  const read = await readBody(request, limits, {
+    field(name, value) {
+      if (name === TOKEN_FIELD) tokens.push(value)
+      else pairs.push([name, value])
+      return true
+    },
+    file,
+    buffers: upload === undefined,
+  })
+  const failed = unread(read)
+  if (failed !== undefined) return failed
+  const came: Came = {
+    fields: new URLSearchParams(sorted(pairs).map(([name, value]) => [name, value])),
+    files: sorted(files),
+  }
+  const trouble = judge()
+  if (trouble !== undefined) {
+    refused(visit, typeof trouble === 'string' ? trouble : 'expired')
+    return typeof trouble === 'string'
+      ? { ...refusal(trouble, 403), ...came }
+      : { ...refusal('expired', 403), ...came, ...trouble }
+  }
+  if (schema === undefined) return { ok: true, ...came }
+  const result = await checked(schema, asObject(came.fields))
+  if (result.issues === undefined) return { ok: true, fields: result.value, files: came.files }
+  return {
+    ok: false,
+    error: 'invalid_fields',
+    status: 422,
+    message: 'Please look at what you filled in.',
+    issues: result.issues,
+    ...came,
+  }
+}
