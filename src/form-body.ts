@@ -188,10 +188,6 @@ const readMultipart = async (
 export const readBody = async (request: Request, limits: BodyLimits, reader: BodyReader): Promise<BodyRead> => {
   const kind = kindOf(request.headers)
   if (kind === undefined) return 'wrong_content_type'
-  const { maxBytes } = limits
-  if ((reader.buffers || kind === 'urlencoded') && Number(request.headers.get('content-length')) > maxBytes) {
-    return 'too_large'
-  }
   if (request.body === null) return kind === 'urlencoded' ? 'done' : 'broken'
   const source = request.body.getReader() as Source
   try {
@@ -214,7 +210,7 @@ export const fieldIn = async (request: Request, wanted: string): Promise<string 
     return false
   }
   await readBody(copy, { maxBytes: 2 ** 20, maxParts: 1_000, maxFileBytes: 2 ** 20 }, { field, buffers: true })
-  // Without an end, all that the other copy reads would be kept for this one.
-  await copy.body?.cancel().catch(() => {})
+  // Without an end, all that the other copy reads would be kept for this one. It is over when that one is too.
+  copy.body?.cancel().catch(() => {})
   return found
 }

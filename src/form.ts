@@ -150,6 +150,9 @@ export async function readForm(
     if (filename !== '' || bytes.byteLength > 0) files.push([field, new File([bytes], filename, { type })])
     return true
   }
+  // Without this, a mebibyte of it would be read first.
+  const announced = upload === undefined ? Number(request.headers.get('content-length')) : 0
+  if (announced > limits.maxBytes) return refusal('too_large', 413)
   const read = await readBody(request, limits, {
     field(name, value) {
       if (name === TOKEN_FIELD) tokens.push(value)
