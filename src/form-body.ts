@@ -183,7 +183,7 @@ const readMultipart = async (
  * Reads a body, part by part, in the order in which they come.
  *
  * What a visitor can do wrong is told, not thrown; what a reader of files throws is thrown on. After a stop the rest is
- * left in the body, for the server to discard.
+ * left in the body.
  */
 export const readBody = async (request: Request, limits: BodyLimits, reader: BodyReader): Promise<BodyRead> => {
   const kind = kindOf(request.headers)
@@ -197,6 +197,20 @@ export const readBody = async (request: Request, limits: BodyLimits, reader: Bod
   } finally {
     source.releaseLock()
   }
+}
+
+/** Bytes of a refused body that are still taken from its sender. */
+const LINGER = 64 * 2 ** 20
+
+/**
+ * Reads on, while the answer is under way, and throws away: a browser whose upload is broken off shows no answer but an
+ * error of its own.
+ */
+export const discardRest = async ({ body }: Request): Promise<void> => {
+  if (body === null || body.locked) return
+  const source = body.getReader()
+  await chunksOf(source as Source, LINGER, () => true)
+  await source.cancel().catch(() => {})
 }
 
 /** The first field of this name in a body that stays readable: within its first MiB. */

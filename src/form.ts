@@ -1,7 +1,7 @@
 // A form as it came back, with the token that its page was given: one of the outcomes of Dream's form, or a limit.
 
 import { refused, TOKEN_FIELD, TOKEN_HEADER, verified } from './csrf.ts'
-import { type BodyLimits, type BodyRead, readBody, type Upload } from './form-body.ts'
+import { type BodyLimits, type BodyRead, discardRest, readBody, type Upload } from './form-body.ts'
 import { type Json, own } from './json.ts'
 import { type Awaitable, Fault, onlyKnown } from './outcome.ts'
 import { visitOf } from './passage.ts'
@@ -152,7 +152,10 @@ export async function readForm(
   }
   // Without this, a mebibyte of it would be read first.
   const announced = upload === undefined ? Number(request.headers.get('content-length')) : 0
-  if (announced > limits.maxBytes) return refusal('too_large', 413)
+  if (announced > limits.maxBytes) {
+    void discardRest(request)
+    return refusal('too_large', 413)
+  }
   const read = await readBody(request, limits, {
     field(name, value) {
       if (name === TOKEN_FIELD) tokens.push(value)
@@ -162,6 +165,7 @@ export async function readForm(
     file,
     buffers: upload === undefined,
   })
+  if (read !== 'done') void discardRest(request)
   const failed = unread(read)
   if (failed !== undefined) return failed
   const came: Came = {
