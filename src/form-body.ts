@@ -1,7 +1,7 @@
 // The fields and files of a request's body, urlencoded or multipart, read within limits and as they come.
 
-import { Readable } from 'node:stream'
-import type { BusboyFileStream, BusboyHeaders } from '@fastify/busboy'
+import type { BusboyHeaders } from '@fastify/busboy'
+import { type FilePart, filePart } from './form-file.ts'
 import type { Awaitable } from './outcome.ts'
 
 /** A file on its way. */
@@ -105,7 +105,7 @@ const readMultipart = async (
         fields: maxParts,
         files: reader.buffers ? maxParts : MOST_FILES,
         parts: maxParts + 1,
-        fileSize: fileSize + 1,
+        fileSize,
         headerSize: LONGEST_HEADERS,
       },
     })
@@ -115,7 +115,6 @@ const readMultipart = async (
   }
   let fieldBytes = 0
   let outcome: BodyRead | undefined
-  const working = new Set<Promise<void>>()
   let failure: { readonly error: unknown } | undefined
   const { promise: ended, resolve: end } = Promise.withResolvers<void>()
   const stop = (why: BodyRead): void => {
@@ -123,42 +122,40 @@ const readMultipart = async (
     end()
   }
 
-  const onFile = async (field: string, part: BusboyFileStream, filename: string, type: string): Promise<void> => {
-    let sound = true
-    part.on('error', () => {
-      sound = false
-      stop('broken')
-    })
-    part.on('limit', () => {
-      sound = false
-      stop('too_large')
-      part.destroy(new Error('The file is too large.'))
-    })
+  const taken = async (part: FilePart, file: Omit<Upload, 'stream'>): Promise<void> => {
     try {
-      const stream = Readable.toWeb(part) as ReadableStream<Uint8Array>
-      const more = outcome === undefined && ((await reader.file?.({ field, filename, type, stream })) ?? true)
+      const more = outcome === undefined && ((await reader.file?.({ ...file, stream: part.stream })) ?? true)
       if (!more) stop('stopped')
     } catch (error) {
       // A reader of what broke off fails too; what it says then is no news.
-      if (sound) failure ??= { error }
-      stop('stopped')
-    } finally {
-      part.resume()
+      if (part.fault() === undefined) {
+        failure ??= { error }
+        stop('stopped')
+      }
     }
+    part.discard()
+    const fault = part.fault()
+    if (fault !== undefined) stop(fault)
   }
+  const parts: FilePart[] = []
+  /** One file after the other, also where several came in one chunk. */
+  let queue = Promise.resolve()
   parser.on('field', (name, value, nameCut, valueCut) => {
     if (outcome !== undefined) return
     fieldBytes += Buffer.byteLength(name) + Buffer.byteLength(value)
     if (nameCut || valueCut || fieldBytes > maxBytes) return stop('too_large')
     if (!reader.field(name, value)) stop('stopped')
   })
-  parser.on('file', (field, part, filename, _encoding, type) => {
-    const work = onFile(field ?? '', part, filename ?? '', type).finally(() => working.delete(work))
-    working.add(work)
+  parser.on('file', (field, stream, filename, _encoding, type) => {
+    const part = filePart(stream)
+    parts.push(part)
+    queue = queue.then(() => taken(part, { field: field ?? '', filename: filename ?? '', type }))
   })
   for (const limit of ['partsLimit', 'filesLimit', 'fieldsLimit'] as const) parser.on(limit, () => stop('too_large'))
   parser.on('error', () => stop('broken'))
-  parser.on('finish', () => stop('done'))
+  parser.on('finish', () => {
+    queue = queue.then(() => stop('done'))
+  })
 
   const most = reader.buffers ? maxBytes : maxBytes + MOST_FILES * maxFileBytes
   const drained = () => Promise.race([ended, new Promise<void>((resolve) => parser.once('drain', () => resolve()))])
@@ -172,9 +169,9 @@ const readMultipart = async (
   } else {
     stop(read)
     parser.destroy()
+    for (const part of parts) part.breakOff()
   }
-  // A reader of the file that was cut short hears of it, and is waited for.
-  await Promise.allSettled(working)
+  await queue
   if (failure !== undefined) throw failure.error
   return outcome ?? 'broken'
 }
