@@ -22,7 +22,7 @@ const safe = new Set(['GET', 'HEAD', 'OPTIONS'])
 
 const printedOrigin = (origin: string): boolean => {
   try {
-    return new URL(origin).origin === origin && origin !== 'null'
+    return /^https?:\/\/[^*]+$/.test(origin) && new URL(origin).origin === origin
   } catch {
     return false
   }
