@@ -1,6 +1,6 @@
 // Flash messages of a visit: claimed at once, given back where the page was not shown, and delivered at the end.
 
-import { type Fields, FLASH, parsed } from '../changes.ts'
+import { type Draft, type Fields, FLASH, parsed } from '../changes.ts'
 import { bounded, type Flash, parsedFlashes, printedFlashes } from '../flashes.ts'
 import { hadVersion, nextHead, printHead } from '../head.ts'
 import { newVersion } from '../keys.ts'
@@ -17,9 +17,16 @@ const inEntry = ({ house, stored }: Visit): boolean => stored !== undefined && h
 
 const lying = (fields: Fields): readonly Flash[] => (Object.hasOwn(fields, FLASH) ? parsedFlashes(fields[FLASH]) : [])
 
-/** Fields with these messages beside them, and with none where there are none. */
-const beside = ({ [FLASH]: _, ...fields }: Fields, flashes: readonly Flash[]): Fields =>
+/** A copy of fields with these messages beside them, and with none where there are none. */
+const beside = ({ [FLASH]: _, ...fields }: Fields, flashes: readonly Flash[]): Draft =>
   flashes.length === 0 ? fields : { ...fields, [FLASH]: printedFlashes(bounded(flashes)) }
+
+/** Lays messages beside the fields as the visit has them, which are what it saves. */
+const lay = (visit: Visit, flashes: readonly Flash[]): void => {
+  const fields = beside(visit.fields, flashes)
+  visit.fields = fields
+  if (visit.draft !== undefined) visit.draft = fields
+}
 
 /**
  * Exchanges the messages in the entry, whatever else is changed there meanwhile.
@@ -47,7 +54,10 @@ const exchanged = async (
     if (answer === 'gone') return []
     if (answer !== 'stale') {
       // On a newer entry than the visit began with, its own changes must meet that when they are saved, and be stale.
-      if (stored === first) visit.stored = { ...stored, entry: { ...entry, ...change }, head: nextHeadOf }
+      if (stored === first) {
+        visit.stored = { ...stored, entry: { ...entry, ...change }, head: nextHeadOf }
+        lay(visit, then)
+      }
       return there
     }
     const latest = await reread(visit, first)
@@ -55,13 +65,6 @@ const exchanged = async (
     if (hadVersion(latest.stored.head, version)) return there
     stored = latest.stored
   }
-}
-
-/** Takes the messages out of what the handler sees of the fields. */
-const hidden = (visit: Visit): void => {
-  const { [FLASH]: _, ...fields } = visit.fields
-  if (visit.draft === undefined) visit.fields = fields
-  else delete visit.draft[FLASH]
 }
 
 /** What the visit's own browser carries for it. */
@@ -87,15 +90,14 @@ export const claim = async (visit: Visit): Promise<readonly Flash[]> => {
   }
   const waiting = lying(visit.fields)
   if (waiting.length === 0) return []
-  hidden(visit)
+  lay(visit, [])
   try {
     const flashes = await inTurn(visit, stored.address, () => exchanged(visit, visit.stored as Stored, () => []))
     visit.taken = [...visit.taken, ...flashes]
     return flashes
   } catch (error) {
     // They may be there still: what is saved next must not drop them.
-    visit.draft = undefined
-    visit.fields = { ...visit.fields, [FLASH]: printedFlashes(waiting) }
+    lay(visit, waiting)
     throw error
   }
 }
