@@ -18,8 +18,8 @@ const tests = [
 const range = (letter: string, from: number, to: number) =>
   Array.from({ length: to - from + 1 }, (_, i) => `${letter}${from + i}`)
 
-test('rows D1 to D46, D61 to D68 and O1 to O32 have a line each', () => {
-  for (const row of [...range('D', 1, 46), ...range('D', 61, 68), ...range('O', 1, 32)]) {
+test('rows D1 to D68 and O1 to O32 have a line each', () => {
+  for (const row of [...range('D', 1, 68), ...range('O', 1, 32)]) {
     assert.equal(page.split(`\n| ${row} |`).length, 2, row)
   }
 })

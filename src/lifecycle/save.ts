@@ -33,7 +33,7 @@ const printed = (house: House, fields: Fields): string => {
 }
 
 /** The fields as a store keeps them, if the application's schema takes them. @throws Fault `too_large` */
-export const kept = ({ house }: Visit, fields: Fields): Awaitable<string | Misfit> =>
+const kept = ({ house }: Visit, fields: Fields): Awaitable<string | Misfit> =>
   house.shape === undefined
     ? printed(house, fields)
     : after(house.shape.write(fields), (whole) => (isMisfit(whole) ? whole : printed(house, whole)))
