@@ -116,7 +116,26 @@ suite('crossOrigin', () => {
     data.append('a', '1')
     data.append('big', new File([Buffer.alloc(5 * 2 ** 20)], 'big'))
     assert.equal(await (await post(data)).json(), 'too_large', 'a long body is looked into as far as its token')
+    const opaque = { 'x-csrf-token': token, origin: 'null' }
+    assert.equal((await post(form, opaque)).status, 403, 'a token is no help against evidence')
     assert.equal((await browser(page)('/', { method: 'POST', body: form })).status, 403, 'a token of another visitor')
+  })
+
+  test('the copy of a body that was looked into is let go: nothing is kept for it', async () => {
+    const request = new Request(URL_, {
+      method: 'POST',
+      body: new URLSearchParams({ _csrf: 'x', a: '1' }),
+    })
+    let copy: Request | undefined
+    const clone = request.clone.bind(request)
+    request.clone = () => {
+      copy = clone()
+      return copy
+    }
+    const page = sessions({ backend: 'memory:' })(crossOrigin(ok))
+    assert.equal((await page(request)).status, 403)
+    assert.deepEqual(await copy?.body?.getReader().read(), { done: true, value: undefined })
+    assert.equal(await request.text(), '_csrf=x&a=1')
   })
 
   test('CSRF-11: a refusal is 403 in general words, an event, and opens no session', async () => {

@@ -356,6 +356,18 @@ suite('files', () => {
     assert.equal(over.outcome, 'too_large')
     assert.match(String(read), /too large/)
   })
+  test('with uploads, the fields together have the limit of the body', async () => {
+    const h = await house()
+    const visit = h.visitor()
+    const fields = async (...sizes: number[]) => {
+      const data = withFiles(await token(visit), ['a', 'x', 'x'.repeat(5000)])
+      for (const size of sizes) data.append('text', 'x'.repeat(size))
+      return (await uploaded(visit, data, { maxBytes: 1000 })).outcome
+    }
+    assert.equal(await fields(400, 400), 'ok')
+    assert.equal(await fields(400, 400, 400), 'too_large')
+    assert.equal(await fields(1001), 'too_large')
+  })
   test('what the taker throws is thrown on', async () => {
     const h = await house()
     const visit = h.visitor()
@@ -418,6 +430,23 @@ test('over HTTP: a login form works for a stranger, with no row before the login
   assert.equal(h.total(), 1)
   const old = await login(new URLSearchParams({ _csrf: made, user: 'bert' }))
   assert.equal(await old.text(), 'You logged in or out since this form was opened. Please send it again.')
+})
+
+test('what is left of a refused body is read and thrown away, so that its sender hears the answer', async () => {
+  const h = await house()
+  const { promise: read, resolve: end } = Promise.withResolvers<void>()
+  let left = 20
+  const body = new ReadableStream({
+    pull: (controller) => {
+      controller.enqueue(Buffer.alloc(2 ** 16, 'a'))
+      if (--left > 0) return
+      controller.close()
+      end()
+    },
+  })
+  const init = { headers: { 'content-type': FORM }, duplex: 'half', options: { maxBytes: 100 } } as RequestInit
+  assert.equal((await posted(h.visitor(), body, init)).outcome, 'too_large')
+  await read
 })
 
 test('over HTTP: whoever sends too much hears so, and his connection is not cut', async (t) => {
