@@ -211,7 +211,15 @@ suite('a merged value', () => {
   }
 
   test('is what the schema makes of it, also of a login that was overtaken, which goes under where it does not fit', async () => {
-    const watch = watched(memoryBackend())
+    const inner = memoryBackend()
+    const keys: string[] = []
+    const watch = watched({
+      ...inner,
+      generate(key, entry) {
+        keys.push(key)
+        return inner.generate(key, entry)
+      },
+    })
     const processes = [1, 2].map(() => stage(sessions({ backend: watch.backend, schema: most })))
     const [one, two] = processes as [(typeof processes)[0], (typeof processes)[0]]
     await one.visit((s) => s.set('a', 0))
@@ -226,6 +234,8 @@ suite('a merged value', () => {
     go()
     assert.equal(await slow, 409)
     assert.deepEqual(await other((s) => [s.owner, { ...s.fields }]), [undefined, { a: 0, b: 1 }])
+    assert.equal(keys.length, 2)
+    assert.equal(inner.get(keys[1] as string), undefined, 'the session that was begun in vain is not left behind')
   })
 
   test('by open and commit outside a middleware: conflict is a value', async () => {
