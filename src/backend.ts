@@ -59,7 +59,10 @@ export type Backend = {
    * called with the name and a fresh key, whose first 12 characters are the label.
    */
   readonly stateless?: true
-  /** A stateless backend that keeps the ends of sessions, so that `clear` is one for every copy of a key. */
+  /**
+   * A stateless backend that keeps the ends of sessions, so that `clear` is one for every copy of a key. It may be
+   * called with the label in the place of the value, too.
+   */
   readonly revocable?: true
   /** Seconds: how long a session of `keepsake/session` lives where its caller names no expiry. */
   readonly defaultPeriod?: number

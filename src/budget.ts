@@ -2,8 +2,14 @@
 
 import { type Awaitable, Fault } from './outcome.ts'
 
+/** How many calls of an application are under way, and how many may be: one backend that hangs must not fill the memory. */
+export type Bulkhead = { inFlight: number; readonly most: number }
+
 /** Milliseconds that are left of it. Only promises are waited for, so a synchronous backend spends nothing. */
-export type Budget = { left: number }
+export type Budget = { left: number; readonly bulkhead?: Bulkhead }
+
+/** Milliseconds after which a call that was given up counts no more, whether its driver ever answers or not. */
+const FORGOTTEN = 30_000
 
 type Waiting = { readonly until: number; readonly giveUp: () => void }
 
@@ -20,11 +26,30 @@ const tick = () => {
   clock = undefined
 }
 
+/** Counts a call until it is answered; gives what to call where nobody waits for that any longer. */
+const counted = (bulkhead: Bulkhead, promise: Promise<unknown>): (() => void) => {
+  let counts = true
+  const done = () => {
+    if (counts) bulkhead.inFlight--
+    counts = false
+  }
+  bulkhead.inFlight++
+  promise.then(done, done)
+  return () => {
+    if (counts) setTimeout(done, FORGOTTEN).unref()
+  }
+}
+
 const bounded = async <T>(budget: Budget, promise: Promise<T>, late: () => Fault): Promise<T> => {
+  const abandoned = budget.bulkhead && counted(budget.bulkhead, promise)
   const started = performance.now()
   let entry: Waiting | undefined
   const deadline = new Promise<never>((_, reject) => {
-    entry = { until: started + budget.left, giveUp: () => reject(late()) }
+    const giveUp = () => {
+      abandoned?.()
+      reject(late())
+    }
+    entry = { until: started + budget.left, giveUp }
     waiting.add(entry)
     clock ??= setInterval(tick, TICK)
   })
@@ -55,6 +80,10 @@ export const within = <T>(budget: Budget, name: string, changing: boolean, call:
     throw error instanceof Fault ? error : failed(name, changing, 'failed', error)
   }
   if (budget.left <= 0) throw failed(name, false, 'used up the time of the visit')
+  const { bulkhead } = budget
+  if (bulkhead !== undefined && bulkhead.inFlight >= bulkhead.most) {
+    throw failed(name, false, `has ${bulkhead.most} calls under way, as many as it may (maxInFlight)`)
+  }
   try {
     const answer = call()
     if (!(answer instanceof Promise)) return answer

@@ -5,6 +5,8 @@ import { channel } from 'node:diagnostics_channel'
 /**
  * Of sessions:
  * - `born`, `renewed`, `login`, `invalidated`: as the words say, after it was saved.
+ * - `revoked`: ended from outside, by `revoke` or `revokeAll`; of the latter there is one event, without a label.
+ * - `displaced`: ended because its owner logged in elsewhere and had as many sessions as he may.
  * - `evicted`: a bounded backend made room. `label` is absent: a backend knows none.
  * - `ended`: a visit changed a session that another had ended meanwhile; its changes were not saved.
  * - `conflict`: a visit's changes, put on what others had saved meanwhile, did not fit the schema; they were not saved.
@@ -23,6 +25,7 @@ import { channel } from 'node:diagnostics_channel'
  * - `cross_origin`: a request was refused because it came from a page of another origin, or could not show that it did not.
  *
  * Of the house, for its operator:
+ * - `read_only`: the backend failed, and the visit went on as a stranger's that can save nothing.
  * - `store_error`: the backend failed; `error` has why.
  * - `not_ended`: a session should have ended and may still be there; `label` says which, `error` why.
  * - `corrupt`: an entry cannot be read, and its visitor is a stranger. It is left alone until it expires; the file
@@ -37,6 +40,8 @@ export type Reason =
   | 'renewed'
   | 'login'
   | 'invalidated'
+  | 'revoked'
+  | 'displaced'
   | 'evicted'
   | 'ended'
   | 'conflict'
@@ -49,6 +54,7 @@ export type Reason =
   | 'misfit'
   | 'bad_form'
   | 'cross_origin'
+  | 'read_only'
   | 'store_error'
   | 'not_ended'
   | 'corrupt'

@@ -22,6 +22,10 @@ export type Head = {
   readonly confirmedAt?: number | undefined
   /** What forms are bound to, where it came along from a pre-session. */
   readonly form?: string | undefined
+  /** Of an owner's session: its label, by which he finds it in his list. */
+  readonly label?: string | undefined
+  /** Of an owner's session, milliseconds since 1970: when a visit last saved something. */
+  readonly seenAt?: number | undefined
   /** The versions before this one, newest first, put together: whoever finds his own there was answered, and did not hear it. */
   readonly before: string
 }
@@ -39,24 +43,29 @@ const VERSION = 8
 const REMEMBERED = 4
 
 /*
- * format . birth . current . versions before [. previous . salt . confirmation . form], in characters that have no dot.
+ * format . birth . current . versions before [. previous . salt . confirmation . form [. label . seen]], in characters
+ * that have no dot.
  * Joined, because a text that was added up is a tree of its parts for as long as it is kept.
  */
-export const printHead = ({ bornAt, current, before, previous, salt, confirmedAt, form }: Head): string => {
+export const printHead = (head: Head): string => {
+  const { bornAt, current, before, previous, salt, confirmedAt, form, label, seenAt } = head
   const settled = [FORMAT, bornAt.toString(36), current, before]
-  if (previous === undefined && form === undefined) return settled.join('.')
-  return [...settled, previous ?? '', salt ?? '', confirmedAt?.toString(36) ?? '', form ?? ''].join('.')
+  if (previous === undefined && form === undefined && label === undefined) return settled.join('.')
+  const more = [previous ?? '', salt ?? '', confirmedAt?.toString(36) ?? '', form ?? '']
+  const owned = label === undefined ? [] : [label, seenAt?.toString(36) ?? '']
+  return [...settled, ...more, ...owned].join('.')
 }
 
 const time = (text: string | undefined): number | undefined => (text ? Number.parseInt(text, 36) : undefined)
 
 /** A head as it was printed, or undefined where this is no head that this version can read. */
 export const parseHead = (text: string): Head | undefined => {
-  const [format, born, current, before, previous, salt, confirmed, form, more] = text.split('.')
+  const [format, born, current, before, previous, salt, confirmed, form, label, seen, more] = text.split('.')
   const bornAt = time(born)
   const confirmedAt = time(confirmed)
+  const seenAt = time(seen)
   if (format !== FORMAT || bornAt === undefined || current === undefined || more !== undefined) return undefined
-  if (Number.isNaN(bornAt) || Number.isNaN(confirmedAt)) return undefined
+  if (Number.isNaN(bornAt) || Number.isNaN(confirmedAt) || Number.isNaN(seenAt)) return undefined
   return {
     bornAt,
     current,
@@ -65,18 +74,20 @@ export const parseHead = (text: string): Head | undefined => {
     salt: salt || undefined,
     confirmedAt,
     form: form || undefined,
+    ...(label && { label, seenAt }),
   }
 }
 
 /** Whether an entry had this version before the one that it has. */
 export const hadVersion = ({ before }: Head, version: string): boolean => before.indexOf(version) % VERSION === 0
 
-/** The head of a session that `key` opens, or, without one, that opens itself. */
-export const newHead = (key: string | undefined, bornAt: number, form: string | undefined): Head => ({
+/** The head of a session that `key` opens, or, without one, that opens itself; with the label of an owner's. */
+export const newHead = (key: string | undefined, bornAt: number, form: string | undefined, label?: string): Head => ({
   bornAt,
   current: key === undefined ? '' : digest(key),
   form,
   before: '',
+  ...(label !== undefined && { label, seenAt: bornAt }),
 })
 
 /** How a key stands to a session. `offered` and `retiring` open it as `current` does; `retired` and `wrong` do not. */
@@ -104,7 +115,8 @@ export const offered = (head: Head, key: string): string | undefined =>
 export const nextHead = (head: Head, key: string, version: string, renew: boolean, now: number): Head => {
   const before = (version + head.before).slice(0, REMEMBERED * VERSION)
   const over = head.confirmedAt !== undefined && now >= head.confirmedAt + GRACE
-  const next: Head = over ? { ...head, before, previous: undefined, confirmedAt: undefined } : { ...head, before }
+  const seen: Head = head.label === undefined ? { ...head, before } : { ...head, before, seenAt: now }
+  const next: Head = over ? { ...seen, previous: undefined, confirmedAt: undefined } : seen
   if (confirms(next, key)) return { ...next, salt: undefined, confirmedAt: now }
   if (!renew || next.previous !== undefined || !sameDigest(digest(key), next.current)) return next
   const salt = random(12)

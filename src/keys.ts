@@ -33,6 +33,21 @@ export const addresses = (namespace: string): ((label: string) => string) => {
   return (label) => hash('sha256', prefix + label, 'base64url')
 }
 
+/** The accounts of a namespace as entries name them, so that applications that share a store keep their own lists. */
+export type Owners = {
+  readonly kept: (name: string) => string
+  /** Of an entry that has no such prefix: what it has. */
+  readonly name: (kept: string) => string
+}
+
+export const ownersIn = (namespace: string): Owners => {
+  const prefix = `${namespace.replaceAll('%', '%25').replaceAll(':', '%3A')}:`
+  return {
+    kept: (name) => prefix + name,
+    name: (kept) => (kept.startsWith(prefix) ? kept.slice(prefix.length) : kept),
+  }
+}
+
 /** What an entry keeps of a key: enough to recognise it, useless to whoever reads the store. */
 export const digest = (key: string): string => hash('sha256', key, 'base64url')
 

@@ -8,7 +8,7 @@ import { checkUrl, connect } from './connect.ts'
 import { cookieValues } from './cookie.ts'
 import { emitter, type Listener } from './events.ts'
 import { around, type Handler, type Middleware } from './handler.ts'
-import { addresses, isKey } from './keys.ts'
+import { addresses, isKey, ownersIn } from './keys.ts'
 import { commit, type Outcome } from './lifecycle/commit.ts'
 import { end } from './lifecycle/end.ts'
 import { giveBack } from './lifecycle/flash.ts'
@@ -16,6 +16,7 @@ import { type AnyFields, handle, type Session } from './lifecycle/handle.ts'
 import { open } from './lifecycle/open.ts'
 import type { House, Visit } from './lifecycle/visit.ts'
 import { type Awaitable, Fault, onlyKnown } from './outcome.ts'
+import { listed, type OwnedSession, revoked, revokedAll } from './owners.ts'
 import { enter, type Ground, leave, openFor, type Passage, sessionOf } from './passage.ts'
 import { isSchema, type OutputOf, type StandardSchema } from './schema.ts'
 import { HOW_TO_MAKE_ONE, isToken, newSecret, ring } from './seal.ts'
@@ -50,6 +51,20 @@ export type SessionsOptions = TransportOptions & {
    * takes is left alone, the event is `misfit`, and its visitor starts anew.
    */
   readonly migrate?: (old: unknown) => unknown
+  /** How many sessions an owner may have: at a login over that, his oldest ends. Default any number. */
+  readonly sessionsPerOwner?: number
+  /**
+   * Seconds: how exact the lists of owners say when a session was last seen. A visit that finds it longer ago writes that
+   * down. Default: no such writes, so half a lifetime.
+   */
+  readonly lastSeen?: number
+  /**
+   * What becomes of a visit whose session cannot be read. `fail`, the default: asking throws, and the answer is 503.
+   * `anonymous`: it is a stranger's, and to change it throws what made it so; no session cookie is sent.
+   */
+  readonly onStoreError?: 'fail' | 'anonymous'
+  /** How many calls to the backend may be under way: what comes on top fails at once. Default 2000. */
+  readonly maxInFlight?: number
   /** Milliseconds since 1970. */
   readonly now?: () => number
   /** Hears what happens; so does the `node:diagnostics_channel` named `keepsake`. */
@@ -78,6 +93,19 @@ export type Sessions<F extends object = AnyFields> = Middleware & {
   of(request: Request): Promise<Session<F>>
   /** A session for a job, a socket, a server action. Without `url`, only cookies with a prefix are read. */
   open(arrival: { readonly headers: Headers; readonly url?: string }): Promise<OpenSession<F>>
+  /** The living sessions of an account, as `login` names it, the youngest first. @throws Fault `bad_option`, `unavailable` */
+  list(owner: string): Promise<readonly OwnedSession<F>[]>
+  /** Ends the session of a label; it does not matter whether there is one. @throws Fault `bad_option`, `unknown_outcome` */
+  revoke(label: string): Promise<void>
+  /**
+   * Ends the sessions of an account, but the one of the label `except`: also those that are renewed meanwhile, and of a
+   * login under way. After a change of password, say. The response of a request that is under way with one says 409 where
+   * it saves something.
+   *
+   * @returns how many
+   * @throws Fault `bad_option`, `unknown_outcome`: then some may be left, and it may be asked again
+   */
+  revokeAll(owner: string, options?: { readonly except?: string }): Promise<number>
   /** As `seal(request, …)`, for a job. @throws Fault `bad_option`, `too_large`, `unavailable` */
   seal(text: string, associated: string): Promise<string>
   /** As `unseal(request, …)`, for a job. @throws Fault `bad_option`, `unavailable` */
@@ -98,6 +126,10 @@ const known = [
   'budget',
   'schema',
   'migrate',
+  'sessionsPerOwner',
+  'lastSeen',
+  'onStoreError',
+  'maxInFlight',
   'now',
   'onEvent',
   'cookie',
@@ -107,7 +139,7 @@ const known = [
 
 const within = (
   options: SessionsOptions,
-  name: 'lifetime' | 'absoluteLifetime' | 'maxBytes' | 'budget',
+  name: 'lifetime' | 'absoluteLifetime' | 'maxBytes' | 'budget' | 'sessionsPerOwner' | 'lastSeen' | 'maxInFlight',
   usual: number,
   least: number,
   most: number,
@@ -141,7 +173,14 @@ export function sessions(options: SessionsOptions): Sessions {
   if (lifetime > absolute) throw new Fault('bad_option', 'lifetime has to be at most absoluteLifetime.')
   const { backend: given, secret, namespace = options.cookie?.name ?? 'sid' } = options
   if (typeof namespace !== 'string') throw new Fault('bad_option', 'namespace has to be a string.')
-  const { schema, migrate } = options
+  const { schema, migrate, onStoreError = 'fail' } = options
+  if (onStoreError !== 'fail' && onStoreError !== 'anonymous') {
+    throw new Fault('bad_option', "onStoreError has to be 'fail' or 'anonymous'.")
+  }
+  const mostOwned =
+    options.sessionsPerOwner === undefined ? undefined : within(options, 'sessionsPerOwner', 1, 1, 10_000)
+  const seenWithin = options.lastSeen === undefined ? undefined : within(options, 'lastSeen', 1, 1, 400 * DAY) * 1000
+  const bulkhead = { inFlight: 0, most: within(options, 'maxInFlight', 2_000, 1, 1_000_000) }
   if (schema !== undefined && !isSchema(schema)) {
     throw new Fault('bad_option', 'schema has to be a Standard Schema, such as one of zod, valibot or arktype.')
   }
@@ -165,11 +204,21 @@ export function sessions(options: SessionsOptions): Sessions {
   const furnish = async (): Promise<House> => {
     const backend = typeof given === 'string' ? await connect(given, { ...options, namespace }) : given
     if (secret === undefined && backend.secret === undefined) throw noSecret(backend)
+    if (mostOwned !== undefined && backend.owned === undefined) {
+      throw new Fault(
+        'bad_option',
+        `The ${backend.name} backend cannot find sessions by their owner, so sessionsPerOwner cannot be kept.`,
+      )
+    }
     const kept = await backend.secret?.(newSecret())
     return {
       backend,
       ring: ring(secrets, kept),
       address: addresses(namespace),
+      owners: ownersIn(namespace),
+      mostOwned,
+      seenWithin,
+      lenient: onStoreError === 'anonymous',
       now,
       lifetime: Math.ceil(lifetime * 1000),
       absolute: Math.ceil(absolute * 1000),
@@ -196,6 +245,8 @@ export function sessions(options: SessionsOptions): Sessions {
     }
   }
 
+  const time = (): Budget => ({ left: budget, bulkhead })
+
   const visitIn = (here: House, arrival: Arrival): Awaitable<Visit> => {
     const names = nameOf(arrival)
     const { notice } = names
@@ -203,7 +254,7 @@ export function sessions(options: SessionsOptions): Sessions {
       told.add(notice.reason)
       emit(notice.reason, { message: notice.message })
     }
-    const left: Budget = { left: budget }
+    const left = time()
     const header = arrival.headers.get('cookie')
     if (header === null) return open(here, left, { keys: [], names, header })
     const keys = cookieValues(header, names.session, here.backend.stateless ? isToken : isKey)
@@ -336,6 +387,10 @@ export function sessions(options: SessionsOptions): Sessions {
         },
       })
     },
+    list: async (owner: string) => listed<AnyFields>(await house(), time(), owner),
+    revoke: async (label: string) => revoked(await house(), time(), label),
+    revokeAll: async (owner: string, { except }: { readonly except?: string } = {}) =>
+      revokedAll(await house(), time(), owner, except),
     seal: (text: string, associated: string) => sealText(ground, text, associated),
     unseal: (sealed: string, associated: string) => unsealText(ground, sealed, associated),
     ready,

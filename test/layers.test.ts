@@ -19,7 +19,7 @@ const lines: readonly (readonly string[])[] = [
   ['sweeper', 'backends/cookie', 'backends/file', 'backends/memory', 'backends/sqlite'],
   ['lifecycle/', 'connect', 'session'],
   ['answer', 'passage'],
-  ['sealing'],
+  ['owners', 'sealing'],
   ['sessions'],
   ['application-cookie', 'csrf', 'flash', 'logger', 'serve'],
   ['cross-origin', 'form'],

@@ -133,8 +133,9 @@ export const cookieBackend = (options: CookieBackendOptions, kept?: string): Bac
     set: (key, change) =>
       after(living(key), (entry) => (entry === undefined ? 'gone' : sealed(nameOf(key), { ...entry, ...change }))),
     clear(key) {
-      const entry = opened(key)
-      if (entry === undefined || ends === undefined) return undefined
+      const named = key.slice(nameOf(key).length + 1)
+      const label = named.length === LABEL ? named : opened(key)?.label
+      if (label === undefined || ends === undefined) return undefined
       const time = now()
       const end: Entry = {
         value: undefined,
@@ -142,7 +143,7 @@ export const cookieBackend = (options: CookieBackendOptions, kept?: string): Bac
         expiresAt: time + absoluteLifetime * 1000,
         version: 'ended---',
       }
-      return after(ends.generate(endOf(entry.label), end), () => undefined)
+      return after(ends.generate(endOf(label), end), () => undefined)
     },
     touch: (key, expiresAt) =>
       after(living(key), (entry) =>

@@ -4,6 +4,7 @@ import type { Held } from '../backend.ts'
 import { newHead, printHead } from '../head.ts'
 import { labelOf, newKey, newVersion } from '../keys.ts'
 import { type Awaitable, after, Fault } from '../outcome.ts'
+import { ownedBy } from './owned.ts'
 import { expiryOf, holding, type Lost, merged, ownKept, patience } from './save.ts'
 import { addressOf, alive, changing, reread, type Stored, type Visit } from './visit.ts'
 
@@ -34,8 +35,15 @@ const inserted = (
   const key = freshKey(visit)
   const address = addressOf(visit, key)
   const now = house.now()
-  const head = newHead(house.backend.stateless ? undefined : key, now, form)
-  const entry = { value, head: printHead(head), expiresAt: expiryOf(house, now, now), version: newVersion(), owner }
+  const { stateless } = house.backend
+  const head = newHead(stateless ? undefined : key, now, form, owner && !stateless ? labelOf(key) : undefined)
+  const entry = {
+    value,
+    head: printHead(head),
+    expiresAt: expiryOf(house, now, now),
+    version: newVersion(),
+    owner: owner && house.owners.kept(owner),
+  }
   const done = (answer: Held | 'taken' | 'gone'): Awaitable<Stored | 'ended'> => {
     if (answer === 'gone') return 'ended'
     if (answer !== 'taken') {
@@ -67,7 +75,21 @@ export const login = (visit: Visit): Awaitable<Stored | Lost> => {
   const { house, stored, turn } = visit
   const living = stored !== undefined && alive(house, stored, house.now())
   if (!living && turn === 'same') return 'ended'
-  return after(begin(visit, undefined), (made) => (living && made !== 'ended' ? retire(visit, stored, made) : made))
+  return after(
+    after(begin(visit, undefined), (made) => (living && made !== 'ended' ? retire(visit, stored, made) : made)),
+    (made) =>
+      typeof made === 'string' || house.mostOwned === undefined ? made : limited(visit, made, house.mostOwned),
+  )
+}
+
+/** Ends the owner's oldest sessions where he has more than he may: every login of his counts the same ones. */
+const limited = async (visit: Visit, made: Stored, most: number): Promise<Stored | 'ended'> => {
+  const surplus = (await ownedBy(visit, made.entry.owner as string)).slice(most)
+  for (const { address, label } of surplus) {
+    await changing(visit, (backend) => backend.clear(address))
+    visit.house.emit('displaced', { label })
+  }
+  return surplus.some(({ address }) => address === made.address) ? 'ended' : made
 }
 
 /** Ends the old session, on the version that the new one was made from. */

@@ -8,9 +8,10 @@ import { begin, login } from './begin.ts'
 import { end } from './end.ts'
 import { deliver } from './flash.ts'
 import { preSession, preTokenOf } from './form.ts'
+import { seenAt } from './owned.ts'
 import { due, expiryOf, type Lost, save } from './save.ts'
 import { inTurn } from './turns.ts'
-import { alive, changing, type Stored, type Visit } from './visit.ts'
+import { alive, changing, type House, type Stored, type Visit } from './visit.ts'
 
 /** What the client is to be told. Times are in milliseconds since 1970. */
 export type Outcome = {
@@ -63,7 +64,11 @@ const touch = async (visit: Visit, stored: Stored, now: number): Promise<Outcome
   return held === undefined ? nothing : { session: { key: held, until: head.bornAt + house.absolute } }
 }
 
-/** What a read may do: confirm an offer, move the expiry, pass on an offer. Where it fails the visit goes on. */
+/** Whether the store has to be told that an owner's session was seen, because somebody asks for that to the minute. */
+const unseen = (house: House, { entry, head }: Stored, now: number): boolean =>
+  house.seenWithin !== undefined && head.label !== undefined && now - seenAt(house, entry, head) >= house.seenWithin
+
+/** What a read may do: confirm an offer, say that it was seen, move the expiry, pass on an offer. Where it fails the visit goes on. */
 const read = (visit: Visit, stored: Stored): Awaitable<Outcome> => {
   const { house } = visit
   const { key, head } = stored
@@ -73,10 +78,10 @@ const read = (visit: Visit, stored: Stored): Awaitable<Outcome> => {
     return nothing
   }
   const passedOn = () => offer(visit, stored, head)
-  if (head.salt !== undefined) {
-    if (!confirms(head, key)) return passedOn()
-    return Promise.resolve(inTurn(visit, stored.address, async () => save(visit, stored))).then(passedOn, failed)
-  }
+  const marked = () =>
+    Promise.resolve(inTurn(visit, stored.address, async () => save(visit, stored))).then(passedOn, failed)
+  if (head.salt !== undefined) return confirms(head, key) ? marked() : passedOn()
+  if (unseen(house, stored, now)) return marked()
   if (due(visit, stored, now) && alive(house, stored, now)) return touch(visit, stored, now).catch(failed)
   return nothing
 }

@@ -154,6 +154,7 @@ class Handle implements Session {
   }
 
   #open(): Visit {
+    if (this.#visit.barred !== undefined) throw this.#visit.barred
     if (!this.#visit.over) return this.#visit
     throw new Fault(
       'too_late',

@@ -5,7 +5,7 @@ import type { Budget } from '../budget.ts'
 import type { Fields } from '../changes.ts'
 import { type Standing, standing } from '../head.ts'
 import { labelOf } from '../keys.ts'
-import { type Awaitable, after } from '../outcome.ts'
+import { type Awaitable, after, Fault } from '../outcome.ts'
 import { SKEW } from '../presession.ts'
 import { isMisfit } from '../shape.ts'
 import type { Names } from '../transport.ts'
@@ -40,6 +40,7 @@ const begun = (house: House, budget: Budget, { keys, names, header }: Brought): 
   outbox: [],
   taken: [],
   confidential: false,
+  barred: undefined,
   over: false,
 })
 
@@ -103,7 +104,8 @@ const entered = (visit: Visit, found: Found | undefined): Awaitable<Visit> => {
   if (found === undefined) return blank(visit)
   visit.stored = found.stored
   visit.fields = found.fields
-  visit.owner = found.stored.entry.owner
+  const { owner } = found.stored.entry
+  visit.owner = owner && visit.house.owners.name(owner)
   return visit
 }
 
@@ -130,15 +132,33 @@ const several = async (visit: Visit, keys: readonly string[]): Promise<Visit> =>
   return entered(visit, found)
 }
 
-/**
- * A visit with the session that one of its keys opens.
- *
- * @throws Fault `unavailable`
- */
-export const open = (house: House, budget: Budget, brought: Brought): Awaitable<Visit> => {
-  const visit = begun(house, budget, brought)
-  const { keys } = brought
+const found = (visit: Visit, keys: readonly string[]): Awaitable<Visit> => {
   const [key] = keys
   if (key === undefined) return blank(visit)
   return keys.length > 1 ? several(visit, keys) : after(opened(visit, key), (found) => entered(visit, found))
+}
+
+/** The visit of somebody whose session cannot be read now: a stranger's, who can save nothing. */
+const barred = (visit: Visit, fault: unknown): Awaitable<Visit> => {
+  if (!(fault instanceof Fault) || fault.status !== 503) throw fault
+  visit.house.emit('read_only', { error: fault })
+  visit.barred = fault
+  return blank(visit)
+}
+
+/**
+ * A visit with the session that one of its keys opens.
+ *
+ * @throws Fault `unavailable`, unless the house is lenient
+ */
+export const open = (house: House, budget: Budget, { keys, ...brought }: Brought): Awaitable<Visit> => {
+  const visit = begun(house, budget, { keys, ...brought })
+  if (!house.lenient) return found(visit, keys)
+  const failed = (error: unknown) => barred(visit, error)
+  try {
+    const opening = found(visit, keys)
+    return opening instanceof Promise ? opening.catch(failed) : opening
+  } catch (error) {
+    return failed(error)
+  }
 }

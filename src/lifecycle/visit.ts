@@ -6,8 +6,8 @@ import { applied, type Draft, draftOf, type FieldChange, type Fields, parsed } f
 import type { Emit } from '../events.ts'
 import type { Flash } from '../flashes.ts'
 import { type Head, parseHead } from '../head.ts'
-import { labelOf } from '../keys.ts'
-import type { Awaitable } from '../outcome.ts'
+import { labelOf, type Owners } from '../keys.ts'
+import type { Awaitable, Fault } from '../outcome.ts'
 import type { PreSession } from '../presession.ts'
 import type { Ring } from '../seal.ts'
 import type { Misfit, Shape } from '../shape.ts'
@@ -19,11 +19,18 @@ export type House = {
   readonly ring: Ring
   /** Where the session of a label lies. */
   readonly address: (label: string) => string
+  readonly owners: Owners
   readonly now: () => number
   readonly lifetime: number
   readonly absolute: number
   /** Bytes that the fields of a session may have as JSON. */
   readonly largest: number
+  /** How many sessions an owner may have. */
+  readonly mostOwned: number | undefined
+  /** How old the time may be at which a session was last seen. */
+  readonly seenWithin: number | undefined
+  /** Whether a visit whose session cannot be read goes on as a stranger's who can save nothing. */
+  readonly lenient: boolean
   /** What the application's fields look like, where it says so. */
   readonly shape: Shape | undefined
   readonly emit: Emit
@@ -80,6 +87,8 @@ export type Visit = {
   taken: readonly Flash[]
   /** The response has something in it that is this visitor's alone, such as a form's token. */
   confidential: boolean
+  /** Why nothing can be changed: its session could not be read, and it goes on as a stranger's. */
+  barred: Fault | undefined
   /** Committed: nothing can be changed any more. */
   over: boolean
 }
@@ -88,13 +97,16 @@ export type Visit = {
 export const addressOf = ({ house, names }: Visit, key: string): string =>
   house.backend.stateless ? `${names.session}=${key}` : house.address(labelOf(key))
 
-export const alive = (house: House, { entry, head }: Stored, now: number): boolean =>
+export const alive = (house: House, { entry, head }: Pick<Stored, 'entry' | 'head'>, now: number): boolean =>
   now < entry.expiresAt && now < head.bornAt + house.absolute
 
-export const reading = <T>(visit: Visit, call: (backend: Backend) => Awaitable<T>): Awaitable<T> =>
+/** Who asks a backend: a visit, or somebody without one who has as much time. */
+export type Asker = Pick<Visit, 'house' | 'budget'>
+
+export const reading = <T>(visit: Asker, call: (backend: Backend) => Awaitable<T>): Awaitable<T> =>
   within(visit.budget, visit.house.backend.name, false, () => call(visit.house.backend))
 
-export const changing = <T>(visit: Visit, call: (backend: Backend) => Awaitable<T>): Awaitable<T> =>
+export const changing = <T>(visit: Asker, call: (backend: Backend) => Awaitable<T>): Awaitable<T> =>
   within(visit.budget, visit.house.backend.name, true, () => call(visit.house.backend))
 
 /** An entry with its head and fields read, or undefined, with an event, where that cannot be. */
@@ -119,7 +131,7 @@ export const stored = (
 }
 
 /** Kept fields as the application sees them, where it says how they look. */
-export const shaped = ({ house: { shape } }: Visit, fields: Fields): Awaitable<Fields | Misfit> =>
+export const shaped = ({ house: { shape } }: Pick<Visit, 'house'>, fields: Fields): Awaitable<Fields | Misfit> =>
   shape === undefined ? fields : shape.read(fields)
 
 /** Notes a change, and makes it in what the handler sees. @throws as `applied` */

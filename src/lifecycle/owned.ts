@@ -1,0 +1,43 @@
+// The sessions of an owner, found in the store: those that live, the youngest first.
+
+import type { Entry } from '../backend.ts'
+import { type Fields, parsed } from '../changes.ts'
+import { type Head, parseHead } from '../head.ts'
+import { type Awaitable, after } from '../outcome.ts'
+import { type Asker, alive, type House, reading } from './visit.ts'
+
+export type OwnedEntry = {
+  readonly address: string
+  readonly label: string
+  readonly entry: Entry
+  readonly head: Head
+  readonly fields: Fields
+}
+
+/** When a session was last seen: when it last saved something, or when its end was last moved. */
+export const seenAt = (house: House, entry: Entry, { bornAt, seenAt = bornAt }: Head): number => {
+  const moved = entry.expiresAt < bornAt + house.absolute ? entry.expiresAt - house.lifetime : 0
+  return Math.max(bornAt, seenAt, moved)
+}
+
+/** Of two sessions that were born at the same millisecond every process has to think the same one older. */
+const youngestFirst = (a: OwnedEntry, b: OwnedEntry): number =>
+  b.head.bornAt - a.head.bornAt || (a.address < b.address ? -1 : 1)
+
+/** The sessions of an owner, as entries name him, that this version can read and that live. @throws Fault `unavailable` */
+export const ownedBy = (asker: Asker, owner: string): Awaitable<readonly OwnedEntry[]> => {
+  const { house } = asker
+  return after(
+    reading(asker, ({ owned }) => owned?.list(owner) ?? []),
+    (entries) => {
+      const now = house.now()
+      const living = entries.flatMap(({ key: address, ...entry }): OwnedEntry[] => {
+        const head = parseHead(entry.head)
+        const fields = parsed(entry.value)
+        if (head?.label === undefined || fields === undefined || !alive(house, { entry, head }, now)) return []
+        return [{ address, label: head.label, entry, head, fields }]
+      })
+      return living.sort(youngestFirst)
+    },
+  )
+}
