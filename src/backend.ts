@@ -37,6 +37,12 @@ export type Change = {
   readonly expiresAt?: number
 }
 
+/** A part of all entries. */
+export type Scanned = {
+  readonly entries: readonly (Entry & { readonly key: string })[]
+  readonly cursor: string | undefined
+}
+
 /**
  * What the client holds from now on, where that changed: only for backends whose key is the session itself. Others give
  * undefined.
@@ -90,6 +96,11 @@ export type Backend = {
    * Only for a store that nobody else can read. Without it, the application must configure a secret.
    */
   secret?(fresh: string): Awaitable<string>
+  /**
+   * Some entries with their keys, about `limit`, in any order; and from where to go on, undefined at the end. Without a
+   * cursor, from the start. An entry that is there all the while is given at least once. Absent where nothing is kept.
+   */
+  scan?(cursor: string | undefined, limit: number): Awaitable<Scanned>
   /** Absent where entries cannot be found by their owner: a stateless backend keeps none. */
   readonly owned?: Owned
   close?(): Awaitable<void>

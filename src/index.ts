@@ -8,7 +8,7 @@ export {
   type SetCookieOptions,
   setCookie,
 } from './application-cookie.ts'
-export type { Backend, Change, Entry, Held, Owned } from './backend.ts'
+export type { Backend, Change, Entry, Held, Owned, Scanned } from './backend.ts'
 export { type ConnectOptions, connect } from './connect.ts'
 export { type CrossOriginOptions, crossOrigin } from './cross-origin.ts'
 export { csrfField, csrfTag, csrfToken, type TokenOptions, type TokenOutcome, verifyCsrfToken } from './csrf.ts'
@@ -21,6 +21,7 @@ export type { Handler, Middleware } from './handler.ts'
 export type { Json } from './json.ts'
 export type { AnyFields, Session } from './lifecycle/handle.ts'
 export { type LoggerOptions, logger } from './logger.ts'
+export { type CopyOptions, type CopyProgress, copySessions, type MovingOptions, movingBackend } from './moving.ts'
 export { type Awaitable, Fault, type FaultCode, type Result } from './outcome.ts'
 export type { OwnedSession } from './owners.ts'
 export { session } from './passage.ts'

@@ -63,6 +63,8 @@ export type SessionsOptions = TransportOptions & {
    * `anonymous`: it is a stranger's, and to change it throws what made it so; no session cookie is sent.
    */
   readonly onStoreError?: 'fail' | 'anonymous'
+  /** false leaves the sweeping of what has expired to you: call `sweep`, from cron say. Default true: now and then after a birth. */
+  readonly sweeps?: boolean
   /** How many calls to the backend may be under way: what comes on top fails at once. Default 2000. */
   readonly maxInFlight?: number
   /** Milliseconds since 1970. */
@@ -110,6 +112,8 @@ export type Sessions<F extends object = AnyFields> = Middleware & {
   seal(text: string, associated: string): Promise<string>
   /** As `unseal(request, …)`, for a job. @throws Fault `bad_option`, `unavailable` */
   unseal(sealed: string, associated: string): Promise<string | undefined>
+  /** Removes what has expired, in small batches, on as many nodes as you like. @returns how many @throws what the backend throws */
+  sweep(): Promise<number>
   /** Opens the backend, so that what is amiss shows at the start. */
   ready(): Promise<void>
   /** Closes the backend. */
@@ -129,6 +133,7 @@ const known = [
   'sessionsPerOwner',
   'lastSeen',
   'onStoreError',
+  'sweeps',
   'maxInFlight',
   'now',
   'onEvent',
@@ -187,6 +192,9 @@ export function sessions(options: SessionsOptions): Sessions {
   if (migrate !== undefined && schema === undefined) {
     throw new Fault('bad_option', 'migrate makes fields that a schema takes, so it needs one: give schema too.')
   }
+  if (!['boolean', 'undefined'].includes(typeof options.sweeps)) {
+    throw new Fault('bad_option', 'sweeps has to be true or false.')
+  }
   for (const name of ['now', 'onEvent', 'migrate'] as const) {
     if (!['function', 'undefined'].includes(typeof options[name])) {
       throw new Fault('bad_option', `${name} has to be a function.`)
@@ -226,7 +234,8 @@ export function sessions(options: SessionsOptions): Sessions {
       shape: schema && shapeOf(schema, migrate),
       emit,
       turns: new Map(),
-      tidy: sweeper(backend, now, emit),
+      sweeper: sweeper(backend, now, emit),
+      tidies: options.sweeps !== false,
     }
   }
   let furnished: House | undefined
@@ -369,6 +378,7 @@ export function sessions(options: SessionsOptions): Sessions {
     await house()
   }
   const close = async () => {
+    furnished?.sweeper.stop()
     await furnished?.backend.close?.()
   }
 
@@ -393,6 +403,7 @@ export function sessions(options: SessionsOptions): Sessions {
       revokedAll(await house(), time(), owner, except),
     seal: (text: string, associated: string) => sealText(ground, text, associated),
     unseal: (sealed: string, associated: string) => unsealText(ground, sealed, associated),
+    sweep: async () => (await house()).sweeper.sweep(),
     ready,
     close,
   })

@@ -16,7 +16,7 @@ const lines: readonly (readonly string[])[] = [
   ['shape'],
   ['backends/file-record'],
   ['backends/file-turns'],
-  ['sweeper', 'backends/cookie', 'backends/file', 'backends/memory', 'backends/sqlite'],
+  ['moving', 'sweeper', 'backends/cookie', 'backends/file', 'backends/memory', 'backends/sqlite'],
   ['lifecycle/', 'connect', 'session'],
   ['answer', 'passage'],
   ['owners', 'sealing'],

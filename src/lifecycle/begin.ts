@@ -47,7 +47,7 @@ const inserted = (
   const done = (answer: Held | 'taken' | 'gone'): Awaitable<Stored | 'ended'> => {
     if (answer === 'gone') return 'ended'
     if (answer !== 'taken') {
-      house.tidy()
+      if (house.tidies) house.sweeper.tidy()
       return { ...holding(visit, key, address, answer), label: labelOf(key), entry, head, at: now }
     }
     if (tries > 1) {

@@ -11,6 +11,7 @@ import type { Awaitable, Fault } from '../outcome.ts'
 import type { PreSession } from '../presession.ts'
 import type { Ring } from '../seal.ts'
 import type { Misfit, Shape } from '../shape.ts'
+import type { Sweeper } from '../sweeper.ts'
 import type { Names } from '../transport.ts'
 
 /** What all visits of one `sessions` share. Times are in milliseconds. */
@@ -36,8 +37,9 @@ export type House = {
   readonly emit: Emit
   /** The last commit under way, by address. */
   readonly turns: Map<string, Promise<unknown>>
-  /** Lets old entries be swept, now and then. */
-  readonly tidy: () => void
+  readonly sweeper: Sweeper
+  /** Whether old entries are swept now and then, after a birth. */
+  readonly tidies: boolean
 }
 
 /** A session as the store told of it. */
