@@ -1,0 +1,128 @@
+// A proxy between a driver and its server that does to the traffic what networks do: delays, holds, loses, cuts, refuses.
+
+import { once } from 'node:events'
+import { connect, createServer, type Server, type Socket } from 'node:net'
+import type { TestContext } from 'node:test'
+
+export type Proxy = {
+  readonly port: number
+  /** Everything goes through. What was held goes first. */
+  pass(): void
+  /** Everything goes through, so many milliseconds later. */
+  delay(milliseconds: number): void
+  /** Nothing goes through, and nothing is lost: it waits for `pass`. */
+  hold(): void
+  /** What is sent is lost; connections stay. */
+  drop(): void
+  /** All connections are cut, and new ones are served. */
+  reset(): void
+  /** Of the next reply the first half goes through, then its connection is cut. */
+  halve(): void
+  /** The next request goes through, and its connection is cut instead of the reply. */
+  swallow(): void
+  /** Connections are cut, and new ones refused, until `pass`. */
+  refuse(): Promise<void>
+  /** How many connections were made. */
+  readonly connections: () => number
+}
+
+type Mode = 'pass' | 'hold' | 'drop' | 'halve' | 'swallow'
+
+/** Starts a proxy before `port` of this machine. It ends with the test. */
+export const proxy = async (t: Pick<TestContext, 'after'>, port: number): Promise<Proxy> => {
+  let mode: Mode = 'pass'
+  let late = 0
+  let made = 0
+  let listening: Server | undefined
+  const sockets = new Set<Socket>()
+  const held: (() => void)[] = []
+
+  const forward = (from: Socket, to: Socket, replies: boolean) => {
+    from.on('data', (chunk: Buffer) => {
+      const send = () => {
+        if (!to.destroyed) to.write(chunk)
+      }
+      if (mode === 'drop') return
+      if (mode === 'hold') return held.push(send)
+      if (replies && (mode === 'halve' || mode === 'swallow')) {
+        if (mode === 'halve') to.write(chunk.subarray(0, Math.ceil(chunk.length / 2)))
+        mode = 'pass'
+        // What was written goes out before the connection ends.
+        to.end(() => to.destroy())
+        return from.destroy()
+      }
+      return late > 0 ? void setTimeout(send, late) : send()
+    })
+  }
+  const accept = (client: Socket) => {
+    made++
+    const server = connect(port, '127.0.0.1')
+    for (const [one, other] of [
+      [client, server],
+      [server, client],
+    ] as const) {
+      sockets.add(one)
+      one.setNoDelay(true)
+      one.on('error', () => {})
+      one.on('close', () => {
+        sockets.delete(one)
+        // A server that has gone away is gone for its client too, unless its network hides that.
+        if (mode !== 'hold' && mode !== 'drop') other.destroy()
+      })
+    }
+    forward(client, server, false)
+    forward(server, client, true)
+  }
+  const listen = async (on: number): Promise<number> => {
+    listening = createServer(accept)
+    listening.listen(on, '127.0.0.1')
+    await once(listening, 'listening')
+    const address = listening.address()
+    return typeof address === 'object' && address !== null ? address.port : on
+  }
+  const own = await listen(0)
+  const cut = () => {
+    for (const socket of sockets) socket.destroy()
+  }
+  t.after(() => {
+    listening?.close()
+    cut()
+  })
+
+  return {
+    port: own,
+    connections: () => made,
+    pass() {
+      mode = 'pass'
+      late = 0
+      for (const send of held.splice(0)) send()
+      if (listening === undefined) void listen(own)
+    },
+    delay(milliseconds) {
+      mode = 'pass'
+      late = milliseconds
+    },
+    hold() {
+      mode = 'hold'
+    },
+    drop() {
+      mode = 'drop'
+    },
+    reset() {
+      held.length = 0
+      cut()
+    },
+    halve() {
+      mode = 'halve'
+    },
+    swallow() {
+      mode = 'swallow'
+    },
+    async refuse() {
+      const closing = listening
+      listening = undefined
+      cut()
+      if (closing !== undefined) await new Promise((resolve) => closing.close(resolve))
+    },
+  }
+}
