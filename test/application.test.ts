@@ -1,44 +1,20 @@
 // The application that `npm start` runs, as its visitors see it: by a client that keeps cookies, and in Chromium.
 
 import assert from 'node:assert/strict'
-import { existsSync } from 'node:fs'
-import { delimiter, join } from 'node:path'
+import { join } from 'node:path'
 import { suite, type TestContext, test } from 'node:test'
 import { connect, run } from 'keepsake'
 import { clearHeaders, generate, toCookieHeaders } from 'keepsake/session'
-import { chromium } from 'playwright-core'
+import { opened } from './support/chromium.ts'
 import { folder } from './support/folder.ts'
 import { start } from './support/process.ts'
+import { served } from './support/served.ts'
 
 const FIRST = "You weren't logged in; but now you are!"
 const SECOND = 'Welcome back, anastasios!'
 
-const serve = async (t: TestContext, backend: string, port = '0') => {
-  const started = start(t, 'examples/1-session/session.ts', [], { SESSIONS: backend, PORT: port })
-  const { value } = await started.lines.next()
-  const url = /http:\S+/.exec(value ?? '')?.[0]
-  assert.ok(url, started.errors())
-  return { ...started, url, port: new URL(url).port }
-}
-
-const programs = ['chromium-headless-shell', 'chromium', 'google-chrome']
-const installed = () =>
-  process.env.CHROME_PATH ??
-  (process.env.PATH ?? '')
-    .split(delimiter)
-    .flatMap((folder) => programs.map((program) => join(folder, program)))
-    .find(existsSync)
-
-const opened = async (t: TestContext) => {
-  const executablePath = installed()
-  assert.ok(executablePath, 'a Chromium is installed: npm test does that, or says how')
-  const chrome = await chromium.launch({
-    executablePath,
-    args: ['--disable-quic', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
-  })
-  t.after(() => chrome.close())
-  return chrome
-}
+const serve = (t: TestContext, backend: string, port = '0') =>
+  served(t, '1-session/session', { SESSIONS: backend, PORT: port })
 
 suite('the first example', () => {
   for (const scheme of ['sqlite', 'file', 'cookie:sqlite'] as const) {

@@ -1,0 +1,19 @@
+// An example in a process of its own, at the address that it prints.
+
+import assert from 'node:assert/strict'
+import type { TestContext } from 'node:test'
+import { type Started, start } from './process.ts'
+
+export type Served = Started & {
+  readonly url: string
+  readonly port: string
+}
+
+/** Starts an example as its README says, such as `1-session/session`, on a free port unless one is given. */
+export const served = async (t: TestContext, example: string, env: Record<string, string>): Promise<Served> => {
+  const started = start(t, `examples/${example}.ts`, [], { PORT: '0', ...env })
+  const { value } = await started.lines.next()
+  const url = /http:\S+/.exec(value ?? '')?.[0]
+  assert.ok(url, started.errors())
+  return { ...started, url, port: new URL(url).port }
+}
