@@ -1,0 +1,53 @@
+// Dream's w-flash: a message that one request leaves, and the next page shows, once.
+
+import { addFlash, crossOrigin, csrfTag, logger, readForm, run, sessions, takeFlash } from 'keepsake'
+import { z } from 'zod'
+
+const escaped = (text: string) => text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`)
+
+const style = `body { font: 1.1rem/1.5 system-ui, sans-serif; max-width: 34rem; margin: 3rem auto; padding: 0 1rem }
+input, button { font: inherit; padding: .3rem .6rem } .flash { padding: .5rem .8rem; border-left: .3rem solid }
+.info { border-color: #083; background: #efe } .error { border-color: #a00; background: #fee }`
+
+const Message = z.object({ text: z.string().trim().min(1, 'Please write something.').max(200, 'That is too long.') })
+
+const home = async (request: Request) => {
+  const flashes = await takeFlash(request)
+  const shown = flashes.map(({ category, text }) => `<p class="flash ${category}" role="status">${escaped(text)}</p>`)
+  return new Response(
+    `<!doctype html><html lang="en"><title>4-flash</title><style>${style}</style>
+    <h1>Leave a message</h1>${shown.join('')}
+    <form method="post">${await csrfTag(request)}
+      <input name="text" aria-label="Message" autofocus> <button>Leave it</button>
+    </form>`,
+    { headers: { 'content-type': 'text/html; charset=utf-8' } },
+  )
+}
+
+const leave = async (request: Request) => {
+  const form = await readForm(request, Message)
+  if (form.ok) addFlash(request, 'info', `You left: ${form.fields.text}`)
+  else if (form.error === 'invalid_fields') addFlash(request, 'error', form.issues[0]?.message ?? form.message)
+  else addFlash(request, 'error', form.message)
+  return new Response(null, { status: 303, headers: { location: '/' } })
+}
+
+const { SESSIONS = 'sqlite:sessions.db', PORT = '8080' } = process.env
+
+await run(
+  logger(
+    sessions({ backend: SESSIONS })(
+      crossOrigin((request) => {
+        switch (`${request.method} ${new URL(request.url).pathname}`) {
+          case 'GET /':
+            return home(request)
+          case 'POST /':
+            return leave(request)
+          default:
+            return new Response('There is no such page.\n', { status: 404 })
+        }
+      }),
+    ),
+  ),
+  { port: Number(PORT) },
+)

@@ -1,0 +1,125 @@
+// A login as it should be: passwords hashed, forms of this visitor's alone, a new key at login, nothing left at logout.
+
+import { randomBytes, scrypt, timingSafeEqual } from 'node:crypto'
+import { promisify } from 'node:util'
+import { addFlash, crossOrigin, csrfTag, logger, readForm, run, session, sessions, takeFlash } from 'keepsake'
+import { z } from 'zod'
+
+const derived = promisify<string, Buffer, number, object, Buffer>(scrypt)
+/** With OWASP's figures for 16 MiB a login. */
+const hashOf = (password: string, salt: Buffer) => derived(password, salt, 32, { N: 2 ** 14, r: 8, p: 5 })
+const kept = async (password: string) => {
+  const salt = randomBytes(16)
+  return { salt, hash: await hashOf(password, salt) }
+}
+
+/** Yours are in a table, and their passwords nowhere. These are here to be tried. */
+const users = new Map([
+  ['anna', await kept('tea at four')],
+  ['ben', await kept('coffee at nine')],
+])
+/** Asked in the place of an unknown name, which so takes as long as a wrong password. */
+const nobody = await kept(randomBytes(32).toString('hex'))
+
+const isRight = async (name: string, password: string) => {
+  const { salt, hash } = users.get(name) ?? nobody
+  return timingSafeEqual(await hashOf(password, salt), hash) && users.has(name)
+}
+
+const escaped = (text: string) => text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`)
+
+const style = `body { font: 1.1rem/1.5 system-ui, sans-serif; max-width: 34rem; margin: 3rem auto; padding: 0 1rem }
+form { display: grid; gap: .8rem; justify-items: start; margin: 1rem 0 } label { display: grid }
+input, button { font: inherit; padding: .3rem .6rem }
+.info, .error { padding: .5rem .8rem; border-left: .3rem solid #083; background: #efe; margin: 0 }
+.error { border-color: #a00; background: #fee }`
+
+/** A page for this visitor alone: not kept, so that «back» after a logout shows nothing, and in no frame. */
+const page = async (request: Request, title: string, body: string, status = 200) => {
+  const flashes = await takeFlash(request)
+  const shown = flashes.map(({ category, text }) => `<p class="${category}" role="status">${escaped(text)}</p>`)
+  return new Response(
+    `<!doctype html><html lang="en"><title>6-login</title><style>${style}</style>
+    <h1>${escaped(title)}</h1>${shown.join('')}${body}`,
+    {
+      status,
+      headers: {
+        'content-type': 'text/html; charset=utf-8',
+        'cache-control': 'no-store',
+        'content-security-policy': "frame-ancestors 'none'",
+      },
+    },
+  )
+}
+
+const seeOther = (location: string) => new Response(null, { status: 303, headers: { location } })
+
+const loginForm = async (request: Request, { name = '', error = '', status = 200 } = {}) =>
+  page(
+    request,
+    'Log in',
+    `<form method="post" action="/login">${await csrfTag(request)}
+      ${error && `<p class="error" role="alert">${escaped(error)}</p>`}
+      <label>Name <input name="name" value="${escaped(name)}" autocomplete="username" required autofocus></label>
+      <label>Password <input name="password" type="password" autocomplete="current-password" required></label>
+      <button>Log in</button>
+    </form>`,
+    status,
+  )
+
+const Login = z.object({ name: z.string().trim().min(1).max(100), password: z.string().min(1).max(1000) })
+
+const login = async (request: Request) => {
+  const form = await readForm(request, Login)
+  if (!form.ok) {
+    const again = form.error === 'expired' || form.error === 'wrong_session' || form.error === 'invalid_fields'
+    const name = again ? (form.fields.get('name') ?? '') : ''
+    return loginForm(request, { name, error: form.message, status: form.status })
+  }
+  const { name, password } = form.fields
+  const s = await session(request)
+  if (!(await isRight(name, password))) {
+    return loginForm(request, { name, error: 'The name or the password is wrong.', status: 422 })
+  }
+  s.login(name, { keep: [] })
+  addFlash(request, 'info', `Welcome, ${name}!`)
+  return seeOther('/')
+}
+
+const logout = async (request: Request) => {
+  const form = await readForm(request)
+  if (form.ok) {
+    const s = await session(request)
+    s.invalidate()
+    addFlash(request, 'info', 'Goodbye!')
+  } else addFlash(request, 'error', form.message)
+  return seeOther('/')
+}
+
+const button = async (request: Request, action: string, text: string) =>
+  `<form method="post" action="${action}">${await csrfTag(request)}<button>${text}</button></form>`
+
+const account = async (request: Request) => {
+  const { owner } = await session(request)
+  if (owner === undefined) return seeOther('/login')
+  return page(request, `The desk of ${owner}`, await button(request, '/logout', 'Log out'))
+}
+
+const handle = (request: Request) => {
+  switch (`${request.method} ${new URL(request.url).pathname}`) {
+    case 'GET /':
+      return account(request)
+    case 'GET /login':
+      return loginForm(request)
+    case 'POST /login':
+      return login(request)
+    case 'POST /logout':
+      return logout(request)
+    default:
+      return new Response('There is no such page.\n', { status: 404 })
+  }
+}
+
+const { SESSIONS = 'sqlite:sessions.db', PORT = '8080' } = process.env
+
+await run(logger(sessions({ backend: SESSIONS })(crossOrigin(handle))), { port: Number(PORT) })
