@@ -56,7 +56,8 @@ const unpacked = (bytes: Buffer | undefined, now: number): string | undefined =>
 
 /**
  * The value of a cookie that `setCookie` set, or undefined: where there is none, where it is over, and for whatever was
- * not sealed here for a cookie of this very name and place. No session is opened.
+ * not sealed here for a cookie of this very name and place. No session is opened, and the response gets no Vary: a page
+ * that looks different for it should say `Vary: Cookie` where caches may keep it.
  *
  * @throws Fault `bad_option`, `no_session`, `unavailable`
  */

@@ -3,7 +3,7 @@
 import { type Awaitable, Fault } from './outcome.ts'
 
 /** How many calls of an application are under way, and how many may be: one backend that hangs must not fill the memory. */
-export type Bulkhead = { inFlight: number; readonly most: number }
+type Bulkhead = { inFlight: number; readonly most: number }
 
 /** Milliseconds that are left of it. Only promises are waited for, so a synchronous backend spends nothing. */
 export type Budget = { left: number; readonly bulkhead?: Bulkhead }

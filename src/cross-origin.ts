@@ -3,7 +3,7 @@
 import { forbidden } from './answer.ts'
 import { refused, TOKEN_FIELD, TOKEN_HEADER, verified } from './csrf.ts'
 import { emitter, type Listener } from './events.ts'
-import { fieldIn } from './form-body.ts'
+import { discardRest, fieldIn } from './form-body.ts'
 import { around, type Handler } from './handler.ts'
 import { Fault, onlyKnown } from './outcome.ts'
 import { groundIfAny, visitOf } from './passage.ts'
@@ -96,6 +96,8 @@ export const crossOrigin = (next: Handler, options: CrossOriginOptions = {}): Ha
           ? 'A request from a page of another origin was refused. If you trust that origin, list it in origins.'
           : 'A request without Sec-Fetch-Site, Origin and a form token was refused.',
     })
+    // A body that was looked into waits for a reader.
+    if (from === 'unknown') void discardRest(request)
     return forbidden()
   })
 }

@@ -135,7 +135,6 @@ suite('crossOrigin', () => {
     const page = sessions({ backend: 'memory:' })(crossOrigin(ok))
     assert.equal((await page(request)).status, 403)
     assert.deepEqual(await copy?.body?.getReader().read(), { done: true, value: undefined })
-    assert.deepEqual([...(await request.formData()).keys()], ['_csrf', 'file'])
   })
 
   test('CSRF-11: a refusal is 403 in general words, an event, and opens no session', async () => {
