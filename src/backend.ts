@@ -98,7 +98,8 @@ export type Backend = {
   secret?(fresh: string): Awaitable<string>
   /**
    * Some entries with their keys, about `limit`, in any order; and from where to go on, undefined at the end. Without a
-   * cursor, from the start. An entry that is there all the while is given at least once. Absent where nothing is kept.
+   * cursor, from the start. An entry that is there all the while is given at least once. A cursor that is not known any
+   * more begins at the start. Absent where nothing is kept.
    */
   scan?(cursor: string | undefined, limit: number): Awaitable<Scanned>
   /** Absent where entries cannot be found by their owner: a stateless backend keeps none. */

@@ -35,6 +35,38 @@ const broken = async (change: (good: Backend) => Partial<Backend>): Promise<Back
   return { ...good, ...change(good) }
 }
 
+type Owned = NonNullable<Backend['owned']>
+
+/** The memory backend, whose way with owners is told wrong. */
+const misowned = (change: (owned: Owned, good: Backend) => Partial<Owned>): Promise<Backend> =>
+  broken((good) => {
+    const owned = good.owned ?? assert.fail('the memory backend finds entries by their owner')
+    return { owned: { ...owned, ...change(owned, good) } }
+  })
+
+/** Takes names for one that `folded` makes one, as the collations of databases do, but gives them back as they were. */
+const folding = (folded: (owner: string) => string): Promise<Backend> =>
+  broken((good) => {
+    const names = new Map<string, string | undefined>()
+    const named = (key: string, entry: Entry): Entry => ({ ...entry, owner: names.get(key) })
+    const { list, clear } = good.owned ?? assert.fail('the memory backend finds entries by their owner')
+    return {
+      get: (key) => {
+        const entry = read(good, key)
+        return entry && named(key, entry)
+      },
+      generate(key, { owner, ...entry }) {
+        names.set(key, owner)
+        return good.generate(key, { ...entry, owner: owner && folded(owner) })
+      },
+      owned: {
+        list: async (owner) =>
+          (await list(folded(owner))).map((entry) => ({ key: entry.key, ...named(entry.key, entry) })),
+        clear: (owner, except) => clear(folded(owner), except),
+      },
+    }
+  })
+
 const read = (backend: Backend, key: string) => backend.get(key) as Entry | undefined
 const lowerCased = (key: string) => key.toLowerCase()
 
@@ -152,7 +184,76 @@ const mutants: Record<string, () => Promise<Backend>> = {
       },
     })),
   'two handles': () => broken(() => ({})),
+  'list gives all': () => misowned(({ list }) => ({ list: async (owner) => (await list(owner)).slice(0, 10) })),
+  'an owner is his name': () => folding((owner) => owner.trimEnd()),
+  'list follows': () =>
+    broken((good) => {
+      const { list, clear } = good.owned as Owned
+      const born: (Entry & { readonly key: string })[] = []
+      return {
+        generate(key, entry) {
+          born.push({ key, ...entry })
+          return good.generate(key, entry)
+        },
+        owned: {
+          clear,
+          list: async (owner) => ((await list(owner)).length ? born.filter((e) => e.owner === owner) : []),
+        },
+      }
+    }),
+  'a generate that is taken': () =>
+    broken((good) => ({
+      async generate(key, entry) {
+        const answer = await good.generate(key, entry)
+        const there = read(good, key) as Entry
+        if (answer !== 'taken') return answer
+        // What an index does that is written before the entry is.
+        await good.clear(key)
+        await good.generate(key, { ...there, owner: entry.owner })
+        return answer
+      },
+    })),
+  'the clear of an owner': () => misowned(({ clear }) => ({ clear: (owner) => clear(owner) })),
+  'a clear of an owner amid': () =>
+    misowned(({ list }, good) => ({
+      async clear(owner) {
+        const there = await list(owner)
+        await null
+        for (const { key } of there.slice(0, 8)) good.clear(key)
+        return there.length
+      },
+    })),
+  'a clear of an owner beats': () =>
+    broken((good) => ({
+      async set(key, change, version) {
+        const entry = read(good, key)
+        await null
+        const answer = await good.set(key, change, version)
+        if (answer === 'gone' && entry) await good.generate(key, { ...entry, ...change })
+        return answer
+      },
+    })),
+  'the entries of an owner': () => broken(() => ({})),
+  'list gives no entry': () =>
+    broken((good) => {
+      const { clear } = good.owned as Owned
+      const born: (Entry & { readonly key: string })[] = []
+      return {
+        generate(key, entry) {
+          born.push({ key, ...entry })
+          return good.generate(key, entry)
+        },
+        owned: { list: async (owner) => born.filter((e) => e.owner === owner), clear },
+      }
+    }),
   'sweep removes': () => broken((good) => ({ sweep: (now) => good.sweep?.(now + 1, 1000) ?? 0 })),
+  'scan gives every entry': () =>
+    broken((good) => ({
+      scan: async (cursor, limit) => {
+        const part = (await good.scan?.(cursor, limit)) ?? { entries: [], cursor: undefined }
+        return { ...part, entries: part.entries.slice(1) }
+      },
+    })),
   'a secret is kept': () => broken(() => ({ secret: (fresh) => fresh })),
   'a sealed key that was': () =>
     brokenCookie((good) => ({ get: (key) => good.get(key) ?? { value: '', head: '', expiresAt: 0, version: '' } })),
@@ -168,6 +269,40 @@ const brokenCookie = async (change: (good: Backend) => Partial<Backend>): Promis
   return { ...good, ...change(good) }
 }
 
+/** What databases and indexes make one of several names. */
+const folds: Record<string, (owner: string) => string> = {
+  case: (owner) => owner.toLowerCase(),
+  'spaces at the end': (owner) => owner.replace(/ +$/, ''),
+  'white space around': (owner) => owner.trim(),
+  accents: (owner) => owner.normalize('NFD').replace(/\p{M}/gu, ''),
+  'composed characters': (owner) => owner.normalize('NFC'),
+  'compatible characters': (owner) => owner.normalize('NFKC'),
+  'what is outside the first plane': (owner) => owner.replace(/[\u{10000}-\u{10ffff}]/gu, '?'),
+  'a limit of 254 characters': (owner) => [...owner].slice(0, 254).join(''),
+  'a limit of 1000 bytes': (owner) => Buffer.from(owner).subarray(0, 1000).toString('latin1'),
+  'what comes behind a line break': (owner) => owner.split('\n')[0] as string,
+  'what comes behind a second colon': (owner) => owner.split(':').slice(0, 2).join(':'),
+  'what is no letter of ours': (owner) => owner.replace(/[^ -~\n\t]/g, ''),
+  'what escapes': (owner) => owner.replaceAll('\\', ''),
+  quotes: (owner) => owner.replaceAll("''", "'"),
+  paths: (owner) => owner.split('/').at(-1) as string,
+  numbers: (owner) => owner.replace(/:\d[\d.e]*$/, (text) => `:${Number(text.slice(1))}`),
+}
+
+suite('an index that takes two owners for one fails the case', () => {
+  const one = backendCases.find(({ name }) => name.startsWith('an owner is his name'))
+  for (const [name, folded] of Object.entries(folds)) {
+    test(`that folds ${name}`, async () => {
+      const backend = await folding(folded)
+      await assert.rejects(async () => one?.run(() => backend), assert.AssertionError)
+    })
+  }
+  test('and one that folds nothing passes', async () => {
+    const backend = await folding((owner) => owner)
+    await one?.run(() => backend)
+  })
+})
+
 suite('a broken backend fails the case', () => {
   for (const one of backendCases) {
     test(one.name, async () => {
@@ -176,7 +311,7 @@ suite('a broken backend fails the case', () => {
       const mutant = mutants[name] as () => Promise<Backend>
       // Two stores that should be one, where the promise is about two handles.
       const shared = await mutant()
-      const apart = name === 'two handles' || name === 'a secret is kept'
+      const apart = ['two handles', 'the entries of an owner', 'a secret is kept'].includes(name)
       const handles = apart ? [shared, await mutant()] : [shared]
       let opened = 0
       const open = () => handles[opened++ % handles.length] as Backend

@@ -130,9 +130,9 @@ suite('a file', () => {
     await backend.generate(key, entryWith())
     await backend.touch(key, 9e15)
     assert.ok(existsSync(pathOf(key)))
-    assert.deepEqual(others(), ['locks', 'quarantine'])
+    assert.deepEqual(others(), ['locks', 'owners', 'quarantine'])
     await backend.clear(key)
-    assert.deepEqual(readdirSync(directory).sort(), ['locks', 'quarantine'])
+    assert.deepEqual(readdirSync(directory).sort(), ['locks', 'owners', 'quarantine'])
     assert.equal(readdirSync(join(directory, 'locks')).filter((name) => name.endsWith('.free')).length, 256)
   })
 
@@ -182,7 +182,7 @@ suite('a file', () => {
     for (const expiresAt of [Number.NaN, Number.POSITIVE_INFINITY]) {
       await assert.rejects(async () => backend.generate(freshKey(), entryWith({ expiresAt })), TypeError)
     }
-    assert.deepEqual(readdirSync(directory).sort(), ['locks', 'quarantine'])
+    assert.deepEqual(readdirSync(directory).sort(), ['locks', 'owners', 'quarantine'])
   })
 })
 
@@ -402,7 +402,7 @@ suite('an error is no absence', () => {
     await assert.rejects(async () => backend.set(first, change, entry.version), { code: 'ENOSPC' })
     assert.deepEqual(await backend.get(first), entry)
     for (const key of keys) assert.ok(await backend.get(key))
-    assert.deepEqual(others(), ['locks', 'quarantine'])
+    assert.deepEqual(others(), ['locks', 'owners', 'quarantine'])
     assert.ok(readdirSync(join(path, 'sessions', 'locks')).every((name) => name.endsWith('.free')))
     assert.equal(await backend.sweep?.(9e15, 1), 1)
     for (const key of keys) await backend.clear(key)
@@ -417,7 +417,7 @@ suite('an error is no absence', () => {
     const { stdout, stderr } = spawnSync('sh', ['-c', run, process.execPath, directory, key], { encoding: 'utf8' })
     assert.equal(stderr, '')
     assert.deepEqual(JSON.parse(stdout), ['EMFILE', 'EMFILE', 'EMFILE', 'EMFILE', 'EMFILE', '1', null])
-    assert.deepEqual(others(), ['locks', 'quarantine'])
+    assert.deepEqual(others(), ['locks', 'owners', 'quarantine'])
   })
 
   test('no permission: the session stays', async (t) => {
@@ -438,9 +438,9 @@ suite('an error is no absence', () => {
 
 suite('durability power', () => {
   const strace = spawnSync('strace', ['-V']).status === 0
-  const traced = (args: readonly string[], directory: string, key: string) => {
+  const traced = (args: readonly string[], directory: string, key: string, deed = 'flush') => {
     const traced = ['-f', '-qq', '-e', 'signal=none', '-e', 'trace=openat,fsync,rename', ...args]
-    const run = spawnSync('strace', [...traced, process.execPath, script, 'flush', directory, key], {
+    const run = spawnSync('strace', [...traced, process.execPath, script, deed, directory, key], {
       encoding: 'utf8',
     })
     return { said: run.stdout.trim(), calls: run.stderr }
@@ -468,6 +468,25 @@ suite('durability power', () => {
     assert.ok(steps[2]?.includes(pathOf(key)))
   })
 
+  test('the mark of an owner is flushed before the session is put', async (t) => {
+    if (!strace) return t.diagnostic('left out: there is no strace')
+    const { directory } = place(t)
+    const key = freshKey()
+    const { said, calls } = traced([], directory, key, 'flush-owned')
+    assert.equal(said, 'done')
+    const steps = calls
+      .split('\n')
+      .filter((line) => /owners|fsync\(|\.tmp"/.test(line))
+      .map((line) =>
+        /fsync/.test(line) ? 'fsync' : (/owners\/[0-9a-f]{64}(\/)?|owners(?=")|tmp(?=")/.exec(line)?.[0] ?? line),
+      )
+      .map((step) => (step.startsWith('owners/') ? (step.endsWith('/') ? 'mark' : 'folder of the owner') : step))
+    const put = steps.indexOf('tmp')
+    assert.ok(put > 0, calls)
+    const before = steps.slice(0, put).join(', ')
+    assert.match(before, /owners, fsync, mark, folder of the owner, fsync$/, calls)
+  })
+
   test('a flush that fails is an error, and the old session stays', async (t) => {
     if (!strace) return t.diagnostic('left out: there is no strace')
     const { backend, directory, others } = place(t)
@@ -476,7 +495,7 @@ suite('durability power', () => {
     await backend.generate(key, entry)
     assert.equal(traced(['-e', 'inject=fsync:error=EIO'], directory, key).said, 'EIO')
     assert.deepEqual(await backend.get(key), entry)
-    assert.deepEqual(others(), ['locks', 'quarantine'])
+    assert.deepEqual(others(), ['locks', 'owners', 'quarantine'])
     const renaming = traced(['-e', 'inject=fsync:error=EIO:when=2'], directory, key)
     assert.equal(renaming.said, 'EIO', 'also where the directory cannot be flushed')
   })
@@ -491,7 +510,7 @@ suite('several processes', () => {
     const children = Array.from({ length: 4 }, () => start(t, script, ['count', directory, key, '1000']))
     for (const { ended, errors } of children) assert.equal(await ended, 0, errors())
     assert.equal((await backend.get(key))?.value, '4000')
-    assert.deepEqual(others(), ['locks', 'quarantine'])
+    assert.deepEqual(others(), ['locks', 'owners', 'quarantine'])
     assert.deepEqual(events, [])
   })
 
@@ -548,7 +567,7 @@ suite('several processes', () => {
       child.kill('SIGCONT')
       assert.equal((await lines.next()).value, '2', 'it heard that its turn was over, and took another')
       assert.deepEqual(await backend.get(key), { ...entry, ...change })
-      assert.deepEqual(others(), ['locks', 'quarantine'])
+      assert.deepEqual(others(), ['locks', 'owners', 'quarantine'])
     })
   }
 
@@ -635,7 +654,7 @@ suite('a sweep', () => {
     const old = (now - 10 * MINUTE - 1_000) / 1000
     for (const name of [...foreign, draft, tokens]) utimesSync(join(directory, name), old, old)
     assert.equal(await backend.sweep?.(now, 100), 0)
-    assert.deepEqual(others(), [...foreign, 'folder', 'locks', 'quarantine', 'secret', young].sort())
+    assert.deepEqual(others(), [...foreign, 'folder', 'locks', 'owners', 'quarantine', 'secret', young].sort())
   })
 
   test('never removes a session that was touched while it looked', async (t) => {

@@ -329,8 +329,8 @@ suite('keys', () => {
 for (const { name, opener } of stores) {
   suite(`the life of a session, on ${name}`, () => {
     /** A fresh store. The one in memory tidies up by the clock of the house, so that one makes its own. */
-    const kept = async (t: TestContext): Promise<{ backend?: Backend }> =>
-      name === 'memory' ? {} : { backend: await opener(t)() }
+    const kept = async (t: TestContext): Promise<{ backend?: Backend; secret?: typeof SECRET }> =>
+      name === 'memory' ? {} : { backend: await opener(t)(), secret: SECRET }
     test('LIFE-1: a login gives a new key; the old one is dead at once, and never sees the account', async (t) => {
       const h = await house(await kept(t))
       const visit = h.visitor()
@@ -538,7 +538,7 @@ for (const { name, opener } of stores) {
       const now = clock()
       const backend = name === 'memory' ? await connect('memory:', { now }) : await opener(t)()
       const { sweep: _, ...unswept } = backend
-      const h = await house({ backend: unswept, now })
+      const h = await house({ backend: unswept, secret: SECRET, now })
       const visit = h.visitor()
       await visit(set('a'))
       const key = visit.browser.cookies.get(NAME) as string

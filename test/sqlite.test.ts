@@ -1,6 +1,7 @@
 // The SQLite backend: its file is for its owner alone, a lock of another process holds up nobody, and faults say what to do.
 
 import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
 import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
@@ -81,5 +82,44 @@ suite('the backend in SQLite', () => {
       sqliteBackend(join(place, `${durability}.db`), { durability }).close?.()
       assert.ok(said.includes(`pragma synchronous = ${word}`), durability)
     }
+  })
+})
+
+suite('the index of owners', () => {
+  const freshKey = () => randomBytes(32).toString('base64url')
+
+  test('is made in a file of before there was one, and finds what lies there', async (t) => {
+    const path = join(folder(t), 'sessions.db')
+    const before = sqliteBackend(path)
+    const keys = Array.from({ length: 20 }, freshKey)
+    for (const [i, key] of keys.entries()) await before.generate(key, { ...entry, owner: i % 2 ? 'anna' : undefined })
+    await before.close?.()
+    const database = new DatabaseSync(path)
+    database.exec('drop index keepsake_sessions_owner')
+    database.close()
+    const backend = opened(t, path)
+    const listed = (await backend.owned?.list('anna'))?.map(({ key }) => key)
+    assert.deepEqual(listed?.sort(), keys.filter((_, i) => i % 2).sort())
+    assert.equal(await backend.owned?.clear('anna'), 10)
+  })
+
+  test('is what list and clear look into, and nothing of a session without an owner is in it', async (t) => {
+    const path = join(folder(t), 'sessions.db')
+    const backend = opened(t, path)
+    const database = new DatabaseSync(path)
+    t.after(() => database.close())
+    for (const sql of [
+      'select value from keepsake_sessions where owner = ?',
+      'delete from keepsake_sessions where owner = ? and key is not ?',
+    ]) {
+      const plan = JSON.stringify(database.prepare(`explain query plan ${sql}`).all())
+      assert.match(plan, /keepsake_sessions_owner \(owner=\?\)/)
+    }
+    const pages = () => Object.values(database.prepare('pragma page_count').get() as object)[0] as number
+    for (let i = 0; i < 2_000; i++) await backend.generate(freshKey(), entry)
+    database.exec('vacuum')
+    const withIndex = pages()
+    database.exec('drop index keepsake_sessions_owner; vacuum')
+    assert.equal(withIndex, pages() + 1, 'the root of an empty index is all')
   })
 })

@@ -15,6 +15,22 @@ import type { Entry } from '../backend.ts'
 const FIRST = 'keepsake 1 '
 const BODY = FIRST.length + 64 + 1
 
+/** The name of a record's file. */
+export const record = /^[0-9a-f]{64}$/
+/** 32 bytes in base64url: the last of 43 letters has but four bits, and one that had more would name a key twice. */
+export const shape = /^[\w-]{42}[AEIMQUYcgkosw048]$/
+
+/** In hexadecimal, because there are file systems to which A and a are one letter. @throws TypeError for what is no key */
+export const fileOf = (key: string): string => {
+  if (typeof key !== 'string' || !shape.test(key)) throw new TypeError('A key has to be 43 characters of base64url.')
+  return Buffer.from(key, 'base64url').toString('hex')
+}
+
+export const keyOf = (file: string): string => Buffer.from(file, 'hex').toString('base64url')
+
+/** Which of 256 turns it takes to change a file. */
+export const slotOf = (file: string): string => file.slice(0, 2)
+
 /** Something lies there that is no record of ours. */
 export class Unreadable {
   readonly why: string

@@ -62,7 +62,7 @@ export type Turns = {
 }
 
 /** Renames; false where there is nothing of that name. */
-const renamed = (from: string, to: string): boolean => {
+export const renamed = (from: string, to: string): boolean => {
   try {
     renameSync(from, to)
     return true
@@ -72,7 +72,8 @@ const renamed = (from: string, to: string): boolean => {
   }
 }
 
-const removed = (path: string): void => {
+/** Removes what may have gone already. */
+export const removed = (path: string): void => {
   try {
     unlinkSync(path)
   } catch (error) {
@@ -81,7 +82,7 @@ const removed = (path: string): void => {
 }
 
 /** For what is only tidy to do, where another error is on its way or the work is done. */
-const quietly = (act: () => void): void => {
+export const quietly = (act: () => void): void => {
   try {
     act()
   } catch {
@@ -91,17 +92,17 @@ const quietly = (act: () => void): void => {
 
 const slots = Array.from({ length: 256 }, (_, i) => i.toString(16).padStart(2, '0'))
 
-/** A draft of a file, or a folder of tokens that was never put in its place: left over if nobody renames it. */
-export const leftover = /^(?:[0-9a-f-]{36}\.tmp|locks\.[0-9a-f-]{36}\.new)$/
+/** A draft of a file, or a folder that was never put in its place: left over if nobody renames it. */
+export const leftover = /^(?:[0-9a-f-]{36}\.tmp|(?:locks|owners)\.[0-9a-f-]{36}\.new)$/
 
-/** All tokens come into being at once, by the renaming of their folder: a token made twice would be two turns at once. */
-const prepare = (directory: string): void => {
-  if (existsSync(join(directory, LOCKS))) return
-  const fresh = join(directory, `${LOCKS}.${randomUUID()}.new`)
+/** Makes a folder that comes into being at once, with all that `fill` puts into it, where there is none of that name. */
+export const appear = (directory: string, name: string, fill: (fresh: string) => void): void => {
+  if (existsSync(join(directory, name))) return
+  const fresh = join(directory, `${name}.${randomUUID()}.new`)
   mkdirSync(fresh, 0o700)
   try {
-    for (const slot of slots) closeSync(openSync(join(fresh, `${slot}.${FREE}`), 'wx', 0o600))
-    renameSync(fresh, join(directory, LOCKS))
+    fill(fresh)
+    renameSync(fresh, join(directory, name))
   } catch (error) {
     rmSync(fresh, { recursive: true, force: true })
     // ENOTEMPTY, or its other names: somebody was first.
@@ -223,7 +224,10 @@ export const turnsIn = (directory: string): Turns => {
       return answer === BUSY ? patiently(slot, () => attempt(slot, work)) : answer
     }
 
-  prepare(directory)
+  // A token made twice would be two turns at once.
+  appear(directory, LOCKS, (fresh) => {
+    for (const slot of slots) closeSync(openSync(join(fresh, `${slot}.${FREE}`), 'wx', 0o600))
+  })
   return {
     write: waiting<Put>(tryWrite),
     remove: waiting<Remove>(tryRemove),

@@ -1,14 +1,16 @@
 // Sessions as files, one each, that an operator can read: they survive a restart, and several processes share them.
 
 import { randomUUID } from 'node:crypto'
-import { type Dir, lstatSync, mkdirSync, opendirSync, rmSync } from 'node:fs'
+import { type Dir, lstatSync, opendirSync, rmSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { setImmediate } from 'node:timers/promises'
 import type { Backend, Entry } from '../backend.ts'
 import { emitter, type Listener } from '../events.ts'
-import { Fault } from '../outcome.ts'
-import { codeOf, printed, proved, readBody, readRecord, Unreadable } from './file-record.ts'
-import { leftover, type Turns, turnsIn } from './file-turns.ts'
+import { after, Fault } from '../outcome.ts'
+import { opening, takeFolder } from './file-folder.ts'
+import { breather, ownersIn } from './file-owners.ts'
+import { fileOf, printed, proved, readBody, readRecord, record, shape, slotOf, Unreadable } from './file-record.ts'
+import { leftover, turnsIn } from './file-turns.ts'
+import { rounds } from './rounds.ts'
 
 export type FileOptions = {
   /**
@@ -20,62 +22,13 @@ export type FileOptions = {
   readonly onEvent?: Listener
 }
 
-/** Files looked at in one sweep; milliseconds that it holds up the process at a time; and until a draft is left over. */
+/** Files looked at in one sweep, and marks of owners; milliseconds until a draft is left over. */
 const LOOKS = 10_000
-const SLICE = 5
+const LOOKS_AT_MARKS = 1_000
 const LEFT = 600_000
 
 const QUARANTINE = 'quarantine'
 const SECRET = 'secret'
-
-const record = /^[0-9a-f]{64}$/
-/** 32 bytes in base64url: the last of 43 letters has but four bits, and one that had more would name a key twice. */
-const shape = /^[\w-]{42}[AEIMQUYcgkosw048]$/
-
-/** In hexadecimal, because there are file systems to which A and a are one letter. @throws TypeError for what is no key */
-const fileOf = (key: string): string => {
-  if (typeof key !== 'string' || !shape.test(key)) throw new TypeError('A key has to be 43 characters of base64url.')
-  return Buffer.from(key, 'base64url').toString('hex')
-}
-
-const slotOf = (file: string): string => file.slice(0, 2)
-
-/** Makes a folder for its owner alone, or takes one where nobody else can plant a file. */
-const takeFolder = (path: string): void => {
-  const refuse = (why: string) => new Fault('bad_option', `The session directory ${JSON.stringify(path)} ${why}.`)
-  try {
-    mkdirSync(path, 0o700)
-  } catch (error) {
-    if (codeOf(error) !== 'EEXIST') throw error
-  }
-  const there = lstatSync(path)
-  const user = process.geteuid?.()
-  if (there.isSymbolicLink()) throw refuse('is a symbolic link: name the directory that it leads to')
-  if (!there.isDirectory()) throw refuse('is not a directory: name another, or one that is not there yet')
-  // Windows has neither owners nor modes of this kind.
-  if (user === undefined) return
-  if (there.uid !== user)
-    throw refuse(`belongs to user ${there.uid}, and this process runs as user ${user}: give it its own`)
-  if ((there.mode & 0o022) !== 0) throw refuse('can be written to by others: take that away with chmod go-w')
-}
-
-const open = (directory: string): Turns => {
-  try {
-    takeFolder(directory)
-    takeFolder(join(directory, QUARANTINE))
-    const turns = turnsIn(directory)
-    takeFolder(join(directory, 'locks'))
-    return turns
-  } catch (cause) {
-    if (cause instanceof Fault) throw cause
-    const why = cause instanceof Error ? cause.message : String(cause)
-    throw new Fault(
-      'unavailable',
-      `The session directory ${JSON.stringify(directory)} cannot be used: ${why}. Give a path in a folder that this process may write to.`,
-      { cause },
-    )
-  }
-}
 
 /**
  * A backend in the folder `directory`, which is made where it is missing, for its owner alone; its parent has to be there.
@@ -86,6 +39,10 @@ const open = (directory: string): Turns => {
  *
  * A file that is damaged is moved to the folder `quarantine`, where nothing is ever deleted; one that a newer version of
  * this library wrote stays where it is. The visitors of both are strangers, and the event is `corrupt`.
+ *
+ * The sessions of an owner are found by empty files in the folder `owners`. Where that is missing it is made of all the
+ * sessions that are there, before this function returns: some ten seconds for 100 000. While it runs, no process of a
+ * version that knows no owners may write to the directory: nobody would find what it begins.
  *
  * @throws Fault `bad_option`, also where others may write to the directory; `unavailable` where it cannot be used
  */
@@ -98,7 +55,13 @@ export const fileBackend = (directory: string, { durability = 'process', onEvent
   }
   const flush = durability === 'power'
   const root = resolve(directory)
-  const turns = open(root)
+  const turns = opening(root, () => {
+    takeFolder(root)
+    takeFolder(join(root, QUARANTINE))
+    const made = turnsIn(root)
+    takeFolder(join(root, 'locks'))
+    return made
+  })
   const emit = emitter(onEvent)
   const pathOf = (file: string) => join(root, file)
   const secretPath = pathOf(SECRET)
@@ -149,7 +112,9 @@ export const fileBackend = (directory: string, { durability = 'process', onEvent
       remove(pathOf(file), false)
       return true
     })
-    return done === true
+    if (done !== true) return false
+    if (there.owner !== undefined) owners.tidy(there.owner, file)
+    return true
   }
 
   /** Removes what a process that died has left behind. If it only stood still, it hears that its draft has gone. */
@@ -158,6 +123,39 @@ export const fileBackend = (directory: string, { durability = 'process', onEvent
     if (there === undefined || there.mtimeMs >= now - LEFT) return
     if (there.isFile() || there.isDirectory()) rmSync(pathOf(file), { recursive: true, force: true })
   }
+
+  const owners = opening(root, () => {
+    const made = ownersIn({
+      directory: root,
+      turns,
+      flush,
+      read: entryOf,
+      end: (file, owner) =>
+        turns.remove(slotOf(file), (remove) => {
+          const there = read(file)
+          if (there === undefined) return false
+          const unreadable = there instanceof Unreadable
+          if (!unreadable && there.owner !== owner) return false
+          const broken = unreadable && !there.newer
+          remove(pathOf(file), flush, broken ? pathOf(nameInQuarantine(file)) : undefined)
+          return !broken
+        }),
+    })
+    takeFolder(join(root, 'owners'))
+    return made
+  })
+
+  const everything = rounds(function* () {
+    const directory = opendirSync(root)
+    try {
+      for (let next = directory.readSync(); next !== null; next = directory.readSync()) {
+        const entry = record.test(next.name) ? entryOf(next.name) : undefined
+        if (entry !== undefined) yield { key: Buffer.from(next.name, 'hex').toString('base64url'), ...entry }
+      }
+    } finally {
+      directory.closeSync()
+    }
+  })
 
   /** Where the sweep stands in the directory, from one call to the next; undefined at its start. */
   let round: Dir | undefined
@@ -188,13 +186,22 @@ export const fileBackend = (directory: string, { durability = 'process', onEvent
     generate(key, entry) {
       const file = fileOf(key)
       const text = printed(entry)
-      return turns.write(slotOf(file), (put) => {
+      const { owner, version } = entry
+      if (owner !== undefined) owners.mark(owner, file)
+      const answer = turns.write(slotOf(file), (put) => {
         const there = read(file)
-        if (there !== undefined) {
-          return there instanceof Unreadable || there.version !== entry.version ? 'taken' : undefined
-        }
+        if (there !== undefined) return there instanceof Unreadable || there.version !== version ? 'taken' : undefined
         put(pathOf(file), text, flush)
         return undefined
+      })
+      if (owner === undefined) return answer
+      return after(answer, (taken) => {
+        if (taken || owners.marked(owner, file)) return taken
+        // The owner was cleared meanwhile. Nobody has the key yet, so nobody has changed what is there.
+        return turns.remove(slotOf(file), (remove) => {
+          if (entryOf(file)?.version === version) remove(pathOf(file), flush)
+          return 'gone'
+        })
       })
     },
     set(key, { value, head, version, expiresAt }, expected) {
@@ -211,13 +218,19 @@ export const fileBackend = (directory: string, { durability = 'process', onEvent
     },
     clear(key, expected) {
       const file = fileOf(key)
-      return turns.remove(slotOf(file), (remove) => {
+      let owner: string | undefined
+      const answer = turns.remove<undefined | 'stale'>(slotOf(file), (remove) => {
         const there = read(file)
         const unreadable = there instanceof Unreadable
         if (expected !== undefined && (unreadable || there?.version !== expected)) return 'stale'
         // What is no file of ours may be a directory: out of the way is as good as gone.
         remove(pathOf(file), flush, unreadable && !there.newer ? pathOf(nameInQuarantine(file)) : undefined)
+        if (!unreadable) owner = there?.owner
         return undefined
+      })
+      return after(answer, (stale) => {
+        if (owner !== undefined) owners.tidy(owner, file)
+        return stale
       })
     },
     touch(key, expiresAt) {
@@ -233,7 +246,7 @@ export const fileBackend = (directory: string, { durability = 'process', onEvent
     async sweep(now, limit) {
       let swept = 0
       let whole = round === undefined
-      let since = performance.now()
+      const breathe = breather()
       for (let looked = 0; looked < LOOKS && swept < limit; looked++) {
         const file = nextName()
         if (file === undefined) {
@@ -243,12 +256,15 @@ export const fileBackend = (directory: string, { durability = 'process', onEvent
         } else if (record.test(file)) {
           if (sweepRecord(file, now)) swept++
         } else if (leftover.test(file)) sweepLeftover(file, now)
-        if (performance.now() - since > SLICE) {
-          await setImmediate()
-          since = performance.now()
-        }
+        await breathe()
       }
+      // Marks are left over where somebody died, and can wait until the sessions that have expired are gone.
+      for (let looked = 0; looked < LOOKS_AT_MARKS && swept < limit && owners.sweep(now); looked++) await breathe()
       return swept
+    },
+    scan(from, limit) {
+      const { values: entries, cursor } = everything.next(from, limit)
+      return { entries, cursor }
     },
     secret(fresh) {
       // Kept against a loss of power whatever the durability: without it, every session would be lost.
@@ -260,6 +276,10 @@ export const fileBackend = (directory: string, { durability = 'process', onEvent
         return there ?? fresh
       })
     },
-    close: endRound,
+    owned: { list: owners.list, clear: owners.clear },
+    close() {
+      endRound()
+      owners.close()
+    },
   }
 }

@@ -3,6 +3,7 @@
 import type { Backend, Entry } from '../backend.ts'
 import { emitter, type Listener } from '../events.ts'
 import { Fault } from '../outcome.ts'
+import { rounds } from './rounds.ts'
 
 export type MemoryOptions = {
   /** How many sessions are kept. Default 1 000 000. */
@@ -17,6 +18,10 @@ export type MemoryOptions = {
 
 /** Bytes of an entry beside its text: its key, and its place in a map. Measured on Node 24. */
 const OVERHEAD = 120
+/** More of one that has an owner: his name, and his place in a map, where he has no other. */
+const OWNED = 110
+/** Keys of one owner that are no set yet. */
+const FEW = 8
 /** Entries looked at, at each write, to see whether they have expired. */
 const STEPS = 2
 /** Entries looked at in one sweep: it goes on where it stopped. */
@@ -40,11 +45,15 @@ const versionOf = (text: string): string => {
   return text.slice(at, text.indexOf('\n', at))
 }
 
+const after = (text: string, at: number): number => text.indexOf('\n', at) + 1
+
+const ownerOf = (text: string): string => text.slice(after(text, after(text, after(text, after(text, 0)))))
+
 const unpacked = (text: string, owned: boolean): Entry => {
-  const version = text.indexOf('\n') + 1
-  const head = text.indexOf('\n', version) + 1
-  const value = text.indexOf('\n', head) + 1
-  const owner = text.indexOf('\n', value) + 1
+  const version = after(text, 0)
+  const head = after(text, version)
+  const value = after(text, head)
+  const owner = after(text, value)
   const fields = text.slice(value, owner - 1)
   return {
     value: fields === NONE ? undefined : fields,
@@ -55,22 +64,81 @@ const unpacked = (text: string, owned: boolean): Entry => {
   }
 }
 
+/** The keys of each owner. Most have one or a few, for which a set would take more memory than all else of them. */
+class Owners {
+  readonly #keys = new Map<string, string | readonly string[] | Set<string>>()
+
+  add(owner: string, key: string): void {
+    const there = this.#keys.get(owner)
+    if (there === undefined) this.#keys.set(owner, key)
+    else if (there instanceof Set) there.add(key)
+    // Not spread: an array that grows makes room for sixteen.
+    else this.#keep(owner, this.of(owner).concat(key))
+  }
+
+  remove(owner: string, key: string): void {
+    const there = this.#keys.get(owner)
+    if (there instanceof Set) {
+      there.delete(key)
+      if (there.size < FEW / 2) this.#keep(owner, [...there])
+    } else {
+      const keys = this.of(owner)
+      this.#keep(owner, keys.toSpliced(keys.indexOf(key), 1))
+    }
+  }
+
+  of(owner: string): readonly string[] {
+    const there = this.#keys.get(owner) ?? []
+    return typeof there === 'string' ? [there] : [...there]
+  }
+
+  #keep(owner: string, keys: readonly string[]): void {
+    const [first] = keys
+    if (first === undefined) this.#keys.delete(owner)
+    else if (keys.length > FEW) this.#keys.set(owner, new Set(keys))
+    else this.#keys.set(owner, keys.length === 1 ? first : keys)
+  }
+}
+
 /** Entries from the one written longest ago to the one written last, with a hand that goes round them. */
 class Shelf {
   readonly entries = new Map<string, string>()
+  /** Kept in step by all that puts or removes: the shelf of strangers has none, and pays nothing. */
+  readonly owners: Owners | undefined
+  readonly #overhead: number
   bytes = 0
   #hand = this.entries.entries()
 
+  constructor(overhead: number, owners?: Owners) {
+    this.#overhead = overhead
+    this.owners = owners
+  }
+
   /** Puts an entry last, in the place of the one that had its key. */
-  put(key: string, text: string, there: string | undefined): void {
-    if (there !== undefined) this.remove(key, there)
-    this.entries.set(key, text)
-    this.bytes += OVERHEAD + text.length
+  put(key: string, text: string, there: string): void {
+    this.#drop(key, there)
+    this.#add(key, text)
+  }
+
+  /** Puts a new entry last. The owner is no piece of the text, which an index of pieces would keep for ever. */
+  putNew(key: string, text: string, owner = ''): void {
+    this.owners?.add(owner, key)
+    this.#add(key, text)
   }
 
   remove(key: string, text: string): void {
-    this.bytes -= OVERHEAD + text.length
+    this.owners?.remove(ownerOf(text), key)
+    this.#drop(key, text)
+  }
+
+  #add(key: string, text: string): void {
+    this.entries.set(key, text)
+    this.bytes += this.#overhead + text.length
+  }
+
+  #drop(key: string, text: string): void {
     this.entries.delete(key)
+    this.bytes -= this.#overhead + text.length
   }
 
   /** Moves the hand on by so many entries, and removes what it finds expired, so much at most; how much it was. */
@@ -109,15 +177,16 @@ export const memoryBackend = (options: MemoryOptions = {}): Backend => {
   const maxBytes = positive(options.maxBytes ?? 2 ** 30, 'maxBytes')
   const { now = Date.now } = options
   const emit = emitter(options.onEvent)
-  const strangers = new Shelf()
-  const owned = new Shelf()
+  const strangers = new Shelf(OVERHEAD)
+  const owners = new Owners()
+  const owned = new Shelf(OVERHEAD + OWNED, owners)
   let kept: string | undefined
   /** The shelf on which a key has an entry. */
   const shelfOf = (key: string): Shelf | undefined =>
     strangers.entries.has(key) ? strangers : owned.entries.has(key) ? owned : undefined
 
-  const put = (shelf: Shelf, key: string, text: string, there: string | undefined): void => {
-    shelf.put(key, text, there)
+  /** Has a shelf that was written to forget a little of what has expired, and evicts what is too much. */
+  const makeRoom = (shelf: Shelf): void => {
     shelf.tidy(now(), STEPS, STEPS)
     while (strangers.entries.size + owned.entries.size > maxEntries || strangers.bytes + owned.bytes > maxBytes) {
       const fullest = strangers.entries.size > 0 ? strangers : owned
@@ -127,6 +196,11 @@ export const memoryBackend = (options: MemoryOptions = {}): Backend => {
       emit('evicted', { message: 'The memory backend was full and forgot a session. See maxEntries and maxBytes.' })
     }
   }
+
+  const everything = rounds(function* () {
+    for (const [key, text] of strangers.entries) yield { key, ...unpacked(text, false) }
+    for (const [key, text] of owned.entries) yield { key, ...unpacked(text, true) }
+  })
 
   return {
     name: 'memory',
@@ -140,7 +214,9 @@ export const memoryBackend = (options: MemoryOptions = {}): Backend => {
     generate(key, entry) {
       const there = shelfOf(key)?.entries.get(key)
       if (there !== undefined) return versionOf(there) === entry.version ? undefined : 'taken'
-      put(entry.owner === undefined ? strangers : owned, key, packed(entry), undefined)
+      const shelf = entry.owner === undefined ? strangers : owned
+      shelf.putNew(key, packed(entry), entry.owner)
+      makeRoom(shelf)
       return undefined
     },
     set(key, { value, head, version, expiresAt }, expected) {
@@ -151,7 +227,8 @@ export const memoryBackend = (options: MemoryOptions = {}): Backend => {
       if (there === version) return undefined
       if (there !== expected) return 'stale'
       const { owner, expiresAt: before } = unpacked(text, shelf === owned)
-      put(shelf, key, packed({ value, head, version, expiresAt: expiresAt ?? before, owner }), text)
+      shelf.put(key, packed({ value, head, version, expiresAt: expiresAt ?? before, owner }), text)
+      makeRoom(shelf)
       return undefined
     },
     clear(key, version) {
@@ -172,9 +249,21 @@ export const memoryBackend = (options: MemoryOptions = {}): Backend => {
       const swept = strangers.tidy(before, LOOKS, limit)
       return swept + owned.tidy(before, LOOKS, limit - swept)
     },
+    scan(from, limit) {
+      const { values: entries, cursor } = everything.next(from, limit)
+      return { entries, cursor }
+    },
     secret(fresh) {
       kept ??= fresh
       return kept
+    },
+    owned: {
+      list: (owner) => owners.of(owner).map((key) => ({ key, ...unpacked(owned.entries.get(key) as string, true) })),
+      clear(owner, except) {
+        const keys = owners.of(owner).filter((key) => key !== except)
+        for (const key of keys) owned.remove(key, owned.entries.get(key) as string)
+        return keys.length
+      },
     },
   }
 }

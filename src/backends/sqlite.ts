@@ -1,9 +1,12 @@
-// Sessions in a SQLite file, by Node's own driver: they survive a restart, and several processes share them.
+// Sessions in SQLite, a file of their own or the application's database: several processes share them.
 
 import { chmodSync, closeSync, openSync } from 'node:fs'
-import { DatabaseSync, type StatementSync } from 'node:sqlite'
+import { DatabaseSync } from 'node:sqlite'
 import type { Backend, Entry } from '../backend.ts'
-import { type Awaitable, Fault } from '../outcome.ts'
+import { Fault } from '../outcome.ts'
+import { alteration, busy, outside, PATIENCE, patiently, type SqliteDatabase, selection } from './sqlite-driver.ts'
+
+export type { SqliteDatabase } from './sqlite-driver.ts'
 
 export type SqliteOptions = {
   /**
@@ -13,9 +16,8 @@ export type SqliteOptions = {
   readonly durability?: 'process' | 'power'
 }
 
-/** Milliseconds that a statement blocks this process while another writes, and that it goes on trying without blocking. */
+/** Milliseconds that a statement blocks this process while another writes. */
 const BLOCKING = 20
-const PATIENCE = 2_000
 
 const SCHEMA = `
   create table if not exists keepsake_sessions (
@@ -27,35 +29,16 @@ const SCHEMA = `
     owner text
   ) strict, without rowid;
   create index if not exists keepsake_sessions_expires_at on keepsake_sessions (expires_at);
+  create index if not exists keepsake_sessions_owner on keepsake_sessions (owner) where owner is not null;
   create table if not exists keepsake_secrets (one integer primary key check (one = 1), secret text not null) strict;
 `
 
-/** SQLITE_BUSY and its variants: another process writes. */
-const busy = (error: unknown): boolean =>
-  error instanceof Error && 'errcode' in error && (error.errcode as number) % 256 === 5
-
-/** Tries again, without holding up the process, while others write. */
-const patiently = <T>(attempt: () => T): Awaitable<T> => {
-  try {
-    return attempt()
-  } catch (error) {
-    if (!busy(error)) throw error
-    return again(attempt, performance.now() + PATIENCE)
-  }
+const unavailable = (what: string, cause: unknown, help: string): Fault => {
+  const why = cause instanceof Error ? cause.message : String(cause)
+  return new Fault('unavailable', `${what} cannot be used: ${why}. ${help}`, { cause })
 }
 
-const again = async <T>(attempt: () => T, until: number): Promise<T> => {
-  for (;;) {
-    await new Promise((resolve) => setTimeout(resolve, 1 + Math.random() * 20))
-    try {
-      return attempt()
-    } catch (error) {
-      if (!busy(error) || performance.now() > until) throw error
-    }
-  }
-}
-
-const open = (path: string, durability: 'process' | 'power'): DatabaseSync => {
+const open = (path: string, durability: 'process' | 'power' = 'process'): DatabaseSync => {
   try {
     if (path !== ':memory:') {
       // SQLite gives its -wal and -shm files the mode of the database, so that one has it before the first write.
@@ -71,44 +54,59 @@ const open = (path: string, durability: 'process' | 'power'): DatabaseSync => {
     database.exec(`pragma busy_timeout = ${BLOCKING}`)
     return database
   } catch (cause) {
-    const why = cause instanceof Error ? cause.message : String(cause)
-    throw new Fault(
-      'unavailable',
-      `The SQLite file ${JSON.stringify(path)} cannot be used: ${why}. Give a path in a folder that this process may write to, of a SQLite file or of none.`,
-      { cause },
+    throw unavailable(
+      `The SQLite file ${JSON.stringify(path)}`,
+      cause,
+      'Give a path in a folder that this process may write to, of a SQLite file or of none.',
     )
   }
 }
 
-type Row = readonly [value: string | null, head: string, expiresAt: number, version: string, owner: string | null]
+/** Makes the tables in a database of the application's, whose own patience may be none. */
+const enter = (database: SqliteDatabase): void => {
+  const until = performance.now() + PATIENCE
+  for (;;) {
+    try {
+      outside(database)
+      database.exec(SCHEMA)
+      return
+    } catch (cause) {
+      if (busy(cause) && performance.now() < until)
+        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, BLOCKING)
+      else if (cause instanceof Fault) throw cause
+      else throw unavailable('The SQLite database', cause, 'Give one that is open, and may be written to.')
+    }
+  }
+}
 
-const entryOf = ([value, head, expiresAt, version, owner]: Row): Entry => ({
+type Row = readonly [
+  value: string | null,
+  head: string,
+  expiresAt: number | bigint,
+  version: string,
+  owner: string | null,
+]
+
+type OwnedRow = readonly [...Row, key: Uint8Array]
+
+const entryOf = ([value, head, expiresAt, version, owner]: Row | OwnedRow): Entry => ({
   value: value ?? undefined,
   head,
-  expiresAt,
+  expiresAt: Number(expiresAt),
   version,
   owner: owner ?? undefined,
 })
 
-/**
- * A backend in the file at `path`, which is made where it is missing, readable for its owner alone.
- *
- * One statement is one transaction; readers never wait. Writers of other processes are waited for without blocking.
- *
- * @throws Fault `bad_option`, `unavailable` where the file cannot be opened
- */
-export const sqliteBackend = (path: string, { durability = 'process' }: SqliteOptions = {}): Backend => {
-  if (typeof path !== 'string' || path === '') {
-    throw new Fault('bad_option', "A SQLite backend needs the path of its file, such as 'sqlite:sessions.db'.")
-  }
-  if (durability !== 'process' && durability !== 'power') {
-    throw new Fault('bad_option', "durability has to be 'process' or 'power'.")
-  }
-  const database = open(path, durability)
-  const statement = (sql: string): StatementSync => database.prepare(sql)
-  const select = statement('select value, head, expires_at, version, owner from keepsake_sessions where key = ?')
-  // Half as dear as rows that are objects.
-  select.setReturnArrays(true)
+const keyed = (row: OwnedRow): Entry & { readonly key: string } => ({
+  ...entryOf(row),
+  key: Buffer.from(row[5]).toString('base64url'),
+})
+
+/** All but what only a file of its own has. */
+const backendOn = (database: SqliteDatabase, soon: typeof patiently): Backend => {
+  const statement = (sql: string) => alteration(database, sql)
+  const rows = (sql: string) => selection(database, sql)
+  const select = rows('select value, head, expires_at, version, owner from keepsake_sessions where key = ?')
   const insert = statement(
     'insert into keepsake_sessions (key, version, expires_at, head, value, owner) values (?, ?, ?, ?, ?, ?) on conflict do nothing',
   )
@@ -119,59 +117,121 @@ export const sqliteBackend = (path: string, { durability = 'process' }: SqliteOp
   const move = statement(
     'update keepsake_sessions set version = ?, head = ?, value = ?, expires_at = ? where key = ? and version = ?',
   )
-  const versionOf = statement('select version from keepsake_sessions where key = ?')
+  const versionOf = rows('select version from keepsake_sessions where key = ?')
   const remove = statement('delete from keepsake_sessions where key = ?')
   const removeVersion = statement('delete from keepsake_sessions where key = ? and version = ?')
-  const touch = statement('update keepsake_sessions set expires_at = ?1 where key = ?2 and expires_at < ?1')
+  const touch = statement('update keepsake_sessions set expires_at = ? where key = ? and expires_at < ?')
   const sweep = statement(
     'delete from keepsake_sessions where key in (select key from keepsake_sessions where expires_at <= ? limit ?)',
   )
-  const keepSecret = statement('insert into keepsake_secrets (one, secret) values (1, ?) on conflict do nothing')
-  const keptSecret = statement('select secret from keepsake_secrets')
-
+  const listOwned = rows('select value, head, expires_at, version, owner, key from keepsake_sessions where owner = ?')
+  const part = rows(
+    'select value, head, expires_at, version, owner, key from keepsake_sessions where key > ? order by key limit ?',
+  )
+  // No key is not a null, so that a null excepts none.
+  const clearOwned = statement('delete from keepsake_sessions where owner = ? and key is not ?')
   const bytes = (key: string) => Buffer.from(key, 'base64url')
-  const version = (key: Buffer) => (versionOf.get(key) as { version: string } | undefined)?.version
+  const version = (key: Buffer) => (versionOf.get(key) as [version: string] | undefined)?.[0]
 
   return {
     name: 'sqlite',
     defaultPeriod: 604_800,
     get: (key) =>
-      patiently(() => {
-        const row = select.get(bytes(key)) as unknown as Row | undefined
+      soon(() => {
+        const row = select.get(bytes(key)) as Row | undefined
         return row && entryOf(row)
       }),
     generate: (name, entry) =>
-      patiently(() => {
+      soon(() => {
         const key = bytes(name)
         const { value = null, owner = null } = entry
         const { changes } = insert.run(key, entry.version, entry.expiresAt, entry.head, value, owner)
-        return changes === 1 || version(key) === entry.version ? undefined : 'taken'
+        return Number(changes) === 1 || version(key) === entry.version ? undefined : 'taken'
       }),
     set: (name, change, expected) =>
-      patiently(() => {
+      soon(() => {
         const key = bytes(name)
         const { value = null, expiresAt } = change
         const { changes } =
           expiresAt === undefined
             ? update.run(change.version, change.head, value, key, expected)
             : move.run(change.version, change.head, value, expiresAt, key, expected)
-        if (changes === 1) return undefined
+        if (Number(changes) === 1) return undefined
         const there = version(key)
         if (there === undefined) return 'gone'
         return there === change.version ? undefined : 'stale'
       }),
     clear: (key, expected) =>
-      patiently(() => {
+      soon(() => {
         if (expected === undefined) remove.run(bytes(key))
-        else if (removeVersion.run(bytes(key), expected).changes === 0) return 'stale'
+        else if (Number(removeVersion.run(bytes(key), expected).changes) === 0) return 'stale'
         return undefined
       }),
     touch: (key, expiresAt) =>
-      patiently(() => {
-        touch.run(expiresAt, bytes(key))
+      soon(() => {
+        touch.run(expiresAt, bytes(key), expiresAt)
         return undefined
       }),
-    sweep: (now, limit) => patiently(() => Number(sweep.run(now, limit).changes)),
+    sweep: (now, limit) => soon(() => Number(sweep.run(now, limit).changes)),
+    scan: (from, limit) =>
+      soon(() => {
+        const entries = (part.all(bytes(from ?? ''), limit) as OwnedRow[]).map(keyed)
+        return { entries, cursor: entries.length < limit ? undefined : entries.at(-1)?.key }
+      }),
+    owned: {
+      list: (owner) => soon(() => (listOwned.all(owner) as OwnedRow[]).map(keyed)),
+      clear: (owner, except) =>
+        soon(() => Number(clearOwned.run(owner, except === undefined ? null : bytes(except)).changes)),
+    },
+  }
+}
+
+/**
+ * A backend in the file at `path`, which is made where it is missing, readable for its owner alone; or in a live
+ * database of the application's, opened by `node:sqlite`, better-sqlite3 or libsql.
+ *
+ * One statement is one transaction. Writers of other processes are waited for without blocking, for two seconds, and in
+ * a file of its own readers never wait.
+ *
+ * A live database stays the application's: it is not closed here, its file keeps its mode and its pragmas are left as
+ * they are. So set `busy_timeout` to 20: all its milliseconds block the whole process while another writes, five seconds
+ * of them if better-sqlite3 opened it; and set `journal_mode` to `wal`, or readers wait too. While the application has a
+ * transaction open, sessions wait for its end, two seconds at most. No secret is kept in it, because others may read it:
+ * configure one. Never name the path of a file that another driver has open in this process: two copies of SQLite in one
+ * process do not see each other's locks, and break the file (sqlite.org/howtocorrupt.html §2.2.1).
+ *
+ * @throws Fault `bad_option`, `unavailable` where the file or the database cannot be used
+ */
+export const sqliteBackend = (pathOrDatabase: string | SqliteDatabase, { durability }: SqliteOptions = {}): Backend => {
+  const live = typeof pathOrDatabase === 'object' && pathOrDatabase !== null
+  if (
+    live ? typeof pathOrDatabase.prepare !== 'function' : typeof pathOrDatabase !== 'string' || pathOrDatabase === ''
+  ) {
+    throw new Fault(
+      'bad_option',
+      "A SQLite backend needs the path of its file, such as 'sqlite:sessions.db', or a database of node:sqlite, better-sqlite3 or libsql.",
+    )
+  }
+  if (live && durability !== undefined) {
+    throw new Fault('bad_option', 'durability is of a file: of a live database, the pragma synchronous says it.')
+  }
+  if (durability !== undefined && durability !== 'process' && durability !== 'power') {
+    throw new Fault('bad_option', "durability has to be 'process' or 'power'.")
+  }
+  if (live) {
+    enter(pathOrDatabase)
+    return backendOn(pathOrDatabase, (attempt) =>
+      patiently(() => {
+        outside(pathOrDatabase)
+        return attempt()
+      }),
+    )
+  }
+  const database = open(pathOrDatabase, durability)
+  const keepSecret = database.prepare('insert into keepsake_secrets (one, secret) values (1, ?) on conflict do nothing')
+  const keptSecret = database.prepare('select secret from keepsake_secrets')
+  return {
+    ...backendOn(database, patiently),
     secret: (fresh) =>
       patiently(() => {
         keepSecret.run(fresh)

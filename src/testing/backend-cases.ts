@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
-import type { Backend, Change, Entry } from '../backend.ts'
+import type { Backend, Change, Entry, Owned } from '../backend.ts'
 import type { Awaitable } from '../outcome.ts'
 
 export type BackendCase = {
@@ -98,6 +98,57 @@ const roundTrip = async (open: () => Awaitable<Backend>, fields: unknown): Promi
   const next = await changed(backend, key, change, entry.version)
   same(await backend.get(next), { ...entry, ...change }, 'what set was given comes back to the letter')
 }
+
+const owning = (name: string, run: Run): BackendCase => ({
+  name,
+  skip: (backend) => stateful(backend) ?? (backend.owned ? undefined : 'it finds no entries by their owner'),
+  run,
+})
+
+const someone = (): string => `app:${freshVersion()}`
+
+const ownedBy = (backend: Backend): Owned => backend.owned ?? assert.fail('both handles find entries by their owner')
+
+/** Entries with their keys, as one order and one shape: `list` promises no order. */
+const ordered = (entries: Iterable<readonly [string, Entry]>): unknown =>
+  [...entries].map(([key, entry]) => [key, seen(entry)] as const).sort(([a], [b]) => (a < b ? -1 : 1))
+
+const lists = async (
+  backend: Backend,
+  owner: string,
+  expected: Iterable<readonly [string, Entry]>,
+  promise: string,
+): Promise<void> => {
+  const found = await ownedBy(backend).list(owner)
+  assert.deepEqual(ordered(found.map(({ key, ...entry }) => [key, entry])), ordered(expected), promise)
+}
+
+/** Names that some collation, pattern, separator or limit takes for one, or for several. */
+const alike: readonly string[] = [
+  ...['anna', 'Anna', 'ANNA', 'anna ', 'anna  ', ' anna', 'anna\t', 'anna\n', 'anna\nanna', 'ann', 'annaa', 'a', 'á'],
+  ...[
+    'e\u0301',
+    '\u00e9',
+    'ß',
+    'ss',
+    'ı',
+    'i',
+    'I',
+    'İ',
+    'ﬀ',
+    'ff',
+    '\u00c5',
+    '\u212b',
+    'あ',
+    'ア',
+    'ｱ',
+    'a\u200b',
+    'a\u00ad',
+  ],
+  ...['🦊', '🐺', '🦊🦊', '%', '_', '*', '?', '[a]', '{a}', '\\', '\\\\', "'", "''", '"', '`', '1', '01', '1.0', '1e0'],
+  ...['..', '../anna', '/', 'anna/anna', 'app:anna', 'anna:anna', ':', 'null', 'undefined', '__proto__', 'toString'],
+  ...['🦊'.repeat(255), `${'🦊'.repeat(254)}🐺`, `🐺${'🦊'.repeat(254)}`, '🦊'.repeat(254)],
+]
 
 /** The contract of `Backend`, one promise a case. A stateless backend keeps only those that need no store. */
 export const backendCases: readonly BackendCase[] = [
@@ -320,6 +371,220 @@ export const backendCases: readonly BackendCase[] = [
       )
       for (const key of keys) assert.equal(await backend.get(key), undefined, 'what was swept is gone')
       assert.ok(await backend.get(later), 'what has not expired is there')
+    },
+  },
+  owning('list gives all entries of an owner with their keys, and none of anybody else', async (open) => {
+    const backend = await open()
+    const [anna, bob] = [someone(), someone()]
+    await lists(backend, anna, [], 'somebody who never came has none')
+    const kept = new Map<string, Entry>()
+    for (let i = 0; i < 12; i++) {
+      const entry = entryWith({ owner: anna, value: i % 3 ? JSON.stringify({ i }) : undefined, head: `1.${i}` })
+      kept.set(await generated(backend, entry), entry)
+      await generated(backend, entryWith(i % 2 ? { owner: bob } : {}))
+    }
+    await lists(backend, anna, kept, 'each whole, and each once')
+    assert.equal((await ownedBy(backend).list(bob)).length, 6)
+  }),
+  owning('an owner is his name to the letter: list and clear know no other', async (open) => {
+    const backend = await open()
+    const run = freshVersion()
+    // In front of a short name as in the layer above, and nothing in front of those that are as long as can be.
+    const owners = alike.map((name) => (name.length > 400 ? name : `${run}:${name}`))
+    const kept = new Map<string, readonly [string, Entry]>()
+    for (const owner of owners) {
+      await ownedBy(backend).clear(owner)
+      const entry = entryWith({ owner })
+      kept.set(owner, [await generated(backend, entry), entry])
+    }
+    for (const owner of owners) await lists(backend, owner, [kept.get(owner) as [string, Entry]], `list ${owner}`)
+    for (const owner of owners) {
+      const [key, entry] = kept.get(owner) as [string, Entry]
+      same(await backend.get(key), entry, `the clear of another spares ${owner}`)
+      assert.equal(await ownedBy(backend).clear(owner), 1, `clear ${owner}`)
+      assert.equal(await backend.get(key), undefined, `${owner} is gone`)
+    }
+  }),
+  owning('list follows set, touch and clear', async (open) => {
+    const backend = await open()
+    const [owner, next] = [someone(), someone()]
+    const entry = entryWith({ owner })
+    const key = await generated(backend, entry)
+    const change = { value: '{"n":2}', head: '1.new', version: freshVersion(), expiresAt: entry.expiresAt + 1 }
+    await changed(backend, key, change, entry.version)
+    await lists(backend, owner, [[key, { ...entry, ...change }]], 'what set wrote')
+    await backend.touch(key, entry.expiresAt + 2)
+    await lists(backend, owner, [[key, { ...entry, ...change, expiresAt: entry.expiresAt + 2 }]], 'as touch left it')
+    assert.equal(await backend.clear(key, freshVersion()), 'stale')
+    assert.equal((await ownedBy(backend).list(owner)).length, 1, 'a clear that was stale ends nothing')
+    await backend.clear(key)
+    await lists(backend, owner, [], 'what was cleared is not there')
+    await backend.set(key, change, change.version)
+    await backend.touch(key, entry.expiresAt + HOUR)
+    await lists(backend, owner, [], 'and nothing brings it back')
+    const other = entryWith({ owner: next })
+    assert.equal(await backend.generate(key, other), undefined, 'a key that was cleared is free')
+    await lists(backend, owner, [], 'the owner before has it no more')
+    await lists(backend, next, [[key, other]], 'the one after has it')
+    assert.equal(await ownedBy(backend).clear(owner), 0)
+    same(await backend.get(key), other, 'and it is out of the reach of the one before')
+  }),
+  owning('a generate that is taken, or sent twice, gives an owner nothing more', async (open) => {
+    const backend = await open()
+    const [anna, bob] = [someone(), someone()]
+    const entry = entryWith({ owner: anna })
+    const key = await generated(backend, entry)
+    assert.equal(await backend.generate(key, entry), undefined, 'a driver sent twice')
+    assert.equal(await backend.generate(key, entryWith({ owner: bob })), 'taken')
+    assert.equal(await backend.generate(key, entryWith({ owner: anna })), 'taken')
+    assert.equal(await backend.generate(key, entryWith()), 'taken')
+    await lists(backend, bob, [], 'who came too late has nothing')
+    assert.equal(await ownedBy(backend).clear(bob), 0)
+    await lists(backend, anna, [[key, entry]], 'who was first has it once')
+    same(await backend.get(key), entry, 'and it is as it was')
+    assert.equal(await ownedBy(backend).clear(anna), 1)
+    assert.equal(await backend.get(key), undefined)
+  }),
+  owning('the clear of an owner removes all of his entries but one, and says how many', async (open) => {
+    const backend = await open()
+    const [anna, bob] = [someone(), someone()]
+    const keys: string[] = []
+    const entry = entryWith({ owner: anna })
+    for (let i = 0; i < 7; i++) keys.push(await generated(backend, { ...entry, version: freshVersion() }))
+    const kept = await generated(backend, entry)
+    const [others, stranger] = [entryWith({ owner: bob }), entryWith()]
+    const [hisKey, strange] = [await generated(backend, others), await generated(backend, stranger)]
+    const { clear } = ownedBy(backend)
+    assert.equal(await clear(anna, kept), 7)
+    for (const key of keys) {
+      assert.equal(await backend.get(key), undefined, 'it is gone')
+      const change = { value: '{}', head: 'h', version: freshVersion() }
+      assert.equal(await backend.set(key, change, entry.version), 'gone', 'and what ended stays ended')
+    }
+    same(await backend.get(kept), entry, 'the one that was to stay is as it was')
+    await lists(backend, anna, [[kept, entry]], 'and is listed')
+    assert.equal(await clear(anna, kept), 0, 'nothing is left to remove')
+    same(await backend.get(hisKey), others, 'another owner keeps his')
+    same(await backend.get(strange), stranger, 'and a stranger his')
+    assert.equal(await clear(bob, kept), 1, 'a key of another owner keeps nothing')
+    same(await backend.get(kept), entry, 'and is not cleared either')
+    assert.equal(await clear(anna, freshKey()), 1, 'nor does a key that is not there')
+    assert.equal(await clear(anna), 0)
+    const again = entryWith({ owner: anna })
+    const fresh = await generated(backend, again)
+    await lists(backend, anna, [[fresh, again]], 'he may come again')
+  }),
+  owning('a clear of an owner amid many generates leaves what it did not reach, and no more', async (open) => {
+    const backends = [await open(), await open()] as const
+    const owner = someone()
+    for (let round = 0; round < 5; round++) {
+      const keys = await Promise.all(
+        Array.from({ length: 8 }, async (_, i) => generated(backends[i % 2] as Backend, entryWith({ owner }))),
+      )
+      const born = async (i: number) => {
+        const key = freshKey()
+        return [key, await (backends[i % 2] as Backend).generate(key, entryWith({ owner }))] as const
+      }
+      const first = Array.from({ length: 16 }, (_, i) => born(i))
+      const clearing = (async () => ownedBy(backends[0]).clear(owner))()
+      const second = Array.from({ length: 16 }, (_, i) => born(i))
+      const cleared = await clearing
+      for (const key of keys) assert.equal(await backends[1].get(key), undefined, 'what was there before is gone')
+      const answers = await Promise.all([...first, ...second])
+      const there = new Set((await ownedBy(backends[1]).list(owner)).map(({ key }) => key))
+      let missing = 0
+      for (const [key, answer] of answers) {
+        assert.ok(answer === undefined || answer === 'gone', `generate answers ${answer}`)
+        const found = (await backends[0].get(key)) !== undefined
+        assert.equal(there.delete(key), found, 'what is there is listed, and nothing else')
+        if (answer === 'gone') assert.equal(found, false, 'what is gone is not there')
+        else if (!found) missing++
+      }
+      assert.equal(there.size, 0, 'nothing is listed that nobody generated')
+      const gone = answers.filter(([, answer]) => answer === 'gone').length
+      assert.ok(cleared >= 8 + missing && cleared <= 8 + missing + gone, `${cleared} cleared, ${missing} missing`)
+      assert.equal(
+        await ownedBy(backends[1]).clear(owner),
+        answers.length - gone - missing,
+        'the next clear has the rest',
+      )
+      for (const [key] of answers) assert.equal(await backends[0].get(key), undefined, 'and then none is there')
+      await lists(backends[0], owner, [], 'nor listed')
+    }
+  }),
+  owning('a clear of an owner beats the saves that come with it, whichever is first', async (open) => {
+    const [one, other] = [await open(), await open()]
+    const owner = someone()
+    for (let i = 0; i < 10; i++) {
+      const entry = entryWith({ owner })
+      const keys = [await generated(one, entry), await generated(other, entry)]
+      const change = { value: '{}', head: 'h', version: freshVersion(), expiresAt: entry.expiresAt + 1 }
+      const clear = async () => ownedBy(one).clear(owner)
+      const early = i % 2 ? clear() : undefined
+      const saves = keys.map(async (key) => other.set(key, change, entry.version))
+      const touches = keys.map(async (key) => other.touch(key, entry.expiresAt + 2))
+      const cleared = await (early ?? clear())
+      const [saved] = await Promise.all([Promise.all(saves), ...touches])
+      assert.equal(cleared, 2)
+      for (const answer of saved) assert.ok(answer === undefined || answer === 'gone', `set answers ${answer}`)
+      for (const key of keys) {
+        assert.equal(await other.get(key), undefined, 'what ended stays ended')
+        assert.equal(await other.set(key, { ...change, version: freshVersion() }, change.version), 'gone')
+        assert.equal(await other.get(key), undefined, 'and set does not bring it back')
+      }
+      await lists(other, owner, [], 'nothing of his is there')
+    }
+  }),
+  owning('the entries of an owner are the same through two handles', async (open) => {
+    const [one, other] = [await open(), await open()]
+    const owner = someone()
+    const entry = entryWith({ owner })
+    const key = await generated(one, entry)
+    await lists(other, owner, [[key, entry]], 'the other handle lists what the first one made')
+    assert.equal(await ownedBy(other).clear(owner), 1)
+    assert.equal(await one.get(key), undefined, 'and the first misses what the other cleared')
+    await lists(one, owner, [], 'and lists it no more')
+  }),
+  owning('list gives no entry that is forgotten, expired or swept', async (open) => {
+    const backend = await open()
+    const owner = someone()
+    const key = await generated(backend, entryWith({ owner, expiresAt: 1 }))
+    const alive = entryWith({ owner })
+    const stays = await generated(backend, alive)
+    if ((await backend.get(key)) !== undefined) {
+      if (backend.sweep) while ((await backend.sweep(2, 1000)) > 0);
+      else await backend.clear(key)
+    }
+    assert.equal(await backend.get(key), undefined)
+    await lists(backend, owner, [[stays, alive]], 'what is forgotten is not listed')
+    assert.equal(await ownedBy(backend).clear(owner), 1, 'nor counted')
+  }),
+  {
+    name: 'scan gives every entry that is there all the while, part by part, with its key',
+    skip: (backend) => (backend.scan ? undefined : 'it cannot tell what it keeps'),
+    async run(open) {
+      const backend = await open()
+      const entries = new Map<string, Entry>()
+      for (let i = 0; i < 25; i++) {
+        const entry = entryWith(i % 2 === 0 ? {} : { owner: `owner ${i}`, value: undefined })
+        entries.set(await generated(backend, entry), entry)
+      }
+      const [first] = entries.keys()
+      const seen = new Map<string, Entry>()
+      let cursor: string | undefined
+      do {
+        const part = await backend.scan?.(cursor, 7)
+        assert.ok(part, 'scan gives a part of all entries')
+        for (const { key, ...entry } of part.entries) seen.set(key, entry)
+        cursor = part.cursor
+        // What is touched, and what comes and goes meanwhile, hides nothing else.
+        await backend.touch(first as string, Date.now() + 2 * HOUR)
+        await backend.clear(await generated(backend, entryWith()))
+      } while (cursor !== undefined)
+      for (const [key, entry] of entries) {
+        assert.ok(seen.has(key), 'every entry is given')
+        if (key !== first) same(seen.get(key), entry, 'as it is kept')
+      }
     },
   },
   {

@@ -1,8 +1,9 @@
 // What a process of its own does to a folder of sessions: its first argument says which, each line that it prints is done.
 
 import { randomBytes } from 'node:crypto'
-import { chmodSync, closeSync, openSync, writeSync } from 'node:fs'
+import { chmodSync, closeSync, openSync, readdirSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
+import { setImmediate } from 'node:timers/promises'
 import type { Entry, Fault } from 'keepsake'
 import { fileBackend } from '../../src/backends/file.ts'
 import { turnsIn } from '../../src/backends/file-turns.ts'
@@ -84,10 +85,47 @@ const deeds: Record<string, () => Promise<void>> = {
     }
     say(lost)
   },
+  /** Generates sessions of one owner until it is killed, so long as they are few, and says their keys, and how it went. */
+  async own() {
+    const backend = fileBackend(directory)
+    for (;;) {
+      while (readdirSync(directory).length > 100) await setImmediate()
+      const born = randomBytes(32).toString('base64url')
+      const entry = { value: '{}', head: '', version: freshVersion(), expiresAt: 9e15, owner: key }
+      const answer = await backend.generate(born, entry)
+      say(`${born} ${answer ?? 'done'}`)
+      // A save that comes with a clear brings nothing back.
+      const change = { value: '{"n":2}', head: '', version: freshVersion() }
+      if (answer === undefined && (await backend.set(born, change, entry.version)) === 'stale') say('stale')
+    }
+  },
+  /** Clears an owner until it is killed, and says how many it was. */
+  async disown() {
+    const backend = fileBackend(directory)
+    for (;;) say(await backend.owned?.clear(key))
+  },
+  /** Opens the folder, and says how many sessions an owner has. */
+  async list() {
+    say((await fileBackend(directory).owned?.list(key))?.length)
+  },
+  /** Lists an owner, and sweeps as if each mark were old, until it is killed. */
+  async tidy() {
+    const backend = fileBackend(directory)
+    for (;;) {
+      await backend.owned?.list(key)
+      await backend.sweep?.(Date.now() + 700_000, 100)
+    }
+  },
   /** Changes one session with a flush, and says how that went. */
   async flush() {
     const backend = fileBackend(directory, { durability: 'power' })
     say(await codeOf(() => increment(backend)))
+  },
+  /** Begins a session of an owner with a flush. */
+  async 'flush-owned'() {
+    const backend = fileBackend(directory, { durability: 'power' })
+    const entry = { value: '1', head: '', version: freshVersion(), expiresAt: 9e15, owner: 'anna' }
+    say(await codeOf(() => backend.generate(key, entry)))
   },
   /** Uses the backend while no more files can be opened. */
   async starve() {
