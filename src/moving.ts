@@ -76,11 +76,14 @@ export const movingBackend = (from: Backend, to: Backend, options: MovingOptions
       if (done) return undefined
     }
   }
-  const list = async (owner: string) => {
+  /** All keys that an owner has or had. */
+  const keysOf = async (owner: string): Promise<readonly string[]> => {
     const [old, fresh] = [await from.owned?.list(owner), await to.owned?.list(owner)]
-    const known = new Map([...(old ?? []), ...(fresh ?? [])].map((entry) => [entry.key, entry]))
-    // What a list of the old store has may have been changed in the new one since, or have ended.
-    const latest = await Promise.all([...known.keys()].map(async (key) => [key, await here(key)] as const))
+    return [...new Set([...(old ?? []), ...(fresh ?? [])].map(({ key }) => key))]
+  }
+  /** Of these keys, what is there: it may have been changed in the new store since, or have ended. */
+  const living = async (keys: readonly string[]) => {
+    const latest = await Promise.all(keys.map(async (key) => [key, await here(key)] as const))
     return latest.flatMap(([key, entry]) => (entry === undefined ? [] : [{ ...entry, key }]))
   }
   const { secret } = from.secret === undefined ? to : from
@@ -88,7 +91,14 @@ export const movingBackend = (from: Backend, to: Backend, options: MovingOptions
   return {
     name: `${from.name} to ${to.name}`,
     get: (key) => (moves() ? here(key) : from.get(key)),
-    generate: (key, entry) => (moves() ? to.generate(key, entry) : from.generate(key, entry)),
+    async generate(key, entry) {
+      if (!moves()) return from.generate(key, entry)
+      const answer = await to.generate(key, entry)
+      const there = answer === 'taken' ? await to.get(key) : undefined
+      if (there === undefined || !isMark(there)) return answer
+      await to.clear(key, there.version)
+      return to.generate(key, entry)
+    },
     async set(key, change, version) {
       if (!moves()) return from.set(key, change, version)
       const answer = await to.set(key, change, version)
@@ -117,15 +127,17 @@ export const movingBackend = (from: Backend, to: Backend, options: MovingOptions
     ...(from.owned &&
       to.owned && {
         owned: {
-          list: (owner: string) => (moves() ? list(owner) : (from.owned?.list(owner) ?? [])),
+          list: async (owner: string) =>
+            moves() ? living(await keysOf(owner)) : ((await from.owned?.list(owner)) ?? []),
           async clear(owner: string, except?: string) {
             if (!moves()) return (await from.owned?.clear(owner, except)) ?? 0
-            const all = (await list(owner)).filter(({ key }) => key !== except)
+            const keys = (await keysOf(owner)).filter((key) => key !== except)
+            const { length } = await living(keys)
             await from.owned?.clear(owner, except)
             await to.owned?.clear(owner, except)
-            // Those that were read from the old store before that may be copied still.
-            for (const { key } of all) await clear(key)
-            return all.length
+            // Those that were read from the old store before that may be copied still, and their marks are gone.
+            for (const key of keys) await clear(key)
+            return length
           },
         },
       }),
@@ -134,9 +146,9 @@ export const movingBackend = (from: Backend, to: Backend, options: MovingOptions
 }
 
 export type CopyProgress = {
-  /** Sessions that were copied by this call. */
+  /** Sessions that are in the new store now as they are in the old one. */
   readonly copied: number
-  /** Sessions that were there already, had expired, or had ended. */
+  /** Sessions that have been changed in the new store since, have expired, or have ended. */
   readonly skipped: number
   /** Where a later call can go on; undefined at the end. */
   readonly cursor: string | undefined
