@@ -414,6 +414,29 @@ suite('6-login', () => {
     assert.equal(rows(), 0)
   })
 
+  test('the desk lists the devices, and logs out the others and not this one', async (t) => {
+    const { url, rows } = await program(t, '6-login/login')
+    const [phone, laptop, ben_] = [client(url), client(url), client(url)]
+    await phone.send('/login', '/login', anna, { headers: { 'user-agent': 'A <phone>' } })
+    assert.doesNotMatch(await phone.page('/'), /Log out my other devices/)
+    await laptop.send('/login', '/login', anna, { headers: { 'user-agent': 'A laptop' } })
+    await ben_.send('/login', '/login', ben)
+    const devices = [...(await laptop.page('/')).matchAll(/<li>([^,]+), since [^<(]+(\(this one\))?<\/li>/g)]
+    assert.deepEqual(devices.map(([, name, own]) => [name, own !== undefined]).sort(), [
+      ['A &#60;phone&#62;', false],
+      ['A laptop', true],
+    ])
+    seeOther(await laptop.send('/', '/logout-others'), '/')
+    assert.match(await laptop.page('/'), /1 other device was logged out\./)
+    assert.equal(await desk(phone), 'sent to /login')
+    assert.equal(await desk(laptop), 'The desk of anna')
+    assert.equal(await desk(ben_), 'The desk of ben')
+    assert.equal(rows(), 2)
+    const forged = await laptop.send('/', '/logout-others', { _csrf: await ben_.token('/') })
+    assert.equal(forged.status, 303)
+    assert.match(await laptop.page('/'), /role="status">You logged in or out/)
+  })
+
   test('nobody is logged in or out by the form of another', async (t) => {
     const { url } = await program(t, '6-login/login')
     const [one, other] = [client(url), client(url)]

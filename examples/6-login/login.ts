@@ -82,6 +82,7 @@ const login = async (request: Request) => {
     return loginForm(request, { name, error: 'The name or the password is wrong.', status: 422 })
   }
   s.login(name, { keep: [] })
+  s.set('device', request.headers.get('user-agent')?.slice(0, 200) ?? 'unknown')
   addFlash(request, 'info', `Welcome, ${name}!`)
   return seeOther('/')
 }
@@ -99,10 +100,33 @@ const logout = async (request: Request) => {
 const button = async (request: Request, action: string, text: string) =>
   `<form method="post" action="${action}">${await csrfTag(request)}<button>${text}</button></form>`
 
+/** Ends the sessions of the same person on other devices, and leaves the one that asks. */
+const logoutOthers = async (request: Request) => {
+  const form = await readForm(request)
+  const { owner, label } = await session(request)
+  if (!form.ok) addFlash(request, 'error', form.message)
+  else if (owner !== undefined) {
+    const ended = await manager.revokeAll(owner, { except: label })
+    addFlash(request, 'info', `${ended} other ${ended === 1 ? 'device was' : 'devices were'} logged out.`)
+  }
+  return seeOther('/')
+}
+
 const account = async (request: Request) => {
-  const { owner } = await session(request)
+  const { owner, label } = await session(request)
   if (owner === undefined) return seeOther('/login')
-  return page(request, `The desk of ${owner}`, await button(request, '/logout', 'Log out'))
+  const devices = await manager.list(owner)
+  const lines = devices.map(
+    (device) =>
+      `<li>${escaped(device.fields.device ?? 'unknown')}, since ${new Date(device.bornAt).toUTCString()}${device.label === label ? ' (this one)' : ''}</li>`,
+  )
+  return page(
+    request,
+    `The desk of ${owner}`,
+    `<p>You are logged in on:</p><ul>${lines.join('')}</ul>
+    ${devices.length > 1 ? await button(request, '/logout-others', 'Log out my other devices') : ''}
+    ${await button(request, '/logout', 'Log out')}`,
+  )
 }
 
 const handle = (request: Request) => {
@@ -115,6 +139,8 @@ const handle = (request: Request) => {
       return login(request)
     case 'POST /logout':
       return logout(request)
+    case 'POST /logout-others':
+      return logoutOthers(request)
     default:
       return new Response('There is no such page.\n', { status: 404 })
   }
@@ -122,4 +148,6 @@ const handle = (request: Request) => {
 
 const { SESSIONS = 'sqlite:sessions.db', PORT = '8080' } = process.env
 
-await run(logger(sessions({ backend: SESSIONS })(crossOrigin(handle))), { port: Number(PORT) })
+const manager = sessions({ backend: SESSIONS })
+
+await run(logger(manager(crossOrigin(handle))), { port: Number(PORT) })
