@@ -3,7 +3,7 @@
 
 const { execFileSync } = require('node:child_process')
 const { createHash } = require('node:crypto')
-const { existsSync, readFileSync, writeFileSync } = require('node:fs')
+const { existsSync, readdirSync, readFileSync, writeFileSync } = require('node:fs')
 const { delimiter, join } = require('node:path')
 
 const root = join(__dirname, '..')
@@ -31,14 +31,34 @@ if (major < 22 || (major === 22 && minor < 18)) {
   process.exit(1)
 }
 
-/** Test programs by the Debian package that has them. */
-const programs = { 'chromium-headless-shell': ['chromium-headless-shell', 'chromium', 'google-chrome'] }
-const folders = [...(process.env.PATH || '').split(delimiter), '/usr/sbin', '/usr/local/sbin']
-const found = (names) => names.some((name) => folders.some((folder) => existsSync(join(folder, name))))
+/** Test programs by the Debian package that has them, and the variable that names another one to use instead. */
+const programs = {
+  'chromium-headless-shell': ['CHROME_PATH', 'chromium-headless-shell', 'chromium', 'google-chrome'],
+  'mariadb-server': ['TEST_MYSQL_URL', 'mariadbd'],
+  postgresql: ['TEST_POSTGRES_URL', 'postgres'],
+  'redis-server': ['TEST_REDIS_URL', 'redis-server'],
+}
+/** What compose.yaml starts. */
+const composed = {
+  TEST_MYSQL_URL: 'mysql://root:x@127.0.0.1:13306/app',
+  TEST_POSTGRES_URL: 'postgres://app:x@127.0.0.1:15432/app',
+  TEST_REDIS_URL: 'redis://127.0.0.1:16379',
+}
+
+/** Debian keeps the programs of each PostgreSQL in a folder of its own. */
+const ofPostgres = () => {
+  const place = '/usr/lib/postgresql'
+  return existsSync(place) ? readdirSync(place).map((version) => join(place, version, 'bin')) : []
+}
+const found = (names) => {
+  const folders = [...(process.env.PATH || '').split(delimiter), '/usr/sbin', '/usr/local/sbin', ...ofPostgres()]
+  return names.some((name) => folders.some((folder) => existsSync(join(folder, name))))
+}
 const missing = () =>
-  Object.keys(programs).filter(
-    (name) => !found(programs[name]) && !(name.startsWith('chrom') && process.env.CHROME_PATH),
-  )
+  Object.keys(programs).filter((name) => {
+    const [variable, ...names] = programs[name]
+    return !process.env[variable] && !found(names)
+  })
 
 if (process.argv.includes('--services') && missing().length > 0) {
   const isRoot = process.getuid !== undefined && process.getuid() === 0
@@ -51,7 +71,14 @@ if (process.argv.includes('--services') && missing().length > 0) {
   if (missing().length > 0) {
     say(`The tests need these programs, which are not on the PATH: ${missing().join(', ')}.`)
     say(`On Debian or Ubuntu: sudo apt-get install ${missing().join(' ')}`)
-    say('Elsewhere: install Chromium or Chrome, and set CHROME_PATH to its executable.')
+    const variables = missing().map((name) => programs[name][0])
+    const urls = variables.filter((variable) => composed[variable])
+    if (urls.length > 0) {
+      say('Elsewhere: docker compose up -d --wait, and set what tells the tests of the servers that run:')
+      for (const variable of urls) say(`  ${variable}=${composed[variable]}`)
+    }
+    if (variables.includes('CHROME_PATH'))
+      say('Elsewhere: install Chromium or Chrome, and set CHROME_PATH to its executable.')
     process.exit(1)
   }
 }

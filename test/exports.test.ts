@@ -39,6 +39,9 @@ const names: Record<string, readonly string[]> = {
   'keepsake/cookie': ['cookieBackend'],
   'keepsake/file': ['fileBackend'],
   'keepsake/memory': ['memoryBackend'],
+  'keepsake/mysql': ['connectMysql', 'mysqlBackend'],
+  'keepsake/postgres': ['connectPostgres', 'postgresBackend'],
+  'keepsake/redis': ['connectRedis', 'redisBackend'],
   'keepsake/session': [
     'clear',
     'clearHeaders',

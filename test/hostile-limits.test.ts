@@ -610,7 +610,7 @@ suite('records', () => {
       [new String('x'), /^f is a String/],
     ]
     for (const { opener } of stores) {
-      const h = await house({ backend: await opener(t)() })
+      const h = await house({ backend: await opener(t)(), secret: SECRET })
       const visit = h.visitor()
       await visit((s) => {
         for (const [value, message] of refused) {

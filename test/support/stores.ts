@@ -1,14 +1,22 @@
 // The stores of our own that keep state: for each, how a test gets a handle on a fresh one.
 
+import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import type { TestContext } from 'node:test'
 import { type Backend, connect } from 'keepsake'
+import { mysqlBackend } from 'keepsake/mysql'
+import { postgresBackend } from 'keepsake/postgres'
 import { folder } from './folder.ts'
+import { mariadbServer } from './mariadb-server.ts'
+import { postgresServer } from './postgres-server.ts'
+import { redisStores } from './redis-stores.ts'
 
 export type Store = {
   readonly name: string
   /** Opens handles on one fresh store: the same handle again where it can have but one. */
   readonly opener: (t: TestContext) => () => Promise<Backend>
+  /** Of another process: what runs a thousand times elsewhere, runs a few times on it. */
+  readonly far?: true
 }
 
 const memory: Store = {
@@ -32,4 +40,95 @@ const onDisk = (name: string): Store => ({
   },
 })
 
-export const stores: readonly Store[] = [memory, onDisk('sqlite'), onDisk('file')]
+/** Made at the first call, and the same at every other. */
+const once = <T>(make: () => Promise<T>): (() => Promise<T>) => {
+  let made: Promise<T> | undefined
+  return () => {
+    made ??= make()
+    return made
+  }
+}
+
+const closers = new WeakMap<TestContext, (() => unknown)[]>()
+
+/** Does this when the test is over: what was opened last is closed first. */
+export const closing = (t: TestContext, close: () => unknown): void => {
+  const stack = closers.get(t) ?? []
+  if (stack.length === 0) {
+    closers.set(t, stack)
+    t.after(async () => {
+      for (const one of stack.reverse()) await one()
+    })
+  }
+  stack.push(close)
+}
+
+/** Where databases are: at the URL that the environment names, else one that this process starts at its first use. */
+export const postgresUrl = once(async () => process.env.TEST_POSTGRES_URL ?? (await postgresServer()).url)
+export const mysqlUrl = once(async () => process.env.TEST_MYSQL_URL ?? (await mariadbServer()).url)
+
+export const freshTable = (): string => `keepsake_${randomBytes(8).toString('hex')}`
+
+type Opened = {
+  readonly backend: ReturnType<typeof postgresBackend>
+  readonly drop: (sql: string) => PromiseLike<unknown>
+  readonly close: () => unknown
+}
+
+/** A store in a table of a test's own, with a client of its own for each handle. */
+const inTable = (name: string, connected: (table: string) => Promise<Opened>): Store => ({
+  name,
+  far: true,
+  opener: (t) => {
+    const table = freshTable()
+    let dropped = false
+    return async () => {
+      const { backend, drop, close } = await connected(table)
+      t.after(async () => {
+        // The server may be somebody's.
+        if (!dropped) await drop(`drop table ${table}`)
+        dropped = true
+        await close()
+      })
+      await backend.migrate()
+      return backend
+    }
+  },
+})
+
+const pg = inTable('postgres (pg)', async (table) => {
+  const { Pool } = await import('pg')
+  const pool = new Pool({ connectionString: await postgresUrl() })
+  return { backend: postgresBackend(pool, { table }), drop: (sql) => pool.query(sql), close: () => pool.end() }
+})
+
+const postgresJs = inTable('postgres (postgres.js)', async (table) => {
+  const { default: postgres } = await import('postgres')
+  const sql = postgres(await postgresUrl())
+  return { backend: postgresBackend(sql, { table }), drop: (text) => sql.unsafe(text), close: () => sql.end() }
+})
+
+const lite = once(async () => {
+  const { PGlite } = await import('@electric-sql/pglite')
+  return PGlite.create()
+})
+const pglite = inTable('postgres (PGlite)', async (table) => {
+  const database = await lite()
+  return { backend: postgresBackend(database, { table }), drop: (sql) => database.query(sql), close: () => {} }
+})
+
+const mysql2 = inTable('mysql (mysql2)', async (table) => {
+  const { createPool } = await import('mysql2/promise')
+  const pool = createPool(await mysqlUrl())
+  return { backend: mysqlBackend(pool, { table }), drop: (sql) => pool.query(sql), close: () => pool.end() }
+})
+
+const mariadb = inTable('mysql (mariadb)', async (table) => {
+  const { createPool } = await import('mariadb')
+  const pool = createPool((await mysqlUrl()).replace(/^mysql:/, 'mariadb:'))
+  return { backend: mysqlBackend(pool, { table }), drop: (sql) => pool.query(sql), close: () => pool.end() }
+})
+
+const sql: readonly Store[] = [pg, postgresJs, pglite, mysql2, mariadb]
+
+export const stores: readonly Store[] = [memory, onDisk('sqlite'), onDisk('file'), ...sql, ...redisStores]
