@@ -1,0 +1,171 @@
+// How Redis keeps an entry: one text, and a Lua script for each change of it.
+
+import { createHash } from 'node:crypto'
+import type { Entry } from '../backend.ts'
+
+/*
+ * An entry is one string in lines: version, expiry, owner, head, value. So a read is one GET, for which Redis runs no
+ * script, and a script finds what it compares at the front. Measured beside a hash of five fields, on Redis 7.0: 0.7 of
+ * its memory, 0.7 of its time for a read, 1.1 for a compare-and-set. The owner is printed as JSON, because he alone may have a line break in him; the
+ * empty line stands for none, and the empty value for undefined: JSON.stringify prints neither.
+ */
+export const packed = ({ version, expiresAt, owner, head, value = '' }: Entry): string =>
+  [version, String(expiresAt), printedOwner(owner), head, value].join('\n')
+
+export const printedOwner = (owner: string | undefined): string => (owner === undefined ? '' : JSON.stringify(owner))
+
+export const unpacked = (text: string): Entry => {
+  const expiry = text.indexOf('\n') + 1
+  const owner = text.indexOf('\n', expiry) + 1
+  const head = text.indexOf('\n', owner) + 1
+  const value = text.indexOf('\n', head) + 1
+  return {
+    value: value === text.length ? undefined : text.slice(value),
+    head: text.slice(head, value - 1),
+    expiresAt: Number(text.slice(expiry, owner - 1)),
+    version: text.slice(0, expiry - 1),
+    owner: owner === head - 1 ? undefined : JSON.parse(text.slice(owner, head - 1)),
+  }
+}
+
+/** A script of one key. Redis knows it by its SHA-1 once it has seen it. */
+export type Script = {
+  readonly lua: string
+  readonly sha: string
+  /**
+   * The same, but it also writes where it finds that all is done: WAIT speaks for what its own connection has written,
+   * and for nothing else (Redis 7.2, Valkey 8), so that it would say of a second try what may not be so of the first.
+   */
+  readonly sure: string
+}
+
+const script = (body: string): Script => {
+  const lua = `local sure = false\n${body}`
+  return { lua, sha: createHash('sha1').update(lua).digest('hex'), sure: `local sure = true\n${body}` }
+}
+
+/** What the scripts of entries begin with: the text, and where its lines end. */
+const ENTRY = `
+local there = redis.call('GET', KEYS[1])
+local function after(from) return there and string.find(there, '\\n', from, true) end
+local version = there and string.sub(there, 1, after(1) - 1)
+`
+
+const CLEARING = `${ENTRY}
+if sure and not there then
+  redis.call('SET', KEYS[1], '', 'PX', 1)
+  redis.call('DEL', KEYS[1])
+end
+`
+
+/** Key; version, text, milliseconds to live. */
+export const generateEntry: Script = script(`${ENTRY}
+if not there then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+elseif version ~= ARGV[1] then return 'taken'
+elseif sure then redis.call('SET', KEYS[1], there, 'KEEPTTL') end
+`)
+
+/** Key; version that is expected, new version, new head and value; where the expiry moves, it and milliseconds to live. */
+export const setEntry: Script = script(`${ENTRY}
+if not there then return 'gone' end
+if version == ARGV[2] then return end
+if version ~= ARGV[1] then return 'stale' end
+local expiry = after(#version + 2)
+local owner = after(expiry + 1)
+if ARGV[4] then
+  redis.call('SET', KEYS[1], ARGV[2] .. '\\n' .. ARGV[4] .. string.sub(there, expiry, owner) .. ARGV[3], 'PX', ARGV[5])
+else
+  redis.call('SET', KEYS[1], ARGV[2] .. string.sub(there, #version + 1, owner) .. ARGV[3], 'KEEPTTL')
+end
+`)
+
+/** Key; the version that it has to have, or none. Gives the printed owner of what it removed, or `stale`. */
+export const clearEntry: Script = script(`${CLEARING}
+if ARGV[1] and version ~= ARGV[1] then return 'stale' end
+if not there then return end
+redis.call('UNLINK', KEYS[1])
+local expiry = after(#version + 2)
+return string.sub(there, expiry + 1, after(expiry + 1) - 1)
+`)
+
+/** Key; printed owner: only an entry of his is removed. Gives how many were. */
+export const clearOwned: Script = script(`${CLEARING}
+if not there then return 0 end
+local expiry = after(#version + 2)
+if string.sub(there, expiry + 1, after(expiry + 1) - 1) ~= ARGV[1] then return 0 end
+return redis.call('UNLINK', KEYS[1])
+`)
+
+/** Key; expiry, milliseconds to live. */
+export const touchEntry: Script = script(`${ENTRY}
+if not there then return end
+local expiry = after(#version + 2)
+if tonumber(string.sub(there, #version + 2, expiry - 1)) >= tonumber(ARGV[1]) then return end
+redis.call('SET', KEYS[1], version .. '\\n' .. ARGV[1] .. string.sub(there, expiry), 'PX', ARGV[2])
+`)
+
+/*
+ * An owner's list is a sorted set of keys. The score is when the entry may be gone; below zero, the owner's entries are
+ * being cleared and the key no longer counts as listed. Scores stay text: Lua would print them in six digits.
+ */
+
+/** What scripts of lists settle: from an index on, threes of a key, the score it was seen with, and its next or `''`. */
+const SETTLE = `
+local function settle(from)
+  for i = from, #ARGV, 3 do
+    local score = redis.call('ZSCORE', KEYS[1], ARGV[i])
+    if score and tonumber(score) == tonumber(ARGV[i + 1]) then
+      if ARGV[i + 2] == '' then redis.call('ZREM', KEYS[1], ARGV[i])
+      else redis.call('ZADD', KEYS[1], ARGV[i + 2], ARGV[i]) end
+    end
+  end
+end
+`
+
+/** List; key, score, now, milliseconds for the list to live, limit. Gives keys whose entries may be gone, with scores. */
+export const enlist: Script = script(`
+redis.call('ZADD', KEYS[1], 'NX', ARGV[2], ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
+return redis.call('ZRANGEBYSCORE', KEYS[1], '(0', '(' .. ARGV[3], 'WITHSCORES', 'LIMIT', 0, ARGV[5])
+`)
+
+/** List; key, its new score, milliseconds for the list to live, what to settle. Gives `gone` where it is no longer listed. */
+export const confirmListed: Script = script(`${SETTLE}
+settle(4)
+local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if not score or tonumber(score) < 0 then return 'gone' end
+redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+`)
+
+/** List. Gives all keys with scores. */
+export const listed: Script = script(`return redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')`)
+
+/**
+ * List; the key that stays, or `''`. Strikes out all others, and gives them with scores: above zero where Redis is full,
+ * and would not.
+ */
+export const strike: Script = script(`
+local all = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
+local struck = {}
+for i = 1, #all, 2 do
+  local key, score = all[i], all[i + 1]
+  local out = tonumber(score) < 0
+  if key == ARGV[1] then
+    if out then redis.call('ZADD', KEYS[1], string.sub(score, 2), key) end
+  else
+    if not out and type(redis.pcall('ZADD', KEYS[1], '-' .. score, key)) == 'number' then score = '-' .. score end
+    struck[#struck + 1] = key
+    struck[#struck + 1] = score
+  end
+end
+return struck
+`)
+
+/** List; what there is to settle. */
+export const settle: Script = script(`${SETTLE}
+settle(1)
+`)
+
+/** List; a key, which is taken off. */
+export const unlist: Script = script(`redis.call('ZREM', KEYS[1], ARGV[1])`)

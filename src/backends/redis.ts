@@ -1,0 +1,165 @@
+// Sessions in Redis or Valkey, alone, behind Sentinels or in a cluster: one command or one script an operation.
+
+import type { Backend } from '../backend.ts'
+import { Fault, onlyKnown } from '../outcome.ts'
+import { type Driver, driverOf, isError, type RedisClient } from './redis-client.ts'
+import { driverOfUrl } from './redis-connect.ts'
+import { ownersOf } from './redis-owners.ts'
+import { replicated } from './redis-replicas.ts'
+import {
+  clearEntry,
+  generateEntry,
+  packed,
+  printedOwner,
+  type Script,
+  setEntry,
+  touchEntry,
+  unpacked,
+} from './redis-scripts.ts'
+
+export type { RedisClient } from './redis-client.ts'
+
+export type RedisOptions = {
+  /** What the names of our keys begin with. Default `keepsake:`. Braces in it would put all sessions into one slot of a cluster. */
+  readonly prefix?: string
+  /**
+   * How many replicas must have a login or a logout, and each end of an owner's sessions, before it counts. Default 0:
+   * a failover may undo the last moment. Where fewer confirm it, it throws a Fault `unknown_outcome`, and stays done
+   * unless there is a failover. Such writes go over a connection of their own, which ends with the client's or
+   * with `close`.
+   */
+  readonly waitReplicas?: number
+  /** Seconds that the replicas have for it. Default 0.5. */
+  readonly waitTimeout?: number
+  /** Milliseconds since 1970. Only how long Redis keeps an entry is reckoned by it; a minute of difference does no harm. */
+  readonly now?: () => number
+}
+
+const MINUTE = 60_000
+/** Nothing is kept longer, so that no number is too large for Redis: a hundred years. */
+const CENTURY = 36_525 * 24 * 60 * MINUTE
+
+const checked = (options: RedisOptions): Required<RedisOptions> => {
+  onlyKnown(options, ['prefix', 'waitReplicas', 'waitTimeout', 'now'], 'redisBackend')
+  const { prefix = 'keepsake:', waitReplicas = 0, waitTimeout = 0.5, now = Date.now } = options
+  if (typeof prefix !== 'string') throw new Fault('bad_option', "prefix has to be a string, such as 'keepsake:'.")
+  if (!Number.isInteger(waitReplicas) || waitReplicas < 0) {
+    throw new Fault('bad_option', 'waitReplicas has to be a whole number: how many replicas must have a logout.')
+  }
+  if (!(waitTimeout >= 0.001 && waitTimeout <= 60)) {
+    throw new Fault('bad_option', 'waitTimeout has to be a number of seconds from 0.001 to 60.')
+  }
+  return { prefix, waitReplicas, waitTimeout, now }
+}
+
+/**
+ * A backend on a client that is connected, or connects by itself: ioredis' `Redis` or `Cluster`, iovalkey's, or what
+ * `createClient` or `createSentinel` of node-redis gives. Redis 7.0 or newer, or Valkey. The client stays the caller's:
+ * `close` leaves it open. Its errors are thrown as they come; its `error` events end no process from now on.
+ *
+ * Redis must not evict sessions that are alive: `maxmemory-policy noeviction`. An evicted session is a logout.
+ *
+ * `owned.clear` reaches sessions that others are generating meanwhile, also in a cluster: when it is over, none that
+ * was there when it began can be used, nor any that was begun before it ended, unless all of its steps came after the
+ * first of `clear`. Where it throws, call it again: it goes on where it stopped.
+ *
+ * @throws Fault `bad_option`
+ */
+export const redisBackend = (client: RedisClient, options: RedisOptions = {}): Backend => {
+  const settings = checked(options)
+  return backendOn(driverOf(client), settings)
+}
+
+/**
+ * A backend at a URL, by a client of ioredis of its own, which connects when it is first used, fails fast while its
+ * server is down, and ends with `close`. A login in the URL is for the servers, and not for their Sentinels.
+ *
+ * - `redis://user:password@host:6379/0`: a server alone.
+ * - `redis+sentinel://host:26379,host:26379/mymaster`: the master that Sentinels know by that name; behind it, perhaps
+ *   `/` and the number of a database.
+ * - `redis+cluster://host:6379,host:6379`: a cluster, by some of its servers.
+ * - `rediss://`, `rediss+sentinel://`, `rediss+cluster://`: the same over TLS.
+ *
+ * @throws Fault `no_backend` where `ioredis` is not installed, `bad_option`
+ */
+export const connectRedis = async (url: string, options: RedisOptions = {}): Promise<Backend> => {
+  const settings = checked(options)
+  const driver = await driverOfUrl(url)
+  return backendOn(driver, settings, driver.close)
+}
+
+const backendOn = (
+  driver: Driver,
+  { prefix, waitReplicas, waitTimeout, now }: Required<RedisOptions>,
+  close?: () => void,
+): Backend => {
+  const addressOf = (key: string) => prefix + key
+  /** How long Redis keeps an entry: a minute longer than it lives, so that its own expiry decides. */
+  const lifeOf = (expiresAt: number): number => Math.min(Math.max(Math.ceil(expiresAt - now()), 0) + MINUTE, CENTURY)
+
+  const run = async ({ sha, lua }: Script, key: string, args: readonly string[]): Promise<unknown> => {
+    try {
+      return await driver.send(['evalsha', sha, '1', key, ...args])
+    } catch (error) {
+      // A server forgets its scripts when it restarts, and a replica that takes over may never have had them.
+      if (!isError(error, 'NOSCRIPT')) throw error
+      return driver.send(['eval', lua, '1', key, ...args])
+    }
+  }
+
+  const replicas = waitReplicas > 0 ? replicated(driver, waitReplicas, Math.ceil(waitTimeout * 1000)) : undefined
+  const write: typeof run = replicas
+    ? ({ sure }, key, args) => replicas.write(key, ['eval', sure, '1', key, ...args])
+    : run
+
+  const get = async (key: string) => {
+    const text = await driver.send(['get', addressOf(key)])
+    return text === null || text === undefined ? undefined : unpacked(String(text))
+  }
+
+  const owners = ownersOf({
+    now,
+    placeOf: (owner) => `${prefix}owner:${owner}`,
+    addressOf,
+    get,
+    left: async (key) => Number(await driver.send(['pttl', addressOf(key)])),
+    run,
+    write,
+  })
+
+  return {
+    name: 'redis',
+    defaultPeriod: 604_800,
+    get,
+    async generate(key, entry) {
+      const life = lifeOf(entry.expiresAt)
+      const args = [entry.version, packed(entry), String(life)]
+      const insert = (by: typeof run) => async () =>
+        (await by(generateEntry, addressOf(key), args)) === null ? undefined : 'taken'
+      return entry.owner === undefined ? insert(run)() : owners.generate(key, entry.owner, entry, life, insert(write))
+    },
+    async set(key, { value = '', head, version, expiresAt }, expected) {
+      const args = [expected, version, `${head}\n${value}`]
+      if (expiresAt !== undefined) args.push(String(expiresAt), String(lifeOf(expiresAt)))
+      const answer = await run(setEntry, addressOf(key), args)
+      return answer === null ? undefined : (String(answer) as 'stale' | 'gone')
+    },
+    async clear(key, version) {
+      const answer = await write(clearEntry, addressOf(key), version === undefined ? [] : [version])
+      if (answer === null) return undefined
+      const printed = String(answer)
+      if (printed === 'stale') return 'stale'
+      if (printed !== printedOwner(undefined)) owners.removed(key, JSON.parse(printed))
+      return undefined
+    },
+    async touch(key, expiresAt) {
+      await run(touchEntry, addressOf(key), [String(expiresAt), String(lifeOf(expiresAt))])
+      return undefined
+    },
+    owned: { list: owners.list, clear: owners.clear },
+    async close() {
+      replicas?.close()
+      close?.()
+    },
+  }
+}
