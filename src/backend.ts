@@ -23,8 +23,8 @@ export type Owned = {
   /** An owner's entries with their keys, expired ones perhaps among them. */
   list(owner: string): Awaitable<readonly (Entry & { readonly key: string })[]>
   /**
-   * Removes an owner's entries, but the one of the key `except`, and says how many. None that was there when it began,
-   * and none that is being generated meanwhile, is there when it is over, unless it was generated afterwards as a whole.
+   * Removes an owner's entries, but the one of the key `except`, and says how many. None that was there when it began
+   * is there when it is over; one that is generated meanwhile counts as before it or as after it, as a whole.
    */
   clear(owner: string, except?: string): Awaitable<number>
 }

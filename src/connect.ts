@@ -16,7 +16,14 @@ export type ConnectOptions = {
   readonly absoluteLifetime?: number
 }
 
-type Opener = (rest: string, options: ConnectOptions) => Promise<Backend>
+type Opener = (rest: string, options: ConnectOptions, url: string) => Promise<Backend>
+
+const redis: Opener = async (_, { now }, url) => {
+  const { connectRedis } = await import('./backends/redis.ts')
+  return connectRedis(url, now && { now })
+}
+const postgres: Opener = async (_rest, _options, url) => (await import('./backends/postgres.ts')).connectPostgres(url)
+const mysql: Opener = async (_rest, _options, url) => (await import('./backends/mysql.ts')).connectMysql(url)
 
 const schemes: Readonly<Record<string, Opener>> = {
   memory: async (rest, options) => {
@@ -38,9 +45,22 @@ const schemes: Readonly<Record<string, Opener>> = {
     const ends = await connect(rest, options)
     return cookieBackend({ ...options, ends }, await ends.secret?.(newSecret()))
   },
+  postgres,
+  postgresql: postgres,
+  mysql,
+  mariadb: mysql,
+  redis,
+  rediss: redis,
+  'redis+sentinel': redis,
+  'rediss+sentinel': redis,
+  'redis+cluster': redis,
+  'rediss+cluster': redis,
 }
 
-const split = (url: string): { readonly open: Opener; readonly rest: string } => {
+/** Backends that keep a secret beside their data, where nobody else reads it. */
+const keepers = ['memory', 'sqlite', 'file']
+
+const split = (url: string): { readonly scheme: string; readonly open: Opener; readonly rest: string } => {
   const colon = url.indexOf(':')
   const scheme = url.slice(0, Math.max(colon, 0))
   if (!Object.hasOwn(schemes, scheme)) {
@@ -52,7 +72,7 @@ const split = (url: string): { readonly open: Opener; readonly rest: string } =>
         .join(', ')}; this one does not.`,
     )
   }
-  return { open: schemes[scheme] as Opener, rest: url.slice(colon + 1) }
+  return { scheme, open: schemes[scheme] as Opener, rest: url.slice(colon + 1) }
 }
 
 /**
@@ -61,24 +81,38 @@ const split = (url: string): { readonly open: Opener; readonly rest: string } =>
  * @throws Fault `no_backend`, `no_secret`
  */
 export const checkUrl = (url: string, { secret }: ConnectOptions): void => {
-  const { rest } = split(url)
-  if (!url.startsWith('cookie:')) return
-  if (rest !== '') checkUrl(rest, { secret: '' })
-  else if (secret === undefined) {
-    throw new Fault(
-      'no_secret',
-      `Sessions in cookies are sealed, so they need a secret that all processes share: sessions({ backend: 'cookie:', secret }). Make one: ${HOW_TO_MAKE_ONE}`,
-    )
+  const { scheme, rest } = split(url)
+  if (scheme === 'cookie' && rest !== '') {
+    checkUrl(rest, secret === undefined ? {} : { secret })
+    return
   }
+  if (secret !== undefined || keepers.includes(scheme)) return
+  const why =
+    scheme === 'cookie'
+      ? 'Sessions in cookies are sealed, so they need a secret'
+      : `A ${scheme} backend keeps no secret of its own, so sessions need one`
+  throw new Fault(
+    'no_secret',
+    `${why} that all processes share: sessions({ backend: '${scheme}:…', secret }). Make one: ${HOW_TO_MAKE_ONE}`,
+  )
 }
 
 /**
- * The backend that a URL names: `memory:`; `sqlite:` and the path of a file (`sqlite:a.db`, `sqlite:///var/a.db`);
- * `file:` and the path of a folder; `cookie:`, and behind it, if you like, the URL of the backend that keeps the ends of sessions (`cookie:sqlite:ends.db`).
+ * The backend that a URL names:
+ * - `memory:`
+ * - `sqlite:` and the path of a file: `sqlite:a.db`, `sqlite:///var/a.db`
+ * - `file:` and the path of a folder
+ * - `cookie:`, and behind it, if you like, the URL of the backend that keeps the ends of sessions: `cookie:sqlite:ends.db`
+ * - `postgres://user:password@host/database`, by the package `pg`
+ * - `mysql://user:password@host/database`, also `mariadb:`, by the package `mysql2`
+ * - `redis://host:6379`, `redis+cluster://host:6379,host:6379`, `redis+sentinel://host:26379,host:26379/name`, and with
+ *   `rediss` the same over TLS, by the package `ioredis`
+ *
+ * A server is not asked before it is needed.
  *
  * @throws Fault `no_backend`, `no_secret`, `unavailable`
  */
 export const connect = async (url: string, options: ConnectOptions = {}): Promise<Backend> => {
   const { open, rest } = split(url)
-  return open(rest, options)
+  return open(rest, options, url)
 }

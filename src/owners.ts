@@ -74,8 +74,8 @@ export const revoked = async (house: House, budget: Budget, label: string): Prom
 }
 
 /**
- * Ends the sessions of an account, but the one of the label `except`: also those that are being renewed meanwhile, and
- * those of a login that is under way.
+ * Ends the sessions of an account, but the one of the label `except`: also those that are being renewed meanwhile. A
+ * login that is under way counts as before it or as after it.
  *
  * @returns how many
  * @throws Fault `bad_option`, `unknown_outcome`: then some may be left, and it may be asked again

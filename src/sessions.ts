@@ -100,9 +100,9 @@ export type Sessions<F extends object = AnyFields> = Middleware & {
   /** Ends the session of a label; it does not matter whether there is one. @throws Fault `bad_option`, `unknown_outcome` */
   revoke(label: string): Promise<void>
   /**
-   * Ends the sessions of an account, but the one of the label `except`: also those that are renewed meanwhile, and of a
-   * login under way. After a change of password, say. The response of a request that is under way with one says 409 where
-   * it saves something.
+   * Ends the sessions of an account, but the one of the label `except`: also those that are renewed meanwhile. After a
+   * change of password, say. A login that is under way counts as before it or as after it. The response of a request that
+   * is under way with one says 409 where it saves something.
    *
    * @returns how many
    * @throws Fault `bad_option`, `unknown_outcome`: then some may be left, and it may be asked again
