@@ -9,9 +9,12 @@ import { memoryBackend } from 'keepsake/memory'
 import { browser } from 'keepsake/testing'
 import * as v from 'valibot'
 import { z } from 'zod'
+import { newSecret } from '../src/seal.ts'
 import { clock } from './support/clock.ts'
 import { stores } from './support/stores.ts'
 import { watched } from './support/watched.ts'
+
+const secret = newSecret()
 
 type Account = { user?: string | undefined; cart: readonly string[] }
 
@@ -192,7 +195,7 @@ suite('a merged value', () => {
       const watch = watched(backend)
       const reasons: Reason[] = []
       const onEvent = ({ reason }: { reason: Reason }) => reasons.push(reason)
-      const processes = [1, 2].map(() => stage(sessions({ backend: watch.backend, schema: most, onEvent })))
+      const processes = [1, 2].map(() => stage(sessions({ backend: watch.backend, schema: most, secret, onEvent })))
       const [one, two] = processes as [(typeof processes)[0], (typeof processes)[0]]
       await one.visit((s) => s.set('a', 0))
       const other = two.with(one.visit.to(two.handler))
@@ -204,7 +207,7 @@ suite('a merged value', () => {
       assert.equal(await slow, 409)
       assert.deepEqual(await other((s) => ({ ...s.fields })), { a: 0, b: 1 })
       assert.ok(reasons.includes('conflict'))
-      const opened = await sessions({ backend, schema: most }).open({ headers: new Headers() })
+      const opened = await sessions({ backend, schema: most, secret }).open({ headers: new Headers() })
       opened.set('a', 2)
       await assert.rejects(opened.commit(), { code: 'bad_fields' })
     })

@@ -7,6 +7,7 @@ import { inspect } from 'node:util'
 import { connect, Fault, type SessionEvent, session, sessions } from 'keepsake'
 import { memoryBackend } from 'keepsake/memory'
 import { browser } from 'keepsake/testing'
+import { newSecret } from '../src/seal.ts'
 import { clock, DAY } from './support/clock.ts'
 import { house } from './support/visits.ts'
 
@@ -141,11 +142,28 @@ suite('sessions', () => {
     ]) {
       assert.throws(() => sessions({ backend: 'memory:', ...(bad as object) }), code('bad_option'), JSON.stringify(bad))
     }
-    for (const backend of ['redis://localhost', '', 'sessions.db', 'MEMORY:', '__proto__:x']) {
+    for (const backend of ['mongodb://localhost', '', 'sessions.db', 'MEMORY:', '__proto__:x']) {
       assert.throws(() => sessions({ backend }), code('no_backend'), backend)
     }
+    for (const scheme of [
+      'postgres',
+      'postgresql',
+      'mysql',
+      'mariadb',
+      'redis',
+      'rediss',
+      'redis+cluster',
+      'redis+sentinel',
+    ]) {
+      const backend = `${scheme}://user:hunter2@localhost/x`
+      const refused = (error: unknown) =>
+        (error as { code: string }).code === 'no_secret' && !String(error).includes('hunter2')
+      assert.throws(() => sessions({ backend }), refused, `${scheme} keeps no secret`)
+      assert.throws(() => sessions({ backend: `cookie:${backend}` }), refused)
+      assert.ok(sessions({ backend, secret: newSecret() }), 'and nobody is asked before it is needed')
+    }
     assert.throws(
-      () => sessions({ backend: 'redis://:hunter2@localhost' }),
+      () => sessions({ backend: 'mongodb://:hunter2@localhost' }),
       (error) => !String(error).includes('hunter2'),
     )
   })
