@@ -61,7 +61,7 @@ for (const { name, opener } of stores) {
         return s.label
       }
 
-    test('list: the living sessions of one account, the youngest first, with what the application noted', async (t) => {
+    test('LIFE-14: list: the living sessions of one account, the youngest first, with what the application noted', async (t) => {
       const h = await opened(t)
       const [one, two, other, stranger] = [h.visitor(), h.visitor(), h.visitor(), h.visitor()]
       const first = await one(login('anna', 'a phone'))
@@ -169,7 +169,7 @@ for (const { name, opener } of stores) {
       }
     })
 
-    test('sessionsPerOwner: the oldest goes, and is named; also where logins come at once', async (t) => {
+    test('LIM-6: sessionsPerOwner: the oldest goes, and is named; also where logins come at once', async (t) => {
       const h = await opened(t, { sessionsPerOwner: 2 })
       const visitors = [h.visitor(), h.visitor(), h.visitor()]
       const seen: unknown[] = []
@@ -252,6 +252,17 @@ suite('when a session was last seen', () => {
     }
     assert.equal(await visit((s) => s.expiresAt), h.manager && (await h.manager.list('anna'))[0]?.expiresAt)
   })
+})
+
+test('LIFE-14: what a list shows opens nothing', async () => {
+  const h = stage([memoryBackend()])
+  await h.visitor()((s) => s.login('anna'))
+  const [listed] = await h.manager.list('anna')
+  const { label = '' } = listed ?? {}
+  for (const value of [label, label.padEnd(43, 'A'), JSON.stringify(listed)]) {
+    const s = await h.manager.open({ headers: new Headers({ cookie: `__Host-Http-sid=${value.replaceAll('"', '')}` }) })
+    assert.equal(s.owner, undefined)
+  }
 })
 
 suite('owners where sessions are cookies', () => {
