@@ -7,16 +7,16 @@ import { cookieBackend } from 'keepsake/cookie'
 import { memoryBackend } from 'keepsake/memory'
 import { backendCases } from 'keepsake/testing'
 import { newSecret } from '../src/seal.ts'
-import { stores } from './support/stores.ts'
+import { everyStore } from './support/stores.ts'
 
 const secret = newSecret()
 const ends = memoryBackend()
-const sealing: typeof stores = [
+const sealing: typeof everyStore = [
   { name: 'cookie', opener: () => async () => cookieBackend({ secret }) },
   { name: 'cookie with ends', opener: () => async () => cookieBackend({ secret, ends }) },
 ]
 
-for (const { name, opener } of [...stores, ...sealing]) {
+for (const { name, opener } of [...everyStore, ...sealing]) {
   suite(`${name} keeps the contract`, () => {
     for (const one of backendCases) {
       test(one.name, async (t) => {

@@ -7,7 +7,7 @@ import { type Backend, type Session, session, sessions } from 'keepsake'
 import { type Browser, browser } from 'keepsake/testing'
 import { newSecret } from '../src/seal.ts'
 import { clock } from './support/clock.ts'
-import { stores } from './support/stores.ts'
+import { everyStore } from './support/stores.ts'
 
 /** Of each test; and how much fewer on a store of another process. */
 const RUNS = 150
@@ -64,7 +64,7 @@ const quiet = (handler: ReturnType<typeof sessions>, act: (s: Session) => void) 
     return new Response()
   })
 
-for (const { name: storeName, opener, far } of stores) {
+for (const { name: storeName, opener, far } of everyStore) {
   const runs = (all: number): number => (far ? Math.ceil(all / FEWER) : all)
   suite(`interleavings on ${storeName}`, () => {
     /** Runs visits of one browser at once, each answered by one of two processes; gives what became of them. */

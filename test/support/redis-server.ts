@@ -1,6 +1,7 @@
 // Private Redis servers on free loopback ports: one alone, one behind Sentinels, or a cluster; they end with this process.
 
 import { execFile } from 'node:child_process'
+import { existsSync, readFileSync } from 'node:fs'
 import { promisify } from 'node:util'
 import { freePort, program, started } from './servers.ts'
 
@@ -76,6 +77,9 @@ const server = async ({ file, options = [], ready = /Ready to accept/, port }: M
     async pause() {
       const pid = Number(/process_id:(\d+)/.exec(await cli('info', 'server'))?.[1])
       process.kill(pid, 'SIGSTOP')
+      // It may go on for a moment, and Linux says when it does not any more.
+      const state = `/proc/${pid}/stat`
+      await until(() => !existsSync(state) || /\) [Tt] /.test(readFileSync(state, 'latin1')))
       return { resume: () => process.kill(pid, 'SIGCONT') }
     },
   }

@@ -129,6 +129,12 @@ const mariadb = inTable('mysql (mariadb)', async (table) => {
   return { backend: mysqlBackend(pool, { table }), drop: (sql) => pool.query(sql), close: () => pool.end() }
 })
 
-const sql: readonly Store[] = [pg, postgresJs, pglite, mysql2, mariadb]
+/** Each engine, and each driver of ours. */
+export const stores: readonly Store[] = [
+  ...[memory, onDisk('sqlite'), onDisk('file')],
+  ...[pg, postgresJs, mysql2, mariadb],
+  ...redisStores,
+]
 
-export const stores: readonly Store[] = [memory, onDisk('sqlite'), onDisk('file'), ...sql, ...redisStores]
+/** The same, and PGlite: PostgreSQL again, in this process, which takes seconds and 800 MB to start. */
+export const everyStore: readonly Store[] = [...stores, pglite]
