@@ -41,9 +41,14 @@ const openers: Readonly<Record<string, Opener>> = {
   },
   async 'postgres.js'(url, table) {
     const { default: postgres } = await import('postgres')
-    // Its own waits grow to 20 seconds.
-    const waits = { connect_timeout: CONNECTING / 1000, backoff: (times: number) => again(times) / 1000 }
-    const backend = postgresBackend(postgres(url, waits as object), { table })
+    const settings = {
+      connect_timeout: CONNECTING / 1000,
+      // Its own waits grow to 20 seconds.
+      backoff: (times: number) => again(times) / 1000,
+      // Else it asks for them on each new connection, and ends the process when that one is reset meanwhile.
+      fetch_types: false,
+    }
+    const backend = postgresBackend(postgres(url, settings as object), { table })
     await backend.migrate()
     return backend
   },

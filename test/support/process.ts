@@ -1,9 +1,10 @@
 // A script of ours in a process of its own, its lines one by one, and a sudden end for it.
 
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, type ChildProcessByStdio, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { join, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
+import type { Readable } from 'node:stream'
 import type { TestContext } from 'node:test'
 
 const root = resolve(import.meta.dirname, '../..')
@@ -19,16 +20,17 @@ export type Started = {
 
 /** Starts a script under the Node that runs the tests. It is killed when the test is over, if it still runs. */
 export const start = (
-  t: TestContext,
+  t: Pick<TestContext, 'after'>,
   script: string,
   args: readonly string[] = [],
   env: Record<string, string> = {},
 ): Started => {
+  // The types know of no channel beside the three streams.
   const child = spawn(process.execPath, [join(root, script), ...args], {
     cwd: root,
     env: { ...process.env, ...env },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
+    stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+  }) as ChildProcessByStdio<null, Readable, Readable>
   t.after(() => child.kill('SIGKILL'))
   let errors = ''
   child.stderr.on('data', (chunk) => {

@@ -12,7 +12,7 @@ export type Proxy = {
   delay(milliseconds: number): void
   /** Nothing goes through, and nothing is lost: it waits for `pass`. */
   hold(): void
-  /** What is sent is lost; connections stay. */
+  /** What is sent is lost, and a connection that lost something loses all from then on, as if its network forgot it. */
   drop(): void
   /** All connections are cut, and new ones are served. */
   reset(): void
@@ -37,12 +37,15 @@ export const proxy = async (t: Pick<TestContext, 'after'>, port: number): Promis
   const sockets = new Set<Socket>()
   const held: (() => void)[] = []
 
+  // No network loses the middle of a stream: what comes later on such a connection would be read as something else.
+  const lost = new WeakSet<Socket>()
   const forward = (from: Socket, to: Socket, replies: boolean) => {
     from.on('data', (chunk: Buffer) => {
       const send = () => {
         if (!to.destroyed) to.write(chunk)
       }
-      if (mode === 'drop') return
+      if (mode === 'drop') lost.add(from).add(to)
+      if (lost.has(from)) return
       if (mode === 'hold') return held.push(send)
       if (replies && (mode === 'halve' || mode === 'swallow')) {
         if (mode === 'halve') to.write(chunk.subarray(0, Math.ceil(chunk.length / 2)))
@@ -67,7 +70,8 @@ export const proxy = async (t: Pick<TestContext, 'after'>, port: number): Promis
       one.on('close', () => {
         sockets.delete(one)
         // A server that has gone away is gone for its client too, unless its network hides that.
-        if (mode !== 'hold' && mode !== 'drop') other.destroy()
+        if (mode === 'hold') held.push(() => other.end())
+        else if (mode !== 'drop' && !lost.has(one)) other.destroy()
       })
     }
     forward(client, server, false)
@@ -82,7 +86,7 @@ export const proxy = async (t: Pick<TestContext, 'after'>, port: number): Promis
   }
   const own = await listen(0)
   const cut = () => {
-    for (const socket of sockets) socket.destroy()
+    for (const socket of sockets) socket.resetAndDestroy()
   }
   t.after(() => {
     listening?.close()

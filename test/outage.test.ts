@@ -1,0 +1,260 @@
+// A server that is held, killed, cut off, or lost, under traffic by every driver: answers in time, nothing lost, soon back.
+
+import assert from 'node:assert/strict'
+import { after, before, suite, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { mariadbServer, noMariadb } from './support/mariadb-server.ts'
+import type { Answer, Kept, Lag, Told } from './support/outage.ts'
+import { noPostgres, postgresServer } from './support/postgres-server.ts'
+import { start } from './support/process.ts'
+import { proxy, type Proxy as Way } from './support/proxy.ts'
+import { redisServer } from './support/redis-server.ts'
+
+/** Milliseconds that a visit may wait for its store, and what may come on top of it beside the lag of its process. */
+const BUDGET = 2_000
+const SPARE = 100
+/** Milliseconds after which service has to be back. */
+const BACK = 5_000
+/** Connections that a process may make in an outage and after it: without any waits there would be thousands. */
+const CONNECTIONS = 200
+
+type Visited = {
+  readonly driver: string
+  readonly way: Way
+  /** Of every visit so far, those under way not among them. */
+  readonly answers: readonly Answer[]
+  /** How much of a time it could not run, in milliseconds. */
+  lag(from: number, to: number): number
+  /** Stops, reads all sessions, and goes on. */
+  check(): Promise<Kept>
+  /** What is amiss with the process itself. */
+  ills(): string
+}
+
+type Closers = { after(close: () => unknown): void }
+
+/** Starts a process that visits by this driver, through a proxy of its own. */
+const visited = async (t: Closers, driver: string, url: string): Promise<Visited> => {
+  const through = new URL(url)
+  const way = await proxy(t, Number(through.port))
+  through.port = String(way.port)
+  const place = `outage_${driver.replaceAll(/\W/g, '_')}`
+  const { child, errors } = start(t, 'test/support/outage.ts', [driver, through.href, place], {
+    NODE_OPTIONS: '--unhandled-rejections=strict',
+  })
+  const answers: Answer[] = []
+  const lags: Lag[] = []
+  let heard = (_: Kept) => {}
+  child.on('message', (told: Told) => {
+    if ('kept' in told) return heard(told.kept)
+    answers.push(...told.answers)
+    lags.push(...told.lags)
+  })
+  const dead = () => child.exitCode !== null || child.signalCode !== null
+  return {
+    driver,
+    way,
+    answers,
+    lag: (from, to) => lags.reduce((sum, { at, late }) => (at >= from && at - late <= to ? sum + late : sum), 0),
+    check: () =>
+      new Promise((resolve, reject) => {
+        heard = resolve
+        if (dead()) reject(new Error(`The process has ended: ${errors()}`))
+        else child.send('check')
+      }),
+    ills: () => (dead() ? `It has ended (${child.exitCode}, ${child.signalCode}). ${errors()}` : errors()),
+  }
+}
+
+const ok = ({ status }: Answer): boolean => status === 200
+
+/** Waits for a second of good answers since then, and no longer than it could matter. */
+const steady = async ({ answers, lag, ills }: Visited, since: number): Promise<void> => {
+  for (;;) {
+    await sleep(50)
+    const later = answers.filter(({ at }) => at > since)
+    const good = later.length - 1 - later.findLastIndex((answer) => !ok(answer))
+    const late = Date.now() - since - BACK - 2 * BUDGET
+    if (good >= 45 || late > lag(since, Date.now()) || ills() !== '') return
+  }
+}
+
+type Outage = {
+  /** To one way that stays, or to all of them and the server. */
+  readonly break: (ways: readonly Way[], server: Killable) => unknown
+  readonly mend: (ways: readonly Way[], server: Killable) => unknown
+  readonly lasts: number
+  /** Whether visits have to fail meanwhile, or there was no outage. */
+  readonly fails: boolean
+}
+type Killable = { kill(): Promise<void>; restart(): Promise<void> }
+
+const each = (act: (way: Way) => unknown) => (ways: readonly Way[]) => Promise.all(ways.map(act))
+
+const outages: Readonly<Record<string, Outage>> = {
+  'held for 3 s': { break: each((way) => way.hold()), mend: each((way) => way.pass()), lasts: 3_000, fails: true },
+  'killed, and started again after 3 s': {
+    break: (ways, server) => Promise.all([server.kill(), ...ways.map((way) => way.refuse())]),
+    mend: async (ways, server) => {
+      await server.restart()
+      for (const way of ways) way.pass()
+    },
+    lasts: 3_000,
+    fails: true,
+  },
+  'reset, all of its connections, five times in a second': {
+    break: async (ways) => {
+      for (let i = 0; i < 5; i++) {
+        for (const way of ways) way.reset()
+        await sleep(200)
+      }
+    },
+    mend: () => {},
+    lasts: 0,
+    fails: false,
+  },
+  'cut off in the midst of ten replies': {
+    break: async (ways) => {
+      for (let i = 0; i < 10; i++) {
+        for (const way of ways) way.halve()
+        await sleep(100)
+      }
+    },
+    mend: each((way) => way.pass()),
+    lasts: 0,
+    fails: true,
+  },
+  'refusing connections for 1 s': {
+    break: each((way) => way.refuse()),
+    mend: each((way) => way.pass()),
+    lasts: 1_000,
+    fails: true,
+  },
+  'out of reach for 3 s, its connections reset afterwards': {
+    break: each((way) => way.drop()),
+    mend: each((way) => {
+      way.pass()
+      way.reset()
+    }),
+    lasts: 3_000,
+    fails: true,
+  },
+  'out of reach for 3 s, its connections silent for ever': {
+    break: each((way) => way.drop()),
+    mend: each((way) => way.pass()),
+    lasts: 3_000,
+    fails: true,
+  },
+}
+
+/** What was seen, for who runs this by hand. */
+const figures: Record<string, unknown>[] = []
+
+/** What has to hold, from the last answer before an outage to a second after it. */
+const judge = async (one: Visited, from: number, mended: number, made: number, fails: boolean, what: string) => {
+  await steady(one, mended)
+  const { driver, answers, way } = one
+  const connections = way.connections() - made
+  const kept = await one.check()
+  const seen = answers.slice(from)
+  const longest = Math.max(...seen.map(({ at, took }) => took - one.lag(at, at + took)))
+  const failures = seen.filter((answer) => !ok(answer))
+  const last = failures.findLast(({ at }) => at > mended)
+  const back = last === undefined ? 0 : last.at - mended
+  const lag = one.lag(mended, mended + back)
+  const statuses = [...new Set(seen.map(({ status }) => status))].sort()
+  figures.push({
+    driver,
+    what,
+    longest: Math.round(longest),
+    back: Math.round(back),
+    connections,
+    ...kept,
+    wrong: kept.wrong.length,
+    failed: failures.length,
+  })
+  assert.equal(one.ills(), '', driver)
+  assert.ok(longest <= BUDGET + SPARE, `${driver}: an answer took ${longest} ms beside the lag`)
+  assert.deepEqual(
+    statuses.filter((status) => status !== 200 && status !== 503),
+    [],
+    driver,
+  )
+  assert.ok(!fails || failures.length > 0, `${driver}: nobody noticed the outage`)
+  assert.equal(kept.unanswered, 0, driver)
+  assert.deepEqual(kept.wrong, [], driver)
+  assert.ok(back <= BACK + lag, `${driver}: a visit failed that came ${back} ms after the end of the outage`)
+  assert.ok(connections <= CONNECTIONS, `${driver}: ${connections} connections`)
+}
+
+type Kind = {
+  readonly drivers: readonly string[]
+  readonly serve: () => Promise<Killable & { readonly url: string }>
+  readonly none: string | false
+  /** Drivers that leave a silent connection in use, whatever they are told. */
+  readonly trusting: readonly string[]
+}
+
+const kinds: Readonly<Record<string, Kind>> = {
+  PostgreSQL: {
+    drivers: ['pg', 'connect', 'postgres.js'],
+    serve: () => postgresServer(),
+    none: noPostgres(),
+    trusting: ['postgres.js'],
+  },
+  MariaDB: {
+    drivers: ['mysql2', 'connect', 'mariadb'],
+    // What is acknowledged has to be with the operating system, which is not killed.
+    serve: () => mariadbServer(['--innodb-flush-log-at-trx-commit=2']),
+    none: noMariadb(),
+    trusting: ['mysql2'],
+  },
+  Redis: {
+    drivers: ['ioredis', 'connect', 'node-redis'],
+    serve: () => redisServer('--appendonly', 'yes', '--appendfsync', 'always'),
+    none: false,
+    trusting: ['node-redis'],
+  },
+}
+
+suite('an outage under fifty visits a second', { concurrency: 3 }, () => {
+  for (const [name, { drivers, serve, none, trusting }] of Object.entries(kinds)) {
+    suite(name, { skip: none, concurrency: 1 }, () => {
+      const closers: (() => unknown)[] = []
+      const t: Closers = { after: (close) => void closers.push(close) }
+      let server: Killable & { readonly url: string }
+      let all: readonly Visited[]
+
+      before(async () => {
+        server = await serve()
+        all = await Promise.all(drivers.map((driver) => visited(t, driver, server.url)))
+        await Promise.all(all.map((one) => steady(one, Date.now())))
+      })
+      after(async () => {
+        for (const close of closers.reverse()) await close()
+        await server?.kill()
+      })
+
+      for (const [what, { break: broken, mend, lasts, fails }] of Object.entries(outages)) {
+        test(`${name} is ${what}: answers in time, none but 200 and 503, nothing lost, back in 5 s`, async () => {
+          const forever = what.endsWith('for ever')
+          const those = forever ? all.filter(({ driver }) => !trusting.includes(driver)) : all
+          const ways = those.map(({ way }) => way)
+          for (const one of those) await steady(one, Date.now())
+          const then = those.map(({ answers, way }) => ({ from: answers.length, made: way.connections() }))
+          await broken(ways, server)
+          await sleep(lasts)
+          await mend(ways, server)
+          const mended = Date.now()
+          const judged = await Promise.allSettled(
+            those.map((one, i) => judge(one, then[i]?.from ?? 0, mended, then[i]?.made ?? 0, fails, what)),
+          )
+          for (const one of judged) if (one.status === 'rejected') throw one.reason
+        })
+      }
+    })
+  }
+  after(() => {
+    if (process.env.OUTAGE_FIGURES) console.table(figures)
+  })
+})
