@@ -28,6 +28,7 @@ const lines: readonly (readonly string[])[] = [
     'backends/redis-connect',
     'backends/redis-owners',
     'backends/redis-replicas',
+    'backends/redis-scan',
   ],
   ['backends/file-owners'],
   [

@@ -321,7 +321,7 @@ suite('waiting for replicas', () => {
       const i = opened++
       return { send: ways[i] as () => Promise<unknown[]>, isOpen: () => true, close: () => void ends.push(i) }
     }
-    const none = { send: () => never, nodeOf: () => '', refresh() {}, onEnd() {} }
+    const none = { send: () => never, keyPrefix: '', nodeOf: () => '', refresh() {}, onEnd() {} }
     const { write } = replicated({ ...none, open }, 1, 1)
     for (const words of [/in time/, /it broke/, /READONLY/]) await assert.rejects(write('a', ['del', 'a']), words)
     assert.equal(await write('a', ['del', 'a']), 'OK')

@@ -323,6 +323,81 @@ suite('clients', () => {
   })
 })
 
+/** All that a backend tells by `scan`, and in how many parts. */
+const scanned = async (backend: Backend, limit = 10, between = async () => {}) => {
+  const keys = new Set<string>()
+  let cursor: string | undefined
+  let parts = 0
+  do {
+    const part = await backend.scan?.(cursor, limit)
+    assert.ok(part)
+    for (const { key } of part.entries) keys.add(key)
+    cursor = part.cursor
+    parts++
+    await between()
+  } while (cursor !== undefined)
+  return { keys: [...keys].sort(), parts }
+}
+
+suite('what it tells of all that it keeps', () => {
+  const filled = async (backend: Backend, count = 60) => {
+    const keys = Array.from({ length: count }, freshKey)
+    await Promise.all(keys.map((key) => backend.generate(key, entryOf({ owner: 'app:anna' }))))
+    return keys.sort()
+  }
+
+  test('sessions alone, under its own prefix alone, whatever characters that has', async (t) => {
+    const redis = await ioredisClient(t)
+    const start = freshPrefix()
+    const prefixes = ['', 'a*:', 'a?:', 'ab:', '[ab]:', 'a[^x]:', 'a\\:', 'a\\\\:', 'é{}-:', 'owner:'].map(
+      (end) => start + end,
+    )
+    for (const prefix of prefixes) await filled(redisBackend(redis, { prefix }), 3)
+    for (const prefix of prefixes) {
+      const { keys } = await scanned(redisBackend(redis, { prefix }))
+      assert.equal(keys.length, 3, prefix)
+    }
+  })
+
+  test('also where the client has a prefix of its own, and where it gives buffers', async (t) => {
+    const keyPrefix = freshPrefix()
+    const prefixed = new Redis(await sharedRedis(), { keyPrefix })
+    t.after(() => prefixed.disconnect())
+    const buffers = (await nodeRedisClient(t)).withTypeMapping({ [RESP_TYPES.BLOB_STRING]: Buffer })
+    for (const backend of [redisBackend(prefixed), redisBackend(buffers, { prefix: freshPrefix() })]) {
+      const keys = await filled(backend)
+      assert.deepEqual((await scanned(backend)).keys, keys)
+    }
+  })
+
+  test('a cursor of another server, or of one that was started again, begins at the start', async (t) => {
+    const one = await redisServer()
+    const backend = await connectRedis(one.url)
+    t.after(() => backend.close?.())
+    await filled(backend)
+    const foreign = await redisBackend(await ioredisClient(t)).scan?.(undefined, 1)
+    const first = await backend.scan?.(undefined, 10)
+    assert.ok(first?.cursor)
+    for (const cursor of [foreign?.cursor, 'nonsense', '', first.cursor.replace(/^./, '*')]) {
+      assert.deepEqual(await backend.scan?.(cursor, 10), first)
+    }
+    await one.restart()
+    await until(async () => {
+      await backend.get(freshKey())
+      return true
+    })
+    const keys = await filled(backend)
+    let { cursor } = first
+    const seen = new Set<string>()
+    while (cursor !== undefined) {
+      const part = await backend.scan?.(cursor, 10)
+      for (const { key } of part?.entries ?? []) seen.add(key)
+      cursor = part?.cursor as string
+    }
+    assert.deepEqual([...seen].sort(), keys)
+  })
+})
+
 suite('URLs', () => {
   test('a URL that cannot be read is refused, and nothing of it is repeated', async () => {
     const bad = [

@@ -1,6 +1,6 @@
 // What the Redis backend needs of a client, whichever it is: one command, and a connection of its own to a key's node.
 
-import { Fault } from '../outcome.ts'
+import { type Awaitable, Fault } from '../outcome.ts'
 
 /** Of ioredis: `Redis` (also on a Sentinel) and `Cluster`; and the same of iovalkey. */
 export type IoredisClient = {
@@ -30,6 +30,10 @@ export type Connection = {
 export type Driver = {
   /** One command, with one key at most, to the server that keeps the key. */
   send(command: Command): Promise<unknown>
+  /** What the client itself puts before each key. */
+  readonly keyPrefix: string
+  /** Of a cluster only: a way to each of its masters, as far as they are known. */
+  readonly masters?: () => Awaitable<readonly ((command: Command) => Promise<unknown>)[]>
   /** A name of the server that keeps this key, as far as is known. */
   nodeOf(key: string): string | undefined
   /** A connection that nothing else uses, to that server. Absent where the client has no way to make one. */
@@ -155,6 +159,17 @@ const ofIoredis = (client: Ioredis): Driver => {
         throw bare(error)
       }
     },
+    keyPrefix,
+    ...(isCluster && {
+      masters: () =>
+        client.nodes('master').map((node) => async ([name = '', ...args]: Command) => {
+          try {
+            return await node.call(name, ...args)
+          } catch (error) {
+            throw bare(error)
+          }
+        }),
+    }),
     nodeOf: (key) => (isCluster ? client.slots[slotOf(keyPrefix + key)]?.[0] : ''),
     async open(node) {
       const from = isCluster
@@ -181,6 +196,7 @@ const ofIoredis = (client: Ioredis): Driver => {
 
 const ofNodeRedis = (client: NodeRedis): Driver => ({
   send: (command) => client.sendCommand(command),
+  keyPrefix: '',
   nodeOf: () => '',
   refresh: ignore,
   onEnd: (act) => client.on?.('end', act),
@@ -203,6 +219,7 @@ const ofNodeRedisClient = (client: NodeRedis): Driver => ({
 
 const ofNodeRedisSentinel = (client: NodeRedisSentinel): Driver => ({
   send: (command) => client.sendCommand(false, command),
+  keyPrefix: '',
   nodeOf: () => '',
   async open() {
     // A rediscovery between a write and its WAIT would ask another master about it.

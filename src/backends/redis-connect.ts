@@ -166,12 +166,19 @@ export const driverOfUrl = async (url: string): Promise<Driver & { close(): void
         : new Redis({ ...server, ...login, ...(hosts[0] as Host) })
   const driver = driverOf(client as RedisClient)
   const ready = readiness(client)
+  const { masters } = driver
   return {
     ...driver,
     async send(command) {
       if (client.status !== 'ready') await ready()
       return driver.send(command)
     },
+    ...(masters && {
+      async masters() {
+        if (client.status !== 'ready') await ready()
+        return masters()
+      },
+    }),
     close: () => client.disconnect(),
   }
 }

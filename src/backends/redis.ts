@@ -6,6 +6,7 @@ import { type Driver, driverOf, isError, type RedisClient } from './redis-client
 import { driverOfUrl } from './redis-connect.ts'
 import { ownersOf } from './redis-owners.ts'
 import { replicated } from './redis-replicas.ts'
+import { scanKeys } from './redis-scan.ts'
 import {
   clearEntry,
   generateEntry,
@@ -62,6 +63,9 @@ const checked = (options: RedisOptions): Required<RedisOptions> => {
  * `owned.clear` reaches sessions that others are generating meanwhile, also in a cluster: when it is over, none that
  * was there when it began can be used, nor any that was begun before it ended, unless all of its steps came after the
  * first of `clear`. Where it throws, call it again: it goes on where it stopped.
+ *
+ * `scan` is for admin only, such as a move to another store: it goes through all that Redis keeps, ours or not. It
+ * throws while a cluster is changing, and may give an entry twice.
  *
  * @throws Fault `bad_option`
  */
@@ -155,6 +159,16 @@ const backendOn = (
     async touch(key, expiresAt) {
       await run(touchEntry, addressOf(key), [String(expiresAt), String(lifeOf(expiresAt))])
       return undefined
+    },
+    async scan(cursor, limit) {
+      const part = await scanKeys(driver, prefix, cursor, limit)
+      const entries = await Promise.all(
+        part.keys.map(async (key) => {
+          const entry = await get(key)
+          return entry === undefined ? [] : [{ ...entry, key }]
+        }),
+      )
+      return { entries: entries.flat(), cursor: part.cursor }
     },
     owned: { list: owners.list, clear: owners.clear },
     async close() {
