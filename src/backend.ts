@@ -89,6 +89,11 @@ export type Backend = {
   clear(key: string, version?: string): Awaitable<undefined | 'stale'>
   /** Moves the expiry and nothing else: only forward, only where there is an entry. The version stays. */
   touch(key: string, expiresAt: number): Awaitable<Held>
+  /**
+   * Waits until what is under this key, or that nothing is, cannot be undone any more by the loss of a server. Throws
+   * where it may be. Absent where what was answered stays so.
+   */
+  settle?(key: string): Awaitable<void>
   /** Removes at most `limit` entries that have expired at `now`, and says how many. Absent where expiry needs no help. */
   sweep?(now: number, limit: number): Awaitable<number>
   /**

@@ -86,6 +86,7 @@ export const movingBackend = (from: Backend, to: Backend, options: MovingOptions
     const latest = await Promise.all(keys.map(async (key) => [key, await here(key)] as const))
     return latest.flatMap(([key, entry]) => (entry === undefined ? [] : [{ ...entry, key }]))
   }
+  const settling = from.settle !== undefined || to.settle !== undefined
   const { secret } = from.secret === undefined ? to : from
 
   return {
@@ -120,6 +121,7 @@ export const movingBackend = (from: Backend, to: Backend, options: MovingOptions
       await here(key)
       return to.touch(key, expiresAt)
     },
+    ...(settling && { settle: (key: string) => (moves() ? to : from).settle?.(key) }),
     async sweep(time, limit) {
       const swept = (await from.sweep?.(time, limit)) ?? 0
       return swept + ((moves() && (await to.sweep?.(time, Math.max(1, limit - swept)))) || 0)

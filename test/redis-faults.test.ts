@@ -307,6 +307,50 @@ suite('waiting for replicas', () => {
     assert.equal(await backend.get(key), undefined)
   })
 
+  const visited = async (t: TestContext) => {
+    const { master, replica } = await redisReplicated()
+    const backend = await opened(t, master.url, { waitReplicas: 1, waitTimeout: 0.1 })
+    const handler = sessions({ backend, secret: 'q4mB1xqCz0m1cR8m3dWf0iZ2l0cYb3h8V2k5pXn7TtE' })(async (request) => {
+      const s = await session(request)
+      const { pathname } = new URL(request.url)
+      if (pathname === '/login') s.login('anna')
+      if (pathname === '/renew') s.renew()
+      if (pathname === '/logout') s.invalidate()
+      return new Response(s.owner)
+    })
+    const visit = browser(handler)
+    assert.equal((await visit('/login')).status, 200)
+    return { replica, visit }
+  }
+
+  test('the key of a renewal is given out once replicas have it: where they never will, the old one is good', async (t) => {
+    const { replica, visit } = await visited(t)
+    const { resume } = await replica.pause()
+    for (const path of ['/renew', '/', '/renew']) {
+      const answer = await visit(path)
+      assert.equal(answer.status, 200)
+      assert.deepEqual(answer.headers.getSetCookie(), [], path)
+    }
+    const before = visit.copy()
+    resume()
+    await until(async () => (await visit('/')).headers.getSetCookie().length === 1)
+    assert.notDeepEqual([...visit.cookies], [...before.cookies])
+    assert.equal(await (await visit('/')).text(), 'anna')
+  })
+
+  test('a logout or a login that finds its session gone counts once replicas know that it is', async (t) => {
+    const { replica, visit } = await visited(t)
+    const [twice, again, late] = [visit.copy(), visit.copy(), visit.copy()]
+    const { resume } = await replica.pause()
+    assert.equal((await visit('/logout')).status, 503)
+    assert.equal(await (await late.copy()('/')).text(), '', 'it is gone')
+    assert.equal((await twice.copy()('/logout')).status, 503, 'and may be back')
+    assert.equal((await again('/login')).status, 503)
+    resume()
+    await until(async () => (await twice.copy()('/logout')).status === 200)
+    assert.equal((await late('/login')).status, 200)
+  })
+
   test('a connection that failed or fell silent is left, and the next write has another', async () => {
     const never = new Promise<never>(() => {})
     const ways = [

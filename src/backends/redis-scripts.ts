@@ -96,6 +96,11 @@ if string.sub(there, expiry + 1, after(expiry + 1) - 1) ~= ARGV[1] then return 0
 return redis.call('UNLINK', KEYS[1])
 `)
 
+/** Key. Writes what there is, so that WAIT has something to speak for that came after all other writes of the entry. */
+export const settleEntry: Script = script(`${CLEARING}
+if there then redis.call('PEXPIREAT', KEYS[1], redis.call('PEXPIRETIME', KEYS[1])) end
+`)
+
 /** Key; expiry, milliseconds to live. */
 export const touchEntry: Script = script(`${ENTRY}
 if not there then return end

@@ -14,6 +14,7 @@ import {
   printedOwner,
   type Script,
   setEntry,
+  settleEntry,
   touchEntry,
   unpacked,
 } from './redis-scripts.ts'
@@ -24,8 +25,8 @@ export type RedisOptions = {
   /** What the names of our keys begin with. Default `keepsake:`. Braces in it would put all sessions into one slot of a cluster. */
   readonly prefix?: string
   /**
-   * How many replicas must have a login or a logout, and each end of an owner's sessions, before it counts. Default 0:
-   * a failover may undo the last moment. Where fewer confirm it, it throws a Fault `unknown_outcome`, and stays done
+   * How many replicas must have a login or a logout, and each end of an owner's sessions, before it counts, and a
+   * renewal before its key is given out. Default 0: a failover may undo the last moment. Where fewer confirm it, it throws a Fault `unknown_outcome`, and stays done
    * unless there is a failover. Such writes go over a connection of their own, which ends with the client's or
    * with `close`.
    */
@@ -160,6 +161,11 @@ const backendOn = (
       await run(touchEntry, addressOf(key), [String(expiresAt), String(lifeOf(expiresAt))])
       return undefined
     },
+    ...(replicas && {
+      async settle(key: string) {
+        await write(settleEntry, addressOf(key), [])
+      },
+    }),
     async scan(cursor, limit) {
       const part = await scanKeys(driver, prefix, cursor, limit)
       const entries = await Promise.all(

@@ -6,7 +6,7 @@ import { labelOf, newKey, newVersion } from '../keys.ts'
 import { type Awaitable, after, Fault } from '../outcome.ts'
 import { ownedBy } from './owned.ts'
 import { expiryOf, holding, type Lost, merged, ownKept, patience } from './save.ts'
-import { addressOf, alive, changing, reread, type Stored, type Visit } from './visit.ts'
+import { addressOf, alive, changing, reread, type Stored, settled, type Visit } from './visit.ts'
 
 const TRIES = 3
 
@@ -76,11 +76,17 @@ export const login = (visit: Visit): Awaitable<Stored | Lost> => {
   const living = stored !== undefined && alive(house, stored, house.now())
   if (!living && turn === 'same') return 'ended'
   return after(
-    after(begin(visit, undefined), (made) => (living && made !== 'ended' ? retire(visit, stored, made) : made)),
+    after(begin(visit, undefined), (made) => {
+      if (made === 'ended') return made
+      return living ? retire(visit, stored, made) : after(over(visit), () => made)
+    }),
     (made) =>
       typeof made === 'string' || house.mostOwned === undefined ? made : limited(visit, made, house.mostOwned),
   )
 }
+
+/** The session whose cookie led to nothing: the login counts once that is for good. */
+const over = (visit: Visit): Awaitable<void> => visit.vanished && settled(visit, visit.vanished.address)
 
 /** Ends the owner's oldest sessions where he has more than he may: every login of his counts the same ones. */
 const limited = async (visit: Visit, made: Stored, most: number): Promise<Stored | 'ended'> => {
@@ -108,7 +114,10 @@ const overtaken = async (visit: Visit, first: Stored): Promise<Stored | Lost> =>
     goOn()
     const latest = await reread(visit, old)
     if (latest === undefined) {
-      if (visit.turn !== 'same') return made
+      if (visit.turn !== 'same') {
+        await settled(visit, old.address)
+        return made
+      }
       await changing(visit, (backend) => backend.clear(address))
       return 'ended'
     }

@@ -11,7 +11,7 @@ import { preSession, preTokenOf } from './form.ts'
 import { seenAt } from './owned.ts'
 import { due, expiryOf, type Lost, save } from './save.ts'
 import { inTurn } from './turns.ts'
-import { alive, changing, type House, type Stored, type Visit } from './visit.ts'
+import { alive, changing, type House, type Stored, settled, type Visit } from './visit.ts'
 
 /** What the client is to be told. Times are in milliseconds since 1970. */
 export type Outcome = {
@@ -51,10 +51,21 @@ const begins = ({ fields, changes }: Visit): boolean => {
 }
 
 /** An offer that the visit is to pass on, unless it has grown so old that it could undo a newer renewal. */
-const offer = (visit: Visit, { key, at }: Stored, head: Head): Outcome => {
+const offer = (visit: Visit, { key, at, address, label }: Stored, head: Head): Awaitable<Outcome> => {
+  const { house } = visit
   const next = offered(head, key)
-  if (next === undefined || visit.house.now() - at >= OFFER) return nothing
-  return { session: { key: next, until: head.bornAt + visit.house.absolute } }
+  if (next === undefined || house.now() - at >= OFFER) return nothing
+  const outcome = { session: { key: next, until: head.bornAt + house.absolute } }
+  if (house.backend.settle === undefined) return outcome
+  // Where the store lost the renewal after all, the new key would open nothing. The old one stays good for another try.
+  const wait = async () => settled(visit, address)
+  return wait().then(
+    () => outcome,
+    (error) => {
+      house.emit('store_error', { label, error })
+      return nothing
+    },
+  )
 }
 
 const touch = async (visit: Visit, stored: Stored, now: number): Promise<Outcome> => {

@@ -1,6 +1,6 @@
 // Ending a session: an invalidate clears it whatever its version, and says so where that may have failed.
 
-import { changing, type Visit } from './visit.ts'
+import { changing, settled, type Visit } from './visit.ts'
 
 /**
  * Clears the session that the visit came with.
@@ -8,11 +8,13 @@ import { changing, type Visit } from './visit.ts'
  * @throws Fault `unknown_outcome`: it may still be there, and the event `not_ended` has its label
  */
 export const end = async (visit: Visit): Promise<void> => {
-  const { house, stored } = visit
-  if (stored === undefined) return
-  const { address, label } = stored
+  const { house, stored, vanished } = visit
+  const ending = stored ?? vanished
+  if (ending === undefined) return
+  const { address, label } = ending
   try {
-    await changing(visit, (backend) => backend.clear(address))
+    // Whoever ended it before may not have heard that it cannot come back: who is told now has to.
+    await (stored ? changing(visit, (backend) => backend.clear(address)) : settled(visit, address))
   } catch (error) {
     house.emit('not_ended', {
       label,
@@ -21,5 +23,6 @@ export const end = async (visit: Visit): Promise<void> => {
     })
     throw error
   }
-  house.emit('invalidated', { label })
+  visit.vanished = undefined
+  if (stored) house.emit('invalidated', { label })
 }

@@ -24,6 +24,7 @@ const begun = (house: House, budget: Budget, { keys, names, header }: Brought): 
   house,
   budget,
   stored: undefined,
+  vanished: undefined,
   presented: keys.length > 0,
   names,
   header,
@@ -55,6 +56,7 @@ const judged = (visit: Visit, key: string, address: string, entry: Entry | undef
   const { house } = visit
   if (entry === undefined) {
     house.emit('unknown_key', house.backend.stateless ? {} : { label: labelOf(key) })
+    visit.vanished = { address, label: labelOf(key) }
     return undefined
   }
   const found = stored(visit, key, address, entry)

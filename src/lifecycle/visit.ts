@@ -60,6 +60,8 @@ export type Visit = {
   readonly budget: Budget
   /** The session that the visit came with, as last read; undefined for a stranger. */
   stored: Stored | undefined
+  /** Where a cookie of it led to nothing: a session that has ended, perhaps only a moment ago. */
+  vanished: Pick<Stored, 'address' | 'label'> | undefined
   /** Whether the request brought a session cookie, good or bad. */
   readonly presented: boolean
   /** What its cookies are called, and what stands behind their values. */
@@ -110,6 +112,10 @@ export const reading = <T>(visit: Asker, call: (backend: Backend) => Awaitable<T
 
 export const changing = <T>(visit: Asker, call: (backend: Backend) => Awaitable<T>): Awaitable<T> =>
   within(visit.budget, visit.house.backend.name, true, () => call(visit.house.backend))
+
+/** Waits until what a store says of an address can be told to a client: where that is not so at once, the store says. */
+export const settled = ({ house, budget }: Asker, address: string): Awaitable<void> =>
+  house.backend.settle === undefined ? undefined : changing({ house, budget }, (backend) => backend.settle?.(address))
 
 /** An entry with its head and fields read, or undefined, with an event, where that cannot be. */
 export const stored = (
