@@ -135,6 +135,8 @@ export type RedisCluster = {
   readonly nodes: readonly RedisServer[]
   /** The master that keeps this key now, and its replica. */
   nodesOf(key: string): Promise<RedisPair>
+  /** Waits until all six are up, each master has a replica that follows it, and all of them know. */
+  whole(): Promise<void>
 }
 
 /** Three masters with a replica each. */
@@ -144,19 +146,24 @@ export const redisCluster = async (): Promise<RedisCluster> => {
   const nodes = await Promise.all(Array.from({ length: 6 }, async () => server({ port: await lowPort(), options })))
   const addresses = nodes.map(({ port }) => `127.0.0.1:${port}`)
   await run(installed('redis-cli'), ['--cluster', 'create', ...addresses, '--cluster-replicas', '1', '--cluster-yes'])
-  await until(async () => {
-    const states = await Promise.all(
-      nodes.map(async ({ cli }) => [await cli('cluster', 'info'), await cli('cluster', 'nodes'), await cli('info')]),
-    )
-    return states.every(
-      ([info = '', known = '', all = '']) =>
-        info.includes('cluster_state:ok') &&
-        known.match(/ (myself,)?slave /g)?.length === 3 &&
-        (all.includes('role:master') || all.includes('master_link_status:up')),
-    )
-  })
+  const whole = () =>
+    until(async () => {
+      const states = await Promise.all(
+        nodes.map(async ({ cli }) => [await cli('cluster', 'info'), await cli('cluster', 'nodes'), await cli('info')]),
+      )
+      return states.every(
+        ([info = '', known = '', all = '']) =>
+          info.includes('cluster_state:ok') &&
+          known.match(/ (myself,)?slave /g)?.length === 3 &&
+          known.match(/ (myself,)?master .* \d+-\d+/g)?.length === 3 &&
+          !/fail|noaddr|handshake/.test(known) &&
+          (all.includes('role:master') ? all.includes('connected_slaves:1') : all.includes('master_link_status:up')),
+      )
+    })
+  await whole()
   return {
     nodes,
+    whole,
     async nodesOf(key) {
       const alive = await Promise.any(nodes.map(async ({ cli }) => ({ cli, pong: await cli('ping') })))
       const slot = Number(await alive.cli('cluster', 'keyslot', key))

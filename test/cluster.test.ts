@@ -1,0 +1,76 @@
+// A Redis Cluster whose masters are killed one after another while visitors come: nothing acknowledged is undone.
+
+import assert from 'node:assert/strict'
+import { suite, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { connectRedis } from 'keepsake/redis'
+import { judged } from './support/history.ts'
+import { type RedisCluster, redisCluster, until } from './support/redis-server.ts'
+import { traffic } from './support/traffic.ts'
+
+/** Twelve are a minute. */
+const KILLS = Number(process.env.KILLS ?? 4)
+const SEED = Number(process.env.SEED ?? 1)
+const EVERY = 5_000
+const AWAY = 2_000
+const LAG = 400
+
+const urlOf = ({ nodes }: RedisCluster) => `redis+cluster://${nodes.map(({ port }) => `127.0.0.1:${port}`).join()}`
+
+suite('masters that are killed', () => {
+  test(`${KILLS} in turn under traffic: no acknowledged login or logout is lost, and nothing that ended comes back`, async (t) => {
+    const cluster = await redisCluster()
+    const url = urlOf(cluster)
+    const backends = await Promise.all([0, 1].map(() => connectRedis(url, { waitReplicas: 1 })))
+    for (const backend of backends) t.after(() => backend.close?.())
+    const faults: unknown[] = []
+    const unhandled = (error: unknown) => faults.push(error)
+    process.on('unhandledRejection', unhandled).on('uncaughtException', unhandled)
+    t.after(() => process.off('unhandledRejection', unhandled).off('uncaughtException', unhandled))
+    const { history, errors, stop, audit, lateness } = traffic(backends, { visitors: 16, rest: 300, seed: SEED })
+    const recoveries: number[] = []
+    for (let kill = 0; kill < KILLS; kill++) {
+      const next = sleep(EVERY)
+      // Keys that lie with the first, the second and the third master.
+      const key = ['b', 'c', 'a'][kill % 3] as string
+      const { master, replica } = await cluster.nodesOf(key)
+      // Every other time the replica is cut off before: what only the master has then is gone with it.
+      const lag = kill % 2 === 0 ? undefined : await replica.pause()
+      if (lag !== undefined) {
+        await master.cli('client', 'kill', 'type', 'replica')
+        await sleep(LAG)
+      }
+      await master.kill()
+      lag?.resume()
+      const started = performance.now()
+      const away = sleep(AWAY)
+      await until(async () => (await replica.cli('role')).startsWith('master'))
+      await until(async () => (await replica.cli('exists', key)) === '0')
+      recoveries.push(Math.round(performance.now() - started))
+      await away
+      await master.restart()
+      await cluster.whole()
+      await next
+    }
+    await stop()
+    await audit()
+    const most = ({ start, end }: { readonly start: number; readonly end: number }) => 2_100 + lateness(start, end)
+    const verdict = judged(history, most)
+    t.diagnostic(
+      `${history.length} visits, ${KILLS} kills, answers ${JSON.stringify(verdict.byStatus)}, ${errors.length} errors, ${verdict.lost} increments lost, longest ${Math.round(verdict.longest)} ms, next master after ${recoveries.join(', ')} ms`,
+    )
+    const count = (op: string, status: number) => history.filter((one) => one.op === op && one.status === status).length
+    const table = ['login', 'again', 'logout', 'revoke', 'renew', 'count', 'set', 'read'].map(
+      (op) => `${op} ${[200, 409, 503].map((status) => count(op, status)).join('/')}`,
+    )
+    t.diagnostic(`200/409/503: ${table.join(', ')}`)
+    assert.deepEqual(verdict.violations, [])
+    assert.deepEqual(faults, [])
+    assert.equal(
+      errors.find((text) => /CROSSSLOT/.test(text)),
+      undefined,
+    )
+    for (const op of ['login', 'again', 'logout', 'revoke', 'renew']) assert.ok(count(op, 200) > 0, `there was a ${op}`)
+    assert.ok((verdict.byStatus[503] ?? 0) > 0, 'the kills were felt')
+  })
+})
