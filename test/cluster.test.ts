@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { connectRedis } from 'keepsake/redis'
 import { judged } from './support/history.ts'
 import { type RedisCluster, redisCluster, until } from './support/redis-server.ts'
-import { traffic } from './support/traffic.ts'
+import { processOn, traffic } from './support/traffic.ts'
 
 /** Twelve are a minute. */
 const KILLS = Number(process.env.KILLS ?? 4)
@@ -27,7 +27,9 @@ suite('masters that are killed', () => {
     const unhandled = (error: unknown) => faults.push(error)
     process.on('unhandledRejection', unhandled).on('uncaughtException', unhandled)
     t.after(() => process.off('unhandledRejection', unhandled).off('uncaughtException', unhandled))
-    const { history, errors, stop, audit, lateness } = traffic(backends, { visitors: 16, rest: 300, seed: SEED })
+    const errors: string[] = []
+    const processes = backends.map((backend) => processOn(backend, errors))
+    const { history, stop, audit, lateness } = traffic(processes, { visitors: 16, rest: 300, seed: SEED })
     const recoveries: number[] = []
     for (let kill = 0; kill < KILLS; kill++) {
       const next = sleep(EVERY)

@@ -2,7 +2,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { inspect } from 'node:util'
-import { type Backend, type Session, type Sessions, session, sessions } from 'keepsake'
+import { type Backend, type Middleware, type Session, type Sessions, session, sessions } from 'keepsake'
 import type { Done, Op } from './history.ts'
 
 /** What a session's page found, before it did what its path says. */
@@ -12,8 +12,6 @@ type Answer = { readonly status: number; readonly cookie: string | undefined }
 
 export type Traffic = {
   readonly history: Done[]
-  /** Errors of the store, all that is in them. */
-  readonly errors: string[]
   /** Lets everybody finish what is under way. */
   stop(): Promise<void>
   /** Comes once more with every cookie that was ever given, and tries until there is an answer. */
@@ -22,9 +20,9 @@ export type Traffic = {
   lateness(start: number, end: number): number
 }
 
-const BUDGET = 2_000
-const SECRET = 'q4mB1xqCz0m1cR8m3dWf0iZ2l0cYb3h8V2k5pXn7TtE'
 const NAME = '__Host-Http-sid'
+/** The header of an answer that tells what its handler found. */
+const SAW = 'x-saw'
 const labelOf = (cookie: string | undefined) => cookie?.slice(0, 12)
 
 /** Numbers that look like chance, the same in each run. */
@@ -48,37 +46,86 @@ const acts: Record<string, (s: Session, account: string) => void> = {
   read: () => {},
 }
 
-/** One process of the application, as far as it can be one: with a client of its own, and turns of its own. */
-const processOn = (backend: Backend, saw: WeakMap<Request, Saw>, errors: string[]) => {
-  const house: Sessions = sessions({
-    backend,
-    secret: SECRET,
-    budget: BUDGET / 1000,
-    onEvent: ({ error }) => error && errors.push(inspect(error, { depth: 9 })),
-  })
-  const handler = house(async (request) => {
+/** The application's page: it does what its path says, and what it found is in a header of the answer. */
+export const page = (house: Middleware) =>
+  house(async (request) => {
     const s: Session = await session(request)
-    saw.set(request, { account: s.owner, n: Number(s.get('n') ?? 0) })
+    const found: Saw = { account: s.owner, n: Number(s.get('n') ?? 0) }
     const { pathname, search } = new URL(request.url)
     acts[pathname.slice(1)]?.(s, search.slice(1))
-    return new Response('done')
+    return new Response('done', { headers: { [SAW]: JSON.stringify(found) } })
   })
-  return { house, handler }
+
+/** The application on a store. Its cookies are called the same on every port, plain HTTP or not. */
+export const houseOn = (backend: Backend, failed: (error: unknown) => void): Sessions =>
+  sessions({
+    backend,
+    secret: 'q4mB1xqCz0m1cR8m3dWf0iZ2l0cYb3h8V2k5pXn7TtE',
+    secure: true,
+    onEvent: ({ error }) => error !== undefined && failed(error),
+  })
+
+/** One process of the application, as visitors have it. */
+export type Served = {
+  readonly origin: string
+  visit(request: Request): Promise<{ readonly response: Response; readonly saw: Saw | undefined }>
+  /** The status. */
+  revokeAll(account: string): Promise<number>
 }
+
+const statusOf = (error: unknown) => Number((error as { status?: number }).status ?? 500)
+
+/** One in this process: with a client of its own, and turns of its own. What it found is known where it failed, too. */
+export const processOn = (backend: Backend, errors: string[]): Served => {
+  const house = houseOn(backend, (error) => errors.push(inspect(error, { depth: 9 })))
+  const found = new WeakMap<Request, Saw>()
+  const inner = page((next) =>
+    house(async (request) => {
+      const response = await next(request)
+      found.set(request, JSON.parse(response.headers.get(SAW) ?? 'null'))
+      return response
+    }),
+  )
+  return {
+    origin: 'https://app.test',
+    visit: async (request) => ({ response: await inner(request), saw: found.get(request) }),
+    revokeAll: (account) =>
+      house.revokeAll(account).then(
+        () => 200,
+        (error) => {
+          errors.push(inspect(error, { depth: 9 }))
+          return statusOf(error)
+        },
+      ),
+  }
+}
+
+/** One that runs elsewhere. */
+export const processAt = (origin: string): Served => ({
+  origin,
+  async visit(request) {
+    const response = await fetch(request)
+    await response.arrayBuffer()
+    const saw = JSON.parse(response.headers.get(SAW) ?? 'null') ?? undefined
+    return { response, saw }
+  },
+  revokeAll: async (account) => (await fetch(`${origin}/revoke?${account}`)).status,
+})
 
 export type TrafficOptions = {
   readonly visitors: number
   /** Milliseconds that a visitor rests between two visits, on average. */
   readonly rest: number
   readonly seed?: number
+  /** Cookies that visitors have already, by account. */
+  readonly first?: ReadonlyMap<string, string>
 }
 
+export const visitorAt = (i: number): string => `visitor${i}`
+
 /** Each visitor has an account of his own, two tabs, and a thief who comes with cookies that should have ended. */
-export const traffic = (backends: readonly Backend[], { visitors, rest, seed = 1 }: TrafficOptions): Traffic => {
+export const traffic = (processes: readonly Served[], { visitors, rest, seed = 1, first }: TrafficOptions): Traffic => {
   const history: Done[] = []
-  const errors: string[] = []
-  const saw = new WeakMap<Request, Saw>()
-  const processes = backends.map((backend) => processOn(backend, saw, errors))
   const random = chance(seed)
   let going = true
 
@@ -93,11 +140,12 @@ export const traffic = (backends: readonly Backend[], { visitors, rest, seed = 1
   const anyOf = <T>(all: readonly T[]) => all[Math.floor(random() * all.length)] as T
 
   const visit = async (op: Op, account: string, cookie: string | undefined): Promise<Answer> => {
-    const request = new Request(`https://app.test/${op}?${account}`, {
+    const served = anyOf(processes)
+    const request = new Request(`${served.origin}/${op}?${account}`, {
       headers: cookie === undefined ? {} : { cookie: `${NAME}=${cookie}` },
     })
     const start = performance.now()
-    const response = await anyOf(processes).handler(request)
+    const { response, saw } = await served.visit(request)
     const end = performance.now()
     const set = response.headers.getSetCookie().find((line) => line.startsWith(`${NAME}=`))
     const given = set?.slice(NAME.length + 1).split(';')[0] || undefined
@@ -106,7 +154,7 @@ export const traffic = (backends: readonly Backend[], { visitors, rest, seed = 1
       account,
       presented: labelOf(cookie),
       given: labelOf(given),
-      saw: saw.get(request),
+      saw,
       status: response.status,
       start,
       end,
@@ -116,15 +164,7 @@ export const traffic = (backends: readonly Backend[], { visitors, rest, seed = 1
 
   const revoke = async (account: string) => {
     const start = performance.now()
-    const status = await anyOf(processes)
-      .house.revokeAll(account)
-      .then(
-        () => 200,
-        (error) => {
-          errors.push(inspect(error, { depth: 9 }))
-          return Number((error as { status?: number }).status ?? 500)
-        },
-      )
+    const status = await anyOf(processes).revokeAll(account)
     history.push({ op: 'revoke', account, status, start, end: performance.now() })
     return status
   }
@@ -142,7 +182,11 @@ export const traffic = (backends: readonly Backend[], { visitors, rest, seed = 1
   const cookies: (readonly [account: string, cookie: string])[] = []
 
   const visitor = async (account: string) => {
-    let cookie: string | undefined
+    let cookie = first?.get(account)
+    if (cookie !== undefined) {
+      cookies.push([account, cookie])
+      history.push({ op: 'login', account, given: labelOf(cookie), status: 200, start: 0, end: 0 })
+    }
     const given = (answer: Answer) => {
       if (answer.cookie === undefined) return
       cookie = answer.cookie
@@ -191,10 +235,9 @@ export const traffic = (backends: readonly Backend[], { visitors, rest, seed = 1
     await Promise.all([main(), tab(), thief()])
   }
 
-  const everybody = Promise.all(Array.from({ length: visitors }, (_, i) => visitor(`visitor${i}`)))
+  const everybody = Promise.all(Array.from({ length: visitors }, (_, i) => visitor(visitorAt(i))))
   return {
     history,
-    errors,
     async stop() {
       going = false
       await everybody

@@ -1,0 +1,19 @@
+// One of several processes of an application whose sessions are on their way from a SQLite file to a Redis Cluster.
+
+import { connect, movingBackend, run } from 'keepsake'
+import { connectRedis } from 'keepsake/redis'
+import { houseOn, page } from './traffic.ts'
+
+const [file = '', cluster = ''] = process.argv.slice(2)
+const backend = movingBackend(await connect(file), await connectRedis(cluster, { waitReplicas: 1 }))
+const house = houseOn(backend, console.error)
+const visit = page(house)
+await run(
+  async (request) => {
+    const { pathname, search } = new URL(request.url)
+    if (pathname !== '/revoke') return visit(request)
+    await house.revokeAll(search.slice(1))
+    return new Response('done')
+  },
+  { port: 0 },
+)
