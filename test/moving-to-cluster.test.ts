@@ -6,6 +6,7 @@ import { type TestContext, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Backend, type CopyProgress, connect } from 'keepsake'
 import { connectRedis } from 'keepsake/redis'
+import { addresses } from '../src/keys.ts'
 import { folder } from './support/folder.ts'
 import { judged } from './support/history.ts'
 import { start } from './support/process.ts'
@@ -27,11 +28,20 @@ const visit = async (served: Served, path: string, cookie?: string) => {
 }
 
 /** A copy of all, in a process of its own, until it is over or has told of so many batches: then it is killed. */
-const copying = async (t: TestContext, args: readonly string[], batches = Number.POSITIVE_INFINITY) => {
+const copying = async (
+  t: TestContext,
+  args: readonly string[],
+  { batches = Number.POSITIVE_INFINITY, onRead = async (_: readonly string[]) => {} } = {},
+) => {
   const { child, lines, ended, errors } = start(t, 'test/support/copying-process.ts', args)
   const heard: CopyProgress[] = []
   for (let next = await lines.next(); !next.done; next = await lines.next()) {
-    heard.push(JSON.parse(next.value))
+    const said: CopyProgress | { readonly keys: readonly string[] } = JSON.parse(next.value)
+    if ('keys' in said) {
+      await onRead(said.keys)
+      continue
+    }
+    heard.push(said)
     if (heard.length === batches) child.kill('SIGKILL')
   }
   const code = await ended
@@ -87,14 +97,26 @@ test('from a SQLite file to a cluster, by a copy that is killed and resumed, und
     for (const each of idle) if (each.account === account) out.add(each)
   }
   await end(one, 29, 3)
-  const heard = await copying(t, [file, cluster], 5)
+  const heard = await copying(t, [file, cluster], { batches: 5 })
   const { cursor } = heard.at(-1) as CopyProgress
   assert.ok(cursor, 'it was not over')
   await end(two, 31, 7)
-  const resumed = copying(t, [file, cluster, cursor])
+  // One of each batch ends when it has been read and is yet to be written.
+  const addressOf = addresses('sid')
+  const labelled = new Map(idle.map((each) => [addressOf(each.cookie.slice(0, 12)), each]))
+  let amid = 0
+  const onRead = async (keys: readonly string[]) => {
+    const each = keys.map((key) => labelled.get(key)).find((each) => each !== undefined && !out.has(each))
+    if (each === undefined) return
+    out.add(each)
+    assert.equal((await visit(one, 'logout', each.cookie)).status, 200)
+    amid++
+  }
+  const resumed = copying(t, [file, cluster, cursor], { onRead })
   await end(one, 37, 11)
   const rest = await resumed
   assert.equal(rest.at(-1)?.cursor, undefined)
+  assert.ok(amid > 5)
   await end(two, 41, 13)
   // Once more from the start: what has ended since is not copied again.
   await copying(t, [file, cluster])
