@@ -1,12 +1,12 @@
 // A Redis Cluster whose masters are killed one after another while visitors come: nothing acknowledged is undone.
 
 import assert from 'node:assert/strict'
-import { suite, test } from 'node:test'
+import { suite, type TestContext, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { connectRedis } from 'keepsake/redis'
 import { judged } from './support/history.ts'
-import { type RedisCluster, redisCluster, until } from './support/redis-server.ts'
-import { processOn, traffic } from './support/traffic.ts'
+import { type RedisCluster, redisCluster, redisSentinel, until } from './support/redis-server.ts'
+import { processOn, type Traffic, traffic } from './support/traffic.ts'
 
 /** Twelve are a minute. */
 const KILLS = Number(process.env.KILLS ?? 4)
@@ -17,19 +17,49 @@ const LAG = 400
 
 const urlOf = ({ nodes }: RedisCluster) => `redis+cluster://${nodes.map(({ port }) => `127.0.0.1:${port}`).join()}`
 
+/** What nobody caught. */
+const watched = (t: TestContext) => {
+  const faults: unknown[] = []
+  const unhandled = (error: unknown) => faults.push(error)
+  process.on('unhandledRejection', unhandled).on('uncaughtException', unhandled)
+  t.after(() => process.off('unhandledRejection', unhandled).off('uncaughtException', unhandled))
+  return () => faults
+}
+
+/** Ends the traffic, and judges all that visitors were told. */
+const told = async (t: TestContext, visits: Traffic, errors: readonly string[], recoveries: readonly number[]) => {
+  const { history, stop, audit, lateness } = visits
+  await stop()
+  await audit()
+  const most = ({ start, end }: { readonly start: number; readonly end: number }) => 2_100 + lateness(start, end)
+  const verdict = judged(history, most)
+  t.diagnostic(
+    `${history.length} visits, ${recoveries.length} kills, answers ${JSON.stringify(verdict.byStatus)}, ${errors.length} errors, ${verdict.lost} increments lost, longest ${Math.round(verdict.longest)} ms, next master after ${recoveries.join(', ')} ms`,
+  )
+  const count = (op: string, status: number) => history.filter((one) => one.op === op && one.status === status).length
+  const table = ['login', 'again', 'logout', 'revoke', 'renew', 'count', 'set', 'read'].map(
+    (op) => `${op} ${[200, 409, 503].map((status) => count(op, status)).join('/')}`,
+  )
+  t.diagnostic(`200/409/503: ${table.join(', ')}`)
+  assert.deepEqual(verdict.violations, [])
+  assert.equal(
+    errors.find((text) => /CROSSSLOT/.test(text)),
+    undefined,
+  )
+  for (const op of ['login', 'again', 'logout', 'revoke', 'renew']) assert.ok(count(op, 200) > 0, `there was a ${op}`)
+  assert.ok((verdict.byStatus[503] ?? 0) > 0, 'the kills were felt')
+}
+
 suite('masters that are killed', () => {
   test(`${KILLS} in turn under traffic: no acknowledged login or logout is lost, and nothing that ended comes back`, async (t) => {
     const cluster = await redisCluster()
     const url = urlOf(cluster)
     const backends = await Promise.all([0, 1].map(() => connectRedis(url, { waitReplicas: 1 })))
     for (const backend of backends) t.after(() => backend.close?.())
-    const faults: unknown[] = []
-    const unhandled = (error: unknown) => faults.push(error)
-    process.on('unhandledRejection', unhandled).on('uncaughtException', unhandled)
-    t.after(() => process.off('unhandledRejection', unhandled).off('uncaughtException', unhandled))
+    const faults = watched(t)
     const errors: string[] = []
     const processes = backends.map((backend) => processOn(backend, errors))
-    const { history, stop, audit, lateness } = traffic(processes, { visitors: 16, rest: 300, seed: SEED })
+    const visits = traffic(processes, { visitors: 16, rest: 300, seed: SEED })
     const recoveries: number[] = []
     for (let kill = 0; kill < KILLS; kill++) {
       const next = sleep(EVERY)
@@ -54,25 +84,46 @@ suite('masters that are killed', () => {
       await cluster.whole()
       await next
     }
-    await stop()
-    await audit()
-    const most = ({ start, end }: { readonly start: number; readonly end: number }) => 2_100 + lateness(start, end)
-    const verdict = judged(history, most)
-    t.diagnostic(
-      `${history.length} visits, ${KILLS} kills, answers ${JSON.stringify(verdict.byStatus)}, ${errors.length} errors, ${verdict.lost} increments lost, longest ${Math.round(verdict.longest)} ms, next master after ${recoveries.join(', ')} ms`,
-    )
-    const count = (op: string, status: number) => history.filter((one) => one.op === op && one.status === status).length
-    const table = ['login', 'again', 'logout', 'revoke', 'renew', 'count', 'set', 'read'].map(
-      (op) => `${op} ${[200, 409, 503].map((status) => count(op, status)).join('/')}`,
-    )
-    t.diagnostic(`200/409/503: ${table.join(', ')}`)
-    assert.deepEqual(verdict.violations, [])
-    assert.deepEqual(faults, [])
-    assert.equal(
-      errors.find((text) => /CROSSSLOT/.test(text)),
-      undefined,
-    )
-    for (const op of ['login', 'again', 'logout', 'revoke', 'renew']) assert.ok(count(op, 200) > 0, `there was a ${op}`)
-    assert.ok((verdict.byStatus[503] ?? 0) > 0, 'the kills were felt')
+    await told(t, visits, errors, recoveries)
+    assert.deepEqual(faults(), [])
+  })
+
+  test('behind Sentinels, one and then the other: the same', async (t) => {
+    const { sentinels, name, ...pair } = await redisSentinel()
+    const url = `redis+sentinel://${sentinels.map(({ port }) => `127.0.0.1:${port}`).join()}/${name}`
+    const backends = await Promise.all([0, 1].map(() => connectRedis(url, { waitReplicas: 1 })))
+    for (const backend of backends) t.after(() => backend.close?.())
+    const faults = watched(t)
+    const errors: string[] = []
+    const processes = backends.map((backend) => processOn(backend, errors))
+    const visits = traffic(processes, { visitors: 8, rest: 200, seed: SEED })
+    const recoveries: number[] = []
+    let { master, replica } = pair
+    for (let kill = 0; kill < 2; kill++) {
+      await sleep(1_500)
+      const lag = kill === 0 ? undefined : await replica.pause()
+      if (lag !== undefined) {
+        await master.cli('client', 'kill', 'type', 'replica')
+        await sleep(LAG)
+      }
+      await master.kill()
+      lag?.resume()
+      const started = performance.now()
+      await until(async () => (await replica.cli('role')).startsWith('master'))
+      recoveries.push(Math.round(performance.now() - started))
+      await master.restart()
+      // Sentinels would see to it, after ten seconds; and choose no replica that they have not seen well for a while.
+      await master.cli('replicaof', '127.0.0.1', `${replica.port}`)
+      ;[master, replica] = [replica, master]
+      await until(async () => (await replica.cli('info', 'replication')).includes('master_link_status:up'))
+      await until(async () => {
+        const known = await Promise.all(sentinels.map(({ cli }) => cli('sentinel', 'replicas', name)))
+        return known.every(
+          (lines) => lines.includes(`\n${replica.port}\n`) && !/flags\n.*(down|disconnected)/.test(lines),
+        )
+      })
+    }
+    await told(t, visits, errors, recoveries)
+    assert.deepEqual(faults(), [])
   })
 })
