@@ -56,7 +56,10 @@ type Pg = {
 type Lite = {
   query(text: string, values: Value[], options: { rowMode: 'array' }): Promise<{ readonly rows: readonly unknown[] }>
 }
-/** What `postgres()` of postgres.js gives. */
+/**
+ * What `postgres()` of postgres.js gives. Give it `fetch_types: false`: else it asks for types on each new connection,
+ * and where that one is reset meanwhile, nobody hears of it but the process, which ends.
+ */
 type PostgresJs = {
   unsafe(text: string, values: Value[], options: { prepare: boolean }): { values(): PromiseLike<readonly unknown[]> }
 }

@@ -22,11 +22,13 @@ export type Proxy = {
   swallow(): void
   /** Connections are cut, and new ones refused, until `pass`. */
   refuse(): Promise<void>
+  /** Connections are cut, and new ones as soon as they are made, until `pass`: what stands before a server that is down. */
+  shut(): void
   /** How many connections were made. */
   readonly connections: () => number
 }
 
-type Mode = 'pass' | 'hold' | 'drop' | 'halve' | 'swallow'
+type Mode = 'pass' | 'hold' | 'drop' | 'halve' | 'swallow' | 'shut'
 
 /** Starts a proxy before `port` of this machine. It ends with the test. */
 export const proxy = async (t: Pick<TestContext, 'after'>, port: number): Promise<Proxy> => {
@@ -59,6 +61,7 @@ export const proxy = async (t: Pick<TestContext, 'after'>, port: number): Promis
   }
   const accept = (client: Socket) => {
     made++
+    if (mode === 'shut') return client.on('error', () => {}).resetAndDestroy()
     const server = connect(port, '127.0.0.1')
     for (const [one, other] of [
       [client, server],
@@ -121,6 +124,10 @@ export const proxy = async (t: Pick<TestContext, 'after'>, port: number): Promis
     },
     swallow() {
       mode = 'swallow'
+    },
+    shut() {
+      mode = 'shut'
+      cut()
     },
     async refuse() {
       const closing = listening
