@@ -11,9 +11,20 @@ export type Child = {
 type Message = { readonly answer?: unknown; readonly error?: string }
 
 /** Starts a file of this folder. One question at a time. */
-export const start = (file: string, args: readonly string[] = [], flags: readonly string[] = []): Child => {
+export const start = (
+  file: string,
+  args: readonly string[] = [],
+  flags: readonly string[] = [],
+  env: Readonly<Record<string, string>> = {},
+  output: 'silent' | 'shown' = 'shown',
+): Child => {
   const path = fileURLToPath(new URL(file, import.meta.url))
-  const child = fork(path, args, { execArgv: ['--expose-gc', ...flags], serialization: 'advanced' })
+  const child = fork(path, args, {
+    execArgv: ['--expose-gc', ...flags],
+    env: { ...process.env, ...env },
+    serialization: 'advanced',
+    silent: output === 'silent',
+  })
   let pending: { resolve(answer: unknown): void; reject(error: Error): void } | undefined
   child.on('message', ({ answer, error }: Message) => {
     if (error === undefined) pending?.resolve(answer)

@@ -5,11 +5,12 @@ import { floors } from './floors.ts'
 import { ours } from './ours.ts'
 import { peers } from './peers.ts'
 import { raws } from './raw.ts'
+import { storeContestants } from './store-contestants.ts'
 
 export const contestants: readonly Contestant[] = [...floors, ...raws, ...ours, ...peers]
 
 export const named = (name: string): Contestant => {
-  const found = contestants.find((contestant) => contestant.name === name)
+  const found = [...contestants, ...storeContestants].find((contestant) => contestant.name === name)
   if (found === undefined) throw new Error(`There is no contestant named ${name}.`)
   return found
 }

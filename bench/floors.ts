@@ -23,11 +23,11 @@ type Floor = {
   login(token: string | undefined, fields: Fields): string
 }
 
-const LIFETIME = 14 * 86_400_000
-const NAME = 'sid='
-const ATTRIBUTES = '; Max-Age=1209600; Path=/; HttpOnly; Secure; SameSite=Lax'
+export const LIFETIME = 14 * 86_400_000
+export const NAME = 'sid='
+export const ATTRIBUTES = '; Max-Age=1209600; Path=/; HttpOnly; Secure; SameSite=Lax'
 
-const tokenOf = (header: string | undefined): string | undefined => {
+export const tokenOf = (header: string | undefined): string | undefined => {
   if (header === undefined) return undefined
   for (let at = header.indexOf(NAME); at !== -1; at = header.indexOf(NAME, at + 1)) {
     if (at !== 0 && header[at - 1] !== ' ') continue
@@ -50,7 +50,7 @@ const draw = (bytes: number): number => {
   return used - bytes
 }
 
-const newId = (): string => {
+export const newId = (): string => {
   const at = draw(32)
   return pool.toString('base64url', at, at + 32)
 }

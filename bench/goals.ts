@@ -1,6 +1,7 @@
 // The goals: ratios between figures of one run, and what each has to be.
 
 import { ratio, type Summary, sum, summary } from './statistics.ts'
+import { SIZES } from './stores.ts'
 
 /** A figure by its name: each round's value, or undefined where it was not measured. */
 export type Figures = (name: string) => readonly number[] | undefined
@@ -99,9 +100,45 @@ const grown: readonly Goal[] = [
   atMost('bytes left behind by an untouched visit', 'left untouched', 1),
 ]
 
+const REDIS_FLOOR = 'http floor: redis read'
+
+/** Of the sessions on servers, too, figures are microseconds of CPU time, in flight: `bytes contestant read`. */
+const onServers: readonly Goal[] = [
+  ...SIZES.flatMap((size) => {
+    const named = (what: string) => `${what}, ${size} bytes`
+    const besideDriver = (ours: string, raw: string): Goal[] =>
+      (['read', 'write'] as const).map((workload) =>
+        atMost(
+          named(`${workload}, ${ours} / ${raw}`),
+          `${size} keepsake: ${ours} ${workload}`,
+          1.25,
+          `${size} raw: ${raw} ${workload}`,
+        ),
+      )
+    const besidePeer = (workload: string, ours: string, times: number, peer: string): Goal =>
+      cheaper(
+        named(`${workload}, ${peer} / ${ours}`),
+        `${size} keepsake: ${ours} ${workload}`,
+        times,
+        `${size} ${peer} ${workload}`,
+      )
+    return [
+      ...besideDriver('redis, ioredis', 'ioredis GET (+ EVALSHA)'),
+      ...besideDriver('redis, node-redis', 'node-redis GET (+ EVALSHA)'),
+      besidePeer('read', 'redis, ioredis', 2.5, 'express-session, connect-redis'),
+      besidePeer('read', 'redis, node-redis', 2.5, 'express-session, connect-redis'),
+      ...besideDriver('postgres, pg', 'pg SELECT (+ UPDATE)'),
+      besidePeer('read', 'postgres, pg', 3, 'express-session, connect-pg-simple'),
+      besidePeer('write', 'postgres, pg', 1.5, 'express-session, connect-pg-simple'),
+      ...besideDriver('mysql, mysql2', 'mysql2 SELECT (+ UPDATE)'),
+    ]
+  }),
+  atLeast('HTTP read, redis / redis floor', 'http keepsake: redis, ioredis, thin bridge read', 0.92, REDIS_FLOOR),
+]
+
 /** The goals of which all figures are there. */
 export const judged = (figures: Figures): Judged[] =>
-  [...added, ...served, ...grown].flatMap(({ what, figure, by = [], atMost, atLeast }) => {
+  [...added, ...served, ...grown, ...onServers].flatMap(({ what, figure, by = [], atMost, atLeast }) => {
     const values = figures(figure)
     const others = by.map(figures).filter((other) => other !== undefined)
     if (values === undefined || others.length < by.length) return []

@@ -74,7 +74,7 @@ const cookiesFrom = async (url: string): Promise<string[]> => {
 }
 
 const seated = async (server: Server, folder: string): Promise<Seat> => {
-  mkdirSync(folder)
+  mkdirSync(folder, { recursive: true })
   const child = start('http-child.ts', [...server.opens, folder])
   const url = `http://127.0.0.1:${await child.ask<number>('port')}`
   const { contestant } = server

@@ -9,11 +9,23 @@ import { minter } from './mint.ts'
 import { loggedIn, rehearse, stage, type Visit } from './stage.ts'
 import { IN_FLIGHT, SESSIONS, type Workload } from './workloads.ts'
 
-/** A turn has three spells of four legs; `leg` is the milliseconds of CPU time that one leg should take. */
-export type Turn = { readonly workload: Workload; readonly leg: number }
+/**
+ * A turn has three spells of four legs; `leg` is the milliseconds of CPU time that one leg should take. `alone`: visits
+ * one at a time are timed, too.
+ */
+export type Turn = { readonly workload: Workload; readonly leg: number; readonly alone: boolean }
 
-/** Microseconds of CPU time, of all threads, that one visit takes: without sessions, and with them. */
-export type Taken = { readonly bare: number; readonly with: number }
+export type Taken = {
+  /** Microseconds of CPU time, of all threads, that one visit takes: without sessions, and with them. */
+  readonly bare: number
+  readonly with: number
+  /** Microseconds on the clock that sessions add to a visit, and to one that nothing else is under way with. */
+  readonly clock: number
+  readonly alone: number | undefined
+}
+
+/** Microseconds of one visit: of CPU time and on the clock. */
+type Cost = { readonly cpu: number; readonly clock: number }
 
 const SPELLS = 3
 
@@ -28,25 +40,27 @@ const spent = ({ user, system }: NodeJS.CpuUsage): number => user + system
 /** One batch of visits. */
 type Batch = () => unknown
 
-/** Microseconds that one visit takes, in as many batches. */
-const measured = async (batch: Batch, batches: number): Promise<number> => {
+/** What one visit takes, in as many batches. */
+const measured = async (batch: Batch, batches: number, inFlight: number): Promise<Cost> => {
   // The rubbish of the leg before is not on this one's account.
   globalThis.gc?.({ type: 'minor' })
+  const began = performance.now()
   const before = process.cpuUsage()
   for (let done = 0; done < batches; done++) {
     await batch()
     // As between two requests: what waits for the end of a task gets its turn.
     await setImmediate()
   }
-  return spent(process.cpuUsage(before)) / (batches * IN_FLIGHT)
+  const all = batches * inFlight
+  return { cpu: spent(process.cpuUsage(before)) / all, clock: ((performance.now() - began) * 1000) / all }
 }
 
 const withCookie = (workload: Workload): boolean => workload !== 'stranger' && workload !== 'login'
 
 /** Every session in its turn, so that no two visits of a batch have the same one. */
-const visits = (visit: Visit, workload: Workload): Batch => {
+const visits = (visit: Visit, workload: Workload, inFlight: number): Batch => {
   const one = () => visit(workload, withCookie(workload) ? jar[next() % SESSIONS] : undefined)
-  return () => Promise.all(Array.from({ length: IN_FLIGHT }, one))
+  return () => Promise.all(Array.from({ length: inFlight }, one))
 }
 
 const firstVisits = (visit: Visit, workload: Workload, tokens: string[]): Batch => {
@@ -54,9 +68,14 @@ const firstVisits = (visit: Visit, workload: Workload, tokens: string[]): Batch 
   return () => Promise.all(Array.from({ length: IN_FLIGHT }, one))
 }
 
-const rawOperations = (operation: (at: number) => unknown): Batch => {
+const rawOperations = (operation: (at: number) => unknown, inFlight: number): Batch => {
   return () => {
-    for (let done = 0; done < IN_FLIGHT; done++) operation(next())
+    const pending: Promise<unknown>[] = []
+    for (let done = 0; done < inFlight; done++) {
+      const under = operation(next())
+      if (under instanceof Promise) pending.push(under)
+    }
+    return pending.length > 0 ? Promise.all(pending) : undefined
   }
 }
 
@@ -72,20 +91,20 @@ if (visit !== undefined) {
 }
 
 /** A leg with sessions. What it needs is made before the clock starts. */
-const legWith = async (workload: Workload, batches: number): Promise<number> => {
+const legWith = async (workload: Workload, batches: number, inFlight = IN_FLIGHT): Promise<Cost> => {
   if (app.kind === 'raw') {
     const operation = app.operations[workload]
     if (operation === undefined) throw new Error(`${name} has no ${workload}.`)
-    return measured(rawOperations(operation), batches)
+    return measured(rawOperations(operation, inFlight), batches, inFlight)
   }
   if (visit === undefined) throw new Error('Nothing to visit.')
-  if (mint === undefined) return measured(visits(visit, workload), batches)
+  if (mint === undefined) return measured(visits(visit, workload, inFlight), batches, inFlight)
   const tokens = await mint(batches * IN_FLIGHT)
-  return measured(firstVisits(visit, workload, tokens), batches)
+  return measured(firstVisits(visit, workload, tokens), batches, inFlight)
 }
 
-const legBare = async (workload: Workload, batches: number): Promise<number> =>
-  bareVisit === undefined ? 0 : measured(visits(bareVisit, workload), batches)
+const legBare = async (workload: Workload, batches: number, inFlight = IN_FLIGHT): Promise<Cost> =>
+  bareVisit === undefined ? { cpu: 0, clock: 0 } : measured(visits(bareVisit, workload, inFlight), batches, inFlight)
 
 /** How many batches make a leg, by workload; found out once, and after everything is warm. */
 const sizes = new Map<Workload, number>()
@@ -94,13 +113,31 @@ const warm = async (workload: Workload, leg: number): Promise<number> => {
   let each = 1000
   for (let spell = 0; spell < 12; spell++) {
     const batches = Math.max(1, Math.round((leg * 1000) / (each * IN_FLIGHT)))
-    each = (await legWith(workload, batches)) || 1
+    each = (await legWith(workload, batches)).cpu || 1
     await legBare(workload, batches * 2)
   }
   return Math.max(4, Math.min(2000, Math.round((leg * 1000) / (each * IN_FLIGHT))))
 }
 
-answering(async ({ workload, leg }: Turn): Promise<Taken | undefined> => {
+/** Bare, with, with, bare: a machine that slows down slows both. */
+const spell = async (workload: Workload, batches: number, inFlight = IN_FLIGHT) => {
+  const first = await legBare(workload, batches, inFlight)
+  const second = await legWith(workload, batches, inFlight)
+  const third = await legWith(workload, batches, inFlight)
+  const fourth = await legBare(workload, batches, inFlight)
+  const half = (what: keyof Cost, one: Cost, other: Cost) => (one[what] + other[what]) / 2
+  return {
+    bare: half('cpu', first, fourth),
+    with: half('cpu', second, third),
+    clock: half('clock', second, third) - half('clock', first, fourth),
+  }
+}
+
+/** One spell that something else fell into counts for nothing. */
+const middle = <T>(spells: T[], by: (spell: T) => number): T =>
+  spells.sort((a, b) => by(a) - by(b))[(SPELLS - 1) / 2] as T
+
+answering(async ({ workload, leg, alone }: Turn): Promise<Taken | undefined> => {
   const known = sizes.get(workload)
   if (known === undefined) {
     sizes.set(workload, await warm(workload, leg))
@@ -109,16 +146,12 @@ answering(async ({ workload, leg }: Turn): Promise<Taken | undefined> => {
   // Code and sessions that nobody asked for since the last turn warm up again.
   await legBare(workload, SESSIONS / IN_FLIGHT)
   await legWith(workload, SESSIONS / IN_FLIGHT)
-  const spells: Taken[] = []
-  while (spells.length < SPELLS) {
-    // Bare, with, with, bare: a machine that slows down slows both.
-    const first = await legBare(workload, known)
-    const second = await legWith(workload, known)
-    const third = await legWith(workload, known)
-    const fourth = await legBare(workload, known)
-    spells.push({ bare: (first + fourth) / 2, with: (second + third) / 2 })
+  const spells = []
+  while (spells.length < SPELLS) spells.push(await spell(workload, known))
+  const singles: number[] = []
+  while (alone && singles.length < SPELLS) singles.push((await spell(workload, known * 4, 1)).clock)
+  return {
+    ...middle(spells, (one) => one.with - one.bare),
+    alone: alone ? middle(singles, (clock) => clock) : undefined,
   }
-  // One spell that something else fell into counts for nothing.
-  spells.sort((a, b) => a.with - a.bare - (b.with - b.bare))
-  return spells[(SPELLS - 1) / 2]
 })

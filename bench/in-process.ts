@@ -17,20 +17,24 @@ type Plan = {
   readonly folder: string
   readonly rounds: number
   readonly leg: number
+  /** Visits one at a time are timed, too. */
+  readonly alone?: boolean
+  /** Of the contestants' processes. */
+  readonly env?: Readonly<Record<string, string>>
   readonly say: (line: string) => void
 }
 
 export const inProcess = async (contestants: readonly Contestant[], plan: Plan): Promise<InProcess> => {
-  const { folder, rounds, leg, say } = plan
+  const { folder, rounds, leg, alone = false, env, say } = plan
   const seats: { readonly contestant: Contestant; readonly child: Child }[] = []
   const results: InProcess = new Map()
   const turn = async (child: Child, workload: Workload) =>
-    child.ask<Taken | undefined>({ workload, leg } satisfies Turn)
+    child.ask<Taken | undefined>({ workload, leg, alone } satisfies Turn)
   try {
     for (const [at, contestant] of contestants.entries()) {
       const home = join(folder, `in-process-${at}`)
-      mkdirSync(home)
-      const child = start('in-process-child.ts', [contestant.name, home], STEADY)
+      mkdirSync(home, { recursive: true })
+      const child = start('in-process-child.ts', [contestant.name, home], STEADY, env)
       seats.push({ contestant, child })
       results.set(contestant.name, new Map(contestant.workloads.map((workload) => [workload, []])))
       say(`warming up: ${contestant.name}`)

@@ -3,12 +3,12 @@
 import { hash } from 'node:crypto'
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { Fault, session, sessions } from '../src/index.ts'
+import { type Backend, Fault, session, sessions } from '../src/index.ts'
 import { ALL, type App, type Contestant, platformReply, type Reply } from './contestant.ts'
 import { FIELDS, nextSeen, type Workload, workloadOf } from './workloads.ts'
 
 /** Known, because whoever makes tokens for others to see first has to have it too. */
-const secret = hash('sha256', 'a bench guards nothing', 'hex')
+export const secret = hash('sha256', 'a bench guards nothing', 'hex')
 
 type Entry = {
   readonly name: string
@@ -38,6 +38,7 @@ const answer = async (request: Request, reply: Reply): Promise<Response> => {
     s.set('name', FIELDS.name)
     s.set('language', FIELDS.language)
     s.set('seen', FIELDS.seen)
+    if (FIELDS.more !== undefined) s.set('more', FIELDS.more)
     return reply('ok')
   }
   const user: string | undefined = s.get('user')
@@ -47,17 +48,21 @@ const answer = async (request: Request, reply: Reply): Promise<Response> => {
   return reply('ok')
 }
 
-const open = async ({ url, loopback }: Entry, folder: string, reply: Reply): Promise<App> => {
-  const backend = url(folder)
-  if (backend.startsWith('file:')) mkdirSync(backend.slice(5), { recursive: true })
-  // Over HTTP: a server behind a proxy that ends TLS.
-  const middleware = sessions({ backend, secret, ...(!loopback && { secure: true }) })
+/** An application with sessions in a backend. Over HTTP: a server behind a proxy that ends TLS. */
+export const served = async (backend: Backend | string, reply: Reply, secure = true): Promise<App> => {
+  const middleware = sessions({ backend, secret, ...(secure && { secure }) })
   await middleware.ready()
   return {
     kind: 'fetch',
     handler: middleware((request) => answer(request, reply)) as (request: Request) => Promise<Response>,
     close: () => middleware.close(),
   }
+}
+
+const open = async ({ url, loopback = false }: Entry, folder: string, reply: Reply): Promise<App> => {
+  const backend = url(folder)
+  if (backend.startsWith('file:')) mkdirSync(backend.slice(5), { recursive: true })
+  return served(backend, reply, !loopback)
 }
 
 /** Whether the library knows the backend of an entry. */

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { ALL, type App, type Contestant } from './contestant.ts'
 import { FIELDS, nextSeen, workloadOf } from './workloads.ts'
 
-type Bag = { user?: string; name?: string; language?: string; seen?: number }
+export type Bag = { user?: string; name?: string; language?: string; seen?: number }
 type ExpressRequest = { session: (Bag & { regenerate?: (done: (error?: unknown) => void) => void }) | null }
 type ExpressResponse = { send(text: string): void; status(code: number): ExpressResponse }
 
@@ -41,7 +41,7 @@ const expressRoutes = async (middleware: unknown): Promise<App> => {
   return { kind: 'node', listener: app }
 }
 
-const expressSession = async (store?: unknown): Promise<App> => {
+export const expressSession = async (store?: unknown): Promise<App> => {
   const { default: session } = await import('express-session')
   return expressRoutes(
     session({ secret: random(), resave: false, saveUninitialized: false, ...(store !== undefined && { store }) }),

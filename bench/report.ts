@@ -3,9 +3,12 @@
 import type { Judged } from './goals.ts'
 import type { Http } from './http.ts'
 import type { InProcess } from './in-process.ts'
+import type { Taken } from './in-process-child.ts'
 import type { Memory } from './memory.ts'
 import { KINDS } from './memory.ts'
 import { type Summary, summary } from './statistics.ts'
+import type { Stores } from './stores.ts'
+import { READS, type Swept } from './sweep.ts'
 import type { Workload } from './workloads.ts'
 
 const digits = (value: number): string => value.toFixed(Math.abs(value) < 10 ? 2 : Math.abs(value) < 100 ? 1 : 0)
@@ -99,6 +102,57 @@ export const memoryTable = ({ largest, bytes, reads, sweeps, left }: Memory): st
     table(['sweeps, ms', 'swept', 'batches', 'p99', 'longest'], swept),
   )
 }
+
+/** A figure in each of two sizes. */
+const storeRows = (results: InProcess): string[][] =>
+  Array.from(results, ([name, workloads]) => [
+    name,
+    ...(['read', 'write'] as const).flatMap((workload) => {
+      const taken = workloads.get(workload) ?? []
+      const figure = (of: (one: Taken) => number) => ranged(summary(taken.map(of)))
+      return [
+        figure((one) => one.with - one.bare),
+        figure(({ clock }) => clock),
+        figure(({ alone }) => alone ?? Number.NaN),
+      ]
+    }),
+  ])
+
+export const storesTable = ({ added, rates, bytes }: Stores, bareOf: ReadonlyMap<string, string>): string => {
+  const columns = ['read: CPU', 'clock', 'alone', 'write: CPU', 'clock', 'alone']
+  const tables = Array.from(added, ([size, results]) => [
+    `${size} bytes of fields`,
+    table([``, ...columns], storeRows(results)).slice(0),
+    '',
+  ])
+  const used = bytes.map(({ what, keys, bytes }) => [what, digits(keys), digits(bytes)])
+  return [
+    titled(
+      'On servers of our own, which wait for no disk: µs that the session adds to a visit; median (range) of the rounds.',
+      'CPU: of this process, 32 visits in flight. clock: the same on the clock, server included. alone: one visit at a time, on the clock.',
+      'A write is a read and a compare-and-set. Every pool has 10 connections. raw: the driver, with nothing around it.',
+      '',
+      ...tables.flat(),
+      ...(used.length > 0 ? [table(['in Redis, a session', 'keys', 'bytes'], used)] : []),
+    ),
+    ...(rates === undefined ? [] : [httpTable(rates, bareOf)]),
+  ].join('')
+}
+
+export const sweepTable = ({ size, kinds }: Swept): string =>
+  titled(
+    `Sweeping ${size} expired sessions, while ${READS} reads a second go on: ms of a read, from when it was due.`,
+    table(
+      ['', '', 'p50', 'p99', 'longest', 'reads', 'seconds', 'rows a second', 'first batches, ms', 'last batches, ms'],
+      kinds.flatMap(({ kind, without, during, seconds, swept, first, last }) => [
+        [kind, 'no sweep', digits(without.p50), digits(without.p99), digits(without.longest), String(without.reads)],
+        [
+          ...['', 'sweep', digits(during.p50), digits(during.p99), digits(during.longest), String(during.reads)],
+          ...[digits(seconds), String(Math.round(swept / seconds)), digits(first), digits(last)],
+        ],
+      ]),
+    ),
+  )
 
 export const goalsTable = (goals: readonly Judged[]): string =>
   titled(

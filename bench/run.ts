@@ -11,10 +11,14 @@ import { type InProcess, inProcess } from './in-process.ts'
 import { type Memory, memory } from './memory.ts'
 import { left } from './ours.ts'
 import { loadWarning, spreadWarnings, starvedWarnings } from './quiet.ts'
-import { goalsTable, httpTable, inProcessTable, memoryTable } from './report.ts'
+import { goalsTable, httpTable, inProcessTable, memoryTable, storesTable, sweepTable } from './report.ts'
+import { STORES, startServers } from './servers.ts'
+import { contestantsOn, storeContestants } from './store-contestants.ts'
+import { SIZES, type Stores, stores } from './stores.ts'
+import { type Swept, sweep } from './sweep.ts'
 import type { Workload } from './workloads.ts'
 
-const PARTS = ['in-process', 'http', 'growth'] as const
+const PARTS = ['in-process', 'http', 'growth', 'stores', 'sweep'] as const
 
 const { values } = parseArgs({
   options: {
@@ -40,7 +44,8 @@ const only = values.only.flatMap((text) => text.split(',')).map((text) => text.t
 const parts = only.filter((word) => (PARTS as readonly string[]).includes(word))
 const words = only.filter((word) => !parts.includes(word))
 const competing = contestants.filter(({ name }) => words.length === 0 || words.some((word) => name.includes(word)))
-if (competing.length === 0) throw new Error(`No contestant has one of these in its name: ${words.join(', ')}.`)
+if (competing.length === 0 && !storeContestants.some(({ name }) => words.some((word) => name.includes(word))))
+  throw new Error(`No contestant has one of these in its name: ${words.join(', ')}.`)
 const wanted = (part: (typeof PARTS)[number]): boolean => parts.length === 0 || parts.includes(part)
 
 const folder = mkdtempSync(join(tmpdir(), 'keepsake-bench-'))
@@ -63,6 +68,8 @@ if (busy !== undefined) console.log(busy)
 let added: InProcess | undefined
 let rates: Http | undefined
 let grown: Memory | undefined
+let stored: Stores | undefined
+let swept: Swept | undefined
 if (wanted('in-process')) {
   added = await inProcess(competing, { folder, rounds, leg: quick ? 8 : 25, say })
   console.log(inProcessTable(added))
@@ -78,6 +85,31 @@ if (wanted('growth')) {
   const sizes = quick ? [1000, 20_000] : [1000, 10_000, 100_000, 1_000_000]
   grown = await memory({ folder, rounds: Math.min(rounds, 5), sizes, say })
   console.log(memoryTable(grown))
+}
+
+if (wanted('stores') || wanted('sweep')) {
+  say('starting servers')
+  const { running, left, end } = await startServers(wanted('stores') ? STORES : ['postgres', 'mysql'])
+  for (const line of left) console.log(line)
+  try {
+    if (wanted('stores')) {
+      stored = await stores(running, {
+        folder,
+        rounds: Math.min(rounds, 5),
+        leg: quick ? 8 : 25,
+        seconds: 1,
+        words,
+        say,
+      })
+      console.log(storesTable(stored, bareOf(contestantsOn(running))))
+    }
+    if (wanted('sweep')) {
+      swept = await sweep(running, { folder, size: quick ? 20_000 : 1_000_000, say })
+      console.log(sweepTable(swept))
+    }
+  } finally {
+    end()
+  }
 }
 
 const fromGrowth = (name: string): readonly number[] | undefined => {
@@ -98,12 +130,13 @@ const figures: Figures = (name) => {
   const space = name.lastIndexOf(' ')
   const workload = name.slice(space + 1) as Workload
   const whose = name.slice(0, space)
-  if (whose.startsWith('http '))
-    return rates
-      ?.get(whose.slice(5))
-      ?.get(workload)
-      ?.map(({ core }) => core)
-  const taken = added?.get(whose)?.get(workload)
+  if (whose.startsWith('http ')) {
+    const served = rates?.get(whose.slice(5)) ?? stored?.rates?.get(whose.slice(5))
+    return served?.get(workload)?.map(({ core }) => core)
+  }
+  const size = SIZES.find((size) => whose.startsWith(`${size} `))
+  const of = size === undefined ? added : stored?.added.get(size)
+  const taken = of?.get(size === undefined ? whose : whose.slice(String(size).length + 1))?.get(workload)
   return taken?.map((one) => one.with - one.bare) ?? fromGrowth(name)
 }
 

@@ -1,6 +1,8 @@
 // The peers that ship no types of their own.
 
 declare module 'autocannon'
+declare module 'connect-pg-simple'
+declare module 'connect-redis'
 declare module 'cookie-session'
 declare module 'express'
 declare module 'express-session'

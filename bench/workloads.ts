@@ -9,16 +9,27 @@
  */
 export type Workload = 'untouched' | 'stranger' | 'read' | 'write' | 'login'
 
-export type Fields = { readonly user: string; readonly name: string; readonly language: string; readonly seen: number }
+export type Fields = {
+  readonly user: string
+  readonly name: string
+  readonly language: string
+  readonly seen: number
+  /** What makes a session larger, where it has to be. */
+  readonly more?: string
+}
 
-/** 145 bytes of JSON. */
-export const FIELDS: Fields = {
+/** Of the JSON of a session's fields. */
+export const BYTES = Number(process.env.BENCH_BYTES ?? 145)
+
+const small: Fields = {
   user: '01JD3ZK8Q4W7N5RXB2T6HVME9C',
   name: 'Augusta Ada King-Noel, Countess of Lovelace',
   language: 'en-GB-oxendict-u-hc0',
   seen: 1_700_000_000_000,
 }
-if (JSON.stringify(FIELDS).length !== 145) throw new Error('The payload is not 145 bytes any more.')
+const more = BYTES - 145 - ',"more":""'.length
+export const FIELDS: Fields = more > 0 ? { ...small, more: 'm'.repeat(more) } : small
+if (JSON.stringify(FIELDS).length !== BYTES) throw new Error(`The payload is not ${BYTES} bytes.`)
 
 let clock = FIELDS.seen
 
