@@ -26,39 +26,52 @@ const tick = () => {
   clock = undefined
 }
 
-/** Counts a call until it is answered; gives what to call where nobody waits for that any longer. */
-const counted = (bulkhead: Bulkhead, promise: Promise<unknown>): (() => void) => {
-  let counts = true
-  const done = () => {
-    if (counts) bulkhead.inFlight--
-    counts = false
-  }
-  bulkhead.inFlight++
-  promise.then(done, done)
-  return () => {
-    if (counts) setTimeout(done, FORGOTTEN).unref()
-  }
-}
-
-const bounded = async <T>(budget: Budget, promise: Promise<T>, late: () => Fault): Promise<T> => {
-  const abandoned = budget.bulkhead && counted(budget.bulkhead, promise)
+/** One promise, and nothing else to collect, for each call that is waited for: a read of a fast server is mostly this. */
+const bounded = <T>(
+  budget: Budget,
+  promise: Promise<T>,
+  failure: (error: unknown) => Fault,
+  late: () => Fault,
+): Promise<T> => {
+  const { bulkhead } = budget
   const started = performance.now()
-  let entry: Waiting | undefined
-  const deadline = new Promise<never>((_, reject) => {
-    const giveUp = () => {
-      abandoned?.()
-      reject(late())
+  return new Promise((resolve, reject) => {
+    let counts = bulkhead !== undefined
+    let waits = true
+    if (bulkhead !== undefined) bulkhead.inFlight++
+    /** A call that was given up counts until it is answered, or forgotten. */
+    const uncount = () => {
+      if (counts && bulkhead !== undefined) bulkhead.inFlight--
+      counts = false
     }
-    entry = { until: started + budget.left, giveUp }
+    const end = () => {
+      waits = false
+      waiting.delete(entry)
+      budget.left -= performance.now() - started
+    }
+    const entry: Waiting = {
+      until: started + budget.left,
+      giveUp() {
+        end()
+        if (counts) setTimeout(uncount, FORGOTTEN).unref()
+        reject(late())
+      },
+    }
     waiting.add(entry)
     clock ??= setInterval(tick, TICK)
+    promise.then(
+      (value) => {
+        uncount()
+        if (waits) end()
+        resolve(value)
+      },
+      (error) => {
+        uncount()
+        if (waits) end()
+        reject(failure(error))
+      },
+    )
   })
-  try {
-    return await Promise.race([promise, deadline])
-  } finally {
-    waiting.delete(entry as Waiting)
-    budget.left -= performance.now() - started
-  }
 }
 
 const failed = (name: string, changing: boolean, why: string, cause?: unknown): Fault =>
@@ -76,9 +89,7 @@ const failed = (name: string, changing: boolean, why: string, cause?: unknown): 
  * @throws Fault `unavailable` where a reading call fails or is late, `unknown_outcome` where a changing one does
  */
 export const within = <T>(budget: Budget, name: string, changing: boolean, call: () => Awaitable<T>): Awaitable<T> => {
-  const rethrow = (error: unknown): never => {
-    throw error instanceof Fault ? error : failed(name, changing, 'failed', error)
-  }
+  const failure = (error: unknown): Fault => (error instanceof Fault ? error : failed(name, changing, 'failed', error))
   if (budget.left <= 0) throw failed(name, false, 'used up the time of the visit')
   const { bulkhead } = budget
   if (bulkhead !== undefined && bulkhead.inFlight >= bulkhead.most) {
@@ -87,8 +98,8 @@ export const within = <T>(budget: Budget, name: string, changing: boolean, call:
   try {
     const answer = call()
     if (!(answer instanceof Promise)) return answer
-    return bounded(budget, answer, () => failed(name, changing, 'did not answer in time')).catch(rethrow)
+    return bounded(budget, answer, failure, () => failed(name, changing, 'did not answer in time'))
   } catch (error) {
-    return rethrow(error)
+    throw failure(error)
   }
 }
