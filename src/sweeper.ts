@@ -3,9 +3,12 @@
 import type { Backend } from './backend.ts'
 import type { Emit } from './events.ts'
 
-/** Milliseconds between two sweeps, and entries in one batch: short enough that a synchronous store holds nobody up. */
+/** Milliseconds between two sweeps. */
 const EVERY = 60_000
+/** Entries in one batch: few enough that a synchronous store holds nobody up. */
 const BATCH = 50
+/** Of a store that answers later: it holds up nobody here, and each batch is a round trip. Short there, too. */
+const REMOTE_BATCH = 500
 
 export type Sweeper = {
   /** To be called at each birth. Where a sweep fails, it is an event, and the next one tries again. */
@@ -20,17 +23,26 @@ export const sweeper = (backend: Backend, now: () => number, emit: Emit): Sweepe
   let next = Number.NEGATIVE_INFINITY
   let timer: NodeJS.Timeout | undefined
   let stopped = false
-  const batch = async () => {
+  /** Doubled at each promise. A synchronous store that gives one, because its file is busy now, is soon asked for few again. */
+  let size = BATCH
+  /** @returns whether there may be more, and how many there were */
+  const batch = async (): Promise<{ readonly swept: number; readonly more: boolean }> => {
+    const limit = size
+    const answer = backend.sweep?.(now(), limit) ?? 0
+    size = answer instanceof Promise ? Math.min(limit * 2, REMOTE_BATCH) : BATCH
+    const swept = await answer
+    return { swept, more: swept >= limit }
+  }
+  const quietly = async () => {
     try {
-      const swept = await backend.sweep?.(now(), BATCH)
-      if (swept === BATCH) later(2)
+      if ((await batch()).more) later(2)
     } catch (error) {
       emit('store_error', { error, message: 'Expired sessions could not be swept. They open nothing, and lie there.' })
     }
   }
   const later = (milliseconds: number) => {
     if (stopped) return
-    timer = setTimeout(batch, milliseconds)
+    timer = setTimeout(quietly, milliseconds)
     timer.unref()
   }
   return {
@@ -41,9 +53,10 @@ export const sweeper = (backend: Backend, now: () => number, emit: Emit): Sweepe
     },
     async sweep() {
       let all = 0
-      for (let swept = BATCH; swept >= BATCH && !stopped; ) {
-        swept = (await backend.sweep?.(now(), BATCH)) ?? 0
-        all += swept
+      for (let more = true; more && !stopped; ) {
+        const done = await batch()
+        all += done.swept
+        more = done.more
         // Between two batches of a synchronous store, whatever else waits has its turn.
         await new Promise((resolve) => setImmediate(resolve))
       }
