@@ -124,13 +124,17 @@ const onServers: readonly Goal[] = [
       )
     return [
       ...besideDriver('redis, ioredis', 'ioredis GET (+ EVALSHA)'),
+      ...besideDriver('redis, ioredis, opened', 'ioredis GET (+ EVALSHA)'),
       ...besideDriver('redis, node-redis', 'node-redis GET (+ EVALSHA)'),
+      ...besideDriver('redis, node-redis, opened', 'node-redis GET (+ EVALSHA)'),
       besidePeer('read', 'redis, ioredis', 2.5, 'express-session, connect-redis'),
       besidePeer('read', 'redis, node-redis', 2.5, 'express-session, connect-redis'),
       ...besideDriver('postgres, pg', 'pg SELECT (+ UPDATE)'),
+      ...besideDriver('postgres, pg, opened', 'pg SELECT (+ UPDATE)'),
       besidePeer('read', 'postgres, pg', 3, 'express-session, connect-pg-simple'),
       besidePeer('write', 'postgres, pg', 1.5, 'express-session, connect-pg-simple'),
       ...besideDriver('mysql, mysql2', 'mysql2 SELECT (+ UPDATE)'),
+      ...besideDriver('mysql, mysql2, opened', 'mysql2 SELECT (+ UPDATE)'),
     ]
   }),
   atLeast('HTTP read, redis / redis floor', 'http keepsake: redis, ioredis, thin bridge read', 0.92, REDIS_FLOOR),

@@ -122,7 +122,7 @@ export const storesTable = ({ added, rates, bytes }: Stores, bareOf: ReadonlyMap
   const columns = ['read: CPU', 'clock', 'alone', 'write: CPU', 'clock', 'alone']
   const tables = Array.from(added, ([size, results]) => [
     `${size} bytes of fields`,
-    table([``, ...columns], storeRows(results)).slice(0),
+    table(['', ...columns], storeRows(results)),
     '',
   ])
   const used = bytes.map(({ what, keys, bytes }) => [what, digits(keys), digits(bytes)])
@@ -130,7 +130,7 @@ export const storesTable = ({ added, rates, bytes }: Stores, bareOf: ReadonlyMap
     titled(
       'On servers of our own, which wait for no disk: µs that the session adds to a visit; median (range) of the rounds.',
       'CPU: of this process, 32 visits in flight. clock: the same on the clock, server included. alone: one visit at a time, on the clock.',
-      'A write is a read and a compare-and-set. Every pool has 10 connections. raw: the driver, with nothing around it.',
+      'A write is a read and a compare-and-set. Every pool has 10 connections. raw: the driver, with nothing around it. opened: sessions without a Request and a Response around them.',
       '',
       ...tables.flat(),
       ...(used.length > 0 ? [table(['in Redis, a session', 'keys', 'bytes'], used)] : []),

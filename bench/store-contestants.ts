@@ -4,14 +4,24 @@ import { hash } from 'node:crypto'
 import { mysqlBackend } from '../src/backends/mysql.ts'
 import { postgresBackend } from '../src/backends/postgres.ts'
 import { redisBackend } from '../src/backends/redis.ts'
+import { type Backend, sessions } from '../src/index.ts'
 import { ioredis, mysql, nodeRedis, postgres } from './clients.ts'
-import { type App, type Contestant, platformReply, type Reply } from './contestant.ts'
+import { type App, type Contestant, platformReply, type Raw, type Reply } from './contestant.ts'
 import { ATTRIBUTES, LIFETIME, NAME, newId, tokenOf } from './floors.ts'
-import { served } from './ours.ts'
+import { secret, served } from './ours.ts'
 import { type Bag, expressSession } from './peers.ts'
 import { rawStores } from './raw-stores.ts'
 import type { Store } from './servers.ts'
-import { FIELDS, type Fields, nextSeen, type Workload, workloadOf } from './workloads.ts'
+import {
+  cookieHeader,
+  FIELDS,
+  type Fields,
+  keptOf,
+  nextSeen,
+  SESSIONS,
+  type Workload,
+  workloadOf,
+} from './workloads.ts'
 
 const WORKLOADS: readonly Workload[] = ['read', 'write']
 
@@ -89,23 +99,62 @@ const connectPgSimple = async (): Promise<App> => {
   )
 }
 
-const ours = (name: string, open: (reply: Reply) => Promise<App>): Contestant => ({
-  name: `keepsake: ${name}`,
-  bare: 'fetch',
-  workloads: WORKLOADS,
-  open: (_, reply = platformReply) => open(reply),
-})
+const ours = (name: string, open: () => Promise<Backend>): Contestant[] => [
+  {
+    name: `keepsake: ${name}`,
+    bare: 'fetch',
+    workloads: WORKLOADS,
+    open: async (_, reply = platformReply) => served(await open(), reply),
+  },
+  {
+    name: `keepsake: ${name}, opened`,
+    bare: 'nothing',
+    workloads: WORKLOADS,
+    socketless: true,
+    open: async () => openedOn(await open()),
+  },
+]
 
-const onPostgres = async (reply: Reply): Promise<App> => {
+const onPostgres = async (): Promise<Backend> => {
   const backend = postgresBackend(await postgres())
   await backend.migrate()
-  return served(backend, reply)
+  return backend
 }
 
-const onMysql = async (reply: Reply): Promise<App> => {
+const onMysql = async (): Promise<Backend> => {
   const backend = mysqlBackend(await mysql())
   await backend.migrate()
-  return served(backend, reply)
+  return backend
+}
+
+/** Sessions without a request or a response around them: what is left is the session's own, and its store's. */
+const openedOn = async (backend: Backend): Promise<Raw> => {
+  const manager = sessions({ backend, secret, secure: true })
+  const jar: Headers[] = []
+  while (jar.length < SESSIONS) {
+    const visit = await manager.open({ headers: new Headers() })
+    visit.login(FIELDS.user)
+    for (const [field, value] of Object.entries(FIELDS)) visit.set(field, value)
+    const born = await visit.commit()
+    if (!born.ok) throw new Error('A session was not born.')
+    jar.push(new Headers({ cookie: cookieHeader(keptOf(born.headers.getSetCookie())) }))
+  }
+  const visit = async (at: number) => {
+    const opened = await manager.open({ headers: jar[at % SESSIONS] as Headers })
+    if (opened.get('user') !== FIELDS.user) throw new Error('A session is wrong.')
+    return opened
+  }
+  return {
+    kind: 'raw',
+    operations: {
+      read: visit,
+      async write(at) {
+        const opened = await visit(at)
+        opened.set('seen', nextSeen())
+        if (!(await opened.commit()).ok) throw new Error('A session was not saved.')
+      },
+    },
+  }
 }
 
 const peer = (name: string, bare: Contestant['bare'], open: Contestant['open']): Contestant => ({
@@ -119,17 +168,17 @@ const byStore: Record<Store, readonly Contestant[]> = {
   redis: [
     ...rawStores.redis,
     peer('floor: redis', 'node', redisFloor),
-    ours('redis, ioredis', async (reply) => served(redisBackend(await ioredis()), reply)),
-    ours('redis, node-redis', async (reply) => served(redisBackend(await nodeRedis()), reply)),
+    ...ours('redis, ioredis', async () => redisBackend(await ioredis())),
+    ...ours('redis, node-redis', async () => redisBackend(await nodeRedis())),
     peer('@remix-run/session-storage-redis', 'fetch', remix),
     peer('express-session, connect-redis', 'express', connectRedis),
   ],
   postgres: [
     ...rawStores.postgres,
-    ours('postgres, pg', onPostgres),
+    ...ours('postgres, pg', onPostgres),
     peer('express-session, connect-pg-simple', 'express', connectPgSimple),
   ],
-  mysql: [...rawStores.mysql, ours('mysql, mysql2', onMysql)],
+  mysql: [...rawStores.mysql, ...ours('mysql, mysql2', onMysql)],
 }
 
 export const contestantsOn = (stores: ReadonlySet<Store>): Contestant[] =>
