@@ -36,6 +36,9 @@ export type MysqlClient = Promising | Calling
 
 type Answer = { readonly rows: readonly Row[]; readonly affected: number }
 
+/** Before all expiries. */
+const EVER = Number.MIN_SAFE_INTEGER
+
 const has = (value: unknown, method: string): boolean => typeof property(value, method) === 'function'
 
 /** The mariadb driver writes the values of a statement, so what is in a session, into its errors. */
@@ -126,7 +129,14 @@ export const mysqlBackend = (client: MysqlClient, options: MysqlOptions = {}): S
   const remove = `delete from ${table} where \`key\` = ?`
   const removeVersion = `${remove} and version = ?`
   const touch = `update ${table} set expires_at = ? where \`key\` = ? and expires_at < ?`
-  const sweep = `delete from ${table} where expires_at <= ? order by expires_at limit`
+  const expired = `${table} where expires_at <= ? and expires_at >= ? order by expires_at limit`
+  const sweep = `delete from ${expired}`
+  const endOfBatch = `select expires_at from ${expired} 1 offset`
+  /*
+   * Where the last batch of many ended. What was deleted stays in the index until InnoDB purges it, and each batch would
+   * walk over all of it.
+   */
+  let swept = EVER
   const all = `select ${columns}, \`key\` from ${table}`
   const part = `${all} where \`key\` > ? order by \`key\` limit`
   const list = `${all} where owner = ?`
@@ -187,7 +197,15 @@ export const mysqlBackend = (client: MysqlClient, options: MysqlOptions = {}): S
     },
     // Limits are in the text, because MySQL takes none that comes as the floating number that mysql2 makes of it.
     async sweep(now, limit) {
-      return (await run(`${sweep} ${Math.trunc(limit)}`, now)).affected
+      const most = Math.trunc(limit)
+      const from = swept
+      swept = EVER
+      const [[end] = []] = most > 0 ? (await run(`${endOfBatch} ${most - 1}`, now, from)).rows : []
+      const { affected } = await run(`${sweep} ${most}`, end === undefined ? now : Number(end), from)
+      if (end !== undefined) swept = Number(end)
+      // The last batch of many: what others had locked, or is older, is taken in the same sweep.
+      else if (from !== EVER) return affected + (await run(`${sweep} ${most - affected}`, now, EVER)).affected
+      return affected
     },
     async scan(cursor = '', limit) {
       return scanned((await run(`${part} ${Math.trunc(limit)}`, bytesOf(cursor))).rows, limit)
