@@ -60,10 +60,16 @@ for (const { name, opener } of stores) {
       await told(visitors[1]?.copy(during)('/logout') as Promise<Response>)
       const heard: CopyProgress[] = []
       const done = await copySessions(from, to, { batch: 7, onProgress: (progress) => heard.push(progress) })
-      assert.deepEqual([done.copied, done.skipped, done.cursor], [28, 1, undefined])
-      assert.ok(heard.length >= 5)
+      const counted = ({ copied, skipped, cursor }: CopyProgress) => {
+        assert.equal(cursor, undefined)
+        // Redis may tell of a key twice, and keeps to no size of a batch.
+        if (name.startsWith('redis') && direction === 'from') assert.ok(copied >= 28 && skipped >= 1)
+        else assert.deepEqual([copied, skipped], [28, 1])
+      }
+      counted(done)
+      assert.deepEqual(heard.at(-1), done)
       const again = await copySessions(from, to)
-      assert.deepEqual([again.copied, again.skipped], [28, 1], 'to copy again changes nothing')
+      counted(again)
       const after = page(to)
       for (const [i, visit] of visitors.entries()) {
         const expected =
