@@ -2,10 +2,12 @@
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
 import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { suite, type TestContext, test } from 'node:test'
+import { Worker } from 'node:worker_threads'
 import { type Backend, connect, Fault } from 'keepsake'
 import { sqliteBackend } from 'keepsake/sqlite'
 import { folder } from './support/folder.ts'
@@ -30,6 +32,27 @@ suite('the backend in SQLite', () => {
     await opened(t, path).generate(KEY, entry)
     const modes = readdirSync(place).map((name) => (statSync(join(place, name)).mode & 0o777).toString(8))
     assert.deepEqual(modes, ['600', '600', '600'])
+  })
+  test('a new file that two open at once is opened by both: who comes second waits', async (t) => {
+    const path = join(folder(t), 'sessions.db')
+    const lock = new Int32Array(new SharedArrayBuffer(4))
+    // In a thread of its own, because to open holds up this one.
+    const first = new Worker(
+      `const { DatabaseSync } = require('node:sqlite')
+      const { workerData: { path, lock } } = require('node:worker_threads')
+      const database = new DatabaseSync(path)
+      database.exec('begin immediate; create table first (a)')
+      Atomics.store(lock, 0, 1)
+      Atomics.notify(lock, 0)
+      Atomics.wait(lock, 0, 1, 300)
+      database.exec('commit')
+      database.close()`,
+      { eval: true, workerData: { path, lock } },
+    )
+    const ended = once(first, 'exit')
+    Atomics.wait(lock, 0, 0)
+    assert.equal(await opened(t, path).generate(KEY, entry), undefined)
+    await ended
   })
   test('while another process writes, a write waits without holding up this one, and is then done', async (t) => {
     const path = join(folder(t), 'sessions.db')

@@ -38,6 +38,20 @@ const unavailable = (what: string, cause: unknown, help: string): Fault => {
   return new Fault('unavailable', `${what} cannot be used: ${why}. ${help}`, { cause })
 }
 
+/** Tries again while others write, and holds up the process meanwhile, as opening does anyway. */
+const insistently = (attempt: () => void): void => {
+  const until = performance.now() + PATIENCE
+  for (;;) {
+    try {
+      attempt()
+      return
+    } catch (cause) {
+      if (!busy(cause) || performance.now() > until) throw cause
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, BLOCKING)
+    }
+  }
+}
+
 const open = (path: string, durability: 'process' | 'power' = 'process'): DatabaseSync => {
   try {
     if (path !== ':memory:') {
@@ -46,7 +60,8 @@ const open = (path: string, durability: 'process' | 'power' = 'process'): Databa
       chmodSync(path, 0o600)
     }
     const database = new DatabaseSync(path, { timeout: PATIENCE })
-    database.exec('pragma journal_mode = wal')
+    // SQLite itself waits for nobody there: of two processes that open a new file at once, one is told that it is locked.
+    insistently(() => database.exec('pragma journal_mode = wal'))
     database.exec(`pragma synchronous = ${durability === 'power' ? 'full' : 'normal'}`)
     // Little at a time: a checkpoint of SQLite's usual 1000 pages held up a process for 40 ms, one of 100 for 8.
     database.exec('pragma wal_autocheckpoint = 100')
@@ -64,18 +79,14 @@ const open = (path: string, durability: 'process' | 'power' = 'process'): Databa
 
 /** Makes the tables in a database of the application's, whose own patience may be none. */
 const enter = (database: SqliteDatabase): void => {
-  const until = performance.now() + PATIENCE
-  for (;;) {
-    try {
+  try {
+    insistently(() => {
       outside(database)
       database.exec(SCHEMA)
-      return
-    } catch (cause) {
-      if (busy(cause) && performance.now() < until)
-        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, BLOCKING)
-      else if (cause instanceof Fault) throw cause
-      else throw unavailable('The SQLite database', cause, 'Give one that is open, and may be written to.')
-    }
+    })
+  } catch (cause) {
+    if (cause instanceof Fault) throw cause
+    throw unavailable('The SQLite database', cause, 'Give one that is open, and may be written to.')
   }
 }
 
