@@ -48,7 +48,7 @@ for (const [name, open] of Object.entries(drivers)) {
       test(one.name, async (t) => {
         const path = join(folder(t), 'app.db')
         const handle = () => sqliteBackend(readied(databaseAt(t, open, path)))
-        const reason = one.skip(handle())
+        const reason = one.exempt(handle())
         if (reason) return t.diagnostic(`nothing to ask: ${reason}`)
         await one.run(handle)
       })

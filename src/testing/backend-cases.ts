@@ -9,7 +9,7 @@ export type BackendCase = {
   /** The promise. */
   readonly name: string
   /** Why this case has nothing to ask of a backend, read from the backend itself; undefined where it has. */
-  skip(backend: Backend): string | undefined
+  exempt(backend: Backend): string | undefined
   /**
    * Throws where the promise is broken.
    *
@@ -47,10 +47,10 @@ const stateful = (backend: Backend): string | undefined =>
 const sealing = (backend: Backend): string | undefined => (backend.stateless ? undefined : 'it keeps what it is given')
 
 type Run = BackendCase['run']
-const keeping = (name: string, run: Run): BackendCase => ({ name, skip: stateful, run })
+const keeping = (name: string, run: Run): BackendCase => ({ name, exempt: stateful, run })
 
 /** Both kinds: a stateless backend is called with the name of a cookie and a fresh key, and answers with what to hold. */
-const any = (name: string, run: Run): BackendCase => ({ name, skip: () => undefined, run })
+const any = (name: string, run: Run): BackendCase => ({ name, exempt: () => undefined, run })
 
 const NAME = 'sid'
 
@@ -101,7 +101,7 @@ const roundTrip = async (open: () => Awaitable<Backend>, fields: unknown): Promi
 
 const owning = (name: string, run: Run): BackendCase => ({
   name,
-  skip: (backend) => stateful(backend) ?? (backend.owned ? undefined : 'it finds no entries by their owner'),
+  exempt: (backend) => stateful(backend) ?? (backend.owned ? undefined : 'it finds no entries by their owner'),
   run,
 })
 
@@ -355,7 +355,7 @@ export const backendCases: readonly BackendCase[] = [
   }),
   {
     name: 'sweep removes what has expired, in batches, and nothing else',
-    skip: (backend) => stateful(backend) ?? (backend.sweep ? undefined : 'its store forgets by itself'),
+    exempt: (backend) => stateful(backend) ?? (backend.sweep ? undefined : 'its store forgets by itself'),
     async run(open) {
       const backend = await open()
       const sweep = async (now: number, limit: number) => (await backend.sweep?.(now, limit)) as number
@@ -561,7 +561,7 @@ export const backendCases: readonly BackendCase[] = [
   }),
   {
     name: 'scan gives every entry that is there all the while, part by part, with its key',
-    skip: (backend) => (backend.scan ? undefined : 'it cannot tell what it keeps'),
+    exempt: (backend) => (backend.scan ? undefined : 'it cannot tell what it keeps'),
     async run(open) {
       const backend = await open()
       const entries = new Map<string, Entry>()
@@ -589,7 +589,7 @@ export const backendCases: readonly BackendCase[] = [
   },
   {
     name: 'a secret is kept once, and every handle gives the first',
-    skip: (backend) => (backend.secret ? undefined : 'it keeps no secret'),
+    exempt: (backend) => (backend.secret ? undefined : 'it keeps no secret'),
     async run(open) {
       const [one, other] = [await open(), await open()]
       const [a, b] = [randomBytes(32).toString('hex'), randomBytes(32).toString('hex')]
@@ -600,7 +600,7 @@ export const backendCases: readonly BackendCase[] = [
   },
   {
     name: 'a sealed key that was changed in one character opens nothing, nor does it under another name',
-    skip: sealing,
+    exempt: sealing,
     async run(open) {
       const backend = await open()
       const key = await generated(backend, entryWith())
@@ -613,7 +613,7 @@ export const backendCases: readonly BackendCase[] = [
   },
   {
     name: 'a change makes another sealed key, and the one before opens what it held: it cannot be called back',
-    skip: sealing,
+    exempt: sealing,
     async run(open) {
       const backend = await open()
       const entry = entryWith()
@@ -625,7 +625,7 @@ export const backendCases: readonly BackendCase[] = [
   },
   {
     name: 'clear ends a session for every copy of its key, and for every key that was made of it',
-    skip: (backend) => sealing(backend) ?? (backend.revocable ? undefined : 'it keeps no ends'),
+    exempt: (backend) => sealing(backend) ?? (backend.revocable ? undefined : 'it keeps no ends'),
     async run(open) {
       const backend = await open()
       const entry = entryWith()
