@@ -18,15 +18,22 @@ export type Entry = {
   readonly owner?: string | undefined
 }
 
+/**
+ * The entry that `clear` leaves in the place of the one it removes, so that a request that was under way with the old
+ * key can be told that its session has ended. It has no value and no owner.
+ */
+export type Mark = Pick<Entry, 'head' | 'expiresAt' | 'version'>
+
 /** The sessions of an account: for a backend that can find entries by their owner. */
 export type Owned = {
   /** An owner's entries with their keys, expired ones perhaps among them. */
   list(owner: string): Awaitable<readonly (Entry & { readonly key: string })[]>
   /**
    * Removes an owner's entries, but the one of the key `except`, and says how many. None that was there when it began
-   * is there when it is over; one that is generated meanwhile counts as before it or as after it, as a whole.
+   * is there when it is over; one that is generated meanwhile counts as before it or as after it, as a whole. With
+   * `mark`, that entry takes the place of each.
    */
-  clear(owner: string, except?: string): Awaitable<number>
+  clear(owner: string, except?: string, mark?: Mark): Awaitable<number>
 }
 
 /** What `set` writes. Without `expiresAt` the expiry stays as it is. */
@@ -85,8 +92,15 @@ export type Backend = {
    * the change itself: then a driver sent twice, and it is done. `gone`: there is none, and there is none afterwards.
    */
   set(key: string, change: Change, version: string): Awaitable<Held | 'stale' | 'gone'>
-  /** Removes the entry. With `version`, only one that has it, and else `stale`, also where there is none. */
-  clear(key: string, version?: string): Awaitable<undefined | 'stale'>
+  /**
+   * Removes the entry. With `version`, only one that has it, and else `stale`, also where there is none. With `mark`, that
+   * entry takes its place, in the same step: `get` gives it, `set` finds another version there, and no owner has it. Where
+   * there is no entry, none is left. Where the version there is the mark's own, a driver sent twice, and it is done.
+   *
+   * A stateless backend that keeps ends gives the mark for every copy of the key until the mark expires, then nothing.
+   * With `version`, it answers `stale` where another mark is kept already.
+   */
+  clear(key: string, version?: string, mark?: Mark): Awaitable<undefined | 'stale'>
   /** Moves the expiry and nothing else: only forward, only where there is an entry. The version stays. */
   touch(key: string, expiresAt: number): Awaitable<Held>
   /**

@@ -1,6 +1,6 @@
 // Sessions in the memory of this process: gone when it ends, bounded in number and size, strangers evicted first.
 
-import type { Backend, Entry } from '../backend.ts'
+import type { Backend, Entry, Mark } from '../backend.ts'
 import { emitter, type Listener } from '../events.ts'
 import { Fault } from '../outcome.ts'
 import { rounds } from './rounds.ts'
@@ -197,6 +197,11 @@ export const memoryBackend = (options: MemoryOptions = {}): Backend => {
     }
   }
 
+  const end = (shelf: Shelf, key: string, text: string, mark: Mark | undefined): void => {
+    shelf.remove(key, text)
+    if (mark !== undefined) strangers.putNew(key, packed({ value: undefined, ...mark }))
+  }
+
   const everything = rounds(function* () {
     for (const [key, text] of strangers.entries) yield { key, ...unpacked(text, false) }
     for (const [key, text] of owned.entries) yield { key, ...unpacked(text, true) }
@@ -231,11 +236,13 @@ export const memoryBackend = (options: MemoryOptions = {}): Backend => {
       makeRoom(shelf)
       return undefined
     },
-    clear(key, version) {
+    clear(key, version, mark) {
       const shelf = shelfOf(key)
       const text = shelf?.entries.get(key)
-      if (version !== undefined && (text === undefined || versionOf(text) !== version)) return 'stale'
-      if (text !== undefined) shelf?.remove(key, text)
+      const there = text && versionOf(text)
+      if (there !== undefined && there === mark?.version) return undefined
+      if (version !== undefined && there !== version) return 'stale'
+      if (text !== undefined) end(shelf as Shelf, key, text, mark)
       return undefined
     },
     touch(key, expiresAt) {
@@ -259,9 +266,9 @@ export const memoryBackend = (options: MemoryOptions = {}): Backend => {
     },
     owned: {
       list: (owner) => owners.of(owner).map((key) => ({ key, ...unpacked(owned.entries.get(key) as string, true) })),
-      clear(owner, except) {
+      clear(owner, except, mark) {
         const keys = owners.of(owner).filter((key) => key !== except)
-        for (const key of keys) owned.remove(key, owned.entries.get(key) as string)
+        for (const key of keys) end(owned, key, owned.entries.get(key) as string, mark)
         return keys.length
       },
     },

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
-import type { Backend, Change, Entry, Owned } from '../backend.ts'
+import type { Backend, Change, Entry, Mark, Owned } from '../backend.ts'
 import type { Awaitable } from '../outcome.ts'
 
 export type BackendCase = {
@@ -30,6 +30,15 @@ const entryWith = (more: Partial<Entry> = {}): Entry => ({
   version: freshVersion(),
   ...more,
 })
+
+const markFor = (milliseconds = HOUR): Mark => ({
+  head: 'ended',
+  expiresAt: Date.now() + milliseconds,
+  version: freshVersion(),
+})
+
+/** The entry that a mark is, as `get` gives it. */
+const asEntry = (mark: Mark): Entry => ({ value: undefined, ...mark })
 
 /** What is asked of an entry: an absent owner may be undefined or not be there, and a stateless backend adds a label. */
 const seen = (entry: Entry | undefined): unknown => {
@@ -274,6 +283,53 @@ export const backendCases: readonly BackendCase[] = [
     assert.equal(await backend.get(key), undefined, 'the entry with the version is gone')
     assert.equal(await backend.clear(key, entry.version), 'stale', 'and the version is found no more')
   }),
+  keeping('clear leaves the mark that it is given, in the place of the entry', async (open) => {
+    const backend = await open()
+    const entry = entryWith()
+    const mark = markFor()
+    const change = { value: '{"n":2}', head: 'h', version: freshVersion(), expiresAt: entry.expiresAt + HOUR }
+    for (const version of [undefined, entry.version]) {
+      const key = await generated(backend, entry)
+      assert.equal(await backend.clear(key, version, mark), undefined)
+      same(await backend.get(key), asEntry(mark), 'the mark is there, whole')
+      assert.equal(
+        await backend.set(key, change, entry.version),
+        'stale',
+        'a save that comes late finds another version',
+      )
+      same(await backend.get(key), asEntry(mark), 'and changes nothing')
+      assert.equal(await backend.generate(key, entry), 'taken', 'no session begins in its place')
+      assert.equal(await backend.clear(key, version, mark), undefined, 'a driver sent twice')
+      assert.equal(await backend.clear(key, entry.version, markFor()), 'stale', 'somebody else comes too late')
+      same(await backend.get(key), asEntry(mark), 'and the first mark stays')
+      assert.equal(await backend.clear(key), undefined)
+      assert.equal(await backend.get(key), undefined, 'a clear without a mark removes it')
+    }
+  }),
+  keeping('clear leaves no mark where it removed no entry', async (open) => {
+    const backend = await open()
+    const key = freshKey()
+    assert.equal(await backend.clear(key, undefined, markFor()), undefined)
+    assert.equal(await backend.get(key), undefined)
+    assert.equal(await backend.clear(key, freshVersion(), markFor()), 'stale')
+    assert.equal(await backend.get(key), undefined)
+    const entry = entryWith()
+    const there = await generated(backend, entry)
+    assert.equal(await backend.clear(there, freshVersion(), markFor()), 'stale')
+    same(await backend.get(there), entry, 'an entry with another version stays')
+  }),
+  keeping('a clear with a mark beats a save that comes with it, whichever is first', async (open) => {
+    const [one, other] = [await open(), await open()]
+    for (let i = 0; i < 20; i++) {
+      const entry = entryWith()
+      const key = await generated(one, entry)
+      const mark = markFor()
+      const save = async () => other.set(key, { value: '{}', head: 'h', version: freshVersion() }, entry.version)
+      const clear = async () => one.clear(key, undefined, mark)
+      await Promise.all(i % 2 ? [save(), clear()] : [clear(), save()])
+      same(await other.get(key), asEntry(mark), 'what ended stays ended')
+    }
+  }),
   any('an entry is there until its expiry, which comes back to the millisecond', async (open) => {
     const backend = await open()
     for (const ahead of [1_500, 86_400_000, 400 * 86_400_000]) {
@@ -474,6 +530,29 @@ export const backendCases: readonly BackendCase[] = [
     const fresh = await generated(backend, again)
     await lists(backend, anna, [[fresh, again]], 'he may come again')
   }),
+  owning('the clear of an owner leaves the mark that it is given, in the place of each entry', async (open) => {
+    const backend = await open()
+    const owner = someone()
+    const entry = entryWith({ owner })
+    const [one, two, kept] = [await generated(backend, entry), await generated(backend, entry), freshKey()]
+    await backend.generate(kept, { ...entry, version: freshVersion() })
+    const mark = markFor()
+    assert.equal(await ownedBy(backend).clear(owner, kept, mark), 2)
+    for (const key of [one, two]) {
+      same(await backend.get(key), asEntry(mark), 'the mark is there, whole, and nobody owns it')
+      assert.equal(
+        await backend.set(key, { value: '{}', head: 'h', version: freshVersion() }, entry.version),
+        'stale',
+        'a save that comes late finds another version',
+      )
+    }
+    assert.equal((await ownedBy(backend).list(owner)).length, 1, 'no mark is listed')
+    assert.equal(await ownedBy(backend).clear(owner, kept, markFor()), 0, 'nor counted')
+    same(await backend.get(one), asEntry(mark), 'nor replaced')
+    const lone = await generated(backend, entry)
+    assert.equal(await backend.clear(lone, entry.version, mark), undefined)
+    assert.equal((await ownedBy(backend).list(owner)).length, 1, 'nor is the mark of a single clear')
+  }),
   owning('a clear of an owner amid many generates leaves what it did not reach, and no more', async (open) => {
     const backends = [await open(), await open()] as const
     const owner = someone()
@@ -639,6 +718,30 @@ export const backendCases: readonly BackendCase[] = [
       assert.equal(await backend.touch(next, entry.expiresAt + 1), undefined)
       const other = await generated(backend, entry)
       same(await backend.get(other), entry, 'another session goes on')
+    },
+  },
+  {
+    name: 'a mark is given for every copy of an ended key until it expires, and the first who ends it is the one',
+    exempt: (backend) => sealing(backend) ?? (backend.revocable ? undefined : 'it keeps no ends'),
+    async run(open) {
+      const backend = await open()
+      const entry = entryWith()
+      const key = await generated(backend, entry)
+      const change = { value: '{}', head: 'h', version: freshVersion() }
+      const next = await changed(backend, key, change, entry.version)
+      const mark = markFor()
+      assert.equal(await backend.clear(key, entry.version, mark), undefined)
+      for (const copy of [key, next]) {
+        const { head, value, expiresAt } = (await backend.get(copy)) ?? assert.fail('the mark is there')
+        assert.deepEqual({ head, value, expiresAt }, { head: mark.head, value: undefined, expiresAt: mark.expiresAt })
+      }
+      assert.equal(await backend.clear(key, entry.version, mark), undefined, 'a driver sent twice')
+      assert.equal(await backend.clear(next, change.version, markFor()), 'stale', 'somebody else comes too late')
+      assert.equal(await backend.set(next, change, entry.version), 'gone')
+      assert.equal(await backend.touch(next, entry.expiresAt + 1), undefined)
+      const other = await generated(backend, entry)
+      await backend.clear(other, undefined, markFor(-1))
+      assert.equal(await backend.get(other), undefined, 'a mark that has expired is not given, and the end stays')
     },
   },
 ]
