@@ -79,7 +79,7 @@ export const conflict = (lost: Lost): Response =>
 /** For a request that may have been made for a visitor by a page of another site. */
 export const forbidden = (): Response => plain('This request did not come from our own pages.', 403)
 /** For a visit whose backend failed. */
-export const failure = (status: 500 | 503): Response =>
+export const failure = (status: number): Response =>
   plain(
     status === 503 ? 'The session store is not available. Please try again.' : 'The session could not be saved.',
     status,

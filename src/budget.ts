@@ -1,6 +1,6 @@
 // The time that one visit may spend waiting for its backend, whatever the driver does.
 
-import { type Awaitable, Fault } from './outcome.ts'
+import { type Awaitable, Fault, isThenable } from './outcome.ts'
 
 /** How many calls of an application are under way, and how many may be: one backend that hangs must not fill the memory. */
 type Bulkhead = { inFlight: number; readonly most: number }
@@ -97,7 +97,7 @@ export const within = <T>(budget: Budget, name: string, changing: boolean, call:
   }
   try {
     const answer = call()
-    if (!(answer instanceof Promise)) return answer
+    if (!isThenable(answer)) return answer
     return bounded(budget, answer, failure, () => failed(name, changing, 'did not answer in time'))
   } catch (error) {
     throw failure(error)

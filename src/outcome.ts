@@ -7,9 +7,16 @@ export type Result<T, E extends string> =
 /** A value now, or a promise of one: what is at hand costs no wait. */
 export type Awaitable<T> = T | Promise<T>
 
+/**
+ * Whether a value has to be awaited: a promise of this realm or of another, or the lazy one of a query builder. Never ask
+ * for `instanceof Promise`: test runners load applications into a realm of their own.
+ */
+export const isThenable = <T>(value: Awaitable<T> | PromiseLike<T>): value is PromiseLike<T> & Promise<T> =>
+  typeof (value as PromiseLike<T> | undefined)?.then === 'function'
+
 /** `next` of a value, at once where it is at hand: what is synchronous below stays so above. */
 export const after = <T, R>(value: Awaitable<T>, next: (value: T) => Awaitable<R>): Awaitable<R> =>
-  value instanceof Promise ? value.then(next) : next(value)
+  isThenable(value) ? Promise.resolve(value).then(next) : next(value)
 
 /**
  * Why a `Fault` was thrown.
@@ -43,20 +50,42 @@ export type FaultCode =
   | 'contended'
   | 'no_fresh_key'
 
-/** The one error that this library throws. Its message says what to do; `cause` is the driver's error, where there is one. */
+/** What marks a Fault of any copy of this package, in any realm. */
+const FAULT = Symbol.for('keepsake.Fault')
+
+const again: readonly FaultCode[] = ['unavailable', 'unknown_outcome', 'contended']
+
+/**
+ * The one error that this library throws. Its message says what to do; `cause` is the driver's error, where there is one.
+ * `instanceof Fault` is true also for one of another copy of the package.
+ */
 export class Fault extends Error {
   override readonly name = 'Fault'
   readonly code: FaultCode
+  /** The HTTP status that fits: 503 where another try may work, else 500. Frameworks may write another. */
+  status: number
+  /** Of a failed `commit()`: what has to go out with the error all the same, such as the cookie that a logout clears. */
+  headers?: Headers
 
   constructor(code: FaultCode, message: string, options?: { cause?: unknown }) {
     super(message, options)
     this.code = code
+    this.status = again.includes(code) ? 503 : 500
+    Object.defineProperty(this, FAULT, { value: true })
   }
 
-  /** The HTTP status that fits: 503 where another try may work, else 500. */
-  get status(): 500 | 503 {
-    return this.code === 'unavailable' || this.code === 'unknown_outcome' || this.code === 'contended' ? 503 : 500
+  static override [Symbol.hasInstance](value: unknown): boolean {
+    return isFault(value)
   }
+}
+
+export const isFault = (value: unknown): value is Fault =>
+  typeof value === 'object' && value !== null && (value as { [FAULT]?: unknown })[FAULT] === true
+
+/** What was thrown, in words, whatever it is. */
+export const messageOf = (error: unknown): string => {
+  const { message } = (error ?? {}) as { message?: unknown }
+  return typeof message === 'string' ? message : String(error)
 }
 
 /** Refuses options that nobody reads: most are misspelt. @throws Fault `bad_option` */

@@ -2,7 +2,7 @@
 
 import { type Fields, FLASH } from './changes.ts'
 import { frozen, type Json } from './json.ts'
-import { type Awaitable, after } from './outcome.ts'
+import { type Awaitable, after, isThenable } from './outcome.ts'
 import { checked, placeOf, type StandardSchema } from './schema.ts'
 
 /** Why fields do not fit: where they do not, and never what they are. */
@@ -32,7 +32,7 @@ const trying = <T>(call: () => Awaitable<T>): Awaitable<T | Misfit> => {
   const threw = (error: unknown) => misfit('it threw', error)
   try {
     const answer = call()
-    return answer instanceof Promise ? answer.catch(threw) : answer
+    return isThenable(answer) ? Promise.resolve(answer).catch(threw) : answer
   } catch (error) {
     return threw(error)
   }

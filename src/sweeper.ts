@@ -2,6 +2,7 @@
 
 import type { Backend } from './backend.ts'
 import type { Emit } from './events.ts'
+import { isThenable } from './outcome.ts'
 
 /** Milliseconds between two sweeps. */
 const EVERY = 60_000
@@ -29,7 +30,7 @@ export const sweeper = (backend: Backend, now: () => number, emit: Emit): Sweepe
   const batch = async (): Promise<{ readonly swept: number; readonly more: boolean }> => {
     const limit = size
     const answer = backend.sweep?.(now(), limit) ?? 0
-    size = answer instanceof Promise ? Math.min(limit * 2, REMOTE_BATCH) : BATCH
+    size = isThenable(answer) ? Math.min(limit * 2, REMOTE_BATCH) : BATCH
     const swept = await answer
     return { swept, more: swept >= limit }
   }

@@ -1,7 +1,7 @@
 // A folder of sessions is for its owner alone, and the reason why it is refused says what to do.
 
 import { lstatSync, mkdirSync } from 'node:fs'
-import { Fault } from '../outcome.ts'
+import { Fault, messageOf } from '../outcome.ts'
 import { codeOf } from './file-record.ts'
 
 /** Makes a folder for its owner alone, or takes one where nobody else can plant a file. */
@@ -29,7 +29,7 @@ export const opening = <T>(directory: string, work: () => T): T => {
     return work()
   } catch (cause) {
     if (cause instanceof Fault) throw cause
-    const why = cause instanceof Error ? cause.message : String(cause)
+    const why = messageOf(cause)
     throw new Fault(
       'unavailable',
       `The session directory ${JSON.stringify(directory)} cannot be used: ${why}. Give a path in a folder that this process may write to.`,

@@ -85,7 +85,7 @@ const READ = constants.O_RDONLY | (constants.O_NOFOLLOW ?? 0) | (constants.O_NON
 /** What opening a symbolic link (Linux and macOS, BSD) and a socket fail with. */
 const irregular = new Set(['ELOOP', 'EMLINK', 'ENXIO'])
 
-export const codeOf = (error: unknown): unknown => (error instanceof Error && 'code' in error ? error.code : undefined)
+export const codeOf = (error: unknown): unknown => (error as { code?: unknown } | undefined)?.code
 
 /**
  * The proved text in the regular file at `path`; undefined where there is nothing at all.

@@ -75,8 +75,7 @@ const committed = <T>(database: SqliteDatabase, work: () => T): T => {
 
 /** SQLITE_BUSY and its variants, each driver in its own words: another process writes. */
 export const busy = (error: unknown): boolean => {
-  if (!(error instanceof Error)) return false
-  const { errcode, rawCode = errcode, code } = error as { errcode?: unknown; rawCode?: unknown; code?: unknown }
+  const { errcode, rawCode = errcode, code } = (error ?? {}) as { errcode?: unknown; rawCode?: unknown; code?: unknown }
   return typeof rawCode === 'number' ? rawCode % 256 === 5 : String(code).startsWith('SQLITE_BUSY')
 }
 

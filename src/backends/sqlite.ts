@@ -3,7 +3,7 @@
 import { chmodSync, closeSync, openSync } from 'node:fs'
 import { DatabaseSync } from 'node:sqlite'
 import type { Backend, Entry } from '../backend.ts'
-import { Fault } from '../outcome.ts'
+import { Fault, messageOf } from '../outcome.ts'
 import { alteration, busy, outside, PATIENCE, patiently, type SqliteDatabase, selection } from './sqlite-driver.ts'
 
 export type { SqliteDatabase } from './sqlite-driver.ts'
@@ -34,7 +34,7 @@ const SCHEMA = `
 `
 
 const unavailable = (what: string, cause: unknown, help: string): Fault => {
-  const why = cause instanceof Error ? cause.message : String(cause)
+  const why = messageOf(cause)
   return new Fault('unavailable', `${what} cannot be used: ${why}. ${help}`, { cause })
 }
 

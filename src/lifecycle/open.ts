@@ -5,7 +5,7 @@ import type { Budget } from '../budget.ts'
 import type { Fields } from '../changes.ts'
 import { type Standing, standing } from '../head.ts'
 import { labelOf } from '../keys.ts'
-import { type Awaitable, after, Fault } from '../outcome.ts'
+import { type Awaitable, after, Fault, isThenable } from '../outcome.ts'
 import { SKEW } from '../presession.ts'
 import { isMisfit } from '../shape.ts'
 import type { Names } from '../transport.ts'
@@ -159,7 +159,7 @@ export const open = (house: House, budget: Budget, { keys, ...brought }: Brought
   const failed = (error: unknown) => barred(visit, error)
   try {
     const opening = found(visit, keys)
-    return opening instanceof Promise ? opening.catch(failed) : opening
+    return isThenable(opening) ? opening.catch(failed) : opening
   } catch (error) {
     return failed(error)
   }

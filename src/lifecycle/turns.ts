@@ -1,7 +1,7 @@
 // Commits of one session in one process go one after another, so that they need not meet in the store.
 
 import { within } from '../budget.ts'
-import type { Awaitable } from '../outcome.ts'
+import { type Awaitable, isThenable } from '../outcome.ts'
 import type { Visit } from './visit.ts'
 
 /**
@@ -13,7 +13,7 @@ export const inTurn = <T>(visit: Visit, address: string, job: () => Awaitable<T>
   const before = turns.get(address)
   const result =
     before === undefined ? job() : Promise.resolve(within(visit.budget, backend.name, false, () => before)).then(job)
-  if (!(result instanceof Promise)) return result
+  if (!isThenable(result)) return result
   const last: Promise<unknown> = Promise.allSettled([before, result]).then(() => {
     if (turns.get(address) === last) turns.delete(address)
   })
