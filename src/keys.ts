@@ -1,7 +1,7 @@
 // Keys and labels: made at random, recognised by their shape, and hashed before anything is stored.
 
 import { createHmac, hash, timingSafeEqual } from 'node:crypto'
-import { random } from './random.ts'
+import { random, randomBuffer } from './random.ts'
 
 /*
  * A key is 32 random bytes in 43 base64url characters. The first nine bytes, twelve characters, are its label: the
@@ -16,8 +16,27 @@ const shape = /^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$/
 
 export const newKey = (): string => random(32)
 
-/** The name of one state of an entry: 48 random bits, to tell it from the states just before and after. */
-export const newVersion = (): string => random(6)
+/** Characters of a version that name who wrote it. */
+export const WRITER = 4
+
+/**
+ * Names for the states of entries: 24 random bits of whoever writes them, and a number of 24 bits that counts on from a
+ * random one. Commits of one session by one writer go one after another, so its last version is all that has to be
+ * remembered of it.
+ */
+export const versions = (): (() => string) => {
+  const writer = random(3)
+  const bytes = randomBuffer(3)
+  let count = bytes.readUIntBE(0, 3)
+  return () => {
+    count = (count + 1) % 0x1_00_00_00
+    bytes.writeUIntBE(count, 0, 3)
+    return writer + bytes.toString('base64url')
+  }
+}
+
+/** A version of nobody in particular. */
+export const newVersion = versions()
 
 /** Whether a text could be a key: nothing else is ever looked up. */
 export const isKey = (text: string): boolean => shape.test(text)

@@ -131,7 +131,7 @@ export const generate = async <V>(
     const time = now()
     const taken = await keptBy(backend).generate(addressOf(key), {
       value: copy === undefined ? undefined : JSON.stringify(copy),
-      head: printHead(newHead(key, time, undefined)),
+      head: printHead(newHead(key, time, undefined, undefined, undefined)),
       expiresAt: time + period * 1000,
       version: newVersion(),
     })

@@ -2,10 +2,10 @@
 
 import { type Draft, type Fields, FLASH, parsed } from '../changes.ts'
 import { bounded, type Flash, parsedFlashes, printedFlashes } from '../flashes.ts'
-import { hadVersion, nextHead, printHead } from '../head.ts'
-import { newVersion } from '../keys.ts'
+import { nextHead, printHead } from '../head.ts'
+import type { Awaitable } from '../outcome.ts'
 import { keptPreSession, preSession } from './form.ts'
-import { patience } from './save.ts'
+import { patience, wasOurs } from './save.ts'
 import { inTurn } from './turns.ts'
 import { changing, record, reread, type Stored, type Visit } from './visit.ts'
 
@@ -46,9 +46,9 @@ const exchanged = async (
     const there = lying(fields)
     const then = next(there)
     if (there.length === 0 && then.length === 0) return []
-    const version = newVersion()
+    const version = visit.house.version()
     const value = JSON.stringify(beside(fields, then))
-    const nextHeadOf = nextHead(head, key, entry.version, false, visit.house.now())
+    const nextHeadOf = nextHead(head, key, [entry.version, version], false, visit.house.now())
     const change = { value, head: printHead(nextHeadOf), version }
     const answer = await changing(visit, (backend) => backend.set(address, change, entry.version))
     if (answer === 'gone') return []
@@ -62,7 +62,7 @@ const exchanged = async (
     }
     const latest = await reread(visit, first)
     if (latest === undefined) return []
-    if (hadVersion(latest.stored.head, version)) return there
+    if (wasOurs(visit, version, stored, latest.stored)) return there
     stored = latest.stored
   }
 }
@@ -82,16 +82,23 @@ const claimedFromCookie = (visit: Visit): readonly Flash[] => {
  * @throws Fault `unavailable`, `unknown_outcome`, `contended`
  */
 export const claim = async (visit: Visit): Promise<readonly Flash[]> => {
-  const { stored, turn } = visit
-  if (stored === undefined || !inEntry(visit)) {
-    const flashes = turn === 'invalidate' ? [] : claimedFromCookie(visit)
+  const flashes = await claimed(visit)
+  if (flashes.length > 0) {
     visit.taken = [...visit.taken, ...flashes]
-    return flashes
+    visit.confidential = true
   }
-  if (lying(visit.fields).length === 0) return []
-  const flashes = await inTurn(visit, stored.address, () => exchanged(visit, visit.stored as Stored, () => []))
-  visit.taken = [...visit.taken, ...flashes]
   return flashes
+}
+
+const claimed = (visit: Visit): Awaitable<readonly Flash[]> => {
+  const { stored, turn, endedBy, withheld } = visit
+  if (stored !== undefined && inEntry(visit)) {
+    if (lying(visit.fields).length === 0) return []
+    return inTurn(visit, stored.address, () => exchanged(visit, visit.stored as Stored, () => []))
+  }
+  // No cookie may leave that would say that they were taken.
+  const unsaid = stored === undefined && (endedBy ?? withheld) !== undefined
+  return turn === 'invalidate' || unsaid ? [] : claimedFromCookie(visit)
 }
 
 /** Puts back, before any newer ones, what the visit claimed and did not show. @throws as `claim` */

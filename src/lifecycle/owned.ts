@@ -4,7 +4,7 @@ import type { Entry } from '../backend.ts'
 import { type Fields, parsed } from '../changes.ts'
 import { type Head, parseHead } from '../head.ts'
 import { type Awaitable, after } from '../outcome.ts'
-import { type Asker, alive, type House, reading } from './visit.ts'
+import { type Asker, alive, endOf, type House, lifetimeOf, reading } from './visit.ts'
 
 export type OwnedEntry = {
   readonly address: string
@@ -15,8 +15,9 @@ export type OwnedEntry = {
 }
 
 /** When a session was last seen: when it last saved something, or when its end was last moved. */
-export const seenAt = (house: House, entry: Entry, { bornAt, seenAt = bornAt }: Head): number => {
-  const moved = entry.expiresAt < bornAt + house.absolute ? entry.expiresAt - house.lifetime : 0
+export const seenAt = (house: House, entry: Entry, head: Head): number => {
+  const { bornAt, seenAt = bornAt } = head
+  const moved = entry.expiresAt < endOf(house, head) ? entry.expiresAt - lifetimeOf(house, head) : 0
   return Math.max(bornAt, seenAt, moved)
 }
 

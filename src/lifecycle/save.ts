@@ -1,21 +1,32 @@
 // Saving: the visit's changes are replayed on the latest value, until a compare-and-set takes them.
 
 import type { Held } from '../backend.ts'
+import { afterChange, lasting } from '../budget.ts'
 import { type Fields, replay } from '../changes.ts'
 import { setCookie } from '../cookie.ts'
-import { type Head, hadVersion, nextHead, printHead } from '../head.ts'
-import { newVersion } from '../keys.ts'
+import { type Head, nextHead, printHead, wrote } from '../head.ts'
 import { type Awaitable, after, Fault } from '../outcome.ts'
 import { isMisfit, type Misfit } from '../shape.ts'
-import { addressOf, alive, changing, forget, type House, reread, type Stored, shaped, type Visit } from './visit.ts'
+import {
+  addressOf,
+  alive,
+  changing,
+  endOf,
+  type House,
+  lifetimeOf,
+  reread,
+  type Stored,
+  shaped,
+  type Visit,
+} from './visit.ts'
 
 /**
  * Whether a visit is to move the end of its session: at most once in half a lifetime, because the end is what a store
  * looks entries up by. A sealed session has no such store, but a new end is a new cookie, so it waits for longer.
  */
 export const due = ({ house }: Visit, { entry, head }: Stored, now: number): boolean =>
-  entry.expiresAt - now <= house.lifetime / (house.backend.stateless ? 4 : 2) &&
-  expiryOf(house, head.bornAt, now) > entry.expiresAt
+  entry.expiresAt - now <= lifetimeOf(house, head) / (house.backend.stateless ? 4 : 2) &&
+  expiryOf(house, head, now) > entry.expiresAt
 
 /** Bytes of a whole Set-Cookie that every browser keeps. */
 const LONGEST_COOKIE = 4093
@@ -50,9 +61,9 @@ export const ownKept = (visit: Visit): Awaitable<string> =>
     )
   })
 
-/** The latest that a session born at `bornAt` may live, if it is used now. */
-export const expiryOf = (house: House, bornAt: number, now: number): number =>
-  Math.min(now + house.lifetime, bornAt + house.absolute)
+/** The latest that a session may live, if it is used now. */
+export const expiryOf = (house: House, head: Head, now: number): number =>
+  Math.min(now + lifetimeOf(house, head), endOf(house, head))
 
 /**
  * Where a session is found from now on: where it was, unless a stateless backend says what the client is to hold.
@@ -77,13 +88,12 @@ export const holding = (
 
 /** Keeps a loop of attempts within the visit's time, also where no attempt waits. */
 export const patience = (visit: Visit): (() => void) => {
-  const until = performance.now() + visit.budget.left
+  const { budget } = visit
+  const lasts = lasting(budget)
   return () => {
-    if (visit.budget.left > 0 && performance.now() < until) return
-    throw new Fault(
-      'contended',
-      'Others kept changing the session until the time of the visit was over. Nothing was saved.',
-    )
+    if (lasts()) return
+    const message = 'Others kept changing the session until the time of the request was over. Nothing was saved.'
+    throw afterChange(budget, new Fault('contended', message))
   }
 }
 
@@ -96,15 +106,15 @@ type Attempt = { readonly version: string; readonly outcome: Head | 'ended' | 's
 const attempt = (visit: Visit, from: Stored, value: string | undefined): Awaitable<Attempt> => {
   const { house, renew } = visit
   const { key, address, label, entry, head } = from
-  const version = newVersion()
+  const version = house.version()
   const now = house.now()
   if (!alive(house, from, now)) {
     house.emit('expired', { label })
-    return forget(visit, from).then(() => ({ version, outcome: 'ended' }))
+    return { version, outcome: 'ended' }
   }
-  const next = house.backend.stateless ? head : nextHead(head, key, entry.version, renew, now)
+  const next = house.backend.stateless ? head : nextHead(head, key, [entry.version, version], renew, now)
   const moves = house.backend.stateless || due(visit, from, now)
-  const expiresAt = Math.max(entry.expiresAt, expiryOf(house, head.bornAt, now))
+  const expiresAt = Math.max(entry.expiresAt, expiryOf(house, head, now))
   const change = { value, head: printHead(next), version, ...(moves && { expiresAt }) }
   const done = (answer: Held | 'stale' | 'gone'): Attempt => {
     if (answer === 'gone') return { version, outcome: 'ended' }
@@ -128,22 +138,39 @@ export const merged = async (visit: Visit, latest: Fields): Promise<string | Mis
   return isMisfit(fields) ? fields : kept(visit, replay(fields, visit.changes))
 }
 
+/**
+ * Whether a write that was answered with `stale` was carried out all the same: a driver sent it twice, and others have
+ * written in between.
+ *
+ * @throws Fault `unknown_outcome` if nobody can say: it is not replayed then
+ */
+export const wasOurs = ({ budget }: Visit, version: string, base: Stored, latest: Stored): boolean => {
+  const answer = wrote(version, base, latest)
+  if (answer !== 'unknown') return answer === 'yes'
+  budget.changed = true
+  throw new Fault(
+    'unknown_outcome',
+    'More than 16 servers changed the session while this request saved its change. It may have been saved or not; read the session again.',
+  )
+}
+
 /** The attempts after a first one that was stale: each on what the store has by then. */
 const again = async (visit: Visit, first: Stored, tried: string): Promise<Head | Lost> => {
   const { changes } = visit
   const goOn = patience(visit)
+  let base = first
   for (let before = tried; ; ) {
     goOn()
     const latest = await reread(visit, first)
     if (latest === undefined) return 'ended'
     const { stored, fields } = latest
-    // It was ours, the answer was lost on the way, and others have written since.
-    if (hadVersion(stored.head, before)) return stored.head
+    if (wasOurs(visit, before, base, stored)) return stored.head
     const value = changes.length > 0 ? await merged(visit, fields) : stored.entry.value
     if (typeof value === 'object') return 'conflict'
     const { version, outcome } = await attempt(visit, stored, value)
     if (outcome !== 'stale') return outcome
     before = version
+    base = stored
   }
 }
 

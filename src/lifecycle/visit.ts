@@ -1,11 +1,11 @@
 // One visit: what it came with, what it has asked for so far, and the house that it is in.
 
-import type { Backend, Entry } from '../backend.ts'
+import type { Backend, Entry, Mark } from '../backend.ts'
 import { type Budget, within } from '../budget.ts'
 import { applied, type Draft, draftOf, type FieldChange, type Fields, parsed } from '../changes.ts'
 import type { Emit } from '../events.ts'
 import type { Flash } from '../flashes.ts'
-import { type Head, parseHead } from '../head.ts'
+import { type Chosen, type EndedBy, GRACE, type Head, parseHead, parseMark, printMark } from '../head.ts'
 import { labelOf, type Owners } from '../keys.ts'
 import type { Awaitable, Fault } from '../outcome.ts'
 import type { PreSession } from '../presession.ts'
@@ -13,6 +13,7 @@ import type { Ring } from '../seal.ts'
 import type { Misfit, Shape } from '../shape.ts'
 import type { Sweeper } from '../sweeper.ts'
 import type { Names } from '../transport.ts'
+import type { Withheld } from '../withheld.ts'
 
 /** What all visits of one `sessions` share. Times are in milliseconds. */
 export type House = {
@@ -24,6 +25,10 @@ export type House = {
   readonly now: () => number
   readonly lifetime: number
   readonly absolute: number
+  /** Whether a session's cookie outlives the window of the browser, unless a login says otherwise. */
+  readonly persistent: boolean
+  /** Names for the states of entries, of this writer. */
+  readonly version: () => string
   /** Bytes that the fields of a session may have as JSON. */
   readonly largest: number
   /** How many sessions an owner may have. */
@@ -55,6 +60,21 @@ export type Stored = {
   readonly at: number
 }
 
+/** A session that a key opens which came with the request, although this request cannot use it. */
+export type Unusable = Pick<Stored, 'address' | 'label'> & {
+  /** Whether the key has its secret: then it may end it. */
+  readonly proven: boolean
+}
+
+/** Why a request can change nothing. */
+export type Barred = {
+  readonly fault: Fault
+  /** Whether its session can be asked what it holds, as an anonymous visitor's. */
+  readonly reads: boolean
+  /** Whether the request may log somebody in: the session that it came with can be ended. */
+  readonly logsIn: boolean
+}
+
 export type Visit = {
   readonly house: House
   readonly budget: Budget
@@ -62,6 +82,14 @@ export type Visit = {
   stored: Stored | undefined
   /** Where a cookie of it led to nothing: a session that has ended, perhaps only a moment ago. */
   vanished: Pick<Stored, 'address' | 'label'> | undefined
+  /** How that session ended, if it was a moment ago: the request was under way with its key. */
+  endedBy: EndedBy | undefined
+  /** Sessions of the keys that it came with, which it cannot use. */
+  unusable: readonly Unusable[]
+  /** The values that could be keys. */
+  readonly keys: readonly string[]
+  /** Why the browser sent no session cookie, where it may have one. */
+  readonly withheld: Withheld | undefined
   /** Whether the request brought a session cookie, good or bad. */
   readonly presented: boolean
   /** What its cookies are called, and what stands behind their values. */
@@ -81,6 +109,8 @@ export type Visit = {
   /** The same, once they were changed. */
   draft: Draft | undefined
   owner: string | undefined
+  /** What a login said of its session alone. */
+  chosen: Chosen | undefined
   renew: boolean
   /** What becomes of the session that it came with; `same` is a login of the owner that it has. */
   turn: 'login' | 'same' | 'invalidate' | undefined
@@ -91,8 +121,8 @@ export type Visit = {
   taken: readonly Flash[]
   /** The response has something in it that is this visitor's alone, such as a form's token. */
   confidential: boolean
-  /** Why nothing can be changed: its session could not be read, and it goes on as a stranger's. */
-  barred: Fault | undefined
+  /** Why nothing can be changed: its session could not be read. */
+  barred: Barred | undefined
   /** Committed: nothing can be changed any more. */
   over: boolean
 }
@@ -101,8 +131,18 @@ export type Visit = {
 export const addressOf = ({ house, names }: Visit, key: string): string =>
   house.backend.stateless ? `${names.session}=${key}` : house.address(labelOf(key))
 
+/** Milliseconds that a session lives unused, and at the most: as its login said, else as the manager is set. */
+export const lifetimeOf = (house: House, { lifetime = house.lifetime }: Chosen): number => lifetime
+export const endOf = (house: House, { bornAt, absolute = house.absolute }: Head): number => bornAt + absolute
+
 export const alive = (house: House, { entry, head }: Pick<Stored, 'entry' | 'head'>, now: number): boolean =>
-  now < entry.expiresAt && now < head.bornAt + house.absolute
+  now < entry.expiresAt && now < endOf(house, head)
+
+/** What an ended session leaves behind for requests that are under way with its key. */
+export const markOf = ({ now, version }: House, by: EndedBy): Mark => {
+  const until = now() + GRACE
+  return { head: printMark(by, until), expiresAt: until, version: version() }
+}
 
 /** Who asks a backend: a visit, or somebody without one who has as much time. */
 export type Asker = Pick<Visit, 'house' | 'budget'>
@@ -117,25 +157,17 @@ export const changing = <T>(visit: Asker, call: (backend: Backend) => Awaitable<
 export const settled = ({ house, budget }: Asker, address: string): Awaitable<void> =>
   house.backend.settle === undefined ? undefined : changing({ house, budget }, (backend) => backend.settle?.(address))
 
-/** An entry with its head and fields read, or undefined, with an event, where that cannot be. */
+/** An entry as this version reads it: the head, and the fields, each only if it can be read. */
 export const stored = (
-  visit: Visit,
+  { house }: Pick<Visit, 'house'>,
   key: string,
   address: string,
   entry: Entry,
-): { stored: Stored; fields: Fields } | undefined => {
-  const { house } = visit
-  const label = entry.label ?? labelOf(key)
+): { readonly stored: Stored | undefined; readonly fields: Fields | undefined } => {
   const head = parseHead(entry.head)
-  const fields = parsed(entry.value)
-  if (head !== undefined && fields !== undefined && Number.isFinite(entry.expiresAt)) {
-    return { stored: { key, address, label, entry, head, at: house.now() }, fields }
-  }
-  house.emit('corrupt', {
-    label,
-    message: 'An entry cannot be read by this version. It is left alone until it expires.',
-  })
-  return undefined
+  if (head === undefined || !Number.isFinite(entry.expiresAt)) return { stored: undefined, fields: undefined }
+  const label = entry.label ?? labelOf(key)
+  return { stored: { key, address, label, entry, head, at: house.now() }, fields: parsed(entry.value) }
 }
 
 /** Kept fields as the application sees them, where it says how they look. */
@@ -155,12 +187,10 @@ export const reread = async (
   { key, address }: Stored,
 ): Promise<{ stored: Stored; fields: Fields } | undefined> => {
   const entry = await reading(visit, (backend) => backend.get(address))
-  const found = entry && stored(visit, key, address, entry)
-  return found && alive(visit.house, found.stored, visit.house.now()) ? found : undefined
-}
-
-/** Clears an entry that was found expired: of a sealed one nothing is kept. */
-export const forget = async (visit: Visit, { address, entry }: Stored): Promise<void> => {
-  if (visit.house.backend.stateless) return
-  await changing(visit, (backend) => backend.clear(address, entry.version))
+  if (entry === undefined || parseMark(entry.head) !== undefined) return undefined
+  const found = stored(visit, key, address, entry)
+  if (found.stored === undefined || found.fields === undefined) return undefined
+  return alive(visit.house, found.stored, visit.house.now())
+    ? { stored: found.stored, fields: found.fields }
+    : undefined
 }
