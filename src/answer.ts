@@ -3,8 +3,8 @@
 import { setCookie } from './cookie.ts'
 import type { Emit } from './events.ts'
 import type { Outcome } from './lifecycle/commit.ts'
-import type { Lost } from './lifecycle/save.ts'
 import type { House, Visit } from './lifecycle/visit.ts'
+import { Fault } from './outcome.ts'
 
 const none: readonly string[] = []
 
@@ -12,8 +12,8 @@ const none: readonly string[] = []
 export const cookiesOf = ({ session, preSession }: Outcome, { names, house }: Visit): readonly string[] => {
   if (session === undefined && preSession === undefined) return none
   const now = house.now()
-  const cookie = (name: string, value: string, until: number) =>
-    setCookie(name, value, names.attributes, (until - now) / 1000)
+  const cookie = (name: string, value: string, until: number | undefined) =>
+    setCookie(name, value, names.attributes, until === undefined ? undefined : (until - now) / 1000)
   const cookies: string[] = []
   if (session === 'clear') cookies.push(cookie(names.session, '', now))
   else if (session) cookies.push(cookie(names.session, session.key, session.until))
@@ -22,44 +22,101 @@ export const cookiesOf = ({ session, preSession }: Outcome, { names, house }: Vi
   return cookies
 }
 
+/** Whether a Cache-Control lets no shared cache keep the response. */
+const keptPrivate = (value: string): boolean => /(^|,)\s*(private|no-store)\s*(,|$)/i.test(value)
+
+/**
+ * Fields that shared caches obey before Cache-Control: any that RFC 9213 would call targeted (CDN-Cache-Control,
+ * Cloudflare-CDN-Cache-Control, …), and older ones of single vendors, with what makes each keep nothing.
+ */
+const targeted = (name: string): string | undefined => {
+  if (name === 'cache-control') return undefined
+  if (name.endsWith('cache-control') || name === 'surrogate-control' || name === 'edge-control') return 'no-store'
+  return name === 'x-accel-expires' ? '0' : undefined
+}
+
+/** Sees to it that no shared cache keeps a response that is for one visitor alone. */
+const keepFromCaches = (headers: Headers, emit: Emit, fallback: string): void => {
+  let overridden = false
+  for (const [name, value] of [...headers]) {
+    const none = targeted(name)
+    if (none === undefined || value === none || keptPrivate(value)) continue
+    headers.set(name, none)
+    overridden = true
+  }
+  const cache = headers.get('cache-control')
+  if (cache === null) headers.set('cache-control', fallback)
+  else if (!keptPrivate(cache)) {
+    headers.set('cache-control', 'private, no-store')
+    overridden = true
+  }
+  if (!overridden) return
+  emit('cache_overridden', {
+    message:
+      'A response that sets a cookie, or has a form token or a flash message in it, had a field such as Cache-Control that lets shared caches keep it. The field was replaced.',
+  })
+}
+
+const namesCookie = (vary: string | null): boolean => vary !== null && /(^|,)\s*(\*|cookie)\s*(,|$)/i.test(vary)
+
 /**
  * Puts cookies on headers, beside those that are there, and says what caches must not do (RFC 9111 §7.3: Set-Cookie
  * alone stops none). A confidential response has something in it that is for one visitor alone.
  */
 export const dress = (headers: Headers, cookies: readonly string[], emit: Emit, confidential = false): void => {
   const vary = headers.get('vary')
-  if (vary === null) headers.set('vary', 'Cookie')
-  else if (!/(^|,)\s*(\*|cookie)\s*(,|$)/i.test(vary)) headers.set('vary', `${vary}, Cookie`)
+  if (!namesCookie(vary)) headers.set('vary', vary === null ? 'Cookie' : `${vary}, Cookie`)
   if (cookies.length === 0 && !confidential) return
   for (const cookie of cookies) headers.append('set-cookie', cookie)
-  const cache = headers.get('cache-control')
-  if (cache !== null && /(^|,)\s*(private|no-store)\s*(,|$)/i.test(cache)) return
-  if (cache !== null) {
-    headers.set('cache-control', 'private, no-store')
-    emit('cache_overridden', {
-      message:
-        'A response that sets a cookie, or has a form token in it, had a Cache-Control that lets shared caches keep it. It was replaced.',
-    })
-  } else headers.set('cache-control', cookies.length > 0 ? 'no-store' : 'private, no-cache')
+  keepFromCaches(headers, emit, cookies.length > 0 ? 'no-store' : 'private, no-cache')
 }
 
-/** A response, dressed: itself, or a copy where its headers cannot be changed. */
+/** A copy of a response whose headers can be changed: the handler may keep its own, and answer with it again. */
+export const copyOf = (response: Response): Response => {
+  const { status, statusText, headers } = response
+  // The answer to an upgrade cannot be copied, nor can it be given twice.
+  return status < 200 ? response : new Response(response.body, { status, statusText, headers })
+}
+
+/** A copy of a response, dressed; itself if there is nothing to add. */
 export const dressed = (
   response: Response,
   cookies: readonly string[],
   { emit }: Pick<House, 'emit'>,
   confidential = false,
 ): Response => {
-  try {
-    dress(response.headers, cookies, emit, confidential)
-    return response
-  } catch (error) {
-    if (!(error instanceof TypeError)) throw error
-    // Headers of a redirect, or of a response that was fetched, cannot be changed: a copy's can.
-    const copy = new Response(response.body, response)
-    dress(copy.headers, cookies, emit, confidential)
-    return copy
+  if (cookies.length === 0 && !confidential && namesCookie(response.headers.get('vary'))) return response
+  const copy = copyOf(response)
+  dress(copy.headers, cookies, emit, confidential)
+  return copy
+}
+
+/** Whether a value is a Response, of this realm or another. */
+export const isResponse = (value: unknown): value is Response => {
+  const { status, headers, text } = (value ?? {}) as Partial<Response>
+  return typeof status === 'number' && typeof text === 'function' && typeof headers?.getSetCookie === 'function'
+}
+
+/**
+ * Whether a handler's answer can be sent: looked at before anything is saved.
+ *
+ * @throws Fault `no_response`
+ */
+export const sendable = (answer: unknown): Response => {
+  if (!isResponse(answer)) {
+    const what = typeof answer === 'object' && answer !== null ? 'an object' : String(answer)
+    throw new Fault('no_response', `The handler returned ${what}. It has to return a Response. Nothing was saved.`)
   }
+  if (answer.bodyUsed || answer.body?.locked) {
+    throw new Fault(
+      'no_response',
+      'The handler returned a Response whose body has been read already. Return a new one, or a clone. Nothing was saved.',
+    )
+  }
+  if (answer.status === 0) {
+    throw new Fault('no_response', 'The handler returned Response.error(), which cannot be sent. Nothing was saved.')
+  }
+  return answer
 }
 
 const plain = (text: string, status: number): Response =>
@@ -68,14 +125,15 @@ const plain = (text: string, status: number): Response =>
     headers: { 'content-type': 'text/plain; charset=utf-8', 'cache-control': 'no-store' },
   })
 
-/** For a visit whose changes were not saved, because of what another did to the session. */
-export const conflict = (lost: Lost): Response =>
-  plain(
-    lost === 'ended'
-      ? 'This session has ended; nothing was saved.'
-      : 'The session was changed meanwhile, and this change does not fit any more; nothing was saved.',
-    409,
-  )
+const conflicts = {
+  ended: 'This session has ended; nothing was saved.',
+  conflict: 'The session was changed meanwhile, and this change does not fit any more; nothing was saved.',
+  withheld:
+    'Your browser did not send your session with this request; nothing was saved. Please try again from our page.',
+} as const
+
+/** For a visit whose changes were not saved. */
+export const conflict = (lost: keyof typeof conflicts): Response => plain(conflicts[lost], 409)
 /** For a request that may have been made for a visitor by a page of another site. */
 export const forbidden = (): Response => plain('This request did not come from our own pages.', 403)
 /** For a visit whose backend failed. */

@@ -14,6 +14,10 @@ import { channel } from 'node:diagnostics_channel'
  * Of visitors, who were then served as strangers:
  * - `unknown_key`: nothing is kept under the key: ended and swept, or made up.
  * - `wrong_secret`: the label is known, the secret is not.
+ * - `ended_key`: the session of the key ended less than half a minute ago: the request was under way then. It saves
+ *   nothing and gets no cookie, unless it logs somebody in.
+ * - `cookie_withheld`: a request asked for a change, and the browser sent no session cookie because of where the request
+ *   came from. Nothing was saved, and no cookie was sent.
  * - `retired_key`: the key was renewed, and its grace is over.
  * - `expired`: too long idle, or past the absolute end.
  * - `ambiguous_cookies`: two cookies of one name opened two sessions.
@@ -47,6 +51,8 @@ export type Reason =
   | 'conflict'
   | 'unknown_key'
   | 'wrong_secret'
+  | 'ended_key'
+  | 'cookie_withheld'
   | 'retired_key'
   | 'expired'
   | 'ambiguous_cookies'

@@ -3,7 +3,7 @@
 import type { Awaitable } from './outcome.ts'
 
 /** What answers a request. A handler that stands on something to open and to close, such as a store, carries the two. */
-export type Handler = ((request: Request) => Awaitable<Response>) & {
+export type Handler = ((request: Request, ...more: any[]) => Awaitable<Response>) & {
   /** Opens what the handler stands on, so that what is amiss shows at the start and not at the first visit. */
   readonly ready?: () => Promise<void>
   /** Closes it. */
@@ -15,7 +15,7 @@ export type Middleware = (next: Handler) => Handler
 /** `handle`, carrying also what `next` stands on. */
 export const around = (
   next: Handler,
-  handle: (request: Request) => Awaitable<Response>,
+  handle: (request: Request, ...more: any[]) => Awaitable<Response>,
   own: Pick<Handler, 'ready' | 'close'> = {},
 ): Handler =>
   Object.assign(handle, {

@@ -24,6 +24,7 @@ export const after = <T, R>(value: Awaitable<T>, next: (value: T) => Awaitable<R
  * - `bad_option`: an option cannot be, or would make the sessions unsafe. Thrown at construction.
  * - `no_secret`: the backend outlives the process, keeps no secret of its own, and none was given.
  * - `no_session`: a request was asked for its session that came through no session middleware.
+ * - `no_response`: a handler returned what cannot be sent: no Response, one whose body has been read, Response.error().
  * - `no_backend`: a URL names no backend that we know, or its driver is not installed.
  * - `too_late`: the session was asked for or changed after the response had left.
  * - `bad_owner`: `login` was given no text that could name an account.
@@ -39,6 +40,7 @@ export type FaultCode =
   | 'bad_option'
   | 'no_secret'
   | 'no_session'
+  | 'no_response'
   | 'no_backend'
   | 'too_late'
   | 'bad_owner'

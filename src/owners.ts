@@ -3,7 +3,7 @@
 import type { Budget } from './budget.ts'
 import { FLASH } from './changes.ts'
 import { ownedBy, seenAt } from './lifecycle/owned.ts'
-import { type Asker, changing, type House, shaped } from './lifecycle/visit.ts'
+import { type Asker, changing, endOf, type House, markOf, shaped } from './lifecycle/visit.ts'
 import { Fault } from './outcome.ts'
 import { isMisfit } from './shape.ts'
 
@@ -46,7 +46,7 @@ export const listed = async <F extends object>(
         label,
         bornAt: head.bornAt,
         seenAt: seenAt(house, entry, head),
-        expiresAt: Math.min(entry.expiresAt, head.bornAt + house.absolute),
+        expiresAt: Math.min(entry.expiresAt, endOf(house, head)),
         fields: Object.freeze(isMisfit(seen) ? {} : seen) as Partial<F>,
       }
     }),
@@ -69,7 +69,8 @@ export const revoked = async (house: House, budget: Budget, label: string): Prom
   if (backend.stateless && !backend.revocable) {
     throw new Fault('bad_option', "Sessions in cookies can be revoked where ends are kept: 'cookie:sqlite:ends.db'.")
   }
-  await changing({ house, budget }, () => backend.clear(backend.stateless ? `=${label}` : address(label)))
+  const place = backend.stateless ? `=${label}` : address(label)
+  await changing({ house, budget }, () => backend.clear(place, undefined, markOf(house, 'end')))
   house.emit('revoked', { label })
 }
 
@@ -88,7 +89,10 @@ export const revokedAll = async (
 ): Promise<number> => {
   needsOwned(house)
   const spared = except === undefined ? undefined : house.address(except)
-  const count = await changing({ house, budget }, ({ owned }) => owned?.clear(house.owners.kept(owner), spared) ?? 0)
+  const count = await changing(
+    { house, budget },
+    ({ owned }) => owned?.clear(house.owners.kept(owner), spared, markOf(house, 'end')) ?? 0,
+  )
   house.emit('revoked', { message: `${count} sessions of one owner were ended.` })
   return count
 }

@@ -4,7 +4,7 @@ import type { Emit } from './events.ts'
 import type { Flash } from './flashes.ts'
 import { handle, type Session } from './lifecycle/handle.ts'
 import type { House, Visit } from './lifecycle/visit.ts'
-import { type Awaitable, Fault } from './outcome.ts'
+import { type Awaitable, Fault, isThenable } from './outcome.ts'
 import type { TransportOptions } from './transport.ts'
 
 /** What a sessions middleware stands on, for whom no session is needed: cookies of the application, sealed texts. */
@@ -22,7 +22,7 @@ export type Ground = {
 export type Passage = {
   /** The middleware, to tell it from others that the same request comes through. */
   readonly owner: unknown
-  readonly outer: Passage | undefined
+  outer: Passage | undefined
   readonly ground: Ground
   /** Once it was asked for. */
   session: Promise<Session> | undefined
@@ -34,8 +34,11 @@ export type Passage = {
   label: string | undefined
 }
 
-/* On the request itself, where it costs a tenth of what a WeakMap does; nothing else holds it. */
-const PASSAGE = Symbol('keepsake')
+/*
+ * On the request itself, where it costs a tenth of what a WeakMap does; nothing else holds it. The symbol is registered, so
+ * that another copy of this package finds what this one has put there.
+ */
+const PASSAGE = Symbol.for('keepsake.passage')
 type Marked = Request & { [PASSAGE]?: Passage }
 
 const passageOf = (request: Request): Passage | undefined => (request as Marked)[PASSAGE]
@@ -58,11 +61,21 @@ export const enter = (request: Request, owner: unknown, ground: Ground): Passage
   return passage
 }
 
-/** Lets go of what a passage held. */
-export const leave = (passage: Passage): void => {
+/** Whether a request is on its way through `owner`, and has not been answered there. */
+export const isInside = (request: Request, owner: unknown): boolean => {
+  for (let passage = passageOf(request); passage !== undefined; passage = passage.outer) {
+    if (passage.owner === owner && !passage.over) return true
+  }
+  return false
+}
+
+/** Ends a passage: lets go of what it held, and gives the request back to the middleware around. */
+export const leave = (request: Request, passage: Passage): void => {
   passage.label = passage.visit?.stored?.label
   passage.session = undefined
   passage.visit = undefined
+  const { outer } = passage
+  if (outer !== undefined && passageOf(request) === passage) (request as Marked)[PASSAGE] = outer
 }
 
 const begin = (request: Request, passage: Passage): Promise<Session> => {
@@ -72,7 +85,7 @@ const begin = (request: Request, passage: Passage): Promise<Session> => {
   }
   try {
     const visit = passage.ground.open(request)
-    if (!(visit instanceof Promise)) return Promise.resolve(begun(visit))
+    if (!isThenable(visit)) return Promise.resolve(begun(visit))
     const promise = visit.then(begun)
     // Whoever awaits it gets the error; whoever does not must not end the process.
     promise.catch(() => {})
@@ -110,7 +123,7 @@ const ask = (request: Request, passage: Passage): Promise<Session> => {
 const missing = (): Fault =>
   new Fault(
     'no_session',
-    'This request came through no sessions middleware. Wrap the handler: sessions({ backend })(handler); and hand on the request itself, not a copy of it.',
+    'This request came through no sessions middleware. Wrap the handler: sessions({ backend })(handler); and hand on the request itself, not a clone of it.',
   )
 
 /**
@@ -142,6 +155,8 @@ export const touched = (request: Request): string | undefined => passageOf(reque
 export const visitOf = async (request: Request): Promise<Visit> => {
   await session(request)
   const visit = passageOf(request)?.visit
+  const { barred } = visit ?? {}
+  if (barred !== undefined && !barred.reads) throw barred.fault
   if (visit !== undefined && !visit.over) return visit
   throw new Fault('too_late', 'The session was asked for something after its response had left. Ask before.')
 }

@@ -1,29 +1,30 @@
 // The sessions of an application: a middleware, and the way from a request to its session.
 
 import { inspect } from 'node:util'
-import { conflict, cookiesOf, dress, dressed, failure } from './answer.ts'
+import { conflict, cookiesOf, dress, dressed, failure, isResponse, sendable } from './answer.ts'
 import type { Backend } from './backend.ts'
 import type { Budget } from './budget.ts'
 import { checkUrl, connect } from './connect.ts'
 import { cookieValues } from './cookie.ts'
 import { emitter, type Listener } from './events.ts'
 import { around, type Handler, type Middleware } from './handler.ts'
-import { addresses, isKey, ownersIn } from './keys.ts'
+import { addresses, isKey, ownersIn, versions } from './keys.ts'
 import { commit, type Outcome } from './lifecycle/commit.ts'
 import { end } from './lifecycle/end.ts'
 import { giveBack } from './lifecycle/flash.ts'
 import { type AnyFields, handle, type Session } from './lifecycle/handle.ts'
 import { open } from './lifecycle/open.ts'
 import type { House, Visit } from './lifecycle/visit.ts'
-import { type Awaitable, Fault, onlyKnown } from './outcome.ts'
+import { type Awaitable, Fault, isThenable, onlyKnown } from './outcome.ts'
 import { listed, type OwnedSession, revoked, revokedAll } from './owners.ts'
-import { enter, type Ground, leave, openFor, type Passage, sessionOf } from './passage.ts'
+import { enter, type Ground, isInside, leave, openFor, type Passage, sessionOf } from './passage.ts'
 import { isSchema, type OutputOf, type StandardSchema } from './schema.ts'
 import { HOW_TO_MAKE_ONE, isToken, newSecret, ring } from './seal.ts'
 import { sealText, unsealText } from './sealing.ts'
 import { shapeOf } from './shape.ts'
 import { sweeper } from './sweeper.ts'
 import { type Arrival, type TransportOptions, transport } from './transport.ts'
+import { withheldFrom } from './withheld.ts'
 
 export type SessionsOptions = TransportOptions & {
   /** Where sessions are kept: a backend, or a URL such as `sqlite:sessions.db`. */
@@ -34,6 +35,11 @@ export type SessionsOptions = TransportOptions & {
   readonly lifetime?: number
   /** Seconds after which a session has ended, however often it was used. Default 30 days. */
   readonly absoluteLifetime?: number
+  /**
+   * false: a session's cookie has no Max-Age, so it goes when the browser is closed. A login may say otherwise. Default
+   * true: it is kept until the absolute end of the session.
+   */
+  readonly persistent?: boolean
   /** Keeps applications apart that share a store. Default: the name of the cookie. */
   readonly namespace?: string
   /** Bytes that the fields of one session may have as JSON. Default 64 KiB. */
@@ -59,8 +65,10 @@ export type SessionsOptions = TransportOptions & {
    */
   readonly lastSeen?: number
   /**
-   * What becomes of a visit whose session cannot be read. `fail`, the default: asking throws, and the answer is 503.
-   * `anonymous`: it is a stranger's, and to change it throws what made it so; no session cookie is sent.
+   * What becomes of a request whose session cannot be read. `fail`, the default: whatever asks the session for anything
+   * throws, and the answer is 503. `anonymous`: the visitor is anonymous, and to change the session throws what made it
+   * so; no session cookie is sent. `invalidate` can be called in both: the browser's cookie is cleared, and the answer is
+   * 503 unless the session could be ended after all.
    */
   readonly onStoreError?: 'fail' | 'anonymous'
   /** false leaves the sweeping of what has expired to you: call `sweep`, from cron say. Default true: now and then after a birth. */
@@ -76,13 +84,13 @@ export type SessionsOptions = TransportOptions & {
 /** What became of a visit outside a middleware: what to send, or why its changes were not saved. */
 export type Committed =
   | { readonly ok: true; readonly headers: Headers }
-  | { readonly ok: false; readonly error: 'ended' | 'conflict' }
+  | { readonly ok: false; readonly error: 'ended' | 'conflict' | 'withheld' }
 
 /** A session outside a middleware: change it, then commit. */
 export type OpenSession<F extends object = AnyFields> = Session<F> & {
   /**
    * Saves the changes. The headers (Set-Cookie, Vary, Cache-Control) belong on the response, or on none where the
-   * visit had none. Once only.
+   * visit had none. Once only. The Fault of a failed logout has `headers` too: the browser's cookie goes all the same.
    *
    * @throws Fault `unavailable`, `unknown_outcome`, `contended`, `too_large`, `bad_fields`, `too_late`
    */
@@ -125,6 +133,7 @@ const known = [
   'secret',
   'lifetime',
   'absoluteLifetime',
+  'persistent',
   'namespace',
   'maxBytes',
   'budget',
@@ -155,6 +164,9 @@ const within = (
 }
 
 const DAY = 86_400
+
+/** Before the backend is open, nobody knows which of the two a cookie holds. */
+const isKeyOrToken = (value: string): boolean => isKey(value) || isToken(value)
 
 /** The fields that a schema describes, where it describes an object. */
 type FieldsOf<S extends StandardSchema> = OutputOf<S> extends object ? OutputOf<S> : never
@@ -192,16 +204,18 @@ export function sessions(options: SessionsOptions): Sessions {
   if (migrate !== undefined && schema === undefined) {
     throw new Fault('bad_option', 'migrate makes fields that a schema takes, so it needs one: give schema too.')
   }
-  if (!['boolean', 'undefined'].includes(typeof options.sweeps)) {
-    throw new Fault('bad_option', 'sweeps has to be true or false.')
+  for (const name of ['sweeps', 'persistent'] as const) {
+    if (!['boolean', 'undefined'].includes(typeof options[name])) {
+      throw new Fault('bad_option', `${name} has to be true or false.`)
+    }
   }
   for (const name of ['now', 'onEvent', 'migrate'] as const) {
     if (!['function', 'undefined'].includes(typeof options[name])) {
       throw new Fault('bad_option', `${name} has to be a function.`)
     }
   }
-  const clock = options.now ?? Date.now
-  const now = () => Math.floor(clock())
+  // Looked up at each use, so that a test may replace Date.
+  const now = () => Math.floor(options.now?.() ?? Date.now())
   const secrets = [secret ?? []].flat()
   if (secret !== undefined) ring(secrets)
   if (typeof given === 'string') checkUrl(given, options)
@@ -219,23 +233,39 @@ export function sessions(options: SessionsOptions): Sessions {
       )
     }
     const kept = await backend.secret?.(newSecret())
+    return { ...settings, backend, ring: ring(secrets, kept), sweeper: sweeper(backend, now, emit) }
+  }
+  /** What is known of all sessions before their backend is open. */
+  const settings = {
+    address: addresses(namespace),
+    owners: ownersIn(namespace),
+    mostOwned,
+    seenWithin,
+    lenient: onStoreError === 'anonymous',
+    now,
+    version: versions(),
+    lifetime: Math.ceil(lifetime * 1000),
+    absolute: Math.ceil(absolute * 1000),
+    persistent: options.persistent ?? true,
+    largest,
+    shape: schema && shapeOf(schema, migrate),
+    emit,
+    turns: new Map<string, Promise<unknown>>(),
+    tidies: options.sweeps !== false,
+  }
+  /** Stands for a backend that could not be opened: whatever is asked of it fails, and a logout clears its cookie. */
+  const unopened = (fault: Fault): House => {
+    const fail = () => {
+      throw fault
+    }
+    const backend: Backend = { name: 'unopened', get: fail, generate: fail, set: fail, clear: fail, touch: fail }
     return {
+      ...settings,
       backend,
-      ring: ring(secrets, kept),
-      address: addresses(namespace),
-      owners: ownersIn(namespace),
-      mostOwned,
-      seenWithin,
-      lenient: onStoreError === 'anonymous',
-      now,
-      lifetime: Math.ceil(lifetime * 1000),
-      absolute: Math.ceil(absolute * 1000),
-      largest,
-      shape: schema && shapeOf(schema, migrate),
-      emit,
-      turns: new Map(),
       sweeper: sweeper(backend, now, emit),
-      tidies: options.sweeps !== false,
+      get ring() {
+        return fail()
+      },
     }
   }
   let furnished: House | undefined
@@ -256,6 +286,10 @@ export function sessions(options: SessionsOptions): Sessions {
 
   const time = (): Budget => ({ left: budget, bulkhead })
 
+  const { sameSite, path } = options.cookie ?? {}
+  const placed = { ...(sameSite !== undefined && { sameSite }), ...(path !== undefined && { path }) }
+  const trustProxy = options.trustProxy === true
+
   const visitIn = (here: House, arrival: Arrival): Awaitable<Visit> => {
     const names = nameOf(arrival)
     const { notice } = names
@@ -265,48 +299,79 @@ export function sessions(options: SessionsOptions): Sessions {
     }
     const left = time()
     const header = arrival.headers.get('cookie')
-    if (header === null) return open(here, left, { keys: [], names, header })
-    const keys = cookieValues(header, names.session, here.backend.stateless ? isToken : isKey)
-    return open(here, left, { keys, names, header })
+    const values = header === null ? [] : cookieValues(header, names.session, () => true)
+    const withheld = values.length === 0 ? withheldFrom(arrival, placed, trustProxy) : undefined
+    const could = here === furnished ? (here.backend.stateless ? isToken : isKey) : isKeyOrToken
+    const keys = values.filter(could)
+    return open(here, left, { keys, names, header, withheld })
   }
-  const visitOn = (arrival: Arrival): Awaitable<Visit> =>
-    furnished === undefined ? house().then((here) => visitIn(here, arrival)) : visitIn(furnished, arrival)
+  const visitOn = (arrival: Arrival): Awaitable<Visit> => {
+    if (furnished !== undefined) return visitIn(furnished, arrival)
+    return house().then(
+      (here) => visitIn(here, arrival),
+      (error) => {
+        if (error.status !== 503) throw error
+        return visitIn(unopened(error), arrival)
+      },
+    )
+  }
+
+  /** What goes out with a failure: where somebody logged out, the cookie is cleared, whatever became of the session. */
+  const clearing = (visit: Visit): readonly string[] => {
+    const { turn, presented, unusable } = visit
+    const ends = turn === 'invalidate' || (turn !== undefined && unusable.some(({ proven }) => !proven))
+    return ends && presented ? cookiesOf({ session: 'clear' }, visit) : []
+  }
+
+  /** Gives back what was claimed for a page that is not shown. */
+  const unshow = async (visit: Visit): Promise<void> => {
+    if (visit.taken.length > 0) await giveBack(visit).catch((error) => emit('store_error', { error }))
+  }
 
   /** The response as it leaves: after the commit, and an error where that failed. */
-  const finish = (response: Response, visit: Visit): Awaitable<Response> => {
-    const saved = (outcome: Outcome) =>
+  const finish = (answer: Response, visit: Visit): Awaitable<Response> => {
+    const instead = async (response: Response, cookies: readonly string[]) => {
+      await unshow(visit)
+      return dressed(response, cookies, visit.house)
+    }
+    const saved = (outcome: Outcome): Awaitable<Response> =>
       outcome.lost !== undefined
-        ? dressed(conflict(outcome.lost), [], visit.house)
-        : dressed(response, cookiesOf(outcome, visit), visit.house, visit.confidential)
-    const failed = (error: unknown) => {
-      if (!(error instanceof Fault)) throw error
+        ? instead(conflict(outcome.lost), [])
+        : dressed(answer, cookiesOf(outcome, visit), visit.house, visit.confidential)
+    const failed = (error: unknown): Promise<Response> => {
+      if (!(error instanceof Fault)) return unshow(visit).then(() => Promise.reject(error))
       emit('store_error', { error })
-      const clearing = visit.turn === 'invalidate' && visit.presented
-      return dressed(failure(error.status), cookiesOf(clearing ? { session: 'clear' } : {}, visit), visit.house)
+      return instead(failure(error.status), clearing(visit))
     }
     try {
       // The browser shows the page that it has: what was claimed for this one is for the next.
-      const unshown = response.status === 304 && visit.taken.length > 0
+      const unshown = answer.status === 304 && visit.taken.length > 0
       const outcome = unshown ? giveBack(visit).then(() => commit(visit)) : commit(visit)
-      return outcome instanceof Promise ? outcome.then(saved, failed) : saved(outcome)
+      return isThenable(outcome) ? outcome.then(saved, failed) : saved(outcome)
     } catch (error) {
       return failed(error)
     }
   }
 
   /** What is left to do when a handler threw: nothing is saved, but what was to end ends. */
-  const abandon = async (passage: Passage, error: unknown): Promise<Response> => {
+  const abandon = async (request: Request, passage: Passage, error: unknown): Promise<Response> => {
     await passage.session?.catch(() => {})
     const { visit } = passage
-    if (visit !== undefined) {
-      visit.over = true
-      if (visit.turn === 'invalidate') await end(visit).catch(() => {})
-      else await giveBack(visit).catch((failed) => emit('store_error', { error: failed }))
+    try {
+      if (visit?.turn === 'invalidate') {
+        visit.over = true
+        await end(visit)
+      } else if (visit !== undefined) {
+        visit.over = true
+        await unshow(visit)
+      }
+    } catch (failed) {
+      emit('store_error', { error: failed })
     }
-    leave(passage)
+    leave(request, passage)
     if (!(error instanceof Fault) || error.status !== 503) throw error
     emit('store_error', { error })
-    return failure(503)
+    return visit === undefined ? failure(503) : dressed(failure(503), clearing(visit), visit.house)
   }
 
   /** The response of a handler that left a message for the next page, and did not wait for a session. */
@@ -321,26 +386,38 @@ export function sessions(options: SessionsOptions): Sessions {
       emit('store_error', { error })
       return failure(error.status)
     } finally {
-      leave(passage)
+      leave(request, passage)
     }
   }
 
-  const answered = (request: Request, passage: Passage, response: Response): Awaitable<Response> => {
+  const answered = (request: Request, passage: Passage, answer: Response): Awaitable<Response> => {
     passage.over = true
     const { session, visit, outbox } = passage
+    if (session === undefined && outbox.length === 0) {
+      leave(request, passage)
+      return answer
+    }
+    let response: Response
+    try {
+      response = sendable(answer)
+    } catch (error) {
+      return abandon(request, passage, error)
+    }
     if (visit === undefined && outbox.length > 0) return late(request, passage, response)
-    if (session === undefined) return response
     if (visit === undefined) {
       // The handler did not wait for it, or caught why it could not be had.
-      return session.then(
-        () => finish(response, passage.visit as Visit),
-        () => response,
-      )
+      return (session as Promise<Session>)
+        .then(
+          () => finish(response, passage.visit as Visit),
+          () => response,
+        )
+        .finally(() => leave(request, passage))
     }
     visit.outbox = outbox
     const finished = finish(response, visit)
-    if (!(finished instanceof Promise)) leave(passage)
-    return finished instanceof Promise ? finished.finally(() => leave(passage)) : finished
+    if (isThenable(finished)) return finished.finally(() => leave(request, passage))
+    leave(request, passage)
+    return finished
   }
 
   const ground: Ground = {
@@ -358,16 +435,20 @@ export function sessions(options: SessionsOptions): Sessions {
   const middleware = (next: Handler): Handler =>
     around(
       next,
-      (request) => {
+      (request, ...more) => {
+        // A handler may be wrapped twice, and one request is one session of one manager.
+        if (isInside(request, middleware)) return next(request, ...more)
         const passage = enter(request, middleware, ground)
-        const threw = (error: unknown) => {
+        const threw = (error: unknown): Awaitable<Response> => {
+          // Some frameworks leave a handler by throwing the answer.
+          if (isResponse(error)) return answered(request, passage, error)
           passage.over = true
-          return abandon(passage, error)
+          return abandon(request, passage, error)
         }
         try {
-          const response = next(request)
-          if (!(response instanceof Promise)) return answered(request, passage, response)
-          return response.then((answer) => answered(request, passage, answer), threw)
+          const response = next(request, ...more)
+          if (!isThenable(response)) return answered(request, passage, response)
+          return Promise.resolve(response).then((answer) => answered(request, passage, answer), threw)
         } catch (error) {
           return threw(error)
         }
@@ -386,21 +467,31 @@ export function sessions(options: SessionsOptions): Sessions {
     of: (request: Request) => sessionOf(request, middleware),
     async open(arrival: Arrival): Promise<OpenSession> {
       const visit = await visitOn(arrival)
-      return Object.assign(handle(visit), {
-        async commit(): Promise<Committed> {
-          if (visit.over) throw new Fault('too_late', 'This visit was committed already.')
+      const dressing = (cookies: readonly string[]): Headers => {
+        const headers = new Headers()
+        dress(headers, cookies, emit)
+        return headers
+      }
+      const committed = async (): Promise<Committed> => {
+        if (visit.over) throw new Fault('too_late', 'This session was committed already. Open it again.')
+        try {
           const outcome = await commit(visit)
           if (outcome.lost !== undefined) return { ok: false, error: outcome.lost }
-          const headers = new Headers()
-          dress(headers, cookiesOf(outcome, visit), emit)
-          return { ok: true, headers }
-        },
-      })
+          return { ok: true, headers: dressing(cookiesOf(outcome, visit)) }
+        } catch (error) {
+          const cookies = clearing(visit)
+          if (error instanceof Fault && cookies.length > 0) error.headers = dressing(cookies)
+          throw error
+        }
+      }
+      return Object.defineProperty(handle(visit), 'commit', { value: committed }) as OpenSession
     },
     list: async (owner: string) => listed<AnyFields>(await house(), time(), owner),
     revoke: async (label: string) => revoked(await house(), time(), label),
-    revokeAll: async (owner: string, { except }: { readonly except?: string } = {}) =>
-      revokedAll(await house(), time(), owner, except),
+    async revokeAll(owner: string, options: { readonly except?: string } = {}) {
+      onlyKnown(options, ['except'], 'revokeAll()')
+      return revokedAll(await house(), time(), owner, options.except)
+    },
     seal: (text: string, associated: string) => sealText(ground, text, associated),
     unseal: (sealed: string, associated: string) => unsealText(ground, sealed, associated),
     sweep: async () => (await house()).sweeper.sweep(),

@@ -2,6 +2,7 @@
 
 import type { Backend } from './backend.ts'
 import type { Emit } from './events.ts'
+import { LONG_OVER } from './head.ts'
 import { isThenable } from './outcome.ts'
 
 /** Milliseconds between two sweeps. */
@@ -29,7 +30,8 @@ export const sweeper = (backend: Backend, now: () => number, emit: Emit): Sweepe
   /** @returns whether there may be more, and how many there were */
   const batch = async (): Promise<{ readonly swept: number; readonly more: boolean }> => {
     const limit = size
-    const answer = backend.sweep?.(now(), limit) ?? 0
+    // The earlier of two clocks is believed, because one of them may be wrong.
+    const answer = backend.sweep?.(Math.min(now(), Date.now()) - LONG_OVER, limit) ?? 0
     size = isThenable(answer) ? Math.min(limit * 2, REMOTE_BATCH) : BATCH
     const swept = await answer
     return { swept, more: swept >= limit }

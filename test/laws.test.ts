@@ -139,7 +139,7 @@ suite('3. Changes are a log, not a snapshot', () => {
     await visit(set('stock', 0))
     held.go()
     await assert.rejects(late, RangeError)
-    assert.deepEqual(await visit((s) => s.fields), Object.assign(Object.create(null), { stock: 0 }))
+    assert.deepEqual(await visit((s) => s.fields), { stock: 0 })
   })
   test('a handler sees its own changes at once, and values that cannot be changed behind its back', async () => {
     const h = await house()
@@ -207,10 +207,11 @@ suite('4. What ended stays ended', () => {
       cookieOf(await h.visitor().raw(get('a'), { headers: { cookie: `${NAME}=${'B'.repeat(42)}A` } })),
       [],
     )
+    h.now.tick(15 * DAY)
     await thieves.raw(set('a'))
     h.now.tick(15 * DAY)
     assert.deepEqual(cookieOf(await thieves.raw(get('a'))), [])
-    assert.deepEqual(h.reasons.slice(-4), ['unknown_key', 'unknown_key', 'born', 'expired'].slice(-4))
+    assert.deepEqual(h.reasons.slice(-5), ['ended_key', 'unknown_key', 'unknown_key', 'born', 'expired'])
   })
   test('only invalidate clears the cookie, with the attributes it was set with', async () => {
     const h = await house()
@@ -268,7 +269,7 @@ suite('4. What ended stays ended', () => {
     assert.deepEqual(cookieOf(response), [])
     assert.equal(await visit((s) => s.owner), undefined)
   })
-  test('expiry is judged again at commit, and an entry found expired is cleared', async () => {
+  test('expiry is judged again at commit, and an entry found expired is left alone: this clock may be wrong', async () => {
     const h = await house()
     const visit = h.visitor()
     await visit(set('a'))
@@ -278,7 +279,7 @@ suite('4. What ended stays ended', () => {
     })
     assert.equal(response.status, 409)
     assert.equal(h.calls.set, 0)
-    assert.equal(h.calls.clear, 1)
+    assert.equal(h.calls.clear, 0)
   })
   test('invalidate is carried out even when the handler throws', async () => {
     const h = await house()
@@ -292,7 +293,7 @@ suite('4. What ended stays ended', () => {
       /template/,
     )
     assert.equal(await visit(get('a')), undefined)
-    assert.equal(h.reasons.at(-1), 'unknown_key')
+    assert.equal(h.reasons.at(-1), 'ended_key')
   })
 })
 
@@ -463,8 +464,12 @@ suite('7. What a visitor can cause is a value, what only an operator can fix is 
     await visit(set('a'))
     h.fail('get', new Error('ECONNREFUSED'))
     const page = sessions({ backend: h.backend, now: h.now })(async (request) => {
-      const s = await session(request).catch((error: Fault) => error)
-      return new Response(s instanceof Fault ? s.code : 'fine')
+      const s = await session(request)
+      try {
+        return new Response(s.get('a'))
+      } catch (error) {
+        return new Response((error as Fault).code)
+      }
     })
     const tab = browser(page)
     const response = await tab('/', { headers: { cookie: `${NAME}=${visit.browser.cookies.get(NAME)}` } })

@@ -12,7 +12,7 @@ const lines: readonly (readonly string[])[] = [
   ['outcome', 'events', 'random'],
   ['json', 'handler', 'keys', 'seal', 'schema', 'cookie', 'form-file'],
   ['flashes'],
-  ['backend', 'budget', 'changes', 'head', 'form-body', 'presession', 'transport'],
+  ['backend', 'budget', 'changes', 'head', 'form-body', 'presession', 'transport', 'withheld'],
   [
     'shape',
     'backends/rounds',

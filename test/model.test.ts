@@ -16,6 +16,11 @@ const scripts: readonly Script[] = [
   { turn: 'same' },
   { turn: 'same', add: true },
   { turn: 'invalidate' },
+  { clock: 'ahead', set: 'a' },
+  { clock: 'ahead', turn: 'invalidate' },
+  { clock: 'behind', set: 'a' },
+  { clock: 'behind', turn: 'login' },
+  { clock: 'behind', turn: 'invalidate' },
   { turn: 'invalidate', after: 'z' },
 ]
 
@@ -65,6 +70,10 @@ const mutations: Record<Mutation, string> = {
   'send first': 'was sent while',
   forget: 'did not come along',
   'same survives': 'outlived it',
+  'no mark': 'replaced a newer one',
+  'blind logout': 'replaced a newer one',
+  'sweeping clock': 'destroyed L',
+  'ends nothing': 'L is there',
 }
 
 for (const [mutation, words] of Object.entries(mutations)) {

@@ -48,7 +48,6 @@ suite('onStoreError: anonymous', () => {
       update: (s) => s.update('a', () => 1),
       renew: (s) => s.renew(),
       login: (s) => s.login('bert'),
-      invalidate: (s) => s.invalidate(),
     } satisfies Record<string, Parameters<typeof visit>[0]>
     for (const [name, act] of Object.entries(acts)) {
       h.fail('get', failing())

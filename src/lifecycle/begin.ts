@@ -2,11 +2,12 @@
 
 import type { Held } from '../backend.ts'
 import { newHead, printHead } from '../head.ts'
-import { labelOf, newKey, newVersion } from '../keys.ts'
+import { labelOf, newKey } from '../keys.ts'
 import { type Awaitable, after, Fault } from '../outcome.ts'
+import { endUnusable, onlyProven } from './end.ts'
 import { ownedBy } from './owned.ts'
 import { expiryOf, holding, type Lost, merged, ownKept, patience } from './save.ts'
-import { addressOf, alive, changing, reread, type Stored, settled, type Visit } from './visit.ts'
+import { addressOf, alive, changing, markOf, reread, type Stored, settled, type Visit } from './visit.ts'
 
 const TRIES = 3
 
@@ -36,12 +37,18 @@ const inserted = (
   const address = addressOf(visit, key)
   const now = house.now()
   const { stateless } = house.backend
-  const head = newHead(stateless ? undefined : key, now, form, owner && !stateless ? labelOf(key) : undefined)
+  const head = newHead(
+    stateless ? undefined : key,
+    now,
+    form,
+    owner && !stateless ? labelOf(key) : undefined,
+    visit.chosen,
+  )
   const entry = {
     value,
     head: printHead(head),
-    expiresAt: expiryOf(house, now, now),
-    version: newVersion(),
+    expiresAt: expiryOf(house, head, now),
+    version: house.version(),
     owner: owner && house.owners.kept(owner),
   }
   const done = (answer: Held | 'taken' | 'gone'): Awaitable<Stored | 'ended'> => {
@@ -75,10 +82,13 @@ export const login = (visit: Visit): Awaitable<Stored | Lost> => {
   const { house, stored, turn } = visit
   const living = stored !== undefined && alive(house, stored, house.now())
   if (!living && turn === 'same') return 'ended'
+  onlyProven(visit)
   return after(
     after(begin(visit, undefined), (made) => {
       if (made === 'ended') return made
-      return living ? retire(visit, stored, made) : after(over(visit), () => made)
+      return after(endUnusable(visit, 'login'), () =>
+        living ? retire(visit, stored, made) : after(over(visit), () => made),
+      )
     }),
     (made) =>
       typeof made === 'string' || house.mostOwned === undefined ? made : limited(visit, made, house.mostOwned),
@@ -88,20 +98,33 @@ export const login = (visit: Visit): Awaitable<Stored | Lost> => {
 /** The session whose cookie led to nothing: the login counts once that is for good. */
 const over = (visit: Visit): Awaitable<void> => visit.vanished && settled(visit, visit.vanished.address)
 
-/** Ends the owner's oldest sessions where he has more than he may: every login of his counts the same ones. */
+/**
+ * Ends the owner's oldest sessions if there are more than allowed: every login of the owner counts the same ones. The
+ * old session is dead by now, so a failure here is an event, and the new key leaves.
+ */
 const limited = async (visit: Visit, made: Stored, most: number): Promise<Stored | 'ended'> => {
-  const surplus = (await ownedBy(visit, made.entry.owner as string)).slice(most)
-  for (const { address, label } of surplus) {
-    await changing(visit, (backend) => backend.clear(address))
-    visit.house.emit('displaced', { label })
+  const { house } = visit
+  try {
+    const surplus = (await ownedBy(visit, made.entry.owner as string)).slice(most)
+    for (const { address, label } of surplus) {
+      await changing(visit, (backend) => backend.clear(address, undefined, markOf(house, 'end')))
+      house.emit('displaced', { label })
+    }
+    return surplus.some(({ address }) => address === made.address) ? 'ended' : made
+  } catch (error) {
+    house.emit('store_error', {
+      label: made.label,
+      error,
+      message: 'A login could not end the oldest sessions of its owner, who has more than sessionsPerOwner now.',
+    })
+    return made
   }
-  return surplus.some(({ address }) => address === made.address) ? 'ended' : made
 }
 
 /** Ends the old session, on the version that the new one was made from. */
 const retire = (visit: Visit, { address, entry }: Stored, made: Stored): Awaitable<Stored | Lost> =>
   after(
-    changing(visit, (backend) => backend.clear(address, entry.version)),
+    changing(visit, (backend) => backend.clear(address, entry.version, markOf(visit.house, 'login'))),
     (cleared) => (cleared === 'stale' ? overtaken(visit, made) : made),
   )
 
@@ -127,12 +150,13 @@ const overtaken = async (visit: Visit, first: Stored): Promise<Stored | Lost> =>
       await changing(visit, (backend) => backend.clear(address))
       return 'conflict'
     }
-    const entry = { ...made.entry, value, version: newVersion() }
+    const entry = { ...made.entry, value, version: visit.house.version() }
     const set = await changing(visit, (backend) => backend.set(address, entry, before))
     // Nobody else knows the new key: only an operator's sweep or a revocation can have ended it.
     if (set === 'gone' || set === 'stale') return 'ended'
     made = { ...made, entry }
     const { version } = latest.stored.entry
-    if ((await changing(visit, (backend) => backend.clear(old.address, version))) !== 'stale') return made
+    const mark = markOf(visit.house, 'login')
+    if ((await changing(visit, (backend) => backend.clear(old.address, version, mark))) !== 'stale') return made
   }
 }

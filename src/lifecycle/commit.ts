@@ -11,19 +11,24 @@ import { preSession, preTokenOf } from './form.ts'
 import { seenAt } from './owned.ts'
 import { due, expiryOf, type Lost, save } from './save.ts'
 import { inTurn } from './turns.ts'
-import { alive, changing, type House, type Stored, settled, type Visit } from './visit.ts'
+import { alive, changing, endOf, type House, type Stored, settled, type Visit } from './visit.ts'
 
 /** What the client is to be told. Times are in milliseconds since 1970. */
 export type Outcome = {
-  /** Nothing was saved: another ended the session meanwhile, or left it so that the changes do not fit any more. */
-  readonly lost?: Lost
-  /** The key that the client holds from now on, and the absolute end of its session. */
-  readonly session?: { readonly key: string; readonly until: number } | 'clear'
+  /** Why nothing was saved. */
+  readonly lost?: Lost | 'withheld'
+  /** The key that the client holds from now on, and the absolute end of its session: undefined if it ends with the browser. */
+  readonly session?: { readonly key: string; readonly until: number | undefined } | 'clear'
   /** The pre-session cookie's new value. */
   readonly preSession?: { readonly token: string; readonly until: number } | 'clear'
 }
 
 const nothing: Outcome = Object.freeze({})
+
+/** What the client is told of its key. */
+const keyOf = (house: House, key: string, head: Head): Outcome => ({
+  session: { key, until: (head.persistent ?? house.persistent) ? endOf(house, head) : undefined },
+})
 
 const preToken = ({ house, names }: Visit, pre: PreSession): Outcome => ({
   preSession: { token: sealPreSession(house.ring, names.preSession, pre), until: pre.madeAt + house.lifetime },
@@ -41,7 +46,7 @@ const preAtBirth = (visit: Visit): Outcome => {
 const begunWith = (visit: Visit, made: Stored): Outcome => {
   const pre = preAtBirth(visit)
   visit.stored = made
-  return { session: { key: made.key, until: made.head.bornAt + visit.house.absolute }, ...pre }
+  return { ...keyOf(visit.house, made.key, made.head), ...pre }
 }
 
 /** Whether a visitor without a session did something that is to be kept; what a schema made of nothing is not. */
@@ -55,7 +60,7 @@ const offer = (visit: Visit, { key, at, address, label }: Stored, head: Head): A
   const { house } = visit
   const next = offered(head, key)
   if (next === undefined || house.now() - at >= OFFER) return nothing
-  const outcome = { session: { key: next, until: head.bornAt + house.absolute } }
+  const outcome = keyOf(house, next, head)
   if (house.backend.settle === undefined) return outcome
   // Where the store lost the renewal after all, the new key would open nothing. The old one stays good for another try.
   const wait = async () => settled(visit, address)
@@ -71,8 +76,8 @@ const offer = (visit: Visit, { key, at, address, label }: Stored, head: Head): A
 const touch = async (visit: Visit, stored: Stored, now: number): Promise<Outcome> => {
   const { house } = visit
   const { address, head } = stored
-  const held = await changing(visit, (backend) => backend.touch(address, expiryOf(house, head.bornAt, now)))
-  return held === undefined ? nothing : { session: { key: held, until: head.bornAt + house.absolute } }
+  const held = await changing(visit, (backend) => backend.touch(address, expiryOf(house, head, now)))
+  return held === undefined ? nothing : keyOf(house, held, head)
 }
 
 /** Whether the store has to be told that an owner's session was seen, because somebody asks for that to the minute. */
@@ -91,10 +96,10 @@ const read = (visit: Visit, stored: Stored): Awaitable<Outcome> => {
   const passedOn = () => offer(visit, stored, head)
   const marked = () =>
     Promise.resolve(inTurn(visit, stored.address, async () => save(visit, stored))).then(passedOn, failed)
-  if (head.salt !== undefined) return confirms(head, key) ? marked() : passedOn()
-  if (unseen(house, stored, now)) return marked()
-  if (due(visit, stored, now) && alive(house, stored, now)) return touch(visit, stored, now).catch(failed)
-  return nothing
+  if (confirms(head, key) || unseen(house, stored, now)) return marked()
+  if (!due(visit, stored, now) || !alive(house, stored, now)) return passedOn()
+  // A key on offer may never be taken up: the session lives on by the key before it.
+  return touch(visit, stored, now).then((moved) => (moved.session ? moved : passedOn()), failed)
 }
 
 const write = (visit: Visit, first: Stored): Awaitable<Outcome> =>
@@ -105,7 +110,7 @@ const write = (visit: Visit, first: Stored): Awaitable<Outcome> =>
     }
     const latest = visit.stored as Stored
     if (latest.key === first.key) return offer(visit, latest, head)
-    return { session: { key: latest.key, until: head.bornAt + visit.house.absolute } }
+    return keyOf(visit.house, latest.key, head)
   })
 
 /** A session that this visit began, told to whom it concerns. */
@@ -134,9 +139,17 @@ const preCookie = (visit: Visit): Outcome => {
 }
 
 const invalidated = async (visit: Visit): Promise<Outcome> => {
+  const { house, stored } = visit
   await end(visit)
   visit.stored = undefined
+  visit.barred = undefined
   if (visit.owner !== undefined) return loggedIn(visit)
+  if (visit.endedBy !== undefined) {
+    // The browser has a newer cookie by now, or none.
+    if (visit.endedBy === 'end' && !begins(visit)) return nothing
+    house.emit('ended', stored && { label: stored.label })
+    return { lost: 'ended' }
+  }
   if (begins(visit)) return firstWrite(visit, visit.pre?.form)
   return { ...preCookie(visit), ...(visit.presented && { session: 'clear' }) }
 }
@@ -145,12 +158,44 @@ const stranger = (visit: Visit): Awaitable<Outcome> =>
   begins(visit) ? firstWrite(visit, preSession(visit)?.form) : preCookie(visit)
 
 /**
+ * What becomes of a request whose response must bring no cookie, because the browser may have a newer one, or one that it
+ * did not send: it may ask for nothing that would have to be saved. Undefined for any other request.
+ */
+const withoutCookies = (visit: Visit): Awaitable<Outcome> | undefined => {
+  const { house, stored, endedBy, withheld, turn, outbox, vanished } = visit
+  if (stored !== undefined || (endedBy ?? withheld) === undefined) return undefined
+  const saves = begins(visit) || outbox.length > 0
+  if (withheld !== undefined) {
+    if (!saves && turn === undefined) return withheld.navigates ? preCookie(visit) : nothing
+    house.emit('cookie_withheld', { message: WITHHELD[withheld.by] })
+    return { lost: 'withheld' }
+  }
+  // Whoever logs in has just proved who he is, and gets a session of his own.
+  if (visit.owner !== undefined) return undefined
+  if (saves || (turn === 'invalidate' && endedBy === 'login')) {
+    house.emit('ended', vanished && { label: vanished.label })
+    return { lost: 'ended' }
+  }
+  return turn === 'invalidate' ? end(visit).then(() => nothing) : nothing
+}
+
+const WITHHELD = {
+  cross_site:
+    'A page of another site sent a request that changes the session, and browsers send no session cookie with it. Nothing was saved. Answer such a request with a redirect to a page of your own that does the work.',
+  path: 'A request outside of cookie.path changed the session, and browsers send no session cookie there. Nothing was saved. Move the page below cookie.path, or widen that.',
+} as const
+
+/**
  * Carries out what the visit asked for. Nothing can be changed afterwards.
  *
  * @throws Fault: then the client must not be told that anything was saved. A clearing cookie may still go out
  */
 export const commit = (visit: Visit): Awaitable<Outcome> => {
   visit.over = true
+  const { barred } = visit
+  if (barred !== undefined && !barred.reads && visit.turn === undefined && visit.outbox.length > 0) throw barred.fault
+  const unsaid = withoutCookies(visit)
+  if (unsaid !== undefined) return unsaid
   deliver(visit, begins(visit))
   const outcome = committed(visit)
   const { stateless } = visit.house.backend

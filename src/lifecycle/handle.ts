@@ -1,9 +1,10 @@
 // The session as a handler holds it: everything on it is synchronous, and nothing on it is a secret.
 
-import { type FieldChange, FLASH, fieldOf } from '../changes.ts'
-import { frozen } from '../json.ts'
+import { type Draft, type FieldChange, FLASH, fieldOf } from '../changes.ts'
+import type { Chosen } from '../head.ts'
+import { frozen, own } from '../json.ts'
 import { labelOf } from '../keys.ts'
-import { Fault } from '../outcome.ts'
+import { Fault, onlyKnown } from '../outcome.ts'
 import { freshKey } from './begin.ts'
 import { due, expiryOf } from './save.ts'
 import { record, type Visit } from './visit.ts'
@@ -11,6 +12,17 @@ import { record, type Visit } from './visit.ts'
 /** Fields of which nothing was said: any names, values of any type that JSON keeps. */
 // biome-ignore lint/suspicious/noExplicitAny: what a field holds is the application's to know where it gives no schema
 export type AnyFields = { readonly [field: string]: any }
+
+export type LoginOptions<F extends object = AnyFields> = {
+  /** The fields that come along from the session before. Default none; if the owner stays the same, all do. */
+  readonly keep?: readonly (keyof F & string)[] | undefined
+  /** Seconds without a visit after which this session has ended. Default: as the manager is set. */
+  readonly lifetime?: number | undefined
+  /** Seconds after which this session has ended, however often it was used. Default: as the manager is set, which is the most. */
+  readonly absoluteLifetime?: number | undefined
+  /** false: the cookie goes when the browser is closed. Default: as the manager is set. */
+  readonly persistent?: boolean | undefined
+}
 
 /** A visitor's session. A stranger has one too: empty, and stored only once something is set. */
 export type Session<F extends object = AnyFields> = {
@@ -20,6 +32,12 @@ export type Session<F extends object = AnyFields> = {
   readonly expiresAt: number
   /** Whom `login` named. */
   readonly owner: string | undefined
+  /**
+   * Why the browser sent no session cookie with this request, if that is because of where the request came from:
+   * `cross_site`, a page of another site sent it; `path`, it is outside of `cookie.path`. The visitor may have a session
+   * all the same, so this request can save nothing: the answer is then 409.
+   */
+  readonly withheld: 'cross_site' | 'path' | undefined
   /** All fields, as a copy that cannot be changed. */
   readonly fields: Readonly<F>
   /** The value of a field, deeply frozen: to change it, `set` or `update` it. */
@@ -47,11 +65,12 @@ export type Session<F extends object = AnyFields> = {
   /**
    * Names the owner of the session, at a login or at any change of rights: new key, new label; the old key is dead at
    * once. Fields come along only if `keep` names them, so that a stranger's leavings are not taken for an account's;
-   * where the owner stays the same, all do.
+   * where the owner stays the same, all do. What the login says of lifetimes holds for this session, also over renewals,
+   * and until the next login, which begins another.
    *
-   * @throws Fault `bad_owner`, `too_late`
+   * @throws Fault `bad_owner`, `bad_option`, `too_late`
    */
-  login(owner: string, options?: { readonly keep?: readonly (keyof F & string)[] }): void
+  login(owner: string, options?: LoginOptions<F>): void
   /** Ends the session; what is set afterwards begins another. Carried out even if the handler throws later. */
   invalidate(): void
 }
@@ -62,6 +81,26 @@ const fieldName = (field: unknown): string => {
   throw new Fault('not_json', `The name of a field has to be a string, and is a ${typeof field}.`)
 }
 
+/** Seconds as an option gives them, in milliseconds. @throws Fault `bad_option` */
+const milliseconds = (name: string, seconds: unknown, most: number): number | undefined => {
+  if (seconds === undefined) return undefined
+  if (typeof seconds === 'number' && seconds >= 0.001 && seconds * 1000 <= most) return Math.ceil(seconds * 1000)
+  const limit = `${most / 1000}, the absoluteLifetime of the manager`
+  throw new Fault('bad_option', `${name} of a login has to be a number of seconds from 0.001 to ${limit}.`)
+}
+
+/** What a login says of its session alone. @throws Fault `bad_option` */
+const chosenBy = ({ house }: Visit, options: LoginOptions): Chosen | undefined => {
+  const { persistent } = options
+  if (persistent !== undefined && typeof persistent !== 'boolean') {
+    throw new Fault('bad_option', 'persistent of a login has to be true or false.')
+  }
+  const absolute = milliseconds('absoluteLifetime', options.absoluteLifetime, house.absolute)
+  const lifetime = milliseconds('lifetime', options.lifetime, absolute ?? house.absolute)
+  if (lifetime === undefined && absolute === undefined && persistent === undefined) return undefined
+  return { lifetime, absolute, persistent }
+}
+
 class Handle implements Session {
   readonly #visit: Visit
 
@@ -70,30 +109,39 @@ class Handle implements Session {
   }
 
   get label(): string {
-    const { stored, turn } = this.#visit
-    return stored !== undefined && turn === undefined ? stored.label : labelOf(freshKey(this.#visit))
+    const visit = this.#read()
+    const { stored, turn } = visit
+    return stored !== undefined && turn === undefined ? stored.label : labelOf(freshKey(visit))
   }
 
   get expiresAt(): number {
-    const { stored, house, turn } = this.#visit
+    const visit = this.#read()
+    const { stored, house, turn, chosen } = visit
     const now = house.now()
-    if (stored === undefined || turn !== undefined) return expiryOf(house, now, now)
-    return due(this.#visit, stored, now) ? expiryOf(house, stored.head.bornAt, now) : stored.entry.expiresAt
+    if (stored !== undefined && turn === undefined) {
+      return due(visit, stored, now) ? expiryOf(house, stored.head, now) : stored.entry.expiresAt
+    }
+    return expiryOf(house, { bornAt: now, current: '', before: '', ...chosen }, now)
   }
 
   get owner(): string | undefined {
-    return this.#visit.owner
+    return this.#read().owner
+  }
+
+  get withheld(): Session['withheld'] {
+    return this.#visit.withheld?.by
   }
 
   get fields(): AnyFields {
-    const { fields } = this.#visit
-    const copy = Object.create(null)
-    for (const field of Object.keys(fields)) if (field !== FLASH) copy[field] = fieldOf(fields, field)
+    const { fields } = this.#read()
+    const copy: Draft = {}
+    for (const field of Object.keys(fields)) if (field !== FLASH) own(copy, field, fieldOf(fields, field) ?? null)
     return Object.freeze(copy)
   }
 
   get(field: string): unknown {
-    return field === FLASH ? undefined : fieldOf(this.#visit.fields, field)
+    const { fields } = this.#read()
+    return field === FLASH ? undefined : fieldOf(fields, field)
   }
 
   set(field: string, value: unknown): void {
@@ -112,8 +160,12 @@ class Handle implements Session {
     this.#open().renew = true
   }
 
-  login(owner: string, { keep = [] }: { readonly keep?: readonly string[] } = {}): void {
-    const visit = this.#open()
+  login(owner: string, options: LoginOptions = {}): void {
+    onlyKnown(options, ['keep', 'lifetime', 'absoluteLifetime', 'persistent'], 'login()')
+    const visit = this.#open('login')
+    const { keep = [] } = options
+    if (!Array.isArray(keep)) throw new Fault('bad_option', 'keep of a login has to be a list of names of fields.')
+    const chosen = chosenBy(visit, options)
     if (
       typeof owner !== 'string' ||
       owner === '' ||
@@ -126,22 +178,24 @@ class Handle implements Session {
         'An owner has to be a string of 1 to 255 characters: the name or number of an account.',
       )
     }
+    visit.chosen = chosen
     if (visit.owner === owner) {
       visit.turn ??= 'same'
       return
     }
-    this.#change({ keep })
+    record(visit, { keep })
     if (visit.turn !== 'invalidate') visit.turn = 'login'
     visit.owner = owner
   }
 
   invalidate(): void {
-    const visit = this.#open()
+    const visit = this.#open('invalidate')
     visit.turn = 'invalidate'
     visit.changes = []
     visit.fields = Object.freeze({})
     visit.draft = undefined
     visit.owner = undefined
+    visit.chosen = undefined
     visit.renew = false
     visit.fresh = undefined
     visit.pre = undefined
@@ -153,8 +207,18 @@ class Handle implements Session {
     record(this.#open(), change)
   }
 
-  #open(): Visit {
-    if (this.#visit.barred !== undefined) throw this.#visit.barred
+  /** @throws Fault `unavailable` if the session could not be read */
+  #read(): Visit {
+    const { barred, turn } = this.#visit
+    if (barred !== undefined && !barred.reads && turn === undefined) throw barred.fault
+    return this.#visit
+  }
+
+  #open(act?: 'login' | 'invalidate'): Visit {
+    const { barred, turn } = this.#visit
+    // Whatever the store does, a logout has to clear the browser's cookie.
+    const may = act === 'invalidate' || (barred?.logsIn && (act === 'login' || turn !== undefined))
+    if (barred !== undefined && !may) throw barred.fault
     if (!this.#visit.over) return this.#visit
     throw new Fault(
       'too_late',
@@ -165,6 +229,17 @@ class Handle implements Session {
 
 // What an inspector prints, and a name that says what it is.
 Object.defineProperty(Handle, 'name', { value: 'Session' })
+
+/* Reached by an assignment to a name that the session does not have: `s.user = 'anna'` would be saved nowhere. */
+Object.setPrototypeOf(
+  Handle.prototype,
+  new Proxy(Object.prototype, {
+    set(_, name) {
+      const field = JSON.stringify(String(name))
+      throw new Fault('bad_option', `A session has no property ${field}. To save a field: s.set(${field}, value).`)
+    },
+  }),
+)
 
 /** The handle on a visit's session. */
 export const handle = <F extends object = AnyFields>(visit: Visit): Session<F> =>

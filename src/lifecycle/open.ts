@@ -3,13 +3,14 @@
 import type { Entry } from '../backend.ts'
 import type { Budget } from '../budget.ts'
 import type { Fields } from '../changes.ts'
-import { type Standing, standing } from '../head.ts'
+import { LONG_OVER, parseMark, type Standing, standing } from '../head.ts'
 import { labelOf } from '../keys.ts'
 import { type Awaitable, after, Fault, isThenable } from '../outcome.ts'
 import { SKEW } from '../presession.ts'
 import { isMisfit } from '../shape.ts'
 import type { Names } from '../transport.ts'
-import { addressOf, alive, forget, type House, reading, type Stored, shaped, stored, type Visit } from './visit.ts'
+import type { Withheld } from '../withheld.ts'
+import { addressOf, alive, changing, type House, reading, type Stored, shaped, stored, type Visit } from './visit.ts'
 
 const nothing: Fields = Object.freeze({})
 
@@ -18,13 +19,18 @@ export type Brought = {
   readonly keys: readonly string[]
   readonly names: Names
   readonly header: string | null
+  readonly withheld?: Withheld | undefined
 }
 
-const begun = (house: House, budget: Budget, { keys, names, header }: Brought): Visit => ({
+const begun = (house: House, budget: Budget, { keys, names, header, withheld }: Brought): Visit => ({
   house,
   budget,
   stored: undefined,
   vanished: undefined,
+  endedBy: undefined,
+  unusable: [],
+  keys,
+  withheld,
   presented: keys.length > 0,
   names,
   header,
@@ -35,6 +41,7 @@ const begun = (house: House, budget: Budget, { keys, names, header }: Brought): 
   fields: nothing,
   draft: undefined,
   owner: undefined,
+  chosen: undefined,
   renew: false,
   turn: undefined,
   fresh: undefined,
@@ -51,36 +58,68 @@ type Found = { readonly stored: Stored; readonly fields: Fields }
 const standsIn = ({ house }: Visit, { head, key }: Stored, now: number): Standing =>
   house.backend.stateless ? 'current' : standing(head, key, now)
 
-/** Whether an entry is the session of its key, and alive. Whatever is not is an event, and an expired one is cleared. */
+/** Notes a session that the request cannot use, but that it may be asked to end. */
+const setAside = (visit: Visit, { address, label }: Pick<Stored, 'address' | 'label'>, proven: boolean): undefined => {
+  visit.unusable = [...visit.unusable, { address, label, proven }]
+}
+
+/** The key of a session that is not there: it ended a moment ago, or earlier, or nobody ever gave it out. */
+const missing = (visit: Visit, key: string, address: string, entry: Entry | undefined): undefined => {
+  const { house } = visit
+  const label = entry?.label ?? labelOf(key)
+  const mark = entry && parseMark(entry.head)
+  visit.vanished = { address, label }
+  if (mark !== undefined && house.now() < mark.until) {
+    visit.endedBy ??= mark.by
+    house.emit('ended_key', { label })
+  } else house.emit('unknown_key', house.backend.stateless ? {} : { label })
+}
+
+const UNREADABLE = 'An entry cannot be read by this version. It is left alone until it expires.'
+const UNBORN =
+  'A session was created more than a minute from now. Set the clocks of the machines. Until then the session can be ended here, and not used.'
+
+/** Whether an entry is the session of its key, and alive. Whatever is not is an event. */
 const judged = (visit: Visit, key: string, address: string, entry: Entry | undefined): Awaitable<Found | undefined> => {
   const { house } = visit
-  if (entry === undefined) {
-    house.emit('unknown_key', house.backend.stateless ? {} : { label: labelOf(key) })
-    visit.vanished = { address, label: labelOf(key) }
+  if (entry === undefined || parseMark(entry.head) !== undefined) return missing(visit, key, address, entry)
+  const { stored: there, fields } = stored(visit, key, address, entry)
+  if (there === undefined) {
+    const label = entry.label ?? labelOf(key)
+    house.emit('corrupt', { label, message: UNREADABLE })
+    // What was sealed by us proves itself.
+    return setAside(visit, { address, label }, house.backend.stateless === true)
+  }
+  const { label, at, head } = there
+  const stands = standsIn(visit, there, at)
+  if (stands === 'wrong') {
+    house.emit('wrong_secret', { label })
     return undefined
   }
-  const found = stored(visit, key, address, entry)
-  if (found === undefined) return undefined
-  const { label, at } = found.stored
-  const stands = standsIn(visit, found.stored, at)
-  if (stands === 'wrong' || stands === 'retired') {
-    house.emit(stands === 'wrong' ? 'wrong_secret' : 'retired_key', { label })
-    return undefined
+  if (stands === 'retired') house.emit('retired_key', { label })
+  else if (fields === undefined) house.emit('corrupt', { label, message: UNREADABLE })
+  else if (head.bornAt > at + SKEW) {
+    house.emit('clock_skew', { label, message: UNBORN })
+    visit.barred = { fault: new Fault('unavailable', UNBORN), reads: true, logsIn: true }
+  } else if (alive(house, there, at)) return fitted(visit, { stored: there, fields })
+  else {
+    house.emit('expired', { label })
+    if (!alive(house, there, at - LONG_OVER)) return forget(visit, there)
+    // What has expired lately is left alone: this clock may be wrong, and then the session is alive at other machines.
   }
-  if (found.stored.head.bornAt > at + SKEW) {
-    house.emit('clock_skew', {
-      label,
-      message:
-        'A session was born more than a minute from now: set the clocks of the machines. It opens once it is born.',
-    })
-    return undefined
+  return setAside(visit, there, true)
+}
+
+/** Clears an entry that expired long ago. Where that fails, the sweep has it. */
+const forget = (visit: Visit, { address, label, entry }: Stored): Awaitable<undefined> => {
+  if (visit.house.backend.stateless) return undefined
+  const failed = (error: unknown) => visit.house.emit('store_error', { label, error }) as undefined
+  try {
+    const cleared = changing(visit, (backend) => backend.clear(address, entry.version))
+    return isThenable(cleared) ? cleared.then(() => undefined, failed) : undefined
+  } catch (error) {
+    return failed(error)
   }
-  if (alive(house, found.stored, at)) return fitted(visit, found)
-  house.emit('expired', { label })
-  return forget(visit, found.stored).then(
-    () => undefined,
-    (error) => house.emit('store_error', { label, error }) as undefined,
-  )
 }
 
 /** A session that the application's schema takes, as it takes it. One that it does not is left alone, for who knows it. */
@@ -90,7 +129,7 @@ const fitted = (visit: Visit, found: Found): Awaitable<Found | undefined> =>
     const { label } = found.stored
     const message = `A session does not fit the schema, and its visitor starts anew: ${fields.why}.`
     visit.house.emit('misfit', { label, message, ...(fields.error !== undefined && { error: fields.error }) })
-    return undefined
+    return setAside(visit, found.stored, true)
   })
 
 /** What one key opens. */
@@ -106,6 +145,8 @@ const entered = (visit: Visit, found: Found | undefined): Awaitable<Visit> => {
   if (found === undefined) return blank(visit)
   visit.stored = found.stored
   visit.fields = found.fields
+  visit.endedBy = undefined
+  visit.barred = undefined
   const { owner } = found.stored.entry
   visit.owner = owner && visit.house.owners.name(owner)
   return visit
@@ -120,47 +161,55 @@ const blank = (visit: Visit): Awaitable<Visit> => {
   })
 }
 
-/** Where two keys open two sessions somebody planted one of them, and nobody can say which: the visit is a stranger's. */
+/** Two keys open two sessions: somebody planted one of them, and nobody can say which, so the visitor is anonymous. */
 const several = async (visit: Visit, keys: readonly string[]): Promise<Visit> => {
-  let found: Found | undefined
+  const opening = new Map<string, Found>()
   for (const key of keys) {
     const next = await opened(visit, key)
-    if (next !== undefined && found !== undefined && next.stored.label !== found.stored.label) {
-      visit.house.emit('ambiguous_cookies', { label: next.stored.label })
-      return blank(visit)
-    }
-    found ??= next
+    if (next !== undefined && !opening.has(next.stored.label)) opening.set(next.stored.label, next)
   }
-  return entered(visit, found)
+  const [found, ...others] = opening.values()
+  if (others.length === 0) return entered(visit, found)
+  for (const { stored } of opening.values()) {
+    visit.house.emit('ambiguous_cookies', { label: stored.label })
+    setAside(visit, stored, true)
+  }
+  return blank(visit)
 }
 
-const found = (visit: Visit, keys: readonly string[]): Awaitable<Visit> => {
-  const [key] = keys
+const found = (visit: Visit): Awaitable<Visit> => {
+  const [key, ...others] = visit.keys
   if (key === undefined) return blank(visit)
-  return keys.length > 1 ? several(visit, keys) : after(opened(visit, key), (found) => entered(visit, found))
+  return others.length > 0 ? several(visit, visit.keys) : after(opened(visit, key), (found) => entered(visit, found))
 }
 
-/** The visit of somebody whose session cannot be read now: a stranger's, who can save nothing. */
+/** The request of somebody whose session cannot be read now: it can save nothing. */
 const barred = (visit: Visit, fault: unknown): Awaitable<Visit> => {
+  const { house } = visit
   if (!(fault instanceof Fault) || fault.status !== 503) throw fault
-  visit.house.emit('read_only', { error: fault })
-  visit.barred = fault
+  visit.barred = { fault, reads: house.lenient, logsIn: false }
+  if (!house.lenient) return visit
+  house.emit('read_only', { error: fault })
   return blank(visit)
 }
 
 /**
- * A visit with the session that one of its keys opens.
- *
- * @throws Fault `unavailable`, unless the house is lenient
+ * A visit with the session that one of its keys opens. Where the backend fails, it is barred: it can be asked to end the
+ * session all the same, so that a logout clears the browser's cookie whatever the store does.
  */
-export const open = (house: House, budget: Budget, { keys, ...brought }: Brought): Awaitable<Visit> => {
-  const visit = begun(house, budget, { keys, ...brought })
-  if (!house.lenient) return found(visit, keys)
+export const open = (house: House, budget: Budget, brought: Brought): Awaitable<Visit> => {
+  const visit = begun(house, budget, brought)
   const failed = (error: unknown) => barred(visit, error)
   try {
-    const opening = found(visit, keys)
+    const opening = found(visit)
     return isThenable(opening) ? opening.catch(failed) : opening
   } catch (error) {
     return failed(error)
   }
+}
+
+/** Tries again to find the sessions of a request that could not read them, so that they can be ended. @throws Fault */
+export const openAgain = async (visit: Visit): Promise<void> => {
+  visit.barred = undefined
+  await found(visit)
 }

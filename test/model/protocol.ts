@@ -13,6 +13,8 @@ export type Script = {
   readonly turn?: 'login' | 'same' | 'invalidate'
   /** A field set after the login or the invalidate. */
   readonly after?: string
+  /** The clock of the node that serves it is hours wrong. */
+  readonly clock?: 'ahead' | 'behind'
   /** Sent only when the reply of this visit (an index) has arrived or is lost. */
   readonly follows?: number
 }
@@ -27,6 +29,10 @@ export type Mutation =
   | 'send first' // the cookie of a login leaves before the old session is dead
   | 'forget' // a login does not look again at what it keeps
   | 'same survives' // a login of the same owner does not end with its session
+  | 'no mark' // a key that has just ended is as unknown as one that was made up
+  | 'blind logout' // a logout clears the cookie, also if another request has ended its session
+  | 'sweeping clock' // a node removes what it takes for expired
+  | 'ends nothing' // a logout ends only a session that its node can read
 
 /** Ages are ticks since something happened, and stop counting where they stop mattering: so the worlds are finite. */
 type Head = {
@@ -63,6 +69,10 @@ type Visit = {
   readonly came?: string
   /** Since it was sent; from its opening on, since the store last told of its session. */
   readonly age?: number
+  /** It found that another visit had ended its session, while it was under way: no cookie may leave, but that of a login. */
+  readonly overtaken?: true
+  /** Its node cannot read the session, because of its clock. */
+  readonly aside?: true
   /** Its key opened nothing, although it was sent less than a grace ago. */
   readonly refused?: true
   readonly made?: string
@@ -83,6 +93,8 @@ export type World = {
   /** Who ended a label: the index of the visit that cleared it. */
   readonly ended: Readonly<Record<string, number>>
   readonly crashes: number
+  /** A cookie left that replaces a newer one in the browser. */
+  readonly undone?: true
 }
 
 /** Ticks that an old secret still opens after the new one was first presented. */
@@ -185,11 +197,25 @@ const step = (w: World, i: number, mutation?: Mutation): World => {
     case 'sent': {
       const entry = standing(w, key) === 'none' ? undefined : w.store[label]
       const more: Partial<Visit> = { age: 0, ...(entry && { entry }) }
+      if (entry && script.clock) {
+        const destroyed = mutation === 'sweeping clock' && script.clock === 'ahead' ? cleared() : {}
+        const aside: Partial<Visit> = { age: 0, aside: true }
+        if (script.turn === 'invalidate' && mutation !== 'ends nothing') return go('clear', aside)
+        if (script.turn === 'invalidate') return go('reply', { ...aside, cookie: 'clear' })
+        if (logsIn(script)) return go('create', aside)
+        const refused: Partial<Visit> = script.clock === 'behind' && begins(v) ? { ended: true } : {}
+        return go(begins(v) && !refused.ended ? 'create' : 'reply', { ...aside, ...refused }, destroyed)
+      }
       if (!entry) {
         const refused = (v.age as number) < GRACE
+        const overtaken = refused && w.ended[label] !== undefined
+        if (overtaken && mutation !== 'no mark' && !logsIn(script)) {
+          return go('reply', { ...more, overtaken, ended: true })
+        }
         return go(begins(v) ? 'create' : 'reply', {
           ...more,
           ...(refused && { refused }),
+          ...(overtaken && { overtaken }),
           ...(script.turn === 'invalidate' && { cookie: 'clear' }),
         })
       }
@@ -215,18 +241,23 @@ const step = (w: World, i: number, mutation?: Mutation): World => {
       return entry ? go('save', { entry, age: 0 }) : go('reply', { ended: true })
     }
     case 'clear':
+      if (!w.store[label]) {
+        const overtaken = true
+        return go('reply', { overtaken, ...(mutation === 'blind logout' ? { cookie: 'clear' } : { ended: true }) })
+      }
       return begins(v) ? go('create', {}, cleared()) : go('reply', { cookie: 'clear' }, cleared())
     case 'create': {
       const entry: Entry = { head: { current: `k${i}` }, fields: begun(v), version: `v${i}` }
       const cookie: Key = { label: mine, secret: `k${i}` }
       const more: Partial<Visit> = { made: `v${i}`, cookie }
-      const retires = v.entry !== undefined && logsIn(script)
+      const retires = (v.entry !== undefined || v.aside === true) && logsIn(script)
       const added = { ...w.added, [mine]: entry.fields.n ?? 0 }
       const next = go(retires ? 'retire' : 'reply', more, { ...saved(mine, entry), ...(!retires && { added }) })
       if (!retires || mutation !== 'send first') return next
       return { ...next, replies: [...w.replies, { visit: i, age: 0, cookie }] }
     }
     case 'retire':
+      if (v.aside) return go('reply', {}, { ...cleared(), added: { ...w.added, [mine]: w.store[mine]?.fields.n ?? 0 } })
       if (mutation !== 'forget' && w.store[label]?.version !== v.entry?.version) return go('look back')
       return go(
         'reply',
@@ -260,10 +291,12 @@ const step = (w: World, i: number, mutation?: Mutation): World => {
       const over: Visit = {
         script,
         place: 'over',
-        ...(v.entry && { came: label }),
+        ...((v.entry || v.aside) && { came: label }),
         ...(v.refused && { refused: v.refused }),
+        ...(v.aside && !v.ended && { aside: v.aside }),
       }
-      return become(over, { acknowledged, replies })
+      const undone = !silent && v.overtaken && !logsIn(script)
+      return become(over, { acknowledged, replies, ...(undone && { undone }) })
     }
     case 'over':
       return w
@@ -315,6 +348,13 @@ const moves = (w: World, timed: boolean, mutation?: Mutation): readonly World[] 
 
 /** The promise that a world breaks, in words. */
 const broken = (w: World): string | undefined => {
+  if (w.undone) return 'the cookie of a late request replaced a newer one'
+  const left = w.visits.find(
+    (v) => v.aside && v.script.turn === 'invalidate' && v.place === 'over' && w.store[v.came as string],
+  )
+  if (left) return `a logout was carried out, and ${left.came} is there`
+  const by = w.ended.L
+  if (by !== undefined && !w.visits[by]?.script.turn) return 'a wrong clock destroyed L'
   for (const label of Object.keys(w.ended)) if (w.store[label]) return `${label} ended and is back`
   for (const [label, fields] of Object.entries(w.acknowledged)) {
     const entry = w.store[label]
@@ -325,18 +365,20 @@ const broken = (w: World): string | undefined => {
     const n = w.store[label]?.fields.n
     if (n !== undefined && n !== count) return `${count} increments were carried out and ${label} counts ${n}`
   }
-  if (!w.visits.some((v) => v.script.turn)) {
+  if (!w.visits.some((v) => v.script.turn || v.script.clock)) {
     if (standing(w, w.jar) === 'none') return 'nobody ended the session, and the browser lost it'
     if (w.visits.some((v) => v.refused)) return 'nobody ended the session, and a request under way was refused'
   }
   for (const { visit, cookie } of w.replies) {
-    const { script, came } = w.visits[visit] as Visit
+    const { script, came, aside } = w.visits[visit] as Visit
     const begunHere = typeof cookie === 'object' && cookie.label === `L${visit}`
     const entry = w.store[`L${visit}`]
     if (!begunHere || came === undefined || !entry) continue
+    // A wrong clock serves strangers: who writes there begins a session beside the one that the node cannot see.
+    if (aside && !script.turn) continue
     if (w.store[came]) return `the key of L${visit} was sent while ${came} was alive`
-    // Where another ended the session first, a login keeps what it had read of it.
-    const owed = logsIn(script) && w.ended[came] === visit ? (w.acknowledged[came] ?? []) : []
+    // Where another ended the session first, a login keeps what it had read of it; a node that could not read it, nothing.
+    const owed = logsIn(script) && !aside && w.ended[came] === visit ? (w.acknowledged[came] ?? []) : []
     const lost = owed.find((field) => entry.fields[field] === undefined)
     if (lost) return `${lost} was acknowledged before the login, and did not come along`
     if (script.turn === 'same' && w.ended[came] !== visit)
