@@ -12,7 +12,7 @@ const lines: readonly (readonly string[])[] = [
   ['outcome', 'events', 'random'],
   ['json', 'handler', 'keys', 'seal', 'schema', 'cookie', 'form-file'],
   ['flashes'],
-  ['backend', 'budget', 'changes', 'head', 'form-body', 'presession', 'transport', 'withheld'],
+  ['backend', 'budget', 'changes', 'head', 'form-body', 'presession', 'transport', 'withheld', 'backends/ownership'],
   [
     'shape',
     'backends/rounds',
@@ -29,8 +29,10 @@ const lines: readonly (readonly string[])[] = [
     'backends/redis-owners',
     'backends/redis-replicas',
     'backends/redis-scan',
+    'backends/sqlite-line',
+    'backends/sqlite-table',
   ],
-  ['backends/file-owners'],
+  ['backends/file-owners', 'backends/sqlite-file'],
   [
     'moving',
     'sweeper',

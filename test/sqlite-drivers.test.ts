@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { chmodSync, statSync } from 'node:fs'
+import { chmodSync, renameSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { suite, type TestContext, test } from 'node:test'
@@ -34,7 +34,7 @@ const databaseAt = (t: TestContext, open: (path: string) => Live, path = join(fo
 
 /** As the documentation asks for it. */
 const readied = (database: Live): Live => {
-  database.exec('pragma journal_mode = wal; pragma busy_timeout = 20')
+  database.exec('pragma journal_mode = wal; pragma busy_timeout = 0')
   return database
 }
 
@@ -124,6 +124,38 @@ for (const [name, open] of Object.entries(drivers)) {
       assert.deepEqual(await backend.get(key), entry, 'a transaction that is taken back takes back no session')
     })
 
+    test('on a full disk nothing is changed, and the error says what frees it', async (t) => {
+      const database = readied(databaseAt(t, open))
+      const backend = sqliteBackend(database)
+      const [key, entry] = [freshKey(), entryWith({ owner: 'anna', value: 'x'.repeat(2_000) })]
+      await backend.generate(key, entry)
+      // What SQLite says when a database may not grow is what it says when its disk is full.
+      database.exec(`pragma max_page_count = ${pragma(database, 'page_count')}`)
+      const full = { code: 'unavailable', message: /disk is full.*Nothing was changed. Free space.*not_ended/ }
+      await assert.rejects(async () => {
+        for (;;) await backend.generate(freshKey(), entry)
+      }, full)
+      const change = { value: 'x'.repeat(20_000), head: '', version: freshKey().slice(0, 8) }
+      await assert.rejects(async () => backend.set(key, change, entry.version), full)
+      assert.deepEqual(await backend.get(key), entry)
+    })
+
+    test('whose file has gone is not written to, and used again when the file is back', async (t) => {
+      const path = join(folder(t), 'app.db')
+      const backend = sqliteBackend(readied(databaseAt(t, open, path)))
+      const [key, entry] = [freshKey(), entryWith()]
+      await backend.generate(key, entry)
+      renameSync(path, `${path}.away`)
+      for (const act of [() => backend.get(key), () => backend.clear(key)]) {
+        await assert.rejects(async () => act(), {
+          code: 'unavailable',
+          message: /deleted or replaced.*Put the file back/,
+        })
+      }
+      renameSync(`${path}.away`, path)
+      assert.deepEqual(await backend.get(key), entry)
+    })
+
     test('a lock and a transaction that never end are errors in the end, not hangs', async (t) => {
       const path = join(folder(t), 'app.db')
       const [locked, left] = [readied(databaseAt(t, open, path)), readied(databaseAt(t, open))]
@@ -191,8 +223,9 @@ test('the tables are made once other processes let it, though the database itsel
     },
   }
   const backend = sqliteBackend(shy)
-  assert.equal(tries, 3)
+  assert.equal(tries, 1, 'it does not hold up the process for it')
   assert.equal(await backend.generate(freshKey(), entryWith()), undefined)
+  assert.equal(tries, 3)
 })
 
 test('what is no database, and an option that a live one cannot have, are Faults', (t) => {

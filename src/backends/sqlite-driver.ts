@@ -1,9 +1,6 @@
 // One way to speak to a SQLite database, whichever driver has opened it: node:sqlite, better-sqlite3 or libsql.
 
-import { type Awaitable, Fault } from '../outcome.ts'
-
-/** Milliseconds that one goes on trying, without blocking, while others write. */
-export const PATIENCE = 2_000
+import { Fault } from '../outcome.ts'
 
 /** A live database, so far as it is used: of `node:sqlite`, of better-sqlite3, of libsql. */
 export type SqliteDatabase = {
@@ -17,13 +14,15 @@ export type SqliteDatabase = {
   readonly inTransaction?: boolean
   /** and `node:sqlite` so. */
   readonly isTransaction?: boolean
-  /** Whether it is open: better-sqlite3 and libsql say it so. */
+  /** Whether it is open: better-sqlite3 and libsql say it so, */
   readonly open?: unknown
+  /** and `node:sqlite` so. */
+  readonly isOpen?: boolean
   /** Of libsql alone. */
   sync?(): unknown
 }
 
-type Value = string | number | null | Uint8Array
+export type Value = string | number | null | Uint8Array
 
 /** Numbers that are read may be bigints, if the database was opened so. */
 export type Selection = {
@@ -73,46 +72,30 @@ const committed = <T>(database: SqliteDatabase, work: () => T): T => {
   }
 }
 
-/** SQLITE_BUSY and its variants, each driver in its own words: another process writes. */
-export const busy = (error: unknown): boolean => {
+/** The number and the name of a driver's error, so far as it has them. */
+const is = (error: unknown, number: number, name: string): boolean => {
   const { errcode, rawCode = errcode, code } = (error ?? {}) as { errcode?: unknown; rawCode?: unknown; code?: unknown }
-  return typeof rawCode === 'number' ? rawCode % 256 === 5 : String(code).startsWith('SQLITE_BUSY')
+  return typeof rawCode === 'number' ? rawCode % 256 === number : String(code).startsWith(name)
 }
+
+/** SQLITE_BUSY and its variants, each driver in its own words: another connection writes. */
+export const busy = (error: unknown): boolean => is(error, 5, 'SQLITE_BUSY')
+
+/** SQLITE_FULL: the disk is full, or the file as large as it may be. The statement changed nothing. */
+export const full = (error: unknown): boolean => is(error, 13, 'SQLITE_FULL')
+
+/** The message of the Fault that `outside` throws, by which those who wait know it. */
+export const IN_TRANSACTION =
+  'The SQLite database was in a transaction of the application, which might take back what sessions save. Give sessions a connection of their own, or await nothing in a transaction.'
 
 /**
  * Not in the middle of a transaction of the application's own, which may yet be rolled back.
  *
- * @throws Error where the database is closed, which libsql would end the process for; Fault `unavailable`
+ * @throws Fault `unavailable`, also where the database is closed: to use it then ends the process with libsql
  */
 export const outside = (database: SqliteDatabase): void => {
-  if (database.open === false) throw new Error('The SQLite database is closed.')
-  if (!(database.inTransaction ?? database.isTransaction)) return
-  throw new Fault(
-    'unavailable',
-    'The SQLite database was in a transaction of the application, which might take back what sessions save. Give sessions a connection of their own, or await nothing in a transaction.',
-  )
-}
-
-/** What passes: another process writes, or the application is in a transaction, of which the Fault is. */
-const passing = (error: unknown): boolean => busy(error) || error instanceof Fault
-
-/** Tries again, without holding up the process, while others write. */
-export const patiently = <T>(attempt: () => T): Awaitable<T> => {
-  try {
-    return attempt()
-  } catch (error) {
-    if (!passing(error)) throw error
-    return again(attempt, performance.now() + PATIENCE)
+  if (database.open === false || database.isOpen === false) {
+    throw new Fault('unavailable', 'The SQLite database was closed by the application. Give one that is open.')
   }
-}
-
-const again = async <T>(attempt: () => T, until: number): Promise<T> => {
-  for (;;) {
-    await new Promise((resolve) => setTimeout(resolve, 1 + Math.random() * 20))
-    try {
-      return attempt()
-    } catch (error) {
-      if (!passing(error) || performance.now() > until) throw error
-    }
-  }
+  if (database.inTransaction ?? database.isTransaction) throw new Fault('unavailable', IN_TRANSACTION)
 }
