@@ -22,8 +22,9 @@ import { createServer } from 'node:net'
 import { join, resolve } from 'node:path'
 import { suite, type TestContext, test } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
-import { type Backend, type Entry, Fault, type SessionEvent } from 'keepsake'
+import { type Backend, type Entry, Fault, type Mark, type SessionEvent } from 'keepsake'
 import { type FileOptions, fileBackend } from '../src/backends/file.ts'
+import { parseHead } from '../src/head.ts'
 import cases from './data/file-cases.json' with { type: 'json' }
 import { folder } from './support/folder.ts'
 import { start } from './support/process.ts'
@@ -49,6 +50,8 @@ const entryWith = (more: Partial<Entry> = {}): Entry => ({
   owner: undefined,
   ...more,
 })
+
+const markFor = (): Mark => ({ head: 'ended', expiresAt: Date.now() + MINUTE, version: freshVersion() })
 
 type Place = {
   readonly directory: string
@@ -277,25 +280,68 @@ suite('what cannot be read makes a stranger, once, and is moved to quarantine', 
   })
 })
 
-test('a file of a newer version is left alone, and its visitor is a stranger', async (t) => {
+test("a file of a newer version is an entry that cannot be read: left alone, in nobody's way, and a logout ends it", async (t) => {
   const { backend, events, pathOf, quarantined } = place(t)
   const key = freshKey()
   const text = 'keepsake 2 whatever\ncomes then'
   writeFileSync(pathOf(key), text)
-  assert.equal(await backend.get(key), undefined)
-  assert.deepEqual(
-    events.map(({ reason }) => reason),
-    ['corrupt'],
-  )
-  assert.match(events[0]?.message ?? '', /newer version/)
+  const there = await backend.get(key)
+  assert.ok(there && there.value === undefined && there.expiresAt > Date.now())
+  assert.equal(parseHead(there.head), undefined, 'the layers above see that they cannot read it')
   assert.equal(await backend.generate(key, entryWith()), 'taken')
-  assert.equal(await backend.set(key, { value: '', head: '', version: 'b' }, 'a'), 'gone')
+  assert.equal(await backend.set(key, { value: '', head: '', version: freshVersion() }, there.version), 'stale')
+  assert.equal(await backend.clear(key, there.version), 'stale')
+  assert.equal(await backend.clear(key, there.version, markFor()), 'stale')
   assert.equal(await backend.touch(key, 9e15), undefined)
   assert.equal(await backend.sweep?.(9e15, 100), 0)
+  assert.deepEqual((await backend.scan?.(undefined, 10))?.entries, [], 'it is not copied to another store')
   assert.equal(readFileSync(pathOf(key), 'utf8'), text)
   assert.deepEqual(quarantined(), [])
+  assert.deepEqual(events, [], 'it is told by who knows the label')
+  const mark = markFor()
+  assert.equal(await backend.clear(key, undefined, mark), undefined)
+  assert.deepEqual(await backend.get(key), { value: undefined, owner: undefined, ...mark })
+  writeFileSync(pathOf(key), text)
   assert.equal(await backend.clear(key), undefined)
-  assert.equal(existsSync(pathOf(key)), false, 'but a logout ends it')
+  assert.equal(existsSync(pathOf(key)), false)
+})
+
+suite('a mark', () => {
+  test('leaves nothing of the owner behind, and goes when it has expired', async (t) => {
+    const { directory, backend } = place(t)
+    const [one, two] = [freshKey(), freshKey()]
+    await backend.generate(one, entryWith({ owner: 'bob' }))
+    await backend.generate(two, entryWith({ owner: 'anna' }))
+    const mark = markFor()
+    await backend.clear(one, undefined, mark)
+    assert.equal(await backend.owned?.clear('anna', undefined, mark), 1)
+    assert.deepEqual(readdirSync(join(directory, 'owners')), [])
+    assert.equal(await backend.sweep?.(mark.expiresAt - 1, 100), 0)
+    assert.equal(await backend.sweep?.(mark.expiresAt, 100), 2)
+    assert.deepEqual(readdirSync(directory).sort(), ['locks', 'owners', 'quarantine'])
+  })
+
+  test('is not left in the place of what cannot be read: that goes to quarantine', async (t) => {
+    const { backend, pathOf, quarantined } = place(t)
+    const key = freshKey()
+    for (const plant of [() => writeFileSync(pathOf(key), 'broken'), () => mkdirSync(pathOf(key))]) {
+      plant()
+      assert.equal(await backend.clear(key, 'version1', markFor()), 'stale')
+      assert.equal(await backend.clear(key, undefined, markFor()), undefined)
+      assert.equal(await backend.get(key), undefined)
+    }
+    assert.equal(quarantined().length, 2)
+  })
+})
+
+test('a file that another user wrote is no session, and goes to quarantine', async (t) => {
+  if (!root) return t.diagnostic('left out: it takes root')
+  const here = place(t)
+  const key = freshKey()
+  await here.backend.generate(key, entryWith({ owner: 'anna' }))
+  chownSync(here.pathOf(key), NOBODY, NOBODY)
+  await quarantines(here, key)
+  assert.match(here.events[0]?.message ?? '', /belongs to user 65534/)
 })
 
 suite('a directory is refused', () => {
@@ -377,6 +423,46 @@ suite('an error is no absence', () => {
     assert.ok(await backend.get(key))
   })
 
+  test('a directory that was replaced by another, though it is as good: nothing of it is believed, or written', async (t) => {
+    const { directory, backend } = place(t)
+    const other = place(t, {}, `${directory}.other`)
+    const [mine, theirs] = [freshKey(), freshKey()]
+    await backend.generate(mine, entryWith())
+    await backend.secret?.('mine')
+    await other.backend.generate(theirs, entryWith({ owner: 'anna' }))
+    await other.backend.secret?.('theirs')
+    const before = readdirSync(other.directory, { recursive: true }).sort()
+    renameSync(directory, `${directory}.away`)
+    renameSync(other.directory, directory)
+    const change = { value: '', head: '', version: freshVersion() }
+    for (const act of [
+      () => backend.get(mine),
+      () => backend.get(theirs),
+      () => backend.generate(freshKey(), entryWith({ owner: 'anna' })),
+      () => backend.set(theirs, change, 'a'),
+      () => backend.clear(theirs),
+      () => backend.clear(theirs, undefined, markFor()),
+      () => backend.touch(theirs, 9e15),
+      () => backend.sweep?.(9e15, 100),
+      () => backend.scan?.(undefined, 100),
+      () => backend.secret?.('another'),
+      () => backend.owned?.list('anna'),
+      () => backend.owned?.clear('anna'),
+    ]) {
+      await assert.rejects(async () => act(), {
+        code: 'unavailable',
+        message: /is another than at the start.*start again/,
+      })
+    }
+    assert.deepEqual(readdirSync(directory, { recursive: true }).sort(), before)
+    renameSync(directory, other.directory)
+    symlinkSync(other.directory, directory)
+    await assert.rejects(async () => backend.get(theirs), { code: 'unavailable' }, 'nor by a link to another')
+    rmSync(directory)
+    renameSync(`${directory}.away`, directory)
+    assert.ok(await backend.get(mine))
+  })
+
   test('no space: the old session stays, no draft stays, and what ended makes room', async (t) => {
     let mounted = false
     // Before the folder is removed, whose removal is registered next.
@@ -389,6 +475,8 @@ suite('an error is no absence', () => {
     const first = freshKey()
     const entry = entryWith()
     await backend.generate(first, entry)
+    const owned = freshKey()
+    await backend.generate(owned, entryWith({ owner: 'anna' }))
     const keys: string[] = []
     const fill = async () => {
       for (;;) {
@@ -404,6 +492,12 @@ suite('an error is no absence', () => {
     for (const key of keys) assert.ok(await backend.get(key))
     assert.deepEqual(others(), ['locks', 'owners', 'quarantine'])
     assert.ok(readdirSync(join(path, 'sessions', 'locks')).every((name) => name.endsWith('.free')))
+    assert.equal(await backend.clear(first, freshVersion(), markFor()), 'stale')
+    assert.equal(await backend.clear(first, entry.version, markFor()), undefined, 'a logout ends the session')
+    assert.equal(await backend.owned?.clear('anna', undefined, markFor()), 1, 'and so does the end of an owner')
+    for (const key of [first, owned]) {
+      assert.ok([undefined, 'ended'].includes((await backend.get(key))?.head), 'with its mark, or without')
+    }
     assert.equal(await backend.sweep?.(9e15, 1), 1)
     for (const key of keys) await backend.clear(key)
     assert.equal(await backend.generate(freshKey(), entryWith({ value: 'x'.repeat(3000) })), undefined)
@@ -453,7 +547,9 @@ suite('durability power', () => {
     await backend.generate(key, entryWith({ value: '1' }))
     const { said, calls } = traced([], directory, key)
     assert.equal(said, 'done')
-    const steps = calls.split('\n').filter((line) => /\.tmp"|fsync\(|quarantine|sessions", O_RDONLY/.test(line))
+    const steps = calls
+      .split('\n')
+      .filter((line) => /\.tmp"|fsync\(|quarantine|sessions", O_RDONLY\|O_CLOEXEC/.test(line))
     const kinds = steps.map((line) =>
       /fsync\(/.test(line)
         ? 'fsync'

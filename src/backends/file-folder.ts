@@ -1,8 +1,9 @@
 // A folder of sessions is for its owner alone, and the reason why it is refused says what to do.
 
-import { lstatSync, mkdirSync } from 'node:fs'
-import { Fault, messageOf } from '../outcome.ts'
+import { closeSync, constants, lstatSync, mkdirSync, openSync } from 'node:fs'
+import { Fault, isFault, messageOf } from '../outcome.ts'
 import { codeOf } from './file-record.ts'
+import { identityAt, same } from './ownership.ts'
 
 /** Makes a folder for its owner alone, or takes one where nobody else can plant a file. */
 export const takeFolder = (path: string): void => {
@@ -23,12 +24,48 @@ export const takeFolder = (path: string): void => {
   if ((there.mode & 0o022) !== 0) throw refuse('can be written to by others: take that away with chmod go-w')
 }
 
+export type HeldFolder = {
+  /** @throws Fault `unavailable` where the folder has gone, or another lies in its place */
+  check(): void
+  release(): void
+}
+
+/**
+ * Holds a folder open, so that whatever takes its place is told from it: whoever may write to its parent could put a
+ * folder of his own there, with sessions that he made.
+ */
+export const holdFolder = (path: string): HeldFolder => {
+  const taken = identityAt(path)
+  let descriptor: number | undefined
+  try {
+    descriptor = openSync(path, constants.O_RDONLY | (constants.O_DIRECTORY ?? 0) | (constants.O_NOFOLLOW ?? 0))
+  } catch (error) {
+    // Windows opens no folders this way, and lets nobody replace one that has open files.
+    if (process.platform !== 'win32') throw error
+  }
+  return {
+    check() {
+      const there = identityAt(path)
+      if (same(there, taken)) return
+      const what = there === undefined ? 'has gone' : 'is another than at the start: somebody put it in its place'
+      throw new Fault(
+        'unavailable',
+        `The session directory ${JSON.stringify(path)} ${what}. Bring back the one that was there, or start again.`,
+      )
+    },
+    release() {
+      if (descriptor !== undefined) closeSync(descriptor)
+      descriptor = undefined
+    },
+  }
+}
+
 /** @throws Fault `unavailable` in the place of the error of the file system */
 export const opening = <T>(directory: string, work: () => T): T => {
   try {
     return work()
   } catch (cause) {
-    if (cause instanceof Fault) throw cause
+    if (isFault(cause)) throw cause
     const why = messageOf(cause)
     throw new Fault(
       'unavailable',

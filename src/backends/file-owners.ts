@@ -13,9 +13,9 @@ import {
   readdirSync,
   rmdirSync,
 } from 'node:fs'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
-import type { Entry, Owned } from '../backend.ts'
+import type { Entry, Mark, Owned } from '../backend.ts'
 import { Fault } from '../outcome.ts'
 import { codeOf, fileOf, keyOf, record, slotOf } from './file-record.ts'
 import { appear, quietly, removed, renamed, type Turns } from './file-turns.ts'
@@ -60,8 +60,8 @@ type Sessions = {
   readonly flush: boolean
   /** Undefined where there is none, or none that can be read. */
   read(file: string): Entry | undefined
-  /** Removes the session of an owner, and says whether there was one. */
-  end(file: string, owner: string): boolean | Promise<boolean>
+  /** Removes the session of an owner, or leaves this in its place, and says whether there was one. */
+  end(file: string, owner: string, left: Mark | undefined): boolean | Promise<boolean>
 }
 
 export type Owners = Owned & {
@@ -162,10 +162,17 @@ export const ownersIn = ({ directory, turns, flush, read, end }: Sessions): Owne
     ),
   ]
 
+  /** Whether a file may hold a session of the owner of this folder: what cannot be read may be anybody's. */
+  const holds = (folder: string, file: string): boolean => {
+    const entry = read(file)
+    if (entry === undefined) return isThere(join(directory, file))
+    return entry.owner !== undefined && nameOf(entry.owner) === basename(folder)
+  }
+
   /** A mark goes in the turn of its session, unless that is there after all; and with the last mark, their folder. */
   const drop = (folder: string, file: string): void => {
     turns.tryRemove(slotOf(file), (remove) => {
-      if (!isThere(join(directory, file))) remove(join(folder, file), false)
+      if (!holds(folder, file)) remove(join(folder, file), false)
     })
     quietly(() => rmdirSync(folder))
   }
@@ -184,7 +191,7 @@ export const ownersIn = ({ directory, turns, flush, read, end }: Sessions): Owne
   }
 
   /** Removes the sessions of some files, one by one: none keeps another from its end. */
-  const endAll = async (owner: string, files: readonly string[]): Promise<number> => {
+  const endAll = async (owner: string, files: readonly string[], left: Mark | undefined): Promise<number> => {
     const breathe = breather()
     const strike = (file: string) => renamed(pathOf(owner, file), pathOf(owner, file + STRUCK))
     for (const file of files) {
@@ -195,7 +202,7 @@ export const ownersIn = ({ directory, turns, flush, read, end }: Sessions): Owne
     const failures: unknown[] = []
     const finish = async (file: string) => {
       try {
-        if (await end(file, owner)) ended++
+        if (await end(file, owner, left)) ended++
         removed(pathOf(owner, file + STRUCK))
       } catch (error) {
         failures.push(error)
@@ -246,14 +253,14 @@ export const ownersIn = ({ directory, turns, flush, read, end }: Sessions): Owne
       }
       return found
     },
-    async clear(owner, except) {
+    async clear(owner, except, left) {
       const kept = except === undefined ? undefined : fileOf(except)
       let cleared = 0
       // Twice none: a mark that another clear strikes under one's eyes may be seen under neither name, but not again.
       for (let look = 0, none = 0; look < LOOKS && none < 2; look++) {
         const files = filesOf(owner).filter((file) => file !== kept)
         none = files.length === 0 ? none + 1 : 0
-        if (none === 0) cleared += await endAll(owner, files)
+        if (none === 0) cleared += await endAll(owner, files, left)
       }
       quietly(() => rmdirSync(folderOf(owner)))
       return cleared

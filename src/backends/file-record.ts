@@ -3,6 +3,7 @@
 import { hash } from 'node:crypto'
 import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs'
 import type { Entry } from '../backend.ts'
+import { trusted } from './ownership.ts'
 
 /*
  * keepsake 1 5d41…
@@ -103,7 +104,10 @@ export const readBody = (path: string): string | Unreadable | undefined => {
     throw error
   }
   try {
-    return fstatSync(file).isFile() ? bodyOf(readFileSync(file, 'utf8')) : new Unreadable('it is not a regular file')
+    const about = fstatSync(file)
+    if (!about.isFile()) return new Unreadable('it is not a regular file')
+    if (!trusted(about.uid)) return new Unreadable(`it belongs to user ${about.uid}`)
+    return bodyOf(readFileSync(file, 'utf8'))
   } finally {
     closeSync(file)
   }

@@ -48,7 +48,7 @@ const LOST = new Error('the turn is over')
 /** Puts a file, whole and at once, in the place of what is at `path`; with `flush`, so that it survives a loss of power. */
 type Put = (path: string, text: string, flush: boolean) => void
 /** Removes what is at `path`, or moves it to `to`. */
-type Remove = (path: string, flush: boolean, to?: string) => void
+export type Remove = (path: string, flush: boolean, to?: string) => void
 
 export type Turns = {
   /** Work that may put one file, in the turn of `slot`. @throws Fault `unavailable` after two seconds of waiting */
@@ -116,13 +116,19 @@ const gone = (directory: string): Fault =>
     `The session directory ${JSON.stringify(directory)} has gone, or its folder ${LOCKS} has. Bring it back, or start again.`,
   )
 
-/** The turns of a folder, whose tokens are made where they are missing. @throws the error of the file system */
-export const turnsIn = (directory: string): Turns => {
+/**
+ * The turns of a folder, whose tokens are made where they are missing. `check` throws where the folder is not the one
+ * that it was.
+ *
+ * @throws the error of the file system
+ */
+export const turnsIn = (directory: string, check: () => void = () => {}): Turns => {
   const locks = join(directory, LOCKS)
   const token = (slot: string, ticket: string) => join(locks, `${slot}.${ticket}`)
   const draftOf = (ticket: string) => join(directory, `${ticket}.tmp`)
 
   const stand = () => {
+    check()
     if (!existsSync(locks)) throw gone(directory)
   }
 
@@ -148,6 +154,7 @@ export const turnsIn = (directory: string): Turns => {
   }
 
   const tryWrite = <T>(slot: string, work: (put: Put) => T): T | typeof BUSY => {
+    check()
     const ticket = randomUUID()
     const draft = draftOf(ticket)
     const file = openSync(draft, 'wx', 0o600)
@@ -174,6 +181,7 @@ export const turnsIn = (directory: string): Turns => {
   }
 
   const tryRemove = <T>(slot: string, work: (remove: Remove) => T): T | typeof BUSY => {
+    check()
     const started = performance.now()
     const remove: Remove = (path, flush, to) => {
       if (performance.now() - started > PROMPT) throw LOST

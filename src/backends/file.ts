@@ -3,13 +3,24 @@
 import { randomUUID } from 'node:crypto'
 import { type Dir, lstatSync, opendirSync, rmSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import type { Backend, Entry } from '../backend.ts'
+import type { Backend, Entry, Mark } from '../backend.ts'
 import { emitter, type Listener } from '../events.ts'
-import { after, Fault } from '../outcome.ts'
-import { opening, takeFolder } from './file-folder.ts'
+import { type Awaitable, after, Fault, isThenable } from '../outcome.ts'
+import { holdFolder, opening, takeFolder } from './file-folder.ts'
 import { breather, ownersIn } from './file-owners.ts'
-import { fileOf, printed, proved, readBody, readRecord, record, shape, slotOf, Unreadable } from './file-record.ts'
-import { leftover, turnsIn } from './file-turns.ts'
+import {
+  codeOf,
+  fileOf,
+  printed,
+  proved,
+  readBody,
+  readRecord,
+  record,
+  shape,
+  slotOf,
+  Unreadable,
+} from './file-record.ts'
+import { leftover, type Remove, turnsIn } from './file-turns.ts'
 import { rounds } from './rounds.ts'
 
 export type FileOptions = {
@@ -30,6 +41,35 @@ const LEFT = 600_000
 const QUARANTINE = 'quarantine'
 const SECRET = 'secret'
 
+/** Milliseconds: as long as a session may live at most. */
+const LONGEST = 400 * 86_400_000
+
+/** What a newer version wrote, as an entry that the layers above know to be none of theirs. */
+const unreadable = (): Entry => ({
+  value: undefined,
+  head: 'unreadable',
+  expiresAt: Date.now() + LONGEST,
+  version: 'unknown',
+  owner: undefined,
+})
+
+/** The disk or the quota of this user is full: then nothing can be put, and things can be removed. */
+const noSpace = (error: unknown): boolean => ['ENOSPC', 'EDQUOT'].includes(codeOf(error) as string)
+
+/** What `work` gives, or `instead` where the disk is full. */
+const whereThereIsSpace = <T>(work: () => Awaitable<T>, instead: () => Awaitable<T>): Awaitable<T> => {
+  const failed = (error: unknown) => {
+    if (!noSpace(error)) throw error
+    return instead()
+  }
+  try {
+    const answer = work()
+    return isThenable(answer) ? answer.then(undefined, failed) : answer
+  } catch (error) {
+    return failed(error)
+  }
+}
+
 /**
  * A backend in the folder `directory`, which is made where it is missing, for its owner alone; its parent has to be there.
  *
@@ -37,8 +77,11 @@ const SECRET = 'secret'
  * Writers of other processes are waited for, two seconds at most, without blocking. The processes may be of several
  * containers, but of one host: to others, a network file system may show what has been replaced.
  *
- * A file that is damaged is moved to the folder `quarantine`, where nothing is ever deleted; one that a newer version of
- * this library wrote stays where it is. The visitors of both are strangers, and the event is `corrupt`.
+ * A file that is damaged, or belongs to another user, is moved to the folder `quarantine`, where nothing is ever deleted;
+ * one that a newer version of this library wrote stays where it is. The visitors of both are strangers, and the event is
+ * `corrupt`.
+ *
+ * The folder is held: once it has gone, or another was put in its place, every operation throws `unavailable`.
  *
  * The sessions of an owner are found by empty files in the folder `owners`. Where that is missing it is made of all the
  * sessions that are there, before this function returns: some ten seconds for 100 000. While it runs, no process of a
@@ -55,12 +98,13 @@ export const fileBackend = (directory: string, { durability = 'process', onEvent
   }
   const flush = durability === 'power'
   const root = resolve(directory)
-  const turns = opening(root, () => {
+  const { turns, held } = opening(root, () => {
     takeFolder(root)
     takeFolder(join(root, QUARANTINE))
-    const made = turnsIn(root)
+    const held = holdFolder(root)
+    const turns = turnsIn(root, held.check)
     takeFolder(join(root, 'locks'))
-    return made
+    return { turns, held }
   })
   const emit = emitter(onEvent)
   const pathOf = (file: string) => join(root, file)
@@ -71,7 +115,15 @@ export const fileBackend = (directory: string, { durability = 'process', onEvent
     const there = read(file)
     return there instanceof Unreadable ? undefined : there
   }
+  const isBroken = (there: Entry | Unreadable | undefined): boolean => there instanceof Unreadable && !there.newer
   const nameInQuarantine = (file: string) => join(QUARANTINE, `${file}.${randomUUID()}`)
+
+  /** Removes a session, and what is no file of ours out of the way: it may be a directory. Whether it was a session. */
+  const discard = (file: string, there: Entry | Unreadable | undefined, remove: Remove): boolean => {
+    const broken = isBroken(there)
+    remove(pathOf(file), flush, broken ? pathOf(nameInQuarantine(file)) : undefined)
+    return !broken
+  }
 
   /** Moves what is still unreadable out of the way, unless others are at it, and says so. */
   const report = (file: string, { why }: Unreadable): void => {
@@ -130,16 +182,25 @@ export const fileBackend = (directory: string, { durability = 'process', onEvent
       turns,
       flush,
       read: entryOf,
-      end: (file, owner) =>
-        turns.remove(slotOf(file), (remove) => {
-          const there = read(file)
-          if (there === undefined) return false
-          const unreadable = there instanceof Unreadable
-          if (!unreadable && there.owner !== owner) return false
-          const broken = unreadable && !there.newer
-          remove(pathOf(file), flush, broken ? pathOf(nameInQuarantine(file)) : undefined)
-          return !broken
-        }),
+      end(file, owner, left) {
+        const his = (there: Entry | Unreadable | undefined): there is Entry | Unreadable =>
+          there !== undefined && (there instanceof Unreadable || there.owner === owner)
+        const removed = () =>
+          turns.remove(slotOf(file), (remove) => {
+            const there = read(file)
+            return his(there) && discard(file, there, remove)
+          })
+        if (left === undefined) return removed()
+        const marked = () =>
+          turns.write(slotOf(file), (put) => {
+            const there = read(file)
+            if (!his(there)) return false
+            if (isBroken(there)) return undefined
+            put(pathOf(file), printed({ value: undefined, ...left }), flush)
+            return true
+          })
+        return whereThereIsSpace(() => after(marked(), (done) => done ?? removed()), removed)
+      },
     })
     takeFolder(join(root, 'owners'))
     return made
@@ -178,13 +239,17 @@ export const fileBackend = (directory: string, { durability = 'process', onEvent
       if (typeof key === 'string' && !shape.test(key)) return undefined
       const file = fileOf(key)
       const there = read(file)
+      if (there instanceof Unreadable && !there.newer) {
+        report(file, there)
+        return undefined
+      }
       if (there === undefined) turns.stand()
-      if (!(there instanceof Unreadable)) return there
-      report(file, there)
-      return undefined
+      else held.check()
+      return there instanceof Unreadable ? unreadable() : there
     },
     generate(key, entry) {
       const file = fileOf(key)
+      held.check()
       const text = printed(entry)
       const { owner, version } = entry
       if (owner !== undefined) owners.mark(owner, file)
@@ -207,8 +272,9 @@ export const fileBackend = (directory: string, { durability = 'process', onEvent
     set(key, { value, head, version, expiresAt }, expected) {
       const file = fileOf(key)
       return turns.write(slotOf(file), (put) => {
-        const there = entryOf(file)
-        if (there === undefined) return 'gone'
+        const there = read(file)
+        if (there === undefined || isBroken(there)) return 'gone'
+        if (there instanceof Unreadable) return 'stale'
         if (there.version === version) return undefined
         if (there.version !== expected) return 'stale'
         const text = printed({ ...there, value, head, version, expiresAt: expiresAt ?? there.expiresAt })
@@ -216,20 +282,42 @@ export const fileBackend = (directory: string, { durability = 'process', onEvent
         return undefined
       })
     },
-    clear(key, expected) {
+    clear(key, expected, left) {
       const file = fileOf(key)
       let owner: string | undefined
-      const answer = turns.remove<undefined | 'stale'>(slotOf(file), (remove) => {
+      /** What is there, and whether it is what is to end. */
+      const asked = () => {
         const there = read(file)
-        const unreadable = there instanceof Unreadable
-        if (expected !== undefined && (unreadable || there?.version !== expected)) return 'stale'
-        // What is no file of ours may be a directory: out of the way is as good as gone.
-        remove(pathOf(file), flush, unreadable && !there.newer ? pathOf(nameInQuarantine(file)) : undefined)
-        if (!unreadable) owner = there?.owner
-        return undefined
-      })
+        const entry = there instanceof Unreadable ? undefined : there
+        owner = entry?.owner
+        return { there, entry, meant: expected === undefined || entry?.version === expected }
+      }
+      const removed = () =>
+        turns.remove<undefined | 'stale'>(slotOf(file), (remove) => {
+          const { there, meant } = asked()
+          if (!meant) return 'stale'
+          discard(file, there, remove)
+          return undefined
+        })
+      const marked = (left: Mark) =>
+        turns.write<undefined | 'stale' | 'broken'>(slotOf(file), (put) => {
+          const { there, entry, meant } = asked()
+          if (entry?.version === left.version) return undefined
+          if (!meant) return 'stale'
+          if (isBroken(there)) return 'broken'
+          if (there !== undefined) put(pathOf(file), printed({ value: undefined, ...left }), flush)
+          return undefined
+        })
+      const answer =
+        left === undefined
+          ? removed()
+          : whereThereIsSpace<undefined | 'stale'>(
+              () => after(marked(left), (answer) => (answer === 'broken' ? removed() : answer)),
+              // To end is worth more than to say so later.
+              removed,
+            )
       return after(answer, (stale) => {
-        if (owner !== undefined) owners.tidy(owner, file)
+        if (stale === undefined && owner !== undefined) owners.tidy(owner, file)
         return stale
       })
     },
@@ -244,6 +332,7 @@ export const fileBackend = (directory: string, { durability = 'process', onEvent
       })
     },
     async sweep(now, limit) {
+      held.check()
       let swept = 0
       let whole = round === undefined
       const breathe = breather()
@@ -263,10 +352,12 @@ export const fileBackend = (directory: string, { durability = 'process', onEvent
       return swept
     },
     scan(from, limit) {
+      held.check()
       const { values: entries, cursor } = everything.next(from, limit)
       return { entries, cursor }
     },
     secret(fresh) {
+      held.check()
       // Kept against a loss of power whatever the durability: without it, every session would be lost.
       const kept = readSecret()
       if (kept !== undefined) return kept
@@ -276,10 +367,20 @@ export const fileBackend = (directory: string, { durability = 'process', onEvent
         return there ?? fresh
       })
     },
-    owned: { list: owners.list, clear: owners.clear },
+    owned: {
+      async list(owner) {
+        held.check()
+        return owners.list(owner)
+      },
+      async clear(owner, except, left) {
+        held.check()
+        return owners.clear(owner, except, left)
+      },
+    },
     close() {
       endRound()
       owners.close()
+      held.release()
     },
   }
 }
