@@ -8,7 +8,7 @@ export type Entry = {
   readonly value: string | undefined
   /** The layer above's own words about the entry: ASCII, at most 400 characters. */
   readonly head: string
-  /** Milliseconds since 1970. The session is alive while now < expiresAt; the layer above judges that. */
+  /** Whole milliseconds since 1970. The session is alive while now < expiresAt; the layer above judges that. */
   readonly expiresAt: number
   /** Chosen above, new for every `set`: eight characters of base64url. */
   readonly version: string

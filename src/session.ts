@@ -49,6 +49,12 @@ const periodOf = (backend: Backend, { expiry }: Expiring): number => {
   throw new Fault('bad_option', 'expiry has to be a number of seconds.')
 }
 
+/** Milliseconds: the last moment that a Date can name. */
+const LAST = 8.64e15
+
+/** Whole milliseconds, because a backend may keep no others. What is over at once is over already. */
+const endOf = (time: number, period: number): number => Math.min(Math.max(Math.ceil(time + period * 1000), -LAST), LAST)
+
 /** A plain object: only the type has the mark that no other code can make one. */
 const session = <V>(fields: Omit<KeyedSession<unknown>, typeof made>): KeyedSession<V> => fields as KeyedSession<V>
 
@@ -74,7 +80,7 @@ export const ofKey = async <V = Json>(
   key: string,
   { now = Date.now }: Clocked = {},
 ): Promise<Result<KeyedSession<V>, SessionError>> => {
-  const time = now()
+  const time = Math.floor(now())
   const entry = await found(backend, key, time)
   if (entry === undefined) return { ok: false, error: 'not_found' }
   if (entry.value === undefined) return { ok: false, error: 'not_set' }
@@ -128,11 +134,11 @@ export const generate = async <V>(
   const copy = value === undefined ? undefined : frozen(value, 'value')
   for (let tries = 0; tries < 3; tries++) {
     const key = newKey()
-    const time = now()
+    const time = Math.floor(now())
     const taken = await keptBy(backend).generate(addressOf(key), {
       value: copy === undefined ? undefined : JSON.stringify(copy),
       head: printHead(newHead(key, time, undefined, undefined, undefined)),
-      expiresAt: time + period * 1000,
+      expiresAt: endOf(time, period),
       version: newVersion(),
     })
     if (taken !== 'taken') return session({ key, value: copy, expiryPeriod: period, modified: true })
@@ -159,14 +165,14 @@ export const set = async <V>(
   const period = periodOf(backend, options)
   const copy = value === undefined ? undefined : frozen(value, 'value')
   for (;;) {
-    const time = now()
+    const time = Math.floor(now())
     const entry = await found(backend, one.key, time)
     if (entry === undefined) return { ok: false, error: 'not_found' }
     const change = {
       value: copy === undefined ? entry.value : JSON.stringify(copy),
       head: entry.head,
       version: newVersion(),
-      expiresAt: time + period * 1000,
+      expiresAt: endOf(time, period),
     }
     const outcome = await backend.set(addressOf(one.key), change, entry.version)
     if (outcome === 'gone') return { ok: false, error: 'not_found' }

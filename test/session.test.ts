@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import { Fault } from 'keepsake'
+import { type Backend, Fault } from 'keepsake'
 import {
   clear,
   clearHeaders,
@@ -73,6 +73,38 @@ for (const { name, opener } of stores) {
         assert.deepEqual(await ofKey(backend, other.key), notFound)
       }
       await assert.rejects(generate(backend, 'x', { expiry: Number.NaN }), code('bad_option'))
+    })
+    test('a backend sees whole milliseconds, whatever the expiry and the clock: rounded up, and never past the last date', async (t) => {
+      const backend = await opener(t)()
+      const seen: number[] = []
+      const watched: Backend = {
+        ...backend,
+        generate(key, entry) {
+          seen.push(entry.expiresAt)
+          return backend.generate(key, entry)
+        },
+        set(key, change, version) {
+          seen.push(change.expiresAt ?? Number.NaN)
+          return backend.set(key, change, version)
+        },
+      }
+      // Ahead of the clock by which backends tidy up.
+      const time = Date.now() + 60_000
+      const now = () => time + 0.25
+      for (const [expiry, expected] of [
+        [1 / 3, time + 334],
+        [1e-6, time + 1],
+        [1e300, 8.64e15],
+      ] as const) {
+        const made = await generate(watched, 'x', { expiry, now })
+        assert.ok((await set(watched, made, { expiry, now })).ok)
+        assert.ok((await ofKey(watched, made.key, { now })).ok)
+        assert.deepEqual(seen.splice(0), [expected, expected])
+      }
+      for (const expiry of [0, -1e300]) {
+        const made = await generate(watched, 'x', { expiry, now })
+        assert.deepEqual(await ofKey(watched, made.key, { now }), notFound, 'over at once')
+      }
     })
     test('O21: ofHeader gives undefined without the cookie, and passes errors through', async (t) => {
       const backend = await opener(t)()
