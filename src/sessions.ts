@@ -27,8 +27,8 @@ import { type Arrival, type TransportOptions, transport } from './transport.ts'
 import { withheldFrom } from './withheld.ts'
 
 export type SessionsOptions = TransportOptions & {
-  /** Where sessions are kept: a backend, or a URL such as `sqlite:sessions.db`. */
-  readonly backend: Backend | string
+  /** Where sessions are kept: a backend, or a URL such as `sqlite:sessions.db`, as a text or as an object. */
+  readonly backend: Backend | string | URL
   /** 32 random bytes or more, or several such secrets, newest first: the first seals, all of them open. */
   readonly secret?: string | Uint8Array | readonly (string | Uint8Array)[]
   /** Seconds without a visit after which a session has ended. Default two weeks. A visit in the second half renews them. */
@@ -188,7 +188,8 @@ export function sessions(options: SessionsOptions): Sessions {
   const largest = within(options, 'maxBytes', 65_536, 2, 2 ** 30)
   const budget = within(options, 'budget', 2, 0.001, 3600) * 1000
   if (lifetime > absolute) throw new Fault('bad_option', 'lifetime has to be at most absoluteLifetime.')
-  const { backend: given, secret, namespace = options.cookie?.name ?? 'sid' } = options
+  const given = isUrl(options.backend) ? options.backend.href : options.backend
+  const { secret, namespace = options.cookie?.name ?? 'sid' } = options
   if (typeof namespace !== 'string') throw new Fault('bad_option', 'namespace has to be a string.')
   const { schema, migrate, onStoreError = 'fail' } = options
   if (onStoreError !== 'fail' && onStoreError !== 'anonymous') {
@@ -499,6 +500,10 @@ export function sessions(options: SessionsOptions): Sessions {
     close,
   })
 }
+
+/** Of this realm or of another. */
+const isUrl = (backend: Backend | string | URL): backend is URL =>
+  typeof (backend as URL | undefined)?.href === 'string'
 
 const noSecret = ({ name }: Backend): Fault =>
   new Fault(
