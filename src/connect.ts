@@ -1,8 +1,9 @@
 // A backend from a URL, loaded when it is first wanted.
 
+import { fileURLToPath } from 'node:url'
 import type { Backend } from './backend.ts'
 import type { Listener } from './events.ts'
-import { Fault } from './outcome.ts'
+import { Fault, messageOf } from './outcome.ts'
 import { HOW_TO_MAKE_ONE, newSecret } from './seal.ts'
 
 export type ConnectOptions = {
@@ -25,6 +26,22 @@ const redis: Opener = async (_, { now }, url) => {
 const postgres: Opener = async (_rest, _options, url) => (await import('./backends/postgres.ts')).connectPostgres(url)
 const mysql: Opener = async (_rest, _options, url) => (await import('./backends/mysql.ts')).connectMysql(url)
 
+/**
+ * The path that follows `file:` or `sqlite:`. With three slashes, as the `href` of a file URL has them, it is
+ * percent-encoded (RFC 8089); any other is a path as it stands, in which `%20` is three characters.
+ */
+const pathIn = (rest: string): string => {
+  if (!/^\/\/(?:localhost)?\//.test(rest)) return rest.replace(/^\/\//, '')
+  const refuse = (why: string, cause?: unknown) =>
+    new Fault('no_backend', `The path ${JSON.stringify(rest.slice(2))} in a backend's URL ${why}.`, { cause })
+  if (/[?#]/.test(rest)) throw refuse('has a ? or a #, which a path in a URL writes as %3F and %23')
+  try {
+    return fileURLToPath(`file:${rest}`)
+  } catch (cause) {
+    throw refuse(`cannot be read (${messageOf(cause)}): a % that is part of a name is written as %25`, cause)
+  }
+}
+
 const schemes: Readonly<Record<string, Opener>> = {
   memory: async (rest, options) => {
     if (rest !== '') throw new Fault('no_backend', "'memory:' takes nothing behind the colon.")
@@ -33,11 +50,11 @@ const schemes: Readonly<Record<string, Opener>> = {
   },
   sqlite: async (rest) => {
     const { sqliteBackend } = await import('./backends/sqlite.ts')
-    return sqliteBackend(rest.replace(/^\/\//, ''))
+    return sqliteBackend(pathIn(rest))
   },
   file: async (rest, { onEvent }) => {
     const { fileBackend } = await import('./backends/file.ts')
-    return fileBackend(rest.replace(/^\/\//, ''), onEvent && { onEvent })
+    return fileBackend(pathIn(rest), onEvent && { onEvent })
   },
   cookie: async (rest, options) => {
     const { cookieBackend } = await import('./backends/cookie.ts')
@@ -100,19 +117,21 @@ export const checkUrl = (url: string, { secret }: ConnectOptions): void => {
 /**
  * The backend that a URL names:
  * - `memory:`
- * - `sqlite:` and the path of a file: `sqlite:a.db`, `sqlite:///var/a.db`
- * - `file:` and the path of a folder
+ * - `sqlite:` and the path of a file: `sqlite:a.db`, `sqlite:/var/a.db`; or, with three slashes, percent-encoded as the
+ *   `href` of a URL is: `sqlite:///var/my%20shop.db`
+ * - `file:` and the path of a folder, in the same ways: `file:sessions`, `new URL('./sessions', import.meta.url).href`
  * - `cookie:`, and behind it, if you like, the URL of the backend that keeps the ends of sessions: `cookie:sqlite:ends.db`
  * - `postgres://user:password@host/database`, by the package `pg`
  * - `mysql://user:password@host/database`, also `mariadb:`, by the package `mysql2`
  * - `redis://host:6379`, `redis+cluster://host:6379,host:6379`, `redis+sentinel://host:26379,host:26379/name`, and with
  *   `rediss` the same over TLS, by the package `ioredis`
  *
- * A server is not asked before it is needed.
+ * A URL object is taken by its `href`. A server is not asked before it is needed.
  *
  * @throws Fault `no_backend`, `no_secret`, `unavailable`
  */
-export const connect = async (url: string, options: ConnectOptions = {}): Promise<Backend> => {
-  const { open, rest } = split(url)
-  return open(rest, options, url)
+export const connect = async (url: string | URL, options: ConnectOptions = {}): Promise<Backend> => {
+  const text = String(url)
+  const { open, rest } = split(text)
+  return open(rest, options, text)
 }
