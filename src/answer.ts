@@ -137,7 +137,7 @@ export const conflict = (lost: keyof typeof conflicts): Response => plain(confli
 /** For a request that may have been made for a visitor by a page of another site. */
 export const forbidden = (): Response => plain('This request did not come from our own pages.', 403)
 /** For a visit whose backend failed. */
-export const failure = (status: number): Response =>
+export const failure = (status = 500): Response =>
   plain(
     status === 503 ? 'The session store is not available. Please try again.' : 'The session could not be saved.',
     status,

@@ -64,15 +64,15 @@ const again: readonly FaultCode[] = ['unavailable', 'unknown_outcome', 'contende
 export class Fault extends Error {
   override readonly name = 'Fault'
   readonly code: FaultCode
-  /** The HTTP status that fits: 503 where another try may work, else 500. Frameworks may write another. */
-  status: number
+  /** 503 if another try may work. Without one, frameworks answer 500; they may write one here. */
+  declare status?: number
   /** Of a failed `commit()`: what has to go out with the error all the same, such as the cookie that a logout clears. */
   headers?: Headers
 
   constructor(code: FaultCode, message: string, options?: { cause?: unknown }) {
     super(message, options)
     this.code = code
-    this.status = again.includes(code) ? 503 : 500
+    if (again.includes(code)) this.status = 503
     Object.defineProperty(this, FAULT, { value: true })
   }
 
