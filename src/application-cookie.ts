@@ -70,7 +70,8 @@ export const cookie = async (
   const { sealed = true } = options
   const ground = groundOf(request)
   const { session: full } = namesFor(ground, request, name, options)
-  const values = cookieValues(request.headers.get('cookie') ?? '', full, () => true)
+  // What others wrote may have commas; what is sealed has none.
+  const values = cookieValues(request.headers.get('cookie') ?? '', full, () => true, sealed ? ',' : ';')
   if (!sealed) return values[0]
   if (values.length === 0) return undefined
   const { ring, now } = await ground.house()

@@ -25,6 +25,9 @@ const token = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}$/
 const pathValue = /^\/[\x20-\x3a\x3c-\x7e]{0,1023}$/
 const domainValue = /^[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})+$/i
 
+/** Characters of a domain name (RFC 1035 §2.3.4). */
+const LONGEST_DOMAIN = 253
+
 /** Four are enough to find ours behind those that a sibling site planted, and too few to be made work by. */
 const CANDIDATES = 4
 
@@ -39,13 +42,24 @@ const refuse = (what: string): never => {
  * The values that a Cookie header has for a name and that `could` be what is looked for: in order, at most four that differ.
  *
  * Names are compared as they are. White space is SP and HTAB alone, nothing is decoded, no quotes are taken off (RFC
- * 6265bis §5.6). A value ends at a comma too, because some platforms join several Cookie headers with one; but no pair
- * begins there, or a value of another cookie could smuggle in a name that browsers guard by its prefix.
+ * 6265bis §5.6). A value of ours ends at a comma too, because some platforms join several Cookie headers with one; but no
+ * pair begins there, or a value of another cookie could smuggle in a name that browsers guard by its prefix.
+ *
+ * @param until `;` for a value that may have commas, because somebody else wrote it. Default `,`
  */
-export const cookieValues = (header: string, name: string, could: (value: string) => boolean): string[] => {
+export const cookieValues = (
+  header: string,
+  name: string,
+  could: (value: string) => boolean,
+  until: ',' | ';' = ',',
+): string[] => {
   const values: string[] = []
-  for (let at = header.indexOf(name); at !== -1; at = header.indexOf(name, at + 1)) {
-    const value = startsPair(header, at) ? valueAt(header, at + name.length) : undefined
+  // Every round begins behind the last one's end, whatever the name is: the loop ends with the header.
+  for (let start = 0; start < header.length; ) {
+    const semicolon = header.indexOf(';', start)
+    const end = semicolon === -1 ? header.length : semicolon
+    const value = valueIn(header, start, end, name, until)
+    start = end + 1
     if (value === undefined || !could(value) || values.includes(value)) continue
     if (values.push(value) === CANDIDATES) break
   }
@@ -54,24 +68,21 @@ export const cookieValues = (header: string, name: string, could: (value: string
 
 const blank = (code: number) => code === 0x20 || code === 0x09
 
-const startsPair = (header: string, at: number): boolean => {
-  let before = at - 1
-  while (before >= 0 && blank(header.charCodeAt(before))) before--
-  return before < 0 || header[before] === ';'
-}
-
-const valueAt = (header: string, after: number): string | undefined => {
-  let equals = after
-  while (blank(header.charCodeAt(equals))) equals++
-  if (header[equals] !== '=') return undefined
-  const semicolon = header.indexOf(';', equals)
-  const pair = header.slice(equals + 1, semicolon === -1 ? header.length : semicolon)
-  const comma = pair.indexOf(',')
-  let start = 0
-  let end = comma === -1 ? pair.length : comma
-  while (start < end && blank(pair.charCodeAt(start))) start++
-  while (end > start && blank(pair.charCodeAt(end - 1))) end--
-  return end - start > LONGEST_VALUE ? undefined : pair.slice(start, end)
+/** The value of the pair between `start` and `end`, if the pair has this name. */
+const valueIn = (header: string, start: number, end: number, name: string, until: ',' | ';'): string | undefined => {
+  let at = start
+  while (at < end && blank(header.charCodeAt(at))) at++
+  if (!header.startsWith(name, at)) return undefined
+  at += name.length
+  while (at < end && blank(header.charCodeAt(at))) at++
+  if (at >= end || header[at] !== '=') return undefined
+  const pair = header.slice(at + 1, end)
+  const comma = until === ',' ? pair.indexOf(',') : -1
+  let from = 0
+  let to = comma === -1 ? pair.length : comma
+  while (from < to && blank(pair.charCodeAt(from))) from++
+  while (to > from && blank(pair.charCodeAt(to - 1))) to--
+  return to - from > LONGEST_VALUE ? undefined : pair.slice(from, to)
 }
 
 const words = { strict: 'Strict', lax: 'Lax', none: 'None' } as const
@@ -88,7 +99,10 @@ export const printedAttributes = (options: CookieAttributes): string => {
   if (typeof path !== 'string' || !pathValue.test(path)) {
     refuse('A cookie path has to begin with / and have no semicolon or control character.')
   }
-  if (domain !== undefined && (typeof domain !== 'string' || !domainValue.test(domain))) {
+  if (
+    domain !== undefined &&
+    (typeof domain !== 'string' || domain.length > LONGEST_DOMAIN || !domainValue.test(domain))
+  ) {
     refuse('A cookie domain has to be a host name with a dot in it, such as example.org.')
   }
   if (typeof sameSite !== 'string' || !Object.hasOwn(words, sameSite))
@@ -110,14 +124,24 @@ export const printedAttributes = (options: CookieAttributes): string => {
 }
 
 /**
+ * A name that a cookie can have, with or without a prefix.
+ *
+ * @throws Fault `bad_option`
+ */
+export const possibleName = (name: string): string => {
+  if (typeof name === 'string' && token.test(name)) return name
+  return refuse(
+    `A cookie name has to be a token of 1 to 256 characters, such as 'sid', and is ${JSON.stringify(name)}.`,
+  )
+}
+
+/**
  * A name without a prefix, to which the one that fits can be put.
  *
  * @throws Fault `bad_option`
  */
 export const bareName = (name: string): string => {
-  if (typeof name !== 'string' || !token.test(name)) {
-    return refuse(`A cookie name has to be a token, such as 'sid', and is ${JSON.stringify(name)}.`)
-  }
+  possibleName(name)
   if (/^(_|host|secure|http)/i.test(name)) {
     return refuse(
       `The cookie name ${JSON.stringify(name)} looks like a prefix: give the bare name, the prefix is put before it.`,
@@ -135,7 +159,7 @@ export const fullName = (
   name: string,
   { domain, path = '/', secure = true, httpOnly = true }: CookieAttributes,
 ): string => {
-  const prefix = /^__(host-http|host|http|secure)-/i.exec(name)?.[0]
+  const prefix = /^__(host-http|host|http|secure)-/i.exec(possibleName(name))?.[0]
   if (prefix === undefined) return bareName(name)
   const host = /^__host-/i.test(prefix)
   const fits = secure && (!host || (domain === undefined && path === '/')) && (!/http-$/i.test(prefix) || httpOnly)

@@ -1,7 +1,7 @@
 // The seed's Session.S: eight functions on any backend, for who wants no middleware (ocaml-session's session.mli).
 
 import type { Backend, Entry } from './backend.ts'
-import { type CookieAttributes, cookieValues, fullName, printedAttributes, setCookie } from './cookie.ts'
+import { type CookieAttributes, cookieValues, fullName, possibleName, printedAttributes, setCookie } from './cookie.ts'
 import { newHead, parseHead, printHead, standing } from './head.ts'
 import { frozen, type Json } from './json.ts'
 import { addresses, isKey, labelOf, newKey, newVersion } from './keys.ts'
@@ -91,7 +91,7 @@ export const ofKey = async <V = Json>(
 /**
  * The session whose key is in the Cookie header under `cookie`; undefined where there is no such cookie.
  *
- * @throws whatever the backend throws
+ * @throws Fault `bad_option` for a name that no cookie can have, and whatever the backend throws
  */
 export const ofHeader = async <V = Json>(
   backend: Backend,
@@ -99,7 +99,7 @@ export const ofHeader = async <V = Json>(
   headers: Headers,
   options: Clocked = {},
 ): Promise<Result<KeyedSession<V> | undefined, SessionError>> => {
-  const [key] = cookieValues(headers.get('cookie') ?? '', cookie, () => true)
+  const [key] = cookieValues(headers.get('cookie') ?? '', possibleName(cookie), () => true)
   return key === undefined ? { ok: true, value: undefined } : ofKey(backend, key, options)
 }
 

@@ -192,6 +192,18 @@ suite('a cookie of the application', () => {
     assert.equal(await (await visit('/')).json(), 'dark')
   })
 
+  test('a plain one that a script or another server wrote comes back whole, commas and all', async () => {
+    const { read, visit } = stage()
+    for (const value of ['a,b', '1,2,3', ',', '{"a":1,"b":2}']) {
+      const headers = { cookie: `x=1; __Host-Http-list=${value}; y=2` }
+      assert.equal(
+        await (await visit((request) => cookie(request, 'list', { sealed: false }), { headers })).json(),
+        value,
+      )
+    }
+    assert.equal(await read('list', { sealed: false }), null)
+  })
+
   test('any text comes back, and hostile headers give undefined', async () => {
     const { set, read, visit } = stage()
     await fc.assert(

@@ -24,6 +24,15 @@ suite('reading', () => {
     assert.deepEqual(cookieValues('xsid=1; sidx=2; SID=3; =sid=4; a=sid=5; a=1, sid=6; sid', 'sid', all), [])
     assert.deepEqual(cookieValues(' \tsid\t=\t"7" ; b=1', 'sid', all), ['"7"'])
   })
+  test('a value of ours ends at a comma, and one that others wrote does not', () => {
+    assert.deepEqual(cookieValues('a=1 , b=2; sid=x ,y; sid=z,', 'sid', all), ['x', 'z'])
+    assert.deepEqual(cookieValues('a=1 , b=2; sid=x ,y; sid=z,', 'sid', all, ';'), ['x ,y', 'z,'])
+  })
+  test('reading ends whatever the name and the header are', () => {
+    for (const header of ['', ';', ';;=;', 'a', 'a=b', '=', '= ; =x', ' '.repeat(100)]) {
+      for (const name of ['', 'a', ';', '=', ' ']) assert.ok(cookieValues(header, name, all).length <= 4)
+    }
+  })
 })
 
 suite('writing', () => {
@@ -55,6 +64,7 @@ suite('writing', () => {
       { path: '/\r\nX: y' },
       { domain: 'a.test\r\nX: y' },
       { domain: 'localhost' },
+      { domain: `${'a.'.repeat(127)}aa` },
       { sameSite: 'Lax; Domain=evil.test' },
       { priority: 'urgent' },
       { sameSite: 'none', secure: false },

@@ -2,7 +2,8 @@
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import { type Backend, Fault } from 'keepsake'
+import { type Backend, cookie, Fault, sessions } from 'keepsake'
+import { memoryBackend } from 'keepsake/memory'
 import {
   clear,
   clearHeaders,
@@ -226,6 +227,39 @@ suite("the seed's headers", async () => {
     assert.deepEqual(clearHeaders(NAME, { path: '/app', domain: 'a.example' }), [
       ['Set-Cookie', `${NAME}=; Max-Age=0; Path=/app; Domain=a.example; Secure; HttpOnly; SameSite=Lax`],
     ])
+  })
+  test('CK-2: whatever takes a name of a cookie refuses one that no cookie can have, also where no cookie came', async () => {
+    const backend = memoryBackend()
+    const one = await generate(backend, 1)
+    for (const name of [
+      '',
+      ' ',
+      'a b',
+      'a=b',
+      'a;b',
+      'a\r\nb',
+      'sïd',
+      'x'.repeat(257),
+      5 as never,
+      undefined as never,
+    ]) {
+      for (const headers of [new Headers(), new Headers({ cookie: 'a=b; =c' })]) {
+        await assert.rejects(ofHeader(backend, name, headers), { code: 'bad_option' })
+        await assert.rejects(ofHeaderOrCreate(backend, name, 1, headers), { code: 'bad_option' })
+      }
+      assert.throws(() => toCookieHeaders(name, one), { code: 'bad_option' })
+      assert.throws(() => clearHeaders(name), { code: 'bad_option' })
+      const page = sessions({ backend })(async (request) =>
+        Response.json(await cookie(request, name, { sealed: false })),
+      )
+      await assert.rejects(async () => page(new Request('https://app.test/')), { code: 'bad_option' })
+    }
+    for (const name of ['__session', '_ga', 'host', '__Host-sid']) {
+      assert.deepEqual(
+        await ofHeader(backend, name, new Headers({ cookie: `${name}=${one.key}` })),
+        await ofKey(backend, one.key),
+      )
+    }
   })
   test('CK-2: a name that a browser would refuse is refused here', async () => {
     const { session } = await made()
