@@ -10,6 +10,7 @@ import {
   randomBytes,
   timingSafeEqual,
 } from 'node:crypto'
+import { types } from 'node:util'
 import { Fault } from './outcome.ts'
 import { randomBuffer } from './random.ts'
 
@@ -75,8 +76,9 @@ export const gcm = {
  * long enough to be drawn at random for ever.
  */
 export const xaes = (key: Uint8Array): Aead => {
-  // ECB without padding keeps nothing between whole blocks, so one object serves all derivations.
-  const block = createCipheriv('aes-256-ecb', createSecretKey(key), null).setAutoPadding(false)
+  // ECB without padding keeps nothing between whole blocks, so one object serves all derivations. It has no IV: '' says
+  // so to every runtime, where workerd refuses null.
+  const block = createCipheriv('aes-256-ecb', createSecretKey(key), '').setAutoPadding(false)
   const zero = block.update(Buffer.alloc(16))
   const mask = Buffer.from(zero.map((byte, i) => (byte << 1) | ((zero[i + 1] ?? 0) >> 7)))
   if ((zero[0] as number) > 0x7f) mask[15] = (mask[15] as number) ^ 0x87
@@ -119,7 +121,7 @@ export const HOW_TO_MAKE_ONE = `node -p "crypto.randomBytes(32).toString('base64
 const typed = /secret|passw|change|sample|example|complex|random/i
 
 const bytesOf = (secret: string | Uint8Array): Uint8Array => {
-  if (secret instanceof Uint8Array) return secret
+  if (types.isUint8Array(secret)) return secret
   if (typeof secret !== 'string') return refuse(`this is a ${typeof secret}`)
   if (typed.test(secret)) return refuse('this one has a word in it')
   if (/^([0-9a-f]{2})+$/i.test(secret)) return Buffer.from(secret, 'hex')
@@ -155,7 +157,8 @@ const remembered = () => {
   const known = new Map<string, Buffer>()
   return (context: Context, header: Buffer): Buffer => {
     const { purpose, name, audience = '' } = context
-    const of = `${purpose}\0${name}\0${audience}\0${header.readUInt32BE(1)}`
+    // With the lengths in front, two contexts never have the same text.
+    const of = `${purpose.length} ${name.length} ${header.readUInt32BE(1)} ${purpose}${name}${audience}`
     const there = known.get(of)
     if (there !== undefined) return there
     if (known.size === CONTEXTS) known.clear()

@@ -10,10 +10,12 @@ const LONGEST = Math.ceil(((LARGEST + 100) * 4) / 3)
 
 /* The associated data stand where a cookie's name does for cookies: bound, and not in the token. */
 const context = ({ namespace }: Ground, associated: string) => {
-  if (typeof associated !== 'string' || associated === '' || associated.length > LONGEST_ASSOCIATED) {
+  const fits = typeof associated === 'string' && associated !== '' && associated.length <= LONGEST_ASSOCIATED
+  // Half a surrogate pair has no UTF-8: two such texts would be the same bytes.
+  if (!fits || !associated.isWellFormed()) {
     throw new Fault(
       'bad_option',
-      `Say what a sealed text is for, such as 'password reset', in 1 to ${LONGEST_ASSOCIATED} characters: it opens for that alone.`,
+      `Say what a sealed text is for, such as 'password reset', in 1 to ${LONGEST_ASSOCIATED} characters of well-formed Unicode: it opens for that alone.`,
     )
   }
   return { purpose: 'text', name: associated, audience: namespace }

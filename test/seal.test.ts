@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict'
 import { createHash, createSecretKey, randomBytes } from 'node:crypto'
 import { suite, test } from 'node:test'
+import { runInNewContext } from 'node:vm'
 import fc from 'fast-check'
 import { Fault } from 'keepsake'
 import { gcm, hkdf, newSecret, ring, xaes } from '../src/seal.ts'
@@ -12,6 +13,7 @@ const hex = (text: string) => Buffer.from(text, 'hex')
 const context = { purpose: 'pre-session', name: '__Host-Http-sid-pre' }
 const text = (bytes: Uint8Array | undefined) => bytes && Buffer.from(bytes).toString()
 const secret = () => randomBytes(32)
+const SECRET = newSecret()
 
 suite('published vectors', () => {
   for (const [i, { key, nonce, associated, plain, sealed }] of vectors.xaes.entries()) {
@@ -82,6 +84,33 @@ suite('a ring', () => {
       assert.equal(keys.open(other, token), undefined)
     }
     assert.equal(text(keys.open({ purpose: 'ab', name: 'c', audience: 'd' }, token)), 'x')
+  })
+  test('ENC-3: nor once the right context was opened, whatever characters the two have', () => {
+    const parts = fc.string({ unit: fc.constantFrom('a', '\0', ' ', '1', ';'), maxLength: 3 })
+    const contexts = fc.record({ purpose: parts, name: parts, audience: parts })
+    fc.assert(
+      fc.property(contexts, contexts, (one, other) => {
+        const keys = ring([SECRET])
+        const token = keys.seal(one, Buffer.from('x'))
+        assert.equal(text(keys.open(one, token)), 'x')
+        const same = JSON.stringify(Object.entries(one)) === JSON.stringify(Object.entries(other))
+        assert.equal(keys.open(other, token) !== undefined, same)
+      }),
+      {
+        numRuns: 3000,
+        examples: [
+          [
+            { purpose: 't', name: 'a\0b', audience: 'c' },
+            { purpose: 't', name: 'a', audience: 'b\0c' },
+          ],
+        ],
+      },
+    )
+  })
+  test('takes a secret whose bytes are of another realm, as a test runner gives them', () => {
+    const bytes = runInNewContext('Uint8Array.from(bytes)', { bytes: [...Buffer.from(SECRET, 'hex')] })
+    assert.ok(!(bytes instanceof Uint8Array))
+    assert.equal(text(ring([SECRET]).open(context, ring([bytes]).seal(context, Buffer.from('x')))), 'x')
   })
   test('ENC-2, ENC-5: no flipped bit, no truncation, no addition and no other spelling opens', () => {
     const keys = ring([secret()])
