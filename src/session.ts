@@ -7,7 +7,7 @@ import { frozen, type Json } from './json.ts'
 import { addresses, isKey, labelOf, newKey, newVersion } from './keys.ts'
 import { Fault, type Result } from './outcome.ts'
 
-/** `not_found`: no session has the key, or it has expired. `not_set`: it was begun, and no value was ever set. */
+/** `not_found`: no session has the key, or it has expired, or cannot be read. `not_set`: it was begun, and no value was ever set. */
 export type SessionError = 'not_found' | 'not_set'
 
 declare const made: unique symbol
@@ -55,6 +55,15 @@ const LAST = 8.64e15
 /** Whole milliseconds, because a backend may keep no others. What is over at once is over already. */
 const endOf = (time: number, period: number): number => Math.min(Math.max(Math.ceil(time + period * 1000), -LAST), LAST)
 
+/** What an entry keeps, or undefined where that is no JSON. The error of the parser would quote it. */
+const readable = <V>(text: string): { readonly value: V } | undefined => {
+  try {
+    return { value: JSON.parse(text) }
+  } catch {
+    return undefined
+  }
+}
+
 /** A plain object: only the type has the mark that no other code can make one. */
 const session = <V>(fields: Omit<KeyedSession<unknown>, typeof made>): KeyedSession<V> => fields as KeyedSession<V>
 
@@ -84,8 +93,9 @@ export const ofKey = async <V = Json>(
   const entry = await found(backend, key, time)
   if (entry === undefined) return { ok: false, error: 'not_found' }
   if (entry.value === undefined) return { ok: false, error: 'not_set' }
-  const value: V = JSON.parse(entry.value)
-  return { ok: true, value: session({ key, value, expiryPeriod: (entry.expiresAt - time) / 1000, modified: false }) }
+  const kept = readable<V>(entry.value)
+  if (kept === undefined) return { ok: false, error: 'not_found' }
+  return { ok: true, value: session({ key, ...kept, expiryPeriod: (entry.expiresAt - time) / 1000, modified: false }) }
 }
 
 /**

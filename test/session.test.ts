@@ -261,6 +261,18 @@ suite("the seed's headers", async () => {
       )
     }
   })
+  test('an entry that holds no JSON is not_found, and no error quotes it', async () => {
+    const backend = memoryBackend()
+    const { key } = await generate(backend, 'hunter2', {})
+    const broken = {
+      ...backend,
+      get: async (at: string) => {
+        const entry = await backend.get(at)
+        return entry && { ...entry, value: '{"password":hunter2}' }
+      },
+    }
+    assert.deepEqual(await ofKey(broken, key), notFound)
+  })
   test('CK-2: a name that a browser would refuse is refused here', async () => {
     const { session } = await made()
     for (const [name, options] of [
