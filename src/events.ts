@@ -1,6 +1,7 @@
 // What happened that somebody may want to know: a closed list of reasons, told to whoever listens.
 
-import { channel } from 'node:diagnostics_channel'
+import { type Channel, channel } from 'node:diagnostics_channel'
+import { isThenable } from './outcome.ts'
 
 /**
  * Of sessions:
@@ -83,16 +84,35 @@ export type Emit = (reason: Reason, more?: Omit<SessionEvent, 'reason'>) => void
 
 const events = channel('keepsake')
 
-/** Tells the listener and the channel `keepsake`. A listener that throws breaks no request: its error is dropped. */
-export const emitter = (listener?: Listener): Emit => {
-  return (reason, more) => {
+/** Tells one listener. A logger that is broken must not log anybody out: what it throws, now or later, is dropped. */
+const tell = (listener: (event: SessionEvent) => unknown, event: SessionEvent): void => {
+  try {
+    const done = listener(event)
+    if (isThenable(done)) Promise.resolve(done).catch(() => {})
+  } catch {}
+}
+
+/**
+ * Those who listen to a channel. `publish` would make an uncaught exception of what one of them throws, and Node has no
+ * other way to them: this is the list that its own `publish` goes through. A runtime that has none publishes itself.
+ */
+const subscribersOf = (to: Channel): readonly ((event: SessionEvent, name: string) => unknown)[] | undefined => {
+  const { _subscribers: list } = to as { _subscribers?: unknown }
+  return Array.isArray(list) ? list : undefined
+}
+
+const publish = (event: SessionEvent): void => {
+  const subscribers = subscribersOf(events) ?? [() => events.publish(event)]
+  // A copy, because a subscriber may leave while it is told.
+  for (const subscriber of [...subscribers]) tell(() => subscriber(event, 'keepsake'), event)
+}
+
+/** Tells the listener and the channel `keepsake`. What a listener throws, or its promise, breaks no request and is dropped. */
+export const emitter =
+  (listener?: Listener): Emit =>
+  (reason, more) => {
     if (listener === undefined && !events.hasSubscribers) return
     const event: SessionEvent = Object.freeze({ reason, ...more })
-    events.publish(event)
-    // A logger that is broken must not log anybody out.
-    try {
-      const done: unknown = listener?.(event)
-      if (done instanceof Promise) done.catch(() => {})
-    } catch {}
+    if (events.hasSubscribers) publish(event)
+    if (listener !== undefined) tell(listener, event)
   }
-}
