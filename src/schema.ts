@@ -34,11 +34,29 @@ export const isSchema = (value: unknown): value is StandardSchema =>
 export const checked = <Output>(schema: StandardSchema<Output>, value: unknown): Awaitable<Validated<Output>> =>
   schema['~standard'].validate(value)
 
+/** How many places a message names, and characters of one. */
+const MOST = 10
+const LONGEST = 200
+
+const step = (key: unknown): string => {
+  if (typeof key === 'number') return `[${key}]`
+  if (typeof key !== 'string') return `[a ${typeof key}]`
+  return /^[A-Za-z_$][\w$]*$/.test(key) ? `.${key}` : `[${JSON.stringify(key)}]`
+}
+
 /** Where an issue lies, such as `cart[0].price`. */
-export const placeOf = ({ path = [] }: Issue): string =>
-  path
-    .map((step) => (typeof step === 'object' ? step.key : step))
-    .reduce<string>(
-      (text, key) => (typeof key === 'number' ? `${text}[${key}]` : `${text}${text === '' ? '' : '.'}${String(key)}`),
-      '',
-    )
+const placeOf = ({ path = [] }: Issue): string => {
+  const place = path.map((part) => step(typeof part === 'object' && part !== null ? part.key : part)).join('')
+  if (place === '') return 'the whole'
+  const whole = place.replace(/^\./, '')
+  return whole.length > LONGEST ? `${whole.slice(0, LONGEST)}…` : whole
+}
+
+/**
+ * Where issues lie, in words, and nothing else of them: a schema's own words quote the value that it refuses.
+ */
+export const placesOf = (issues: readonly Issue[]): string => {
+  const places = [...new Set(issues.map(placeOf))]
+  const more = places.length - MOST
+  return more > 0 ? `${places.slice(0, MOST).join(', ')} and ${more} more` : places.join(', ')
+}

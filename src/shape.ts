@@ -3,10 +3,10 @@
 import { type Fields, FLASH } from './changes.ts'
 import { frozen, type Json } from './json.ts'
 import { type Awaitable, after, isThenable } from './outcome.ts'
-import { checked, placeOf, type StandardSchema } from './schema.ts'
+import { checked, placesOf, type StandardSchema } from './schema.ts'
 
 /** Why fields do not fit: where they do not, and never what they are. */
-export type Misfit = { readonly why: string; readonly error?: unknown }
+export type Misfit = { readonly why: string }
 
 export type Shape = {
   /** Kept fields as the application is to see them. */
@@ -15,21 +15,25 @@ export type Shape = {
   write(fields: Fields): Awaitable<Fields | Misfit>
 }
 
-export const isMisfit = (fields: Fields | Misfit): fields is Misfit => misfits.has(fields)
+/* A registered symbol, because fields may have any names, and because a process may hold two copies of this package. */
+const MISFIT = Symbol.for('keepsake.Misfit')
 
-/* A set, because fields may have any names. */
-const misfits = new WeakSet<object>()
-const misfit = (why: string, error?: unknown): Misfit => {
-  const one = { why, ...(error !== undefined && { error }) }
-  misfits.add(one)
-  return one
-}
+export const isMisfit = (value: unknown): value is Misfit =>
+  typeof value === 'object' && value !== null && Object.hasOwn(value, MISFIT)
+
+const misfit = (why: string): Misfit => Object.defineProperty({ why }, MISFIT, { value: true })
 
 const isEmpty = (fields: Fields): boolean => Object.keys(fields).length === 0
 
-/** A schema's or a migration's answer; what either throws is a refusal. */
-const trying = <T>(call: () => Awaitable<T>): Awaitable<T | Misfit> => {
-  const threw = (error: unknown) => misfit('it threw', error)
+/** What kind of error was thrown. Its message and its stack stay untold, because they may quote a value. */
+const kindOf = (error: unknown): string => {
+  const { name } = (error ?? {}) as { name?: unknown }
+  return typeof name === 'string' && /^\w{1,50}$/.test(name) ? name : 'something that has no name'
+}
+
+/** The answer of a schema or of a migration; what it throws is a refusal. */
+const trying = <T>(who: 'schema' | 'migration', call: () => Awaitable<T>): Awaitable<T | Misfit> => {
+  const threw = (error: unknown) => misfit(`the ${who} threw ${kindOf(error)}`)
   try {
     const answer = call()
     return isThenable(answer) ? Promise.resolve(answer).catch(threw) : answer
@@ -45,13 +49,16 @@ const trying = <T>(call: () => Awaitable<T>): Awaitable<T | Misfit> => {
  * is what the application sees then.
  */
 export const shapeOf = (schema: StandardSchema, migrate?: (old: unknown) => unknown): Shape => {
+  const asked = (fields: unknown) =>
+    after(checked(schema, fields), (result) =>
+      result.issues ? misfit(`look at ${placesOf(result.issues)}`) : { value: result.value },
+    )
   const validated = (fields: unknown): Awaitable<Fields | Misfit> =>
     after(
-      trying(() => checked(schema, fields)),
+      trying('schema', () => asked(fields)),
       (result) => {
-        if (misfits.has(result)) return result as Misfit
-        const { issues, value } = result as { issues?: readonly { message: string }[]; value?: unknown }
-        if (issues) return misfit(issues.map((issue) => `${placeOf(issue) || 'it'}: ${issue.message}`).join('; '))
+        if (isMisfit(result)) return result
+        const { value } = result
         if (typeof value !== 'object' || value === null || Array.isArray(value)) {
           return misfit('it is no object with fields')
         }
@@ -70,8 +77,8 @@ export const shapeOf = (schema: StandardSchema, migrate?: (old: unknown) => unkn
       if (isEmpty(own)) return own
       if (migrate === undefined) return fields
       return after(
-        trying(() => migrate(own)),
-        (migrated) => (misfits.has(migrated as object) ? (migrated as Misfit) : validated(migrated)),
+        trying('migration', () => migrate(own)),
+        (migrated) => (isMisfit(migrated) ? migrated : validated(migrated)),
       )
     })
   return {

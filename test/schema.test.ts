@@ -4,12 +4,23 @@ import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import { type } from 'arktype'
 import fc from 'fast-check'
-import { addFlash, type Reason, type Sessions, type StandardSchema, session, sessions, takeFlash } from 'keepsake'
+import {
+  addFlash,
+  type Reason,
+  type SessionEvent,
+  type Sessions,
+  type StandardSchema,
+  session,
+  sessions,
+  takeFlash,
+} from 'keepsake'
 import { memoryBackend } from 'keepsake/memory'
 import { browser } from 'keepsake/testing'
 import * as v from 'valibot'
 import { z } from 'zod'
+import type { Fields } from '../src/changes.ts'
 import { newSecret } from '../src/seal.ts'
+import { isMisfit, type Misfit, shapeOf } from '../src/shape.ts'
 import { clock } from './support/clock.ts'
 import { stores } from './support/stores.ts'
 import { watched } from './support/watched.ts'
@@ -259,6 +270,121 @@ suite('a merged value', () => {
     assert.ok((await fast.commit()).ok)
     assert.deepEqual(await slow.commit(), { ok: false, error: 'conflict' })
   })
+})
+
+suite('no message and no event has a value of a session in it', () => {
+  const VALUE = 'sk_live_51H8secretOfAVisitor'
+  const standard = (validate: (value: unknown) => unknown): StandardSchema<Record<string, unknown>> =>
+    ({ '~standard': { version: 1, vendor: 'test', validate } }) as StandardSchema<Record<string, unknown>>
+  const quoting = (value: unknown) => {
+    throw Object.assign(new TypeError(`cannot read ${JSON.stringify(value)}`), { value })
+  }
+  /** Schemas that refuse a text, or an object with one, in their own words: most quote it. */
+  const refusing: Record<string, { schema: unknown; says: RegExp }> = {
+    'valibot, a type': { schema: v.object({ token: v.optional(v.number()) }), says: /: look at token\.$/ },
+    'valibot, a choice': { schema: v.object({ token: v.optional(v.picklist(['a'])) }), says: /: look at token\.$/ },
+    'valibot, the whole': {
+      schema: v.pipe(
+        v.looseObject({}),
+        v.check(
+          (o) => !('token' in o),
+          ({ input }) => JSON.stringify(input),
+        ),
+      ),
+      says: /: look at the whole\.$/,
+    },
+    'arktype, a length': { schema: type({ 'token?': 'string < 5' }), says: /: look at token\.$/ },
+    'zod, a refinement': {
+      schema: z.object({ token: z.string().refine(() => false, { error: ({ input }) => `not ${input}` }) }),
+      says: /: look at token\.$/,
+    },
+    'one that throws': { schema: standard(quoting), says: /: the schema threw TypeError\.$/ },
+    'one whose promise is rejected': {
+      schema: standard(async (value) => quoting(value)),
+      says: /: the schema threw TypeError\.$/,
+    },
+    'one that throws what is no error': {
+      schema: standard((value) => {
+        throw value
+      }),
+      says: /: the schema threw something that has no name\.$/,
+    },
+    'one that names no place that is one': {
+      schema: standard((value) => ({ issues: [{ message: JSON.stringify(value), path: [{ key: value }, 'b c', 0] }] })),
+      says: /: look at \[a object\]\["b c"\]\[0\]\.$/,
+    },
+    'one whose issues cannot be read': {
+      schema: standard((value) => ({ issues: [{ message: JSON.stringify(value), path: 5 }] })),
+      says: /: the schema threw TypeError\.$/,
+    },
+  }
+  /** All that an error says of itself and of its causes, with what is not enumerable. */
+  const said = (error: unknown): string =>
+    typeof error === 'object' && error !== null
+      ? Object.getOwnPropertyNames(error)
+          .map((name) => said(Reflect.get(error, name)))
+          .join('\n')
+      : String(error)
+
+  for (const [name, { schema, says }] of Object.entries(refusing)) {
+    test(`${name}: neither when it is saved nor when it is read`, async () => {
+      const events: SessionEvent[] = []
+      const backend = memoryBackend()
+      const onEvent = (event: SessionEvent) => events.push(event)
+      const typed = sessions({ backend, schema: schema as StandardSchema<{ token?: unknown }>, onEvent })
+      const opened = await typed.open({ headers: new Headers() })
+      opened.set('token', VALUE)
+      const fault = await opened.commit().then(
+        () => assert.fail('is refused'),
+        (error: unknown) => error,
+      )
+      assert.match((fault as Error).message, says)
+      const { visit } = stage(sessions({ backend }))
+      await visit((s) => s.set('token', VALUE))
+      const read = stage(typed)
+      await read.with(visit.to(read.handler))((s) => s.get('token'))
+      assert.match(events.at(-1)?.message ?? '', says)
+      assert.equal(events.at(-1)?.reason, 'misfit')
+      for (const text of [said(fault), ...events.map(said)]) assert.ok(!text.includes(VALUE), text)
+    })
+  }
+
+  test('a migration that throws: its kind of error alone', async () => {
+    const events: SessionEvent[] = []
+    const backend = memoryBackend()
+    const { visit } = stage(sessions({ backend }))
+    await visit((s) => s.set('token', VALUE))
+    const fresh = stage(sessions({ backend, schema: newer, migrate: quoting, onEvent: (event) => events.push(event) }))
+    await fresh.with(visit.to(fresh.handler))((s) => s.fields)
+    assert.match(said(events.at(-1)), /: the migration threw TypeError\.$/m)
+    assert.ok(!said(events.at(-1)).includes(VALUE))
+  })
+
+  test('of many places ten are named, each once', async () => {
+    const places = Array.from({ length: 30 }, (_, i) => ({ message: '', path: ['list', i >> 1] }))
+    const { write } = shapeOf(standard(() => ({ issues: [...places, { message: '', path: ['x'.repeat(500)] }] })))
+    const { why } = (await write({ a: 1 })) as Misfit
+    assert.equal(why, `look at ${Array.from({ length: 10 }, (_, i) => `list[${i}]`).join(', ')} and 6 more`)
+  })
+})
+
+test('a misfit of one copy of the package is one for another, and fields of any names are none', async () => {
+  const copy = (await import(`${'../src/shape.ts'}?copy`)) as typeof import('../src/shape.ts')
+  assert.notEqual(copy.isMisfit, isMisfit)
+  const refusal = await copy.shapeOf(newer).write({ first: 5 })
+  assert.ok(isMisfit(refusal) && copy.isMisfit(refusal))
+  const any = z.record(z.string(), z.any())
+  await fc.assert(
+    fc.asyncProperty(
+      fc.dictionary(
+        fc.oneof(fc.string(), fc.constantFrom('why', 'error', 'Symbol(keepsake.Misfit)', '__proto__')),
+        fc.jsonValue(),
+      ),
+      async (fields) => {
+        assert.ok(!isMisfit(await shapeOf(any).read(fields as Fields)))
+      },
+    ),
+  )
 })
 
 suite('a schema', () => {

@@ -128,7 +128,7 @@ const fitted = (visit: Visit, found: Found): Awaitable<Found | undefined> =>
     if (!isMisfit(fields)) return fields === found.fields ? found : { ...found, fields }
     const { label } = found.stored
     const message = `A session does not fit the schema, and its visitor starts anew: ${fields.why}.`
-    visit.house.emit('misfit', { label, message, ...(fields.error !== undefined && { error: fields.error }) })
+    visit.house.emit('misfit', { label, message })
     return setAside(visit, found.stored, true)
   })
 

@@ -53,12 +53,7 @@ const kept = ({ house }: Visit, fields: Fields): Awaitable<string | Misfit> =>
 export const ownKept = (visit: Visit): Awaitable<string> =>
   after(kept(visit, visit.fields), (value) => {
     if (typeof value === 'string') return value
-    const { why, error } = value
-    throw new Fault(
-      'bad_fields',
-      `The session's fields do not fit its schema, so nothing was saved: ${why}.`,
-      error === undefined ? {} : { cause: error },
-    )
+    throw new Fault('bad_fields', `The session's fields do not fit its schema, so nothing was saved: ${value.why}.`)
   })
 
 /** The latest that a session may live, if it is used now. */
