@@ -3,6 +3,7 @@
 import { type Flash, flash } from './flashes.ts'
 import { claim } from './lifecycle/flash.ts'
 import { leaveFlash, visitOf } from './passage.ts'
+import { isPrefetch } from './prefetch.ts'
 
 /**
  * Leaves a message for the next page that this visitor is shown, whether he has a session or not, and over a login or a
@@ -13,12 +14,8 @@ import { leaveFlash, visitOf } from './passage.ts'
 export const addFlash = (request: Request, category: string, text: string): void =>
   leaveFlash(request, flash(category, text))
 
-/** Whether a browser asks for something that it may never show. */
-const unseen = ({ method, headers }: Request): boolean =>
-  method === 'HEAD' ||
-  /(^|[,;\s])(prefetch|prerender)\b/i.test(
-    ['sec-purpose', 'purpose', 'x-moz'].map((name) => headers.get(name) ?? '').join(','),
-  )
+/** Whether a request is for something that may never be shown. */
+const unseen = (request: Request): boolean => request.method === 'HEAD' || isPrefetch(request)
 
 /**
  * Takes the messages that wait for this visitor, oldest first: those that earlier requests added. Where a store keeps

@@ -88,6 +88,9 @@ for (const [kind, backend] of Object.entries(kinds)) {
           { headers: { 'sec-purpose': 'prefetch;prerender' } },
           { headers: { purpose: 'prefetch' } },
           { headers: { 'x-moz': 'prefetch' } },
+          { headers: { 'x-sec-purpose': 'prefetch' } },
+          { headers: { 'x-purpose': 'preview' } },
+          { headers: { 'next-router-prefetch': '1' } },
         ]) {
           let seen: readonly Flash[] | undefined
           await visit.raw(async (_, request) => {
