@@ -124,6 +124,13 @@ export const printedAttributes = (options: CookieAttributes): string => {
 }
 
 /**
+ * The place that a sealed value is bound to beside its cookie's name: empty for all paths of one host, else the domain and
+ * the path in a text that has no `=`. A name has no `;`, so a name and its place can be put together.
+ */
+export const sealedPlace = ({ domain = '', path = '/' }: CookieAttributes): string =>
+  domain === '' && path === '/' ? '' : `;${domain.toLowerCase()};${encodeURIComponent(path)}`
+
+/**
  * A name that a cookie can have, with or without a prefix.
  *
  * @throws Fault `bad_option`

@@ -4,7 +4,16 @@ import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import { parseCookie } from 'cookie'
 import fc from 'fast-check'
-import { connect, type SessionEvent, type SessionsOptions, session, sessions } from 'keepsake'
+import {
+  connect,
+  cookie as readCookie,
+  type SessionEvent,
+  type SessionsOptions,
+  session,
+  sessions,
+  setCookie,
+} from 'keepsake'
+import { browser } from 'keepsake/testing'
 import { cookieValues } from '../src/cookie.ts'
 import { formSecret } from '../src/lifecycle/form.ts'
 import { visitOf } from '../src/passage.ts'
@@ -218,6 +227,42 @@ suite('what cookies are called', () => {
     isPlain({ url: 'http://app.test/', options, headers: { origin: 'null', via: 'x', host: 'lan:81' } }, 81, null)
     isSafe({ url: 'https://app.test/', options })
   })
+  test('NET-4: a domain is left off on a loopback name that does not belong to it, over TLS too, and kept elsewhere', () => {
+    const cookie = { domain: 'Example.com', path: '/app' }
+    const domainAt = (asked: Asked) =>
+      /Domain=([^;]*)/.exec(namesOf({ ...asked, options: { cookie, ...asked.options } }).attributes)?.[1]
+    for (const options of [{}, { secure: true }, { secure: false }, { trustProxy: true }]) {
+      for (const host of ['localhost', 'localhost:3000', 'app.localhost', '127.0.0.1:8080', '[::1]:3000']) {
+        for (const scheme of ['http', 'https']) {
+          const url = `${scheme}://${host}/`
+          assert.equal(domainAt({ url, options }), undefined, url)
+          // A proxy that passes on its own name for this machine: the browser is elsewhere.
+          assert.equal(domainAt({ url, options, headers: { 'x-forwarded-for': '192.0.2.1' } }), 'Example.com', url)
+          assert.equal(domainAt({ url, options, headers: { host: 'www.example.com' } }), 'Example.com', url)
+        }
+        // Back from a page of another host: over TLS the cookie is called as before.
+        const url = `https://${host}/`
+        assert.deepEqual(
+          namesOf({ url, options: { cookie, ...options }, headers: { referer: 'https://bank.test/' } }),
+          namesOf({ url, options: { cookie, ...options } }),
+        )
+      }
+      for (const url of [
+        'https://example.com/',
+        'https://www.example.com/',
+        'http://app.test/',
+        'https://localhost.example.com/',
+        '',
+      ]) {
+        assert.equal(domainAt({ url, options }), 'Example.com', url)
+      }
+    }
+    assert.equal(
+      domainAt({ url: 'http://app.localhost:3000/', options: { cookie: { domain: 'app.localhost' } } }),
+      'app.localhost',
+    )
+    assert.equal(namesOf({ url: 'https://localhost/', options: { cookie: { domain: 'example.com' } } }).session, NAME)
+  })
   test('NET-4: the environment has no say', () => {
     const before = process.env.NODE_ENV
     try {
@@ -307,6 +352,30 @@ suite('through the middleware', () => {
     assert.equal((await visit('http://localhost:3000/', `${NAME}=${heldBy(safe)}`)).who, null)
     assert.equal((await visit('http://localhost:3000/', pair(plain))).who, 'one')
     assert.equal((await visit('https://app.test/', pair(safe))).who, 'one')
+  })
+  test('NET-4: with one configuration, cookies come back in production and on a developer’s machine', async () => {
+    for (const cookie of [
+      { domain: 'example.com' },
+      { domain: 'example.com', path: '/app', sameSite: 'none' },
+    ] as const) {
+      const page = sessions({ backend: 'memory:', secret: SECRET, cookie })(async (request) => {
+        const s = await session(request)
+        s.update('n', (n = 0) => n + 1)
+        const theme = await readCookie(request, 'theme', { domain: 'example.com' })
+        const answer = Response.json([s.get('n'), theme ?? null, formSecret(await visitOf(request)) !== ''])
+        return setCookie(answer, request, 'theme', 'dark', { domain: 'example.com' })
+      })
+      for (const origin of [
+        'https://app.example.com',
+        'http://localhost:8080',
+        'https://localhost',
+        'http://127.0.0.1:80',
+      ]) {
+        const visit = browser(page, { origin })
+        await visit('/app/')
+        assert.deepEqual(await (await visit('/app/')).json(), [2, 'dark', true], origin)
+      }
+    }
   })
   test('NET-4: a pre-session of a plain name is none under the prefixed one, nor the reverse', async () => {
     const { visit } = await served()
