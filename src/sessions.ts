@@ -190,7 +190,10 @@ export function sessions(options: SessionsOptions): Sessions {
   if (lifetime > absolute) throw new Fault('bad_option', 'lifetime has to be at most absoluteLifetime.')
   const given = isUrl(options.backend) ? options.backend.href : options.backend
   const { secret, namespace = options.cookie?.name ?? 'sid' } = options
-  if (typeof namespace !== 'string') throw new Fault('bad_option', 'namespace has to be a string.')
+  // Half a surrogate pair has no UTF-8: two such namespaces would be one.
+  if (typeof namespace !== 'string' || namespace.length > 1000 || !namespace.isWellFormed()) {
+    throw new Fault('bad_option', 'namespace has to be a string of at most 1000 characters of well-formed Unicode.')
+  }
   const { schema, migrate, onStoreError = 'fail' } = options
   if (onStoreError !== 'fail' && onStoreError !== 'anonymous') {
     throw new Fault('bad_option', "onStoreError has to be 'fail' or 'anonymous'.")
@@ -238,6 +241,7 @@ export function sessions(options: SessionsOptions): Sessions {
   }
   /** What is known of all sessions before their backend is open. */
   const settings = {
+    namespace,
     address: addresses(namespace),
     owners: ownersIn(namespace),
     mostOwned,

@@ -19,6 +19,8 @@ import type { Withheld } from '../withheld.ts'
 export type House = {
   readonly backend: Backend
   readonly ring: Ring
+  /** Keeps what is sealed or signed here from applications under the same secret. */
+  readonly namespace: string
   /** Where the session of a label lies. */
   readonly address: (label: string) => string
   readonly owners: Owners
@@ -129,7 +131,7 @@ export type Visit = {
 
 /** What a backend is to be asked with for a key of this visit. */
 export const addressOf = ({ house, names }: Visit, key: string): string =>
-  house.backend.stateless ? `${names.session}=${key}` : house.address(labelOf(key))
+  house.backend.stateless ? `${names.session}${names.place}=${key}` : house.address(labelOf(key))
 
 /** Milliseconds that a session lives unused, and at the most: as its login said, else as the manager is set. */
 export const lifetimeOf = (house: House, { lifetime = house.lifetime }: Chosen): number => lifetime
