@@ -27,7 +27,7 @@ const plainValue = /^[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*$/
 /** Bytes of a whole Set-Cookie that every browser keeps, and characters of one value. */
 const LONGEST_COOKIE = 4093
 
-const place = ['domain', 'path', 'httpOnly'] as const
+const placed = ['domain', 'path', 'httpOnly'] as const
 const written = ['sameSite', 'partitioned', 'priority', 'sealed', 'maxAge'] as const
 
 const namesFor = (ground: Ground, request: Request, name: string, options: SetCookieOptions): Names => {
@@ -42,7 +42,11 @@ const namesFor = (ground: Ground, request: Request, name: string, options: SetCo
   return carried({ ...ground.transport, cookie: { ...attributes, name: bare } })(request)
 }
 
-const context = (ground: Ground, name: string) => ({ purpose: 'cookie', name, audience: ground.namespace })
+const context = ({ namespace }: Ground, { session: name, place }: Names) => ({
+  purpose: 'cookie',
+  name: name + place,
+  audience: namespace,
+})
 
 /** Eight bytes of the end in milliseconds since 1970, Infinity for none, and the text. */
 const packed = (text: string, until: number): Buffer => {
@@ -66,17 +70,17 @@ export const cookie = async (
   name: string,
   options: ReadCookieOptions = {},
 ): Promise<string | undefined> => {
-  onlyKnown(options, [...place, 'sealed'], 'cookie()')
+  onlyKnown(options, [...placed, 'sealed'], 'cookie()')
   const { sealed = true } = options
   const ground = groundOf(request)
-  const { session: full } = namesFor(ground, request, name, options)
+  const names = namesFor(ground, request, name, options)
   // What others wrote may have commas; what is sealed has none.
-  const values = cookieValues(request.headers.get('cookie') ?? '', full, () => true, sealed ? ',' : ';')
+  const values = cookieValues(request.headers.get('cookie') ?? '', names.session, () => true, sealed ? ',' : ';')
   if (!sealed) return values[0]
   if (values.length === 0) return undefined
   const { ring, now } = await ground.house()
   for (const value of values) {
-    const text = unpacked(ring.open(context(ground, full), value), now())
+    const text = unpacked(ring.open(context(ground, names), value), now())
     if (text !== undefined) return text
   }
   return undefined
@@ -111,7 +115,7 @@ export const setCookie = async (
   value: string,
   options: SetCookieOptions = {},
 ): Promise<Response> => {
-  onlyKnown(options, [...place, ...written], 'setCookie()')
+  onlyKnown(options, [...placed, ...written], 'setCookie()')
   const { sealed = true, maxAge } = options
   if (typeof value !== 'string') throw new Fault('bad_option', 'The value of a cookie has to be a string.')
   if (maxAge !== undefined && !(typeof maxAge === 'number' && maxAge > 0 && Number.isFinite(maxAge))) {
@@ -124,14 +128,14 @@ export const setCookie = async (
     )
   }
   const ground = groundOf(request)
-  const { session: full, attributes } = namesFor(ground, request, name, options)
+  const names = namesFor(ground, request, name, options)
   let kept = value
   if (sealed) {
     const { ring, now } = await ground.house()
     const until = maxAge === undefined ? Number.POSITIVE_INFINITY : now() + maxAge * 1000
-    kept = ring.seal(context(ground, full), packed(value, until))
+    kept = ring.seal(context(ground, names), packed(value, until))
   }
-  const line = printedCookie(full, kept, attributes, maxAge)
+  const line = printedCookie(names.session, kept, names.attributes, maxAge)
   if (line.length <= LONGEST_COOKIE) return put(response, line, ground)
   throw new Fault(
     'too_large',
@@ -151,7 +155,7 @@ export const dropCookie = async (
   name: string,
   options: CookiePlace = {},
 ): Promise<Response> => {
-  onlyKnown(options, place, 'dropCookie()')
+  onlyKnown(options, placed, 'dropCookie()')
   const ground = groundOf(request)
   const { session: full, attributes } = namesFor(ground, request, name, options)
   return put(response, printedCookie(full, '', attributes, 0), ground)

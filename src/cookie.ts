@@ -60,7 +60,7 @@ export const cookieValues = (
     const end = semicolon === -1 ? header.length : semicolon
     const value = valueIn(header, start, end, name, until)
     start = end + 1
-    if (value === undefined || !could(value) || values.includes(value)) continue
+    if (value === undefined || values.includes(value) || !could(value)) continue
     if (values.push(value) === CANDIDATES) break
   }
   return values

@@ -57,8 +57,8 @@ const hasToken = async (request: Request): Promise<boolean> => {
   const token = request.headers.get(TOKEN_HEADER) ?? (await fieldIn(request, TOKEN_FIELD))
   if (token === undefined) return false
   const visit = await visitOf(request)
-  const outcome = verified(visit, token)
-  if (!outcome.ok) refused(visit, outcome.error)
+  const outcome = verified(visit, request, token)
+  if (!outcome.ok) refused(visit, request, outcome.error)
   return outcome.ok
 }
 

@@ -1,11 +1,10 @@
 // Tokens that only a page of ours can have got for this visitor: stateless, other at each rendering, an hour good.
 
-import { formSecret } from './lifecycle/form.ts'
-import type { Visit } from './lifecycle/visit.ts'
+import { formSecret, heldSecrets, saysTooLittle } from './lifecycle/form.ts'
+import type { House, Visit } from './lifecycle/visit.ts'
 import { Fault, type Result } from './outcome.ts'
 import { visitOf } from './passage.ts'
 import { randomBuffer } from './random.ts'
-import type { Ring } from './seal.ts'
 
 export type TokenOptions = {
   /** Seconds that the token is good. Default an hour. */
@@ -21,7 +20,8 @@ export const TOKEN_HEADER = 'x-csrf-token'
 /*
  * version(1) · expiry(6) · nonce(16) · binding(16) · mac(24), 84 characters of base64url.
  * The binding is an HMAC of the nonce and the form secret: it tells a token of another session from one that nobody
- * made, and is new each time, so that a compressed page does not leak it (BREACH). The MAC covers all before it.
+ * made, and is new each time, so that a compressed page does not leak it (BREACH). The MAC covers all before it, the
+ * namespace and the action.
  */
 const VERSION = 1
 const NONCE = 7
@@ -34,24 +34,28 @@ const LONGEST = 400 * 86_400
 const bound = (nonce: Uint8Array, secret: string): Buffer =>
   Buffer.concat([Buffer.from('keepsake/1 form binding\0'), nonce, Buffer.from(secret)])
 
-const covered = (token: Uint8Array, action: string): Buffer =>
-  Buffer.concat([Buffer.from('keepsake/1 form token\0'), token.subarray(0, MAC), Buffer.from(action)])
+const covered = (token: Uint8Array, namespace: string, action: string): Buffer =>
+  Buffer.concat([
+    Buffer.from('keepsake/1 form token\0'),
+    token.subarray(0, MAC),
+    Buffer.from(JSON.stringify([namespace, action])),
+  ])
 
-const issued = (ring: Ring, secret: string, action: string, expiresAt: number): string => {
+const issued = ({ ring, namespace }: House, secret: string, action: string, expiresAt: number): string => {
   const token = Buffer.alloc(LENGTH)
   token.writeUInt8(VERSION)
   token.writeUIntBE(expiresAt, 1, 6)
   const nonce = randomBuffer(BINDING - NONCE)
   token.set(nonce, NONCE)
   token.set(ring.sign(bound(nonce, secret)).subarray(0, MAC - BINDING), BINDING)
-  token.set(ring.sign(covered(token, action)).subarray(0, LENGTH - MAC), MAC)
+  token.set(ring.sign(covered(token, namespace, action)).subarray(0, LENGTH - MAC), MAC)
   return token.toString('base64url')
 }
 
-/** When a token expires that is good for this secret and action, in milliseconds since 1970; or why it is not. */
+/** When a token expires that is good for one of these secrets and the action, in milliseconds since 1970; or why it is not. */
 const judged = (
-  ring: Ring,
-  secret: string,
+  { ring, namespace }: House,
+  secrets: readonly string[],
   action: string,
   token: unknown,
 ): Result<number, 'wrong_session' | 'invalid_token'> => {
@@ -59,10 +63,11 @@ const judged = (
   if (typeof token !== 'string' || token.length !== CHARACTERS) return invalid
   const bytes = Buffer.from(token, 'base64url')
   if (bytes.length !== LENGTH || bytes.toString('base64url') !== token || bytes[0] !== VERSION) return invalid
-  if (!ring.signed(covered(bytes, action), bytes.subarray(MAC))) return invalid
-  if (!ring.signed(bound(bytes.subarray(NONCE, BINDING), secret), bytes.subarray(BINDING, MAC))) {
+  if (!ring.signed(covered(bytes, namespace, action), bytes.subarray(MAC))) return invalid
+  const nonce = bytes.subarray(NONCE, BINDING)
+  const binding = bytes.subarray(BINDING, MAC)
+  if (!secrets.some((secret) => ring.signed(bound(nonce, secret), binding)))
     return { ok: false, error: 'wrong_session' }
-  }
   return { ok: true, value: bytes.readUIntBE(1, 6) }
 }
 
@@ -71,23 +76,38 @@ const actionOf = ({ action = '' }: TokenOptions): string => {
   throw new Fault('bad_option', 'The action of a form token has to be a string.')
 }
 
-/** Whether a token was taken. `wrong_session`: from a page that another visitor got, or before a login or logout. Times are in milliseconds since 1970. */
+/**
+ * Whether a token was taken. `wrong_session`: from a page that another visitor got, or before a login or logout; or, where
+ * others can plant the cookies of a visitor without a session, from a page that does not show that it is yours. Times are
+ * in milliseconds since 1970.
+ */
 export type TokenOutcome =
   | { readonly ok: true }
   | { readonly ok: false; readonly error: 'expired'; readonly expiredAt: number }
   | { readonly ok: false; readonly error: 'wrong_session' | 'invalid_token' }
 
-/** Whether a token is this visitor's. Whatever it is, an array or a novel, the answer is a value. */
-export const verified = (visit: Visit, token: unknown, options: Pick<TokenOptions, 'action'> = {}): TokenOutcome => {
+/** Whether the token of a request is this visitor's. Whatever it is, an array or a novel, the answer is a value. */
+export const verified = (
+  visit: Visit,
+  request: Request,
+  token: unknown,
+  options: Pick<TokenOptions, 'action'> = {},
+): TokenOutcome => {
   const { house } = visit
-  const outcome = judged(house.ring, formSecret(visit), actionOf(options), token)
+  const outcome = judged(house, heldSecrets(visit, request), actionOf(options), token)
   if (!outcome.ok) return outcome
   return house.now() < outcome.value ? { ok: true } : { ok: false, error: 'expired', expiredAt: outcome.value }
 }
 
+const tooLittle =
+  'wrong_session: the visitor has no session, others can plant his cookies (cookie.domain, cookie.path, no TLS), and the request shows neither by Sec-Fetch-Site nor by Origin that it comes from a page of yours.'
+
 /** Says that a form or a script was refused, and never with what. */
-export const refused = ({ house, stored }: Visit, outcome: string): void =>
-  house.emit('bad_form', { ...(stored && { label: stored.label }), message: outcome })
+export const refused = (visit: Visit, request: Request, outcome: string): void => {
+  const { house, stored } = visit
+  const message = outcome === 'wrong_session' && saysTooLittle(visit, request) ? tooLittle : outcome
+  house.emit('bad_form', { ...(stored && { label: stored.label }), message })
+}
 
 /**
  * A token for a form, or for a script to send in the header `X-CSRF-Token`. It is bound to the visitor's session, or to
@@ -104,7 +124,7 @@ export const csrfToken = async (request: Request, options: TokenOptions = {}): P
   const action = actionOf(options)
   const visit = await visitOf(request)
   visit.confidential = true
-  return issued(visit.house.ring, formSecret(visit), action, Math.ceil(visit.house.now() + validFor * 1000))
+  return issued(visit.house, formSecret(visit), action, Math.ceil(visit.house.now() + validFor * 1000))
 }
 
 /** The name and the value of a form's hidden field, for JSX and templates. @throws as `csrfToken` */
@@ -133,7 +153,7 @@ export const verifyCsrfToken = async (
   options: Pick<TokenOptions, 'action'> = {},
 ): Promise<TokenOutcome> => {
   const visit = await visitOf(request)
-  const outcome = verified(visit, token, options)
-  if (!outcome.ok) refused(visit, outcome.error)
+  const outcome = verified(visit, request, token, options)
+  if (!outcome.ok) refused(visit, request, outcome.error)
   return outcome
 }

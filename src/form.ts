@@ -135,7 +135,7 @@ export async function readForm(
     if (tokens.length > 1) return 'many_tokens'
     const token = tokens[0] ?? request.headers.get(TOKEN_HEADER)
     if (token === null) return 'missing_token'
-    const outcome = verified(visit, token, action === undefined ? {} : { action })
+    const outcome = verified(visit, request, token, action === undefined ? {} : { action })
     if (outcome.ok) return undefined
     return outcome.error === 'expired' ? { expiredAt: outcome.expiredAt } : outcome.error
   }
@@ -174,7 +174,7 @@ export async function readForm(
   }
   const trouble = judge()
   if (trouble !== undefined) {
-    refused(visit, typeof trouble === 'string' ? trouble : 'expired')
+    refused(visit, request, typeof trouble === 'string' ? trouble : 'expired')
     return typeof trouble === 'string'
       ? { ...refusal(trouble, 403), ...came }
       : { ...refusal('expired', 403), ...came, ...trouble }

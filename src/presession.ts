@@ -12,22 +12,29 @@ export const SKEW = 60_000
 
 export const newPreSession = (now: number): PreSession => ({ form: random(16), madeAt: now, flash: [] })
 
-const context = (cookie: string) => ({ purpose: 'pre-session', name: cookie })
+/** What a pre-session is sealed for: it opens as that of another cookie, place or application no more than as a session. */
+export type SealedFor = { readonly cookie: string; readonly place: string; readonly namespace: string }
 
-export const sealPreSession = (ring: Ring, cookie: string, { form, madeAt, flash }: PreSession): string => {
+const context = ({ cookie, place, namespace }: SealedFor) => ({
+  purpose: 'pre-session',
+  name: cookie + place,
+  audience: namespace,
+})
+
+export const sealPreSession = (ring: Ring, where: SealedFor, { form, madeAt, flash }: PreSession): string => {
   const kept = { form, at: madeAt, ...(flash.length > 0 && { flash: printedFlashes(flash) }) }
-  return ring.seal(context(cookie), Buffer.from(JSON.stringify(kept)))
+  return ring.seal(context(where), Buffer.from(JSON.stringify(kept)))
 }
 
 /** The pre-session in a cookie's value, or undefined for one that we did not seal, or that is older than `lifetime` milliseconds. */
 export const openPreSession = (
   ring: Ring,
-  cookie: string,
+  where: SealedFor,
   token: string,
   now: number,
   lifetime: number,
 ): PreSession | undefined => {
-  const plain = ring.open(context(cookie), token)
+  const plain = ring.open(context(where), token)
   if (plain === undefined) return undefined
   try {
     const { form, at, flash }: { form?: unknown; at?: unknown; flash?: unknown } = JSON.parse(plain.toString())

@@ -190,10 +190,21 @@ type Change = {
 const FORM = 'AbCdEfGhIjKlMnOpQrStUv'
 
 const sealed = (change: Change): string => {
-  const { name = PRE, purpose = 'pre-session', audience, age = 0, set, flip, cut, keep, append, insert } = change
+  const {
+    name = PRE,
+    purpose = 'pre-session',
+    audience = 'sid',
+    age = 0,
+    set,
+    flip,
+    cut,
+    keep,
+    append,
+    insert,
+  } = change
   const keys = ring([change.secret === undefined ? SECRET : OTHER_SECRET])
   const plain = Buffer.from(change.plain ?? JSON.stringify({ form: FORM, at: BORN - age }), 'latin1')
-  const context = { purpose, name, ...(audience !== undefined && { audience }) }
+  const context = { purpose, name, audience }
   let token = keys.seal(context, plain)
   // One that has a character in which the two alphabets differ.
   while (change.alphabet && !/[-_]/.test(token)) token = keys.seal(context, plain)

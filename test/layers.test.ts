@@ -9,7 +9,7 @@ const root = resolve(import.meta.dirname, '../src')
 
 /** From the ground up. A folder stands for its files, which may import each other. */
 const lines: readonly (readonly string[])[] = [
-  ['outcome', 'prefetch', 'random'],
+  ['origin', 'outcome', 'prefetch', 'random'],
   ['events', 'json', 'handler', 'keys', 'seal', 'schema', 'cookie', 'form-file'],
   ['flashes'],
   ['backend', 'budget', 'changes', 'head', 'form-body', 'presession', 'transport', 'withheld', 'backends/ownership'],

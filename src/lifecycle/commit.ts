@@ -3,11 +3,11 @@
 import { FLASH } from '../changes.ts'
 import { confirms, type Head, OFFER, offered } from '../head.ts'
 import { type Awaitable, after } from '../outcome.ts'
-import { newPreSession, type PreSession, sealPreSession } from '../presession.ts'
+import { newPreSession, type PreSession } from '../presession.ts'
 import { begin, login } from './begin.ts'
 import { end } from './end.ts'
 import { deliver } from './flash.ts'
-import { preSession, preTokenOf } from './form.ts'
+import { preSession, preTokenOf, sealedPre } from './form.ts'
 import { seenAt } from './owned.ts'
 import { due, expiryOf, type Lost, save } from './save.ts'
 import { inTurn } from './turns.ts'
@@ -30,9 +30,11 @@ const keyOf = (house: House, key: string, head: Head): Outcome => ({
   session: { key, until: (head.persistent ?? house.persistent) ? endOf(house, head) : undefined },
 })
 
-const preToken = ({ house, names }: Visit, pre: PreSession): Outcome => ({
-  preSession: { token: sealPreSession(house.ring, names.preSession, pre), until: pre.madeAt + house.lifetime },
-})
+/** A pre-session as it is sealed anew: the newest of those that the browser may hold. */
+const preToken = (visit: Visit, pre: PreSession): Outcome => {
+  const madeAt = visit.house.now()
+  return { preSession: { token: sealedPre(visit, { ...pre, madeAt }), until: madeAt + visit.house.lifetime } }
+}
 
 /** What becomes of the pre-session cookie where a session begins: it goes, unless messages can travel nowhere else. */
 const preAtBirth = (visit: Visit): Outcome => {

@@ -2,23 +2,52 @@
 
 import { cookieValues } from '../cookie.ts'
 import { labelOf } from '../keys.ts'
-import { newPreSession, openPreSession, type PreSession } from '../presession.ts'
+import { type Source, sourceOf } from '../origin.ts'
+import { newPreSession, openPreSession, type PreSession, sealPreSession } from '../presession.ts'
+import type { Planter } from '../transport.ts'
 import { freshKey } from './begin.ts'
 import type { Visit } from './visit.ts'
 
-/** The value of the pre-session cookie that a request brought. */
+/** The value of the pre-session cookie that a request brought, the first of several. */
 export const preTokenOf = ({ header, names }: Visit): string | undefined =>
   header === null ? undefined : cookieValues(header, names.preSession, (value) => value !== '')[0]
 
-/** The pre-session of a visit: the one that its cookie holds, or the one made since. */
+const sealedFor = ({ house, names }: Visit) => ({
+  cookie: names.preSession,
+  place: names.place,
+  namespace: house.namespace,
+})
+
+export const sealedPre = (visit: Visit, pre: PreSession): string =>
+  sealPreSession(visit.house.ring, sealedFor(visit), pre)
+
+/**
+ * The pre-sessions that a request brought, the newest first, and whether anything else came under their name. A cookie
+ * that does not open hides none that does, wherever it stands. Whichever of several is taken, the visit leaves with one
+ * that is newer than all of them once it changes it, so the newest is the visitor's own from then on.
+ */
+const brought = (visit: Visit): { readonly pres: readonly PreSession[]; readonly junk: boolean } => {
+  const { house, names, header } = visit
+  const pres: PreSession[] = []
+  let junk = false
+  const opens = (value: string): boolean => {
+    if (value === '') return false
+    const pre = openPreSession(house.ring, sealedFor(visit), value, house.now(), house.lifetime)
+    if (pre === undefined) junk = true
+    else pres.push(pre)
+    return pre !== undefined
+  }
+  if (header !== null) cookieValues(header, names.preSession, opens)
+  return { pres: pres.sort((a, b) => b.madeAt - a.madeAt), junk }
+}
+
+/** The pre-session of a visit: the newest that its cookies hold, or the one made since. */
 export const preSession = (visit: Visit): PreSession | undefined => {
-  const { house, names } = visit
   if (!visit.preUnread) return visit.pre
   visit.preUnread = false
-  const preToken = preTokenOf(visit)
-  if (preToken === undefined) return visit.pre
-  visit.pre = openPreSession(house.ring, names.preSession, preToken, house.now(), house.lifetime)
-  if (visit.pre === undefined) house.emit('bad_pre_session')
+  const { pres, junk } = brought(visit)
+  if (junk) visit.house.emit('bad_pre_session')
+  visit.pre = pres[0]
   return visit.pre
 }
 
@@ -33,14 +62,51 @@ export const keptPreSession = (visit: Visit): PreSession => {
   return visit.pre
 }
 
+/** Whether nobody but this host can have put the pre-session into the visitor's browser. */
+const guarded = ({ names }: Visit): boolean => names.plantedBy === 'nobody'
+
 /**
- * The form secret: the same from a stranger's first form over his first write and over renewals, new at login and at
- * logout. A stranger's is sealed into a cookie that this visit sends; it costs no entry.
+ * The form secret that the visitor's next form is bound to: new at login and at logout. A stranger's is sealed into a
+ * cookie that this visit sends; it costs no entry. Where nobody can have planted that, it stays the same over his first
+ * write and over renewals; else his session has one of its own.
  */
 export const formSecret = (visit: Visit): string => {
   const { stored, turn } = visit
   const loggedIn = turn === 'invalidate' ? visit.owner !== undefined : turn !== undefined
   if (loggedIn) return labelOf(freshKey(visit))
-  if (turn === undefined && stored !== undefined) return stored.head.form ?? stored.label
-  return keptPreSession(visit).form
+  if (turn !== undefined || stored === undefined) return keptPreSession(visit).form
+  return guarded(visit) ? (stored.head.form ?? stored.label) : stored.label
+}
+
+/**
+ * What a request has to say of its page before a pre-session counts that somebody may have planted
+ * (docs/decisions/016). Without TLS, browsers tell less: then `hidden` has to do, because nothing tells more of a page
+ * with `Referrer-Policy: no-referrer`; and on this machine whatever says nothing is a program.
+ */
+const enough: Readonly<Record<Planter, readonly Source[]>> = {
+  nobody: ['own', 'foreign', 'hidden', 'unknown'],
+  neighbours: ['own'],
+  'the network': ['own', 'hidden'],
+  'this machine': ['own', 'hidden', 'unknown'],
+}
+
+/** Whether a request is a stranger's and does not say enough of its page for his pre-session to count. */
+export const saysTooLittle = ({ stored, turn, names }: Visit, request: Request): boolean =>
+  stored === undefined && turn === undefined && !enough[names.plantedBy].includes(sourceOf(request))
+
+/** The form secrets that the token of a request may be bound to. */
+export const heldSecrets = (visit: Visit, request: Request): readonly string[] => {
+  const { stored, turn, names } = visit
+  if (turn !== undefined) return [formSecret(visit)]
+  if (stored === undefined) {
+    if (saysTooLittle(visit, request)) return []
+    const pre = preSession(visit)
+    const forms = [...(pre ? [pre] : []), ...brought(visit).pres].map(({ form }) => form)
+    return [...new Set(forms)]
+  }
+  const { label, head } = stored
+  if (guarded(visit) || head.form === undefined) return [formSecret(visit)]
+  // A form from before the first write, of whoever made the pre-session: good for a page of this origin alone.
+  const source = sourceOf(request)
+  return source !== 'hidden' && enough[names.plantedBy].includes(source) ? [label, head.form] : [label]
 }
