@@ -26,7 +26,8 @@ import { isThenable } from './outcome.ts'
  * - `misfit`: neither the schema nor the migration takes what is kept. It is left alone until it expires.
  *
  * Of visitors whose request was not taken for their own:
- * - `bad_form`: a form or a script came without the token that it should have; the message is the outcome.
+ * - `bad_form`: a form or a script came without the token that it should have; the message is the outcome, and what was
+ *   missing where others can plant the cookies of a visitor without a session.
  * - `cross_origin`: a request was refused because it came from a page of another origin, or could not show that it did not.
  *
  * Of the house, for its operator:
