@@ -27,7 +27,7 @@ const application = (options: Partial<SessionsOptions>, url: string) => {
     onEvent: (event) => events.push(event),
     ...options,
   })(async (request) => {
-    switch (new URL(request.url).pathname) {
+    switch (`/${new URL(request.url).pathname.split('/').at(-1)}`) {
       case '/form':
         return new Response(await csrfToken(request))
       case '/write':
@@ -48,7 +48,7 @@ const application = (options: Partial<SessionsOptions>, url: string) => {
   type Asked = { cookie?: string | undefined; token?: string; headers?: Record<string, string> }
   const ask = (path: string, { cookie, token, headers = {} }: Asked = {}) =>
     page(
-      new Request(new URL(path, url), {
+      new Request(new URL(path.slice(1), url), {
         headers: { ...headers, ...(cookie && { cookie }), ...(token && { 'x-csrf-token': token }) },
       }),
     )
@@ -102,7 +102,12 @@ const kinds: Record<
     stranger: own,
     stored: own,
   },
-  'a path': { options: { cookie: { path: '/shop' } }, url: 'https://app.example.com/', stranger: own, stored: own },
+  'a path': {
+    options: { cookie: { path: '/shop' } },
+    url: 'https://app.example.com/shop/',
+    stranger: own,
+    stored: own,
+  },
   'a domain, sessions in cookies': {
     options: { cookie: { domain: 'example.com' }, backend: 'cookie:' },
     url: 'https://app.example.com/',
