@@ -92,6 +92,19 @@ for (const { name, opener } of stores.filter(({ name }) => ['memory', 'sqlite'].
   })
 }
 
+test('a login ends the session that expires while it is served: the clock may be wrong', async () => {
+  const h = await house({ lifetime: 3600 })
+  const visit = h.visitor()
+  await visit((s) => s.login('anna'))
+  const thief = visit.thief()
+  await visit((s) => {
+    s.login('ben')
+    h.now.tick(2 * HOUR)
+  })
+  h.now.tick(-2 * HOUR)
+  assert.equal(await thief((s) => s.owner), undefined)
+})
+
 test('a server whose clock is behind does not replace the cookie of a session that is not born yet', async () => {
   const backend = await connect('memory:')
   const [good, bad] = [server(backend), server(backend, { now: () => Date.now() - 2 * HOUR })]
