@@ -128,6 +128,9 @@ export const mysqlBackend = (client: MysqlClient, options: MysqlOptions = {}): S
   const versionOf = `select version from ${table} where \`key\` = ?`
   const remove = `delete from ${table} where \`key\` = ?`
   const removeVersion = `${remove} and version = ?`
+  const asMark = `update ${table} set version = ?, head = ?, expires_at = ?, value = null, owner = null`
+  const mark = `${asMark} where \`key\` = ?`
+  const markVersion = `${mark} and version = ?`
   const touch = `update ${table} set expires_at = ? where \`key\` = ? and expires_at < ?`
   const expired = `${table} where expires_at <= ? and expires_at >= ? order by expires_at limit`
   const sweep = `delete from ${expired}`
@@ -140,7 +143,9 @@ export const mysqlBackend = (client: MysqlClient, options: MysqlOptions = {}): S
   const all = `select ${columns}, \`key\` from ${table}`
   const part = `${all} where \`key\` > ? order by \`key\` limit`
   const list = `${all} where owner = ?`
+  const butOne = ' and `key` <> ?'
   const clear = `delete from ${table} where owner = ?`
+  const markOwned = `${asMark} where owner = ?`
 
   const schema = `create table if not exists ${table} (
   \`key\` binary(32) not null primary key,
@@ -186,10 +191,15 @@ export const mysqlBackend = (client: MysqlClient, options: MysqlOptions = {}): S
       if (there === undefined) return 'gone'
       return there === change.version ? undefined : 'stale'
     },
-    async clear(key, expected) {
-      if (expected === undefined) await run(remove, bytesOf(key))
-      else if ((await run(removeVersion, bytesOf(key), expected)).affected === 0) return 'stale'
-      return undefined
+    async clear(name, expected, left) {
+      const key = bytesOf(name)
+      const where = expected === undefined ? [key] : [key, expected]
+      const { affected } =
+        left === undefined
+          ? await run(expected === undefined ? remove : removeVersion, ...where)
+          : await run(expected === undefined ? mark : markVersion, left.version, left.head, left.expiresAt, ...where)
+      if (affected > 0 || expected === undefined) return undefined
+      return left !== undefined && (await version(key)) === left.version ? undefined : 'stale'
     },
     async touch(key, expiresAt) {
       await run(touch, expiresAt, bytesOf(key), expiresAt)
@@ -214,11 +224,13 @@ export const mysqlBackend = (client: MysqlClient, options: MysqlOptions = {}): S
       async list(owner) {
         return keyed((await run(list, text(owner))).rows)
       },
-      async clear(owner, except) {
+      async clear(owner, except, left) {
+        const where = [text(owner), ...(except === undefined ? [] : [bytesOf(except)])]
+        const but = except === undefined ? '' : butOne
         const { affected } =
-          except === undefined
-            ? await run(clear, text(owner))
-            : await run(`${clear} and \`key\` <> ?`, text(owner), bytesOf(except))
+          left === undefined
+            ? await run(clear + but, ...where)
+            : await run(markOwned + but, left.version, left.head, left.expiresAt, ...where)
         return affected
       },
     },

@@ -164,6 +164,11 @@ export const postgresBackend = (client: PostgresClient, options: PostgresOptions
   )
   const remove = statement(`delete from ${table} where key = $1`)
   const removeVersion = statement(`delete from ${table} where key = $1 and version = $2 returning 1`)
+  const asMark = `update ${table} set version = $3, head = $4, expires_at = $5, value = null, owner = null`
+  const mark = statement(
+    `with done as (${asMark} where key = $1 and ($2::text is null or version = $2) returning version)
+    select coalesce((select version from done), (select version from ${table} where key = $1))`,
+  )
   const touch = statement(
     `with moved as (update ${table} set expires_at = $2 where key = $1 and expires_at < $2 returning 1)
     select count(*)${soon} from moved`,
@@ -190,6 +195,10 @@ export const postgresBackend = (client: PostgresClient, options: PostgresOptions
   const clear = statement(
     `with gone as (delete from ${table} where owner = $1 and key is distinct from $2 returning 1)
     select count(*) from gone`,
+  )
+
+  const markOwned = statement(
+    `with gone as (${asMark} where owner = $1 and key is distinct from $2 returning 1) select count(*) from gone`,
   )
 
   const schema = `create ${unlogged ? 'unlogged ' : ''}table ${table} (
@@ -241,10 +250,19 @@ end $keepsake$`,
       }
       return 'stale'
     },
-    async clear(key, version) {
-      if (version === undefined) await run(remove, bytesOf(key))
-      else if ((await run(removeVersion, bytesOf(key), version)).length === 0) return 'stale'
-      return undefined
+    async clear(key, version, left) {
+      if (left === undefined) {
+        if (version === undefined) await run(remove, bytesOf(key))
+        else if ((await run(removeVersion, bytesOf(key), version)).length === 0) return 'stale'
+        return undefined
+      }
+      for (let meeting = 0; meeting < MEETINGS; meeting++) {
+        const [row] = await run(mark, bytesOf(key), version ?? null, left.version, left.head, left.expiresAt)
+        const there = row?.[0]
+        if (version === undefined || there === left.version) return undefined
+        if (there !== version) return 'stale'
+      }
+      return 'stale'
     },
     async touch(key, expiresAt) {
       await run(touch, bytesOf(key), expiresAt)
@@ -266,8 +284,12 @@ end $keepsake$`,
       async list(owner) {
         return keyed(await run(list, owner))
       },
-      async clear(owner, except) {
-        const [row] = await run(clear, owner, except === undefined ? null : bytesOf(except))
+      async clear(owner, except, left) {
+        const spared = except === undefined ? null : bytesOf(except)
+        const [row] =
+          left === undefined
+            ? await run(clear, owner, spared)
+            : await run(markOwned, owner, spared, left.version, left.head, left.expiresAt)
         return Number(row?.[0])
       },
     },
