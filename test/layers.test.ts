@@ -31,8 +31,9 @@ const lines: readonly (readonly string[])[] = [
     'backends/redis-scan',
     'backends/sqlite-line',
     'backends/sqlite-table',
+    'backends/sql-pool',
   ],
-  ['backends/file-owners', 'backends/sqlite-file'],
+  ['backends/file-owners', 'backends/sqlite-file', 'backends/mysql-client', 'backends/postgres-client'],
   [
     'moving',
     'sweeper',

@@ -83,7 +83,7 @@ const expected: Record<string, Expected> = {
     write: ['select', 'with'],
     first: ['with'],
     login: ['with'],
-    rotation: ['select', 'with', 'delete'],
+    rotation: ['select', 'with', 'with'],
   },
   mysql: {
     open: onMysql,

@@ -2,20 +2,32 @@
 
 import { Fault, onlyKnown } from '../outcome.ts'
 import {
+  asker,
+  DUPLICATE,
+  explained,
+  forbidden,
+  type MysqlClient,
+  tooLarge,
+  undone,
+  type Value,
+} from './mysql-client.ts'
+import {
   bytesOf,
-  driver,
   entryOf,
   fromUrl,
   hush,
   keyed,
+  notInstalled,
   persistently,
   property,
   quoted,
-  type Row,
   type SqlBackend,
   scanned,
   selfMade,
+  withConnections,
 } from './sql.ts'
+
+export type { MysqlClient } from './mysql-client.ts'
 
 export type MysqlOptions = {
   /**
@@ -25,98 +37,41 @@ export type MysqlOptions = {
   readonly table?: string
 }
 
-type Query = { readonly sql: string; readonly rowsAsArray: true }
-type Value = string | number | Uint8Array | null
-
-/** A live pool or connection of `mysql2/promise` or of `mariadb`. */
-type Promising = { execute(query: Query, values: Value[]): PromiseLike<unknown> }
-/** A live pool or connection of `mysql2`, with callbacks. */
-type Calling = { promise(): unknown; execute(...args: never[]): unknown }
-export type MysqlClient = Promising | Calling
-
-type Answer = { readonly rows: readonly Row[]; readonly affected: number }
+export type ConnectMysqlOptions = MysqlOptions & {
+  /**
+   * How many connections this process makes at most. Default 10. Also as `?connections=` in the URL, where the option is
+   * not given.
+   */
+  readonly connections?: number
+}
 
 /** Before all expiries. */
 const EVER = Number.MIN_SAFE_INTEGER
 
-const has = (value: unknown, method: string): boolean => typeof property(value, method) === 'function'
+/** Milliseconds that a statement may take on a pool of our own. */
+const AT_ALL = 5_000
 
-/** The mariadb driver writes the values of a statement, so what is in a session, into its errors. */
-const withoutValues = (error: unknown): unknown => {
-  const message = property(error, 'sqlMessage')
-  if (typeof message !== 'string') return error
-  const { code, errno, sqlState } = error as Record<string, unknown>
-  return Object.assign(new Error(message), { code, errno, sqlState })
-}
-
-const asker = (client: MysqlClient): ((sql: string, values: Value[]) => Promise<Answer>) => {
-  const promising = (has(client, 'promise') ? (client as Calling).promise() : client) as Promising
-  if (!has(promising, 'execute')) {
-    throw new Fault('bad_option', 'A MySQL backend needs a client: a pool or connection of mysql2 or of mariadb.')
-  }
-  hush(promising)
-  const answer = (result: unknown): Answer => ({
-    rows: Array.isArray(result) ? result : [],
-    affected: Number(property(result, 'affectedRows') ?? 0),
-  })
-  // Only the mariadb driver has it, and it gives the result itself; mysql2 gives it with the fields.
-  if (has(promising, 'batch')) {
-    return async (sql, values) => {
-      try {
-        return answer(await promising.execute({ sql, rowsAsArray: true }, values))
-      } catch (error) {
-        throw withoutValues(error)
-      }
-    }
-  }
-  return async (sql, values) => {
-    const [result] = (await promising.execute({ sql, rowsAsArray: true }, values)) as unknown[]
-    return answer(result)
-  }
-}
-
-/** ER_LOCK_WAIT_TIMEOUT and ER_LOCK_DEADLOCK: the statement was undone. */
-const undone = (error: unknown): boolean => [1205, 1213].includes(property(error, 'errno') as number)
-
-const DUPLICATE = 1062
-const NO_TABLE = 1146
-/** ER_DBACCESS_DENIED_ERROR and ER_TABLEACCESS_DENIED_ERROR. */
-const DENIED: readonly unknown[] = [1044, 1142]
-
-/**
- * A backend in a table of MariaDB 10.6 or MySQL 8, or newer. The client is yours: it is used as it is, and never closed
- * here. What the character set of its connections is makes no difference.
- *
- * Nothing is asked of the database before the first use, and nobody makes the table but `migrate`. Reads and writes have
- * to go to the same server. Statements that the database undoes (1205, 1213) are sent again, three times at most. How
- * durable a save is, is set for the whole server: `innodb_flush_log_at_trx_commit`.
- *
- * @throws Fault `bad_option`
- */
-export const mysqlBackend = (client: MysqlClient, options: MysqlOptions = {}): SqlBackend => {
+const backendOn = (client: MysqlClient, options: MysqlOptions, patience?: number): SqlBackend => {
   onlyKnown(options, ['table'], 'A MySQL backend')
   const table = quoted(options.table ?? 'keepsake_sessions', '`')
-  const ask = asker(client)
-
-  /** What the driver threw, or what an operator has to do about it. */
-  const explained = (error: unknown): unknown => {
-    const number = property(error, 'errno')
-    if (number !== NO_TABLE && !DENIED.includes(number)) return error
-    return new Fault(
-      'unavailable',
-      number === NO_TABLE
-        ? `The database has no table ${table}: call migrate() once, or run what schema() gives.`
-        : `The database does not let this user make or use the table ${table}: run what schema() gives as one that may, and grant this one select, insert, update and delete.`,
-      { cause: error },
-    )
-  }
-  const run = async (sql: string, ...values: Value[]): Promise<Answer> => {
+  const ask = asker(client, patience)
+  const answered = async (sql: string, values: Value[], prepared: boolean) => {
     try {
-      return await persistently(() => ask(sql, values), undone)
+      return await persistently(() => ask(sql, values, prepared), undone)
     } catch (error) {
-      throw explained(error)
+      if (await tooLarge(error, values, ask)) {
+        throw new Fault(
+          'too_large',
+          'The session is larger than the database takes. Nothing was saved. Raise its max_allowed_packet, or lower maxBytes.',
+          { cause: error },
+        )
+      }
+      throw explained(table, error)
     }
   }
+  const run = (sql: string, ...values: Value[]) => answered(sql, values, true)
+  /** With a limit in the text: prepared, each would be another statement that the server keeps. */
+  const runText = (sql: string, ...values: Value[]) => answered(sql, values, false)
 
   /*
    * Text goes there and back as bytes, whose character set nobody converts. Not so head and version, which are ASCII.
@@ -141,7 +96,8 @@ export const mysqlBackend = (client: MysqlClient, options: MysqlOptions = {}): S
    */
   let swept = EVER
   const all = `select ${columns}, \`key\` from ${table}`
-  const part = `${all} where \`key\` > ? order by \`key\` limit`
+  // As hexadecimal digits, because drivers write bytes into a text each in their own way.
+  const part = `${all} where \`key\` > unhex(?) order by \`key\` limit`
   const list = `${all} where owner = ?`
   const butOne = ' and `key` <> ?'
   const clear = `delete from ${table} where owner = ?`
@@ -205,20 +161,20 @@ export const mysqlBackend = (client: MysqlClient, options: MysqlOptions = {}): S
       await run(touch, expiresAt, bytesOf(key), expiresAt)
       return undefined
     },
-    // Limits are in the text, because MySQL takes none that comes as the floating number that mysql2 makes of it.
+    // Limits are in the text, because MySQL takes none that comes as the floating number that mysql2 makes of one.
     async sweep(now, limit) {
       const most = Math.trunc(limit)
       const from = swept
       swept = EVER
-      const [[end] = []] = most > 0 ? (await run(`${endOfBatch} ${most - 1}`, now, from)).rows : []
-      const { affected } = await run(`${sweep} ${most}`, end === undefined ? now : Number(end), from)
+      const [[end] = []] = most > 0 ? (await runText(`${endOfBatch} ${most - 1}`, now, from)).rows : []
+      const { affected } = await runText(`${sweep} ${most}`, end === undefined ? now : Number(end), from)
       if (end !== undefined) swept = Number(end)
       // The last batch of many: what others had locked, or is older, is taken in the same sweep.
-      else if (from !== EVER) return affected + (await run(`${sweep} ${most - affected}`, now, EVER)).affected
+      else if (from !== EVER) return affected + (await runText(`${sweep} ${most - affected}`, now, EVER)).affected
       return affected
     },
     async scan(cursor = '', limit) {
-      return scanned((await run(`${part} ${Math.trunc(limit)}`, bytesOf(cursor))).rows, limit)
+      return scanned((await runText(`${part} ${Math.trunc(limit)}`, bytesOf(cursor).toString('hex'))).rows, limit)
     },
     owned: {
       async list(owner) {
@@ -241,45 +197,71 @@ export const mysqlBackend = (client: MysqlClient, options: MysqlOptions = {}): S
   }
 }
 
+/**
+ * A backend in a table of MariaDB 10.6 or MySQL 8, or newer. The client is yours: it is used as it is, and never closed
+ * here. What the character set of its connections is makes no difference.
+ *
+ * Give it a pool. No statement is answered that ran in a transaction of the application, or with autocommit off: on a
+ * connection alone, such calls fail, and each statement costs two more; and once its server has closed it, it never comes
+ * back. A connection of a pool that was left in a transaction is ended.
+ *
+ * Nothing is asked of the database before the first use, and nobody makes the table but `migrate`. Reads and writes have
+ * to go to the same server. Statements that the database undoes (1205, 1213) are sent again, three times at most. How
+ * durable a save is, is set for the whole server: `innodb_flush_log_at_trx_commit`.
+ *
+ * Its calls throw a Fault `unavailable` for what the database refused, so that nothing was changed; `too_large` for what
+ * is above its `max_allowed_packet`; and for everything else what the driver throws.
+ *
+ * @throws Fault `bad_option`
+ */
+export const mysqlBackend = (client: MysqlClient, options: MysqlOptions = {}): SqlBackend => backendOn(client, options)
+
 /** Milliseconds. */
 const CONNECTING = 2_000
-const AT_ALL = 5_000
 /** Seconds that a statement waits for the lock of another, at each of its tries. The servers' own are 50 and 86 400. */
 const LOCKED = 1
-/** Callers that wait for a connection: more fail at once. */
-const WAITING = 1_000
+
+/** What a URL may say beside where the database is. mysql2 writes a line to the console for what it does not know. */
+const PARAMETERS = ['ssl', 'charset', 'compress', 'enableCleartextPlugin', 'flags', 'socketPath', 'timezone']
+
+/** @throws Fault `bad_option` */
+const checkParameters = (url: string): void => {
+  const unknown = [...(URL.parse(url)?.searchParams.keys() ?? [])].find((name) => !PARAMETERS.includes(name))
+  if (unknown === undefined) return
+  throw new Fault(
+    'bad_option',
+    `The URL of the database has the parameter ${JSON.stringify(unknown)}, which is not known. There are: connections, ${PARAMETERS.join(', ')}. For anything else, make a pool yourself: mysqlBackend(pool).`,
+  )
+}
 
 /**
  * A backend at a URL, `mysql://user:password@host/database` or `mariadb://…`, by a pool of `mysql2` of its own. It
- * connects when it is first used, makes its table where that is missing, and ends with `close`.
+ * connects when it is first used, makes its table where that is missing, and ends with `close`. While the server takes
+ * no more connections, calls wait for those that there are, two seconds at most.
  *
  * @throws Fault `no_backend` where `mysql2` is not installed, `bad_option`
  */
-export const connectMysql = async (url: string, options: MysqlOptions = {}): Promise<SqlBackend> => {
-  const { createPool } = await driver('mysql2', () => import('mysql2/promise'))
-  const pool = fromUrl(url, () => createPool({ uri: url, connectTimeout: CONNECTING, queueLimit: WAITING }))
+export const connectMysql = async (url: string, options: ConnectMysqlOptions = {}): Promise<SqlBackend> => {
+  const { connections: wanted, ...others } = options
+  const { url: uri, connections } = withConnections(url, wanted)
+  checkParameters(uri)
+  const load = async () => {
+    try {
+      return await import('mysql2/promise')
+    } catch (error) {
+      throw notInstalled('mysql2', error)
+    }
+  }
+  const { createPool } = await load()
+  const pool = fromUrl(uri, () => createPool({ uri, connectTimeout: CONNECTING, connectionLimit: connections }))
   hush(pool)
   pool.on('connection', (connection) => {
     // Its types say that it is one with promises. What it is given it carries out in turn, so this before all else.
     const calling = connection as unknown as { query(sql: string, done: () => void): void }
-    calling.query(`set session innodb_lock_wait_timeout = ${LOCKED}, lock_wait_timeout = ${LOCKED}`, () => {})
+    calling.query(
+      `set session autocommit = 1, innodb_lock_wait_timeout = ${LOCKED}, lock_wait_timeout = ${LOCKED}`,
+      () => {},
+    )
   })
-  const client: Promising = {
-    /** The driver's own timeout would leave the connection in the pool, and who gets it next would wait behind it. */
-    async execute(query, values) {
-      const connection = await pool.getConnection()
-      const { promise: late, reject } = Promise.withResolvers<never>()
-      const timer = setTimeout(() => {
-        connection.destroy()
-        reject(new Error(`The database did not answer within ${AT_ALL} ms.`))
-      }, AT_ALL)
-      try {
-        return await Promise.race([connection.execute(query, values), late])
-      } finally {
-        clearTimeout(timer)
-        connection.release()
-      }
-    },
-  }
-  return selfMade(mysqlBackend(client, options), () => pool.end())
+  return selfMade(backendOn(pool, others, AT_ALL), forbidden, () => pool.end())
 }

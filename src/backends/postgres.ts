@@ -1,14 +1,22 @@
 // Sessions in PostgreSQL: one table, one statement an operation, over pg, postgres.js or PGlite.
 
 import { hash } from 'node:crypto'
-import { Fault, onlyKnown } from '../outcome.ts'
+import { onlyKnown } from '../outcome.ts'
+import {
+  asker,
+  explained,
+  forbidden,
+  type PostgresClient,
+  type Statement,
+  type Value,
+  witnessOf,
+} from './postgres-client.ts'
 import {
   bytesOf,
-  driver,
   entryOf,
   fromUrl,
-  hush,
   keyed,
+  notInstalled,
   persistently,
   property,
   quoted,
@@ -16,7 +24,10 @@ import {
   type SqlBackend,
   scanned,
   selfMade,
+  withConnections,
 } from './sql.ts'
+
+export type { PostgresClient } from './postgres-client.ts'
 
 export type PostgresOptions = {
   /**
@@ -36,58 +47,19 @@ export type PostgresOptions = {
    * 0.6 s. The end of a session is waited for all the same: what ended stays ended. Default true: as the database is set.
    */
   readonly synchronousCommit?: boolean
-  /** False: no prepared statements, for a PgBouncer before 1.21 that pools transactions. Default true. */
+  /**
+   * False: no prepared statements, for a PgBouncer that pools transactions and whose `max_prepared_statements` is 0, as
+   * its default was before 1.24. Default true.
+   */
   readonly prepare?: boolean
 }
 
-type Value = string | number | Uint8Array | null
-
-/** A live Pool or Client of `pg`, or of what has its interface. */
-type Pg = {
-  connect(...args: never[]): unknown
-  query(query: {
-    name?: string
-    text: string
-    values: Value[]
-    rowMode: 'array'
-  }): Promise<{ readonly rows: readonly Row[] }>
-}
-/** A live PGlite. */
-type Lite = {
-  query(text: string, values: Value[], options: { rowMode: 'array' }): Promise<{ readonly rows: readonly unknown[] }>
-}
-/**
- * What `postgres()` of postgres.js gives. Give it `fetch_types: false`: else it asks for types on each new connection,
- * and where that one is reset meanwhile, nobody hears of it but the process, which ends.
- */
-type PostgresJs = {
-  unsafe(text: string, values: Value[], options: { prepare: boolean }): { values(): PromiseLike<readonly unknown[]> }
-}
-export type PostgresClient = Pg | Lite | PostgresJs
-
-type Statement = { readonly name: string; readonly text: string }
-type Ask = (statement: Statement, values: Value[]) => PromiseLike<readonly Row[]>
-
-const has = (value: unknown, method: string): boolean => typeof property(value, method) === 'function'
-
-const asker = (client: PostgresClient, prepare: boolean): Ask => {
-  if (typeof client === 'function' && 'unsafe' in client) {
-    const sql = client as PostgresJs
-    return ({ text }, values) => sql.unsafe(text, values, { prepare }).values() as PromiseLike<readonly Row[]>
-  }
-  if (has(client, 'query') && has(client, 'connect')) {
-    const pg = client as Pg
-    return async ({ name, text }, values) =>
-      (await pg.query({ ...(prepare && { name }), text, values, rowMode: 'array' })).rows
-  }
-  if (has(client, 'query')) {
-    const lite = client as Lite
-    return async ({ text }, values) => (await lite.query(text, values, { rowMode: 'array' })).rows as readonly Row[]
-  }
-  throw new Fault(
-    'bad_option',
-    'A PostgreSQL backend needs a client: a Pool or Client of pg, what postgres() of postgres.js gives, or a PGlite.',
-  )
+export type ConnectPostgresOptions = PostgresOptions & {
+  /**
+   * How many connections this process makes at most. Default 10. Also as `?connections=` in the URL, where the option is
+   * not given.
+   */
+  readonly connections?: number
 }
 
 /** serialization_failure and deadlock_detected: the statement was undone. */
@@ -105,8 +77,16 @@ const MEETINGS = 3
 /**
  * A backend in a table of PostgreSQL 13 or newer. The client is yours: it is used as it is, and never closed here.
  *
+ * Give it a pool. No statement is answered that ran in a transaction of the application: on a Client alone, such calls
+ * fail; and once its server has closed it, it never comes back. A client of a pool that was left in a transaction is
+ * ended. postgres.js and PGlite do not say whether they are in one: there a write is checked by the number of its
+ * transaction, and a read sees what the transaction sees.
+ *
  * Nothing is asked of the database before the first use, and nobody makes the table but `migrate`. Reads and writes have
  * to go to the same server. Statements that the database undoes (40001, 40P01) are sent again, three times at most.
+ *
+ * Its calls throw a Fault `unavailable` for what the database refused, so that nothing was changed, and for everything
+ * else what the driver throws.
  *
  * @throws Fault `bad_option`
  */
@@ -115,73 +95,58 @@ export const postgresBackend = (client: PostgresClient, options: PostgresOptions
   const { unlogged = false, synchronousCommit = true, prepare = true } = options
   const table = quoted(options.table ?? 'keepsake_sessions', '"')
   const ask = asker(client, prepare)
-  hush(client)
-
-  /** What the driver threw, or what an operator has to do about it. */
-  const explained = (error: unknown): unknown => {
-    const code = property(error, 'code')
-    if (code !== '42P01' && code !== '42501') return error
-    return new Fault(
-      'unavailable',
-      code === '42P01'
-        ? `PostgreSQL has no table ${table}: call migrate() once, or run what schema() gives.`
-        : `PostgreSQL does not let this role make or use the table ${table}: run what schema() gives as one that may, and grant this one select, insert, update and delete.`,
-      { cause: error },
-    )
-  }
   const run = async (statement: Statement, ...values: Value[]): Promise<readonly Row[]> => {
     try {
-      return await persistently(async () => ask(statement, values), undone)
+      return await persistently(() => ask(statement, values), undone)
     } catch (error) {
-      throw explained(error)
+      throw explained(table, error)
     }
   }
-  // Named after its text: drivers refuse another text under a name that a connection has prepared.
-  const statement = (text: string): Statement => ({ name: `keepsake_${hash('sha256', text).slice(0, 16)}`, text })
+  const witness = witnessOf(client)
+  const named = (text: string) => ({ name: `keepsake_${hash('sha256', text).slice(0, 16)}`, text })
+  const reading = named
+  /** One that does this work, and gives this of what is `done`. */
+  const writing = (work: string, answer: string): Statement => {
+    const text = `with done as (${work}) select ${answer}`
+    return { ...named(text), witnessed: named(`${text}, ${witness}`) }
+  }
 
   // Of the transaction, so of this statement alone.
   const soon = synchronousCommit ? '' : `, set_config('synchronous_commit', 'off', true)`
-  const select = statement(`select value, head, expires_at, version, owner from ${table} where key = $1`)
+  const select = reading(`select value, head, expires_at, version, owner from ${table} where key = $1`)
   /*
-   * The next two give the version that is there afterwards. Their select sees what was committed when the statement
-   * began, the insert and the update wait for others and see what those leave: so a select that sees what the write did
-   * not meet (no entry, or the version that was expected) says that another write came between, and is asked again.
+   * The version that is there afterwards. The select sees what was committed when the statement began, the insert and the
+   * update wait for others and see what those leave: so a select that sees what the write did not meet (no entry, or the
+   * version that was expected) says that another write came between, and is asked again.
    */
-  const insert = statement(
-    `with born as (
-      insert into ${table} (key, version, expires_at, head, value, owner) values ($1, $2, $3, $4, $5, $6)
-      on conflict (key) do nothing returning version
-    )
-    select coalesce((select version from born), (select version from ${table} where key = $1))${soon}`,
+  const there = `coalesce((select version from done), (select version from ${table} where key = $1))`
+  const count = '(select count(*) from done)'
+  const insert = writing(
+    `insert into ${table} (key, version, expires_at, head, value, owner) values ($1, $2, $3, $4, $5, $6)
+    on conflict (key) do nothing returning version`,
+    there + soon,
   )
   // An expiry that stays as it was costs its index nothing: PostgreSQL compares the values.
-  const update = statement(
-    `with done as (
-      update ${table} set version = $3, head = $4, value = $5, expires_at = coalesce($6, expires_at)
-      where key = $1 and version = $2 returning version
-    )
-    select coalesce((select version from done), (select version from ${table} where key = $1))${soon}`,
+  const update = writing(
+    `update ${table} set version = $3, head = $4, value = $5, expires_at = coalesce($6, expires_at)
+    where key = $1 and version = $2 returning version`,
+    there + soon,
   )
-  const remove = statement(`delete from ${table} where key = $1`)
-  const removeVersion = statement(`delete from ${table} where key = $1 and version = $2 returning 1`)
+  const remove = writing(`delete from ${table} where key = $1 returning 1`, count)
+  const removeVersion = writing(`delete from ${table} where key = $1 and version = $2 returning 1`, count)
   const asMark = `update ${table} set version = $3, head = $4, expires_at = $5, value = null, owner = null`
-  const mark = statement(
-    `with done as (${asMark} where key = $1 and ($2::text is null or version = $2) returning version)
-    select coalesce((select version from done), (select version from ${table} where key = $1))`,
-  )
-  const touch = statement(
-    `with moved as (update ${table} set expires_at = $2 where key = $1 and expires_at < $2 returning 1)
-    select count(*)${soon} from moved`,
+  const mark = writing(`${asMark} where key = $1 and ($2::text is null or version = $2) returning version`, there)
+  const touch = writing(
+    `update ${table} set expires_at = $2 where key = $1 and expires_at < $2 returning 1`,
+    count + soon,
   )
   // The keys as an array, because a subquery of `in` may be run more than once, with more rows each time.
-  const sweep = statement(
-    `with gone as (
-      delete from ${table} where key = any (array(
-        select key from ${table} where expires_at <= $1 and expires_at >= $3
-        order by expires_at limit $2 for update skip locked
-      )) returning expires_at
-    )
-    select count(*), max(expires_at)${soon} from gone`,
+  const sweep = writing(
+    `delete from ${table} where key = any (array(
+      select key from ${table} where expires_at <= $1 and expires_at >= $3
+      order by expires_at limit $2 for update skip locked
+    )) returning expires_at`,
+    `${count}, (select max(expires_at) from done)${soon}`,
   )
   /*
    * Where the last batch of many ended. What was deleted stays at the start of the index until a vacuum, and each batch
@@ -189,17 +154,12 @@ export const postgresBackend = (client: PostgresClient, options: PostgresOptions
    */
   let swept = EVER
   const all = `select value, head, expires_at, version, owner, key from ${table}`
-  const part = statement(`${all} where key > $1 order by key limit $2`)
-  const list = statement(`${all} where owner = $1`)
-  // An insert that has not been committed when this begins comes after it, as a whole.
-  const clear = statement(
-    `with gone as (delete from ${table} where owner = $1 and key is distinct from $2 returning 1)
-    select count(*) from gone`,
-  )
-
-  const markOwned = statement(
-    `with gone as (${asMark} where owner = $1 and key is distinct from $2 returning 1) select count(*) from gone`,
-  )
+  const part = reading(`${all} where key > $1 order by key limit $2`)
+  const list = reading(`${all} where owner = $1`)
+  // An insert that has not been committed when these begin comes after them, as a whole.
+  const owned = 'where owner = $1 and key is distinct from $2'
+  const clear = writing(`delete from ${table} ${owned} returning 1`, count)
+  const markOwned = writing(`${asMark} ${owned} returning 1`, count)
 
   const schema = `create ${unlogged ? 'unlogged ' : ''}table ${table} (
   key bytea primary key,
@@ -212,7 +172,7 @@ export const postgresBackend = (client: PostgresClient, options: PostgresOptions
 create index on ${table} (expires_at);
 create index on ${table} (owner) where owner is not null;
 `
-  const migrate = statement(
+  const migrate = reading(
     `do $keepsake$ begin
   if current_setting('server_encoding') not in ('UTF8', 'SQL_ASCII') then
     raise 'keepsake needs a database whose encoding is UTF8, and this one has %', current_setting('server_encoding');
@@ -252,9 +212,9 @@ end $keepsake$`,
     },
     async clear(key, version, left) {
       if (left === undefined) {
-        if (version === undefined) await run(remove, bytesOf(key))
-        else if ((await run(removeVersion, bytesOf(key), version)).length === 0) return 'stale'
-        return undefined
+        const [row] =
+          version === undefined ? await run(remove, bytesOf(key)) : await run(removeVersion, bytesOf(key), version)
+        return version !== undefined && Number(row?.[0]) === 0 ? 'stale' : undefined
       }
       for (let meeting = 0; meeting < MEETINGS; meeting++) {
         const [row] = await run(mark, bytesOf(key), version ?? null, left.version, left.head, left.expiresAt)
@@ -307,19 +267,30 @@ const AT_ALL = 5_000
 
 /**
  * A backend at a URL, `postgres://user:password@host/database`, by a pool of `pg` of its own. It connects when it is
- * first used, makes its table where that is missing, and ends with `close`.
+ * first used, makes its table where that is missing, and ends with `close`. While the server takes no more connections,
+ * calls wait for those that there are, two seconds at most. What the URL says beside `connections` is passed to `pg`.
  *
  * A PgBouncer has to be told `ignore_startup_parameters = statement_timeout`; or make a pool yourself.
  *
  * @throws Fault `no_backend` where `pg` is not installed, `bad_option`
  */
-export const connectPostgres = async (url: string, options: PostgresOptions = {}): Promise<SqlBackend> => {
-  const { Pool } = await driver('pg', () => import('pg'))
+export const connectPostgres = async (url: string, options: ConnectPostgresOptions = {}): Promise<SqlBackend> => {
+  const { connections: wanted, ...others } = options
+  const { url: connectionString, connections } = withConnections(url, wanted)
+  const load = async () => {
+    try {
+      return await import('pg')
+    } catch (error) {
+      throw notInstalled('pg', error)
+    }
+  }
+  const { Pool } = await load()
   const pool = fromUrl(
-    url,
+    connectionString,
     () =>
       new Pool({
-        connectionString: url,
+        connectionString,
+        max: connections,
         connectionTimeoutMillis: CONNECTING,
         statement_timeout: AT_THE_DATABASE,
         query_timeout: AT_ALL,
@@ -328,5 +299,5 @@ export const connectPostgres = async (url: string, options: PostgresOptions = {}
         allowExitOnIdle: true,
       }),
   )
-  return selfMade(postgresBackend(pool, options), () => pool.end())
+  return selfMade(postgresBackend(pool, others), forbidden, () => pool.end())
 }

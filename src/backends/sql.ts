@@ -1,7 +1,7 @@
 // What the backends in SQL databases share: checked names, second tries, tables that are made before their first use.
 
 import type { Backend, Entry, Scanned } from '../backend.ts'
-import { Fault } from '../outcome.ts'
+import { Fault, messageOf } from '../outcome.ts'
 
 /** A backend in a table of a database. */
 export type SqlBackend = Backend & {
@@ -97,14 +97,51 @@ export const hush = (client: object): void => {
   on.call(client, 'connection', hush)
 }
 
-/** A driver that is loaded when it is first wanted. @throws Fault `no_backend` where it is not installed */
-export const driver = async <T>(name: string, load: () => Promise<T>): Promise<T> => {
-  try {
-    return await load()
-  } catch (error) {
-    if (!String(property(error, 'code')).endsWith('MODULE_NOT_FOUND')) throw error
-    throw new Fault('no_backend', `The backend of this URL needs the package ${name}: npm install ${name}`)
+/**
+ * What to throw where the import of a driver failed. The `import()` itself has to stand in a `try` of its own: bundlers
+ * forgive a package that is not installed there, and nowhere else.
+ */
+export const notInstalled = (name: string, error: unknown): unknown =>
+  String(property(error, 'code')).endsWith('MODULE_NOT_FOUND')
+    ? new Fault('no_backend', `The backend of this URL needs the package ${name}: npm install ${name}`)
+    : error
+
+/** A refusal by the database, or on the way to it, that surely changed nothing. `help` says what to do about it. */
+export const refused = (database: string, error: unknown, help = 'See whether it is up.'): Fault => {
+  const why = messageOf(error) || String(property(error, 'code'))
+  return new Fault('unavailable', `${database} refused: ${why.replace(/\.?$/, '.')} Nothing was changed. ${help}`, {
+    cause: error,
+  })
+}
+
+/** A transaction of the application, or the lack of autocommit, that sessions would not survive. */
+export const OUTSIDE =
+  'The connection is in a transaction of the application, which might take back what sessions save. Give sessions a pool of their own.'
+
+/** A statement whose transaction is not over. Somebody else decides what becomes of it. */
+export const undecided = (): Error => new Error(OUTSIDE)
+
+/** How many connections a process makes at most, where nobody says. */
+const CONNECTIONS = 10
+
+/**
+ * The number of connections that an option or the parameter `connections` of a URL gives, and the URL without it.
+ *
+ * @throws Fault `bad_option`
+ */
+export const withConnections = (url: string, option: number | undefined): { url: string; connections: number } => {
+  const parsed = URL.parse(url)
+  const parameter = parsed?.searchParams.get('connections')
+  const connections = option ?? (parameter == null ? CONNECTIONS : Number(parameter || Number.NaN))
+  if (!Number.isSafeInteger(connections) || connections < 1) {
+    throw new Fault(
+      'bad_option',
+      `connections has to be a whole number of at least 1, not ${JSON.stringify(option ?? parameter)}.`,
+    )
   }
+  if (parsed == null || parameter == null) return { url, connections }
+  parsed.searchParams.delete('connections')
+  return { url: parsed.href, connections }
 }
 
 /**
@@ -125,8 +162,15 @@ export const fromUrl = <T>(url: string, make: () => T): T => {
   }
 }
 
-/** A backend that makes its table before its first use, and closes with `end`. It connects to nothing until then. */
-export const selfMade = (backend: SqlBackend, end: () => Promise<unknown>): SqlBackend => {
+/**
+ * A backend that makes its table before its first use, and closes with `end`. It connects to nothing until then. Where
+ * the database answers that this account may not make tables, as `forbidden` says, another may have made this one.
+ */
+export const selfMade = (
+  backend: SqlBackend,
+  forbidden: (error: unknown) => boolean,
+  end: () => Promise<unknown>,
+): SqlBackend => {
   let made = false
   let making: Promise<void> | undefined
   let ended: Promise<void> | undefined
@@ -135,8 +179,7 @@ export const selfMade = (backend: SqlBackend, end: () => Promise<unknown>): SqlB
     try {
       await backend.migrate()
     } catch (error) {
-      if (!(error instanceof Fault)) throw error
-      // This account may not make tables. Perhaps another has made this one.
+      if (!forbidden(property(error, 'cause'))) throw error
       const there = async () => backend.get('A'.repeat(43))
       await there().catch(() => {
         throw error
