@@ -91,7 +91,7 @@ const expected: Record<string, Expected> = {
     write: ['select', 'update'],
     first: ['insert'],
     login: ['insert'],
-    rotation: ['select', 'insert', 'delete'],
+    rotation: ['select', 'insert', 'update'],
   },
 }
 
