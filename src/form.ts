@@ -1,7 +1,8 @@
 // A form as it came back, with the token that its page was given: one of the outcomes of Dream's form, or a limit.
 
 import { refused, TOKEN_FIELD, TOKEN_HEADER, verified } from './csrf.ts'
-import { type BodyLimits, type BodyRead, discardRest, readBody, type Upload } from './form-body.ts'
+import { type BodyRead, discardRest, readBody } from './form-body.ts'
+import type { BodyLimits, Upload } from './form-multipart.ts'
 import { type Json, own } from './json.ts'
 import { type Awaitable, Fault, onlyKnown } from './outcome.ts'
 import { visitOf } from './passage.ts'
@@ -65,20 +66,26 @@ const messages = {
 const refusal = <E extends keyof typeof messages>(error: E, status: Refusal['status']) =>
   ({ ok: false, error, status, message: messages[error] }) as const
 
-/** Pairs by their names, in the order of their UTF-8 bytes; the order of pairs of one name stays. */
-const sorted = <T>(pairs: readonly (readonly [string, T])[]): (readonly [string, T])[] =>
-  pairs
-    .map((pair) => ({ pair, name: Buffer.from(pair[0]) }))
-    .sort((a, b) => Buffer.compare(a.name, b.name))
-    .map(({ pair }) => pair)
+/** What came under each name, the names in the order of their UTF-8 bytes; what has one name stays in its order. */
+const byName = <T>(pairs: readonly (readonly [string, T])[]): ReadonlyMap<string, readonly T[]> => {
+  const groups = new Map<string, T[]>()
+  for (const [name, value] of pairs) {
+    const group = groups.get(name)
+    if (group === undefined) groups.set(name, [value])
+    else group.push(value)
+  }
+  const named = [...groups].map(([name, group]) => ({ name, group, bytes: Buffer.from(name) }))
+  named.sort((a, b) => Buffer.compare(a.bytes, b.bytes))
+  return new Map(named.map(({ name, group }) => [name, group]))
+}
+
+const pairsOf = <T>(groups: ReadonlyMap<string, readonly T[]>): [string, T][] =>
+  [...groups].flatMap(([name, group]) => group.map((value): [string, T] => [name, value]))
 
 /** Fields as schemas take them: a text, or a list of texts where a name came more than once. */
-const asObject = (fields: URLSearchParams): Record<string, Json> => {
+const asObject = (fields: ReadonlyMap<string, readonly string[]>): Record<string, Json> => {
   const object: Record<string, Json> = {}
-  for (const name of new Set(fields.keys())) {
-    const values = fields.getAll(name)
-    own(object, name, values.length === 1 ? (values[0] as string) : values)
-  }
+  for (const [name, values] of fields) own(object, name, values.length === 1 ? (values[0] as string) : values)
   return object
 }
 
@@ -139,15 +146,9 @@ export async function readForm(
     if (outcome.ok) return undefined
     return outcome.error === 'expired' ? { expiredAt: outcome.expiredAt } : outcome.error
   }
-  /** An upload before its token is not read: nobody knows whose it is. */
-  const file = async ({ field, filename, type, stream }: Upload): Promise<boolean> => {
-    if (upload !== undefined) {
-      if (judge() !== undefined) return false
-      if (filename !== '') await upload({ field, filename, type, stream })
-      return true
-    }
-    const bytes = await new Response(stream).arrayBuffer()
-    if (filename !== '' || bytes.byteLength > 0) files.push([field, new File([bytes], filename, { type })])
+  const field = (name: string, value: string): boolean => {
+    if (name === TOKEN_FIELD) tokens.push(value)
+    else pairs.push([name, value])
     return true
   }
   // Without this, a mebibyte of it would be read first.
@@ -156,22 +157,33 @@ export async function readForm(
     void discardRest(request)
     return refusal('too_large', 413)
   }
-  const read = await readBody(request, limits, {
-    field(name, value) {
-      if (name === TOKEN_FIELD) tokens.push(value)
-      else pairs.push([name, value])
-      return true
-    },
-    file,
-    buffers: upload === undefined,
-  })
-  if (read !== 'done') void discardRest(request)
+  let read: BodyRead
+  try {
+    read = await readBody(request, limits, {
+      field,
+      ...(upload === undefined
+        ? {
+            file({ field, filename, type, bytes }) {
+              if (filename !== '' || bytes.length > 0) files.push([field, new File([bytes], filename, { type })])
+              return true
+            },
+          }
+        : {
+            /** An upload before its token is not read: nobody knows whose it is. */
+            async upload(file) {
+              if (judge() !== undefined) return false
+              if (file.filename !== '') await upload(file)
+              return true
+            },
+          }),
+    })
+  } finally {
+    void discardRest(request)
+  }
   const failed = unread(read)
   if (failed !== undefined) return failed
-  const came: Came = {
-    fields: new URLSearchParams(sorted(pairs).map(([name, value]) => [name, value])),
-    files: sorted(files),
-  }
+  const fields = byName(pairs)
+  const came: Came = { fields: new URLSearchParams(pairsOf(fields)), files: pairsOf(byName(files)) }
   const trouble = judge()
   if (trouble !== undefined) {
     refused(visit, request, typeof trouble === 'string' ? trouble : 'expired')
@@ -180,7 +192,7 @@ export async function readForm(
       : { ...refusal('expired', 403), ...came, ...trouble }
   }
   if (schema === undefined) return { ok: true, ...came }
-  const result = await checked(schema, asObject(came.fields))
+  const result = await checked(schema, asObject(fields))
   if (result.issues === undefined) return { ok: true, fields: result.value, files: came.files }
   return {
     ok: false,

@@ -392,12 +392,17 @@ test('an upload whose connection is lost in the middle of a file is wrong_conten
   const h = await house()
   const visit = h.visitor()
   const head = `--x\r\nContent-Disposition: form-data; name="_csrf"\r\n\r\n${await token(visit)}\r\n--x\r\nContent-Disposition: form-data; name="f"; filename="a"\r\n\r\nsome of it`
+  const { promise: handedOver, resolve: handOver } = Promise.withResolvers<void>()
   const body = new ReadableStream({
     start: (controller) => controller.enqueue(Buffer.from(head)),
-    pull: (controller) => controller.error(new Error('connection reset')),
+    pull: async (controller) => {
+      await handedOver
+      controller.error(new Error('connection reset'))
+    },
   })
   const errors: unknown[] = []
   const upload = async ({ stream }: Upload) => {
+    handOver()
     await new Response(stream).arrayBuffer().catch((error: Error) => errors.push(error.message))
   }
   const headers = { 'content-type': 'multipart/form-data; boundary=x' }
