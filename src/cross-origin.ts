@@ -5,7 +5,7 @@ import { refused, TOKEN_FIELD, TOKEN_HEADER, verified } from './csrf.ts'
 import { emitter, type Listener } from './events.ts'
 import { discardRest, fieldIn } from './form-body.ts'
 import { around, type Handler } from './handler.ts'
-import { Fault, onlyKnown } from './outcome.ts'
+import { type Awaitable, Fault, onlyKnown } from './outcome.ts'
 import { groundIfAny, visitOf } from './passage.ts'
 
 export type CrossOriginOptions = {
@@ -46,9 +46,22 @@ const evidence = (
   const listed = origin !== null && (origins?.has(origin) ?? false)
   if (site === 'same-origin' || site === 'none') return 'own'
   if (site === 'cross-site' || site === 'same-site') return listed ? 'own' : 'foreign'
-  if (origin === null) return 'unknown'
-  const own = origins === undefined ? origin !== 'null' && origin === ownOrigin(url) : listed
+  // A page of ours with Referrer-Policy: no-referrer sends `null`, and so does a frame of anybody's.
+  if (origin === null || origin === 'null') return 'unknown'
+  const own = origins === undefined ? origin === ownOrigin(url) : listed
   return own ? 'own' : 'foreign'
+}
+
+/** What the operator is to know of a refusal, and what to do. */
+const adviceOn = (from: 'foreign' | 'unknown', origin: string | null): string => {
+  if (from === 'unknown') {
+    return origin === null
+      ? 'A request without Sec-Fetch-Site, Origin and a good form token was refused.'
+      : 'A request with Origin: null and without a good form token was refused. If a page of your own sent it, its Referrer-Policy hides where it is from: send Referrer-Policy: same-origin with your pages, or put a form token into the form.'
+  }
+  const refused = 'A request from a page of another site was refused'
+  if (origin === null || origin === 'null') return `${refused}; it does not say which (no Origin, or Origin: null).`
+  return `${refused}; its origin is ${JSON.stringify(origin.slice(0, 200))}. If you trust that origin, list it in origins.`
 }
 
 /** Whether a request that shows nothing else carries a token of this visitor's, in its header or its form. */
@@ -56,7 +69,11 @@ const hasToken = async (request: Request): Promise<boolean> => {
   if (groundIfAny(request) === undefined) return false
   const token = request.headers.get(TOKEN_HEADER) ?? (await fieldIn(request, TOKEN_FIELD))
   if (token === undefined) return false
-  const visit = await visitOf(request)
+  const visit = await visitOf(request).catch((error) => {
+    // The body was looked into, and would wait for a reader, and its connection with it.
+    void discardRest(request)
+    throw error
+  })
   const outcome = verified(visit, request, token)
   if (!outcome.ok) refused(visit, request, outcome.error)
   return outcome.ok
@@ -64,11 +81,13 @@ const hasToken = async (request: Request): Promise<boolean> => {
 
 /**
  * Refuses (403) what a page of another site asks for in a visitor's name: every method but GET, HEAD and OPTIONS, and
- * WebSocket upgrades. A browser's word counts first (Sec-Fetch-Site), then the Origin, `null` being foreign; a request
- * that has neither, from an old browser or a program, needs a form token without an action. Put it inside the sessions
- * middleware, or such requests are refused. Referer, Host and X-Forwarded-* are not looked at.
+ * WebSocket upgrades. A browser's word counts first (Sec-Fetch-Site), then the Origin; a request that has neither, from an
+ * old browser or a program, or whose Origin is `null`, needs a form token without an action: in the header X-CSRF-Token,
+ * or as a field within the first MiB of its form. Put it inside the sessions middleware, or such requests are refused.
+ * Referer, Host and X-Forwarded-* are not looked at. What else the handler is called with, such as the context of a
+ * framework, is handed on.
  *
- * What this stands on: OWASP's Cross-Site Request Forgery Prevention, «Fetch Metadata headers».
+ * What this stands on: OWASP's Cross-Site Request Forgery Prevention, “Fetch Metadata headers”.
  *
  * @throws Fault `bad_option`
  */
@@ -84,20 +103,15 @@ export const crossOrigin = (next: Handler, options: CrossOriginOptions = {}): Ha
   }
   const listed = origins && new Set(origins)
   const listener = emitter(options.onEvent)
-  return around(next, async (request) => {
+  const handOn = next as (request: Request, ...rest: unknown[]) => Awaitable<Response>
+  return around(next, async (request: Request, ...rest: unknown[]) => {
     const upgrades = request.headers.get('upgrade') !== null
-    if (safe.has(request.method) && !upgrades) return next(request)
+    if (safe.has(request.method) && !upgrades) return handOn(request, ...rest)
     const from = evidence(request, listed)
-    if (from === 'own' || (from === 'unknown' && (await hasToken(request)))) return next(request)
+    if (from === 'own' || (from === 'unknown' && (await hasToken(request)))) return handOn(request, ...rest)
     const emit = groundIfAny(request)?.emit ?? listener
-    emit('cross_origin', {
-      message:
-        from === 'foreign'
-          ? 'A request from a page of another origin was refused. If you trust that origin, list it in origins.'
-          : 'A request without Sec-Fetch-Site, Origin and a form token was refused.',
-    })
-    // A body that was looked into waits for a reader.
-    if (from === 'unknown') void discardRest(request)
+    emit('cross_origin', { message: adviceOn(from, request.headers.get('origin')) })
+    void discardRest(request)
     return forbidden()
   })
 }

@@ -116,9 +116,61 @@ suite('crossOrigin', () => {
     data.append('a', '1')
     data.append('big', new File([Buffer.alloc(5 * 2 ** 20)], 'big'))
     assert.equal(await (await post(data)).json(), 'too_large', 'a long body is looked into as far as its token')
-    const opaque = { 'x-csrf-token': token, origin: 'null' }
-    assert.equal((await post(form, opaque)).status, 403, 'a token is no help against evidence')
+    const foreign = { 'x-csrf-token': token, origin: 'https://evil.test' }
+    assert.equal((await post(form, foreign)).status, 403, 'a token is no help against evidence')
     assert.equal((await browser(page)('/', { method: 'POST', body: form })).status, 403, 'a token of another visitor')
+  })
+
+  test('Origin: null is no evidence: a token decides, in the header or in the form, if nothing else tells', async () => {
+    const messages: string[] = []
+    const page = sessions({ backend: 'memory:', onEvent: ({ message = '' }) => messages.push(message) })(
+      crossOrigin(async (request) => {
+        if (request.method === 'GET') return new Response(await csrfToken(request))
+        return new Response((await readForm(request)).ok ? 'taken' : 'refused')
+      }),
+    )
+    const visit = browser(page)
+    const token = await (await visit('/')).text()
+    const post = async (fields: Record<string, string>, headers: Record<string, string>) =>
+      (await visit('/', { method: 'POST', body: new URLSearchParams(fields), headers })).status
+    const opaque = { origin: 'null' }
+    assert.equal(await post({ _csrf: token }, opaque), 200)
+    assert.equal(await post({ a: '1' }, { ...opaque, 'x-csrf-token': token }), 200)
+    assert.equal(await post({ _csrf: token }, { ...opaque, 'sec-fetch-site': 'same-origin' }), 200)
+    assert.equal(messages.length, 0)
+    assert.equal(await post({ a: '1' }, opaque), 403)
+    assert.match(messages.at(-1) ?? '', /Referrer-Policy: same-origin.*form token/)
+    assert.equal(await post({ _csrf: `${token}A` }, opaque), 403)
+    for (const site of ['cross-site', 'same-site']) {
+      assert.equal(await post({ _csrf: token }, { ...opaque, 'sec-fetch-site': site }), 403)
+      assert.equal(await post({ _csrf: token }, { 'sec-fetch-site': site }), 403)
+    }
+    const about = messages.filter((message) => message.startsWith('A request'))
+    assert.equal(about.length, 6)
+    assert.deepEqual(
+      about.filter((message) => /list it/.test(message)),
+      [],
+      'origins takes no null',
+    )
+    assert.equal(await post({ _csrf: token }, { origin: 'https://evil.test' }), 403)
+    assert.match(messages.at(-1) ?? '', /its origin is "https:\/\/evil\.test".*list it in origins/)
+  })
+
+  test('what else it is called with is handed on, to what is allowed', async () => {
+    const seen: unknown[][] = []
+    const handler = crossOrigin((...args: unknown[]) => {
+      seen.push(args.slice(1))
+      return ok()
+    }) as (...args: unknown[]) => Promise<Response>
+    const env = { NAME: 'x' }
+    const ctx = { waitUntil: () => {} }
+    await handler(new Request(URL_), env, ctx)
+    await handler(new Request(URL_, { method: 'POST', headers: { origin: 'https://app.test' } }), env, ctx)
+    await handler(new Request(URL_, { method: 'POST', headers: { origin: 'https://evil.test' } }), env, ctx)
+    assert.deepEqual(seen, [
+      [env, ctx],
+      [env, ctx],
+    ])
   })
 
   test('the copy of a body that was looked into is let go: nothing is kept for it', async () => {
