@@ -77,12 +77,12 @@ export const readMultipart = async (
   let outcome: BlocksRead | undefined
   let failure: { readonly error: unknown } | undefined
   let wake = () => {}
-  const { promise: ended, resolve: end } = Promise.withResolvers<void>()
+  const { promise: over, resolve: end } = Promise.withResolvers<void>()
   const stop = (why: BlocksRead): void => {
     if (outcome !== undefined) return
     outcome = why
-    const message = why === 'too_large' ? 'The file is too large.' : 'The upload broke off.'
-    if (why !== 'done') for (const part of parts) part.breakOff(message)
+    const message = why === 'too_large' ? 'The upload is too large.' : 'The upload broke off.'
+    if (why !== 'done') for (const part of coming.values()) part.breakOff(message)
     // Nobody waits for the next piece of a body that is read no further.
     source.releaseLock()
     wake()
@@ -98,8 +98,11 @@ export const readMultipart = async (
     }
   }
 
-  const parts: Part[] = []
-  const streams: BusboyFileStream[] = []
+  /** The parts that have not ended. */
+  const coming = new Map<BusboyFileStream, Part>()
+  let count = 0
+  /** Bytes of the parts that have ended. */
+  let ended = 0
   const fieldBytes = bounded(maxBytes)
   const uploads = bounded(MOST_UPLOADS)
 
@@ -132,8 +135,12 @@ export const readMultipart = async (
     const isFile = typeof name === 'string' || type === 'application/octet-stream'
     const isUpload = isFile && reader.upload !== undefined
     const part = partOf(stream, isUpload ? bounded(maxFileBytes) : isFile ? () => true : fieldBytes)
-    parts.push(part)
-    streams.push(stream)
+    count++
+    coming.set(stream, part)
+    stream.once('end', () => {
+      coming.delete(stream)
+      ended += stream.bytesRead
+    })
     // RFC 7578 §4.2: each part has a name.
     if (typeof field !== 'string') stop('broken')
     else if (isUpload && uploads(1)) enqueue(() => takeUpload(part, { field, filename, type }))
@@ -166,8 +173,9 @@ export const readMultipart = async (
   let bytes = 0
   /** Whether what is in no part stays within what the headers of so many parts may have: it may not go on for ever. */
   const plausible = (): boolean => {
-    const inParts = streams.reduce((sum, stream) => sum + stream.bytesRead, 0)
-    return bytes - inParts <= (streams.length + 1) * LONGEST_HEADERS
+    let inParts = ended
+    for (const stream of coming.keys()) inParts += stream.bytesRead
+    return bytes - inParts <= (count + 1) * LONGEST_HEADERS
   }
   const feed = async (block: Buffer): Promise<boolean> => {
     if (outcome === undefined && !plausible()) stop('too_large')
@@ -183,7 +191,7 @@ export const readMultipart = async (
   const read = await inBlocks(source, { bytes: most, ...(maxPieces !== undefined && { pieces: maxPieces }) }, feed)
   if (read === 'done') {
     parser.end()
-    await ended
+    await over
   } else stop(read)
   parser.destroy()
   await queue
