@@ -13,11 +13,11 @@ export type FormOptions = {
   readonly action?: string
   /** false takes a form without a token, such as a search: everybody may have sent it. Default true. */
   readonly csrf?: boolean
-  /** Bytes of the whole body; with `upload`, of its fields together. Default 1 MiB. */
+  /** Bytes of the whole body; with `upload`, of the names and values of its fields together. Default 1 MiB. */
   readonly maxBytes?: number
   /** How many fields and files a form may have. Default 1000. */
   readonly maxFields?: number
-  /** Bytes of one file that `upload` takes. Default 10 MiB. */
+  /** Bytes of one file where there is an `upload`, read or not. Default 10 MiB. */
   readonly maxFileBytes?: number
   /**
    * Takes each file as it comes, so that none is kept in memory, and only once the token was seen: put `csrfTag` right
@@ -107,8 +107,9 @@ const unread = (read: BodyRead) => {
  * this very visitor. The token is the field that `csrfTag` makes, or the header `X-CSRF-Token`.
  *
  * The outcomes are `ok` and, in Dream's words, `expired`, `wrong_session`, `invalid_token`, `missing_token`,
- * `many_tokens`, `wrong_content_type` (also of a body that breaks off); and `invalid_fields` where the schema refuses
- * them, `too_large` where a limit does. The event of a token that was not taken is `bad_form`.
+ * `many_tokens`, `wrong_content_type` (also of a body that breaks off, or has a part without a name); and `invalid_fields` where the schema refuses
+ * them, `too_large` where a limit does. The event of a token that was not taken is `bad_form`. No body makes it throw. What
+ * is left of the body, of at most 64 MiB, is read and thrown away.
  *
  * @throws Fault `bad_option`, and as `session`; and whatever `upload` throws
  */
