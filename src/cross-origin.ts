@@ -5,6 +5,7 @@ import { refused, TOKEN_FIELD, TOKEN_HEADER, verified } from './csrf.ts'
 import { emitter, type Listener } from './events.ts'
 import { discardRest, fieldIn } from './form-body.ts'
 import { around, type Handler } from './handler.ts'
+import { sourceOf } from './origin.ts'
 import { type Awaitable, Fault, onlyKnown } from './outcome.ts'
 import { groundIfAny, visitOf } from './passage.ts'
 
@@ -28,28 +29,15 @@ const printedOrigin = (origin: string): boolean => {
   }
 }
 
-const ownOrigin = (url: string): string | undefined => {
-  try {
-    return new URL(url).origin
-  } catch {
-    return undefined
-  }
-}
-
 /** What the headers say of where a request comes from: `unknown` where they are no evidence. */
-const evidence = (
-  { headers, url }: Request,
-  origins: ReadonlySet<string> | undefined,
-): 'own' | 'foreign' | 'unknown' => {
-  const site = headers.get('sec-fetch-site')
-  const origin = headers.get('origin')
-  const listed = origin !== null && (origins?.has(origin) ?? false)
-  if (site === 'same-origin' || site === 'none') return 'own'
-  if (site === 'cross-site' || site === 'same-site') return listed ? 'own' : 'foreign'
-  // A page of ours with Referrer-Policy: no-referrer sends `null`, and so does a frame of anybody's.
-  if (origin === null || origin === 'null') return 'unknown'
-  const own = origins === undefined ? origin === ownOrigin(url) : listed
-  return own ? 'own' : 'foreign'
+const evidence = (request: Request, origins: ReadonlySet<string> | undefined): 'own' | 'foreign' | 'unknown' => {
+  const source = sourceOf(request)
+  // A page of ours with Referrer-Policy: no-referrer sends `Origin: null`, and so does a frame of anybody's.
+  if (source === 'hidden' || source === 'unknown') return 'unknown'
+  const { headers } = request
+  // The origin of the request's own URL counts unless a list says which do.
+  if (source === 'own' && (origins === undefined || headers.has('sec-fetch-site'))) return 'own'
+  return origins?.has(headers.get('origin') ?? '') ? 'own' : 'foreign'
 }
 
 /** What the operator is to know of a refusal, and what to do. */
