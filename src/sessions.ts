@@ -228,7 +228,8 @@ export function sessions(options: SessionsOptions): Sessions {
   const told = new Set<string>()
 
   const furnish = async (): Promise<House> => {
-    const backend = typeof given === 'string' ? await connect(given, { ...options, namespace }) : given
+    const backend =
+      typeof given === 'string' ? await connect(given, { ...options, namespace, absoluteLifetime: absolute }) : given
     if (secret === undefined && backend.secret === undefined) throw noSecret(backend)
     if (mostOwned !== undefined && backend.owned === undefined) {
       throw new Fault(
