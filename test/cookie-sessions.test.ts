@@ -2,12 +2,22 @@
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import { type Backend, connect, cookieSessions, Fault, type Session, session, sessions } from 'keepsake'
+import {
+  type Backend,
+  connect,
+  cookieSessions,
+  Fault,
+  type Session,
+  type SessionsOptions,
+  session,
+  sessions,
+} from 'keepsake'
 import { cookieBackend } from 'keepsake/cookie'
 import { memoryBackend } from 'keepsake/memory'
 import { browser } from 'keepsake/testing'
 import { newSecret } from '../src/seal.ts'
 import { clock, DAY } from './support/clock.ts'
+import { folder } from './support/folder.ts'
 import { house } from './support/visits.ts'
 
 const NAME = '__Host-Http-sid'
@@ -263,16 +273,20 @@ suite('a session in a cookie, with ends', () => {
     assert.equal(await thief((s) => s.owner), undefined)
     assert.equal(await thief(get('b')), undefined)
   })
-  test('an end is kept to the absolute end, and no longer', async () => {
-    const now = clock()
-    const ends = memoryBackend({ now })
-    const backend = cookieBackend({ secret, ends, now, absoluteLifetime: 86_400 })
-    const entry = { value: '{}', head: 'h', version: 'versions', expiresAt: now() + DAY }
-    const held = `sid=${await backend.generate(`sid=${'A'.repeat(43)}`, entry)}`
-    await backend.clear(held)
-    assert.equal(await ends.sweep?.(now() + DAY - 1, 10), 0)
-    assert.equal(await backend.get(held), undefined)
-    assert.equal(await ends.sweep?.(now() + DAY, 10), 1)
+  test('faults 2: a slow login of the same owner ends with its session, as in a store', async () => {
+    const h = await sealed({ ends: memoryBackend() })
+    const visit = h.visitor()
+    await visit((s) => s.login('anna'))
+    const { promise: wait, resolve: go } = Promise.withResolvers<void>()
+    const slow = visit.thief().raw(async (s) => {
+      await wait
+      s.login('anna')
+    })
+    await visit((s) => s.invalidate())
+    go()
+    const response = await slow
+    assert.equal(response.status, 409)
+    assert.deepEqual(cookieOf(response), [])
   })
   test('by a URL: the ends, and the secret, are in the backend behind the colon', async () => {
     const manager = sessions({ backend: 'cookie:sqlite::memory:' })
@@ -301,5 +315,136 @@ suite('a session in a cookie, with ends', () => {
     assert.equal(response.status, 503)
     assert.match(cookieOf(response)[0] ?? '', /Max-Age=0/)
     assert.ok(h.reasons.includes('not_ended'))
+  })
+})
+
+suite('an end outlives every cookie that it ends', () => {
+  type Life = Pick<SessionsOptions, 'lifetime' | 'absoluteLifetime'>
+  /** An application of one deployment; a visit gives the owner, and the cookie that the client holds from then on. */
+  const deployed = (options: Omit<SessionsOptions, 'secret'>) => {
+    const manager = sessions({ secret, ...options })
+    const handler = manager(async (request) => {
+      const s = await session(request)
+      const { pathname } = new URL(request.url)
+      if (pathname === '/login') s.login('anna')
+      if (pathname === '/count') s.update('n', (n = 0) => n + 1)
+      if (pathname === '/logout') s.invalidate()
+      return Response.json({ owner: s.owner ?? null, label: s.label })
+    })
+    const visit = async (path: string, cookie = '') => {
+      const response = await handler(new Request(`https://app.test${path}`, { headers: { cookie } }))
+      const [line] = cookieOf(response)
+      return { ...(await response.json()), cookie: line?.split(';')[0] ?? cookie }
+    }
+    return { manager, visit }
+  }
+  const long: Life = { lifetime: 90 * 86_400 }
+  const longest: Life = { lifetime: 400 * 86_400, absoluteLifetime: 400 * 86_400 }
+  const lives: Record<string, readonly [login: Life, logout: Life]> = {
+    'with the usual life': [{}, {}],
+    'with a lifetime of 90 days': [long, long],
+    'with the longest life': [longest, longest],
+    'with a life that was shortened since': [long, {}],
+    'with a life that was lengthened since': [{}, long],
+  }
+  const places: Record<string, (folder: string) => (now: () => number) => Backend | string> = {
+    'cookie:sqlite:': (folder) => () => `cookie:sqlite:${folder}/ends.db`,
+    'cookie:file:': (folder) => () => `cookie:file:${folder}/ends`,
+    'a backend of its own': () => {
+      const memory = memoryBackend()
+      return (now) => cookieBackend({ secret, namespace: 'sid', ends: memory, now })
+    },
+  }
+  for (const [place, opener] of Object.entries(places)) {
+    for (const [life, [first, second]] of Object.entries(lives)) {
+      for (const way of ['a logout', 'a revocation'] as const) {
+        test(`${way} at ${place}, ${life}`, async (t) => {
+          const now = clock()
+          const backend = opener(folder(t))(now)
+          const [before, after] = [first, second].map((options) => deployed({ ...options, backend, now })) as [
+            ReturnType<typeof deployed>,
+            ReturnType<typeof deployed>,
+          ]
+          const { cookie, label } = await before.visit('/login')
+          // A copy that is used by whoever has it, at both deployments while the one gives way to the other.
+          const copies = [cookie]
+          for (let day = 0; day < 10; day++) {
+            now.tick(DAY)
+            for (const { visit } of [before, after]) copies.push((await visit('/count', copies.at(-1))).cookie)
+          }
+          assert.equal((await after.visit('/', copies.at(-1))).owner, 'anna')
+          if (way === 'a logout') await after.visit('/logout', cookie)
+          else await after.manager.revoke(label)
+          for (let day = 10; day < 420; day += 10) {
+            for (const { manager, visit } of [before, after]) {
+              await manager.sweep()
+              for (const copy of new Set([cookie, copies.at(-2), copies.at(-1)])) {
+                assert.equal((await visit('/', copy)).owner, null, `day ${day}`)
+              }
+            }
+            now.tick(10 * DAY)
+          }
+          for (const { manager } of [before, after]) await manager.close()
+        })
+      }
+    }
+  }
+  test('and is forgotten when none of them could open any more, however often the option changes', async () => {
+    const now = clock()
+    const ends = memoryBackend({ now })
+    const at = (days: number) => cookieBackend({ secret, namespace: 'sid', ends, now, absoluteLifetime: days * 86_400 })
+    const { cookie } = await deployed({ backend: at(30), now }).visit('/login')
+    now.tick(10 * DAY)
+    const later = deployed({ ...long, backend: at(90), now })
+    const { cookie: renewed } = await later.visit('/count', cookie)
+    await later.visit('/logout', cookie)
+    now.tick(20 * DAY - 1)
+    assert.equal((await later.visit('/', renewed)).owner, null)
+    assert.equal(await ends.sweep?.(now(), 10), 0)
+    now.tick(1)
+    assert.equal(await ends.sweep?.(now(), 10), 1)
+    assert.equal((await later.visit('/', renewed)).owner, null, 'it was born to end by then')
+  })
+  test('by a URL it is kept as long as sessions() lets a session live, whether that was said or not', async (t) => {
+    for (const [options, days] of [
+      [{}, 30],
+      [long, 90],
+      [{ absoluteLifetime: 50 * 86_400 }, 50],
+    ] as const) {
+      const now = clock()
+      const { manager, visit } = deployed({ ...options, backend: `cookie:sqlite:${folder(t)}/ends.db`, now })
+      await visit('/logout', (await visit('/login')).cookie)
+      now.tick(days * DAY - 1)
+      assert.equal(await manager.sweep(), 0)
+      now.tick(1)
+      assert.equal(await manager.sweep(), 1)
+      await manager.close()
+    }
+  })
+  test('absoluteLifetime is refused where it could not be one', () => {
+    for (const absoluteLifetime of [0, -1, 400 * 86_400 + 1, Number.NaN, Number.POSITIVE_INFINITY]) {
+      assert.throws(() => cookieBackend({ secret, absoluteLifetime }), { code: 'bad_option' })
+    }
+  })
+  test('where ends are kept by servers that fail over, a logout waits until its end is safe', async () => {
+    const memory = memoryBackend()
+    let safe = true
+    const ends: Backend = {
+      ...memory,
+      settle: async (key) => {
+        assert.ok(await memory.get(key), 'it is asked of what was written')
+        if (!safe) throw new Error('too few replicas')
+      },
+    }
+    const h = await sealed({ ends })
+    const visit = h.visitor()
+    await visit((s) => s.login('anna'))
+    const tab = visit.thief()
+    safe = false
+    assert.equal((await visit.raw((s) => s.invalidate())).status, 503)
+    assert.equal(await tab((s) => s.owner), undefined)
+    assert.equal((await tab.raw((s) => s.login('ben'))).status, 503, 'nor does a login count that finds it ended')
+    safe = true
+    assert.equal((await tab.raw((s) => s.login('ben'))).status, 200)
   })
 })

@@ -1,7 +1,9 @@
 // Sessions in the client's own cookie, sealed: nothing is kept here, but the ends of sessions if you say where.
 
 import { hash } from 'node:crypto'
-import type { Backend, Entry } from '../backend.ts'
+import type { Backend, Entry, Mark } from '../backend.ts'
+import { parseHead } from '../head.ts'
+import { newVersion } from '../keys.ts'
 import { type Awaitable, after, Fault } from '../outcome.ts'
 import { type Ring, ring } from '../seal.ts'
 
@@ -12,25 +14,34 @@ export type CookieBackendOptions = {
   readonly namespace?: string
   /** Where ends are kept, so that a logout is one for every copy of the cookie. Without it, it only clears the browser's. */
   readonly ends?: Backend
-  /** Seconds: how long an end is kept, so at least the longest life of a session. Default 30 days. */
+  /**
+   * Seconds from the birth of a session after which none of its cookies opens, and its end need not be kept. Default
+   * 400 days, the most that `sessions` allows. Give the `absoluteLifetime` of `sessions`, so that ends are kept no longer
+   * than needed; by a URL that is done for you. It is sealed into the cookie at birth: another value is for later births.
+   */
   readonly absoluteLifetime?: number
   /** Milliseconds since 1970. */
   readonly now?: () => number
 }
 
-type Sealed = Entry & { readonly label: string }
+/**
+ * What a cookie holds. `endsAt` is decided at birth and the same in every cookie that is made of the first one: none of
+ * them opens from then on, whatever is configured later, so an end that is kept until then outlives them all.
+ */
+type Sealed = Entry & { readonly label: string; readonly endsAt: number }
 
-const FORMAT = 1
+const FORMAT = 2
 const LABEL = 12
 const VERSION = 8
-const FIXED = 1 + 8 + LABEL + VERSION + 1 + 2 + 1
+const FIXED = 1 + 8 + 8 + LABEL + VERSION + 1 + 2 + 1
 
-/** format · expiry · label · version · length and head · length and owner · whether there is a value · value */
-const packed = ({ value, head, expiresAt, version, owner = '', label }: Sealed): Buffer => {
+/** format · expiry · latest end · label · version · length of head, of owner · whether there is a value · head, owner, value */
+const packed = ({ value, head, expiresAt, endsAt, version, owner = '', label }: Sealed): Buffer => {
   const body = Buffer.from(head + owner + (value ?? ''))
   const bytes = Buffer.allocUnsafe(FIXED + body.length)
   let at = bytes.writeUInt8(FORMAT)
   at = bytes.writeDoubleBE(expiresAt, at)
+  at = bytes.writeDoubleBE(endsAt, at)
   at += bytes.write(label.padEnd(LABEL), at, LABEL, 'latin1')
   at += bytes.write(version.padEnd(VERSION), at, VERSION, 'latin1')
   at = bytes.writeUInt8(head.length, at)
@@ -42,16 +53,16 @@ const packed = ({ value, head, expiresAt, version, owner = '', label }: Sealed):
 
 const unpacked = (bytes: Buffer): Sealed | undefined => {
   if (bytes.length < FIXED || bytes[0] !== FORMAT) return undefined
-  const expiresAt = bytes.readDoubleBE(1)
-  const label = bytes.toString('latin1', 9, 9 + LABEL)
-  const version = bytes.toString('latin1', 9 + LABEL, 9 + LABEL + VERSION)
+  const label = bytes.toString('latin1', 17, 17 + LABEL)
+  const version = bytes.toString('latin1', 17 + LABEL, 17 + LABEL + VERSION)
   const ownerAt = FIXED + bytes.readUInt8(FIXED - 4)
   const valueAt = ownerAt + bytes.readUInt16BE(FIXED - 3)
   const owner = bytes.toString('utf8', ownerAt, valueAt)
   return {
     value: bytes[FIXED - 1] === 1 ? bytes.toString('utf8', valueAt) : undefined,
     head: bytes.toString('latin1', FIXED, ownerAt),
-    expiresAt,
+    expiresAt: bytes.readDoubleBE(1),
+    endsAt: bytes.readDoubleBE(9),
     version,
     owner: owner === '' ? undefined : owner,
     label,
@@ -82,17 +93,42 @@ const memory = () => {
   return { get, put }
 }
 
+/** Seconds: the longest life that `sessions` allows. */
+const LONGEST = 400 * 86_400
+
+/*
+ * An end is an entry of the store of ends, under a hash of the label. It is the mark that `clear` was given, kept for as
+ * long as a cookie of the session may open; its value is when the mark itself expires.
+ */
+const endWith = (mark: Mark | undefined, expiresAt: number): Entry => ({
+  value: mark && JSON.stringify(mark.expiresAt),
+  head: mark?.head ?? 'ended',
+  expiresAt,
+  version: mark?.version ?? newVersion(),
+})
+
+/** The mark in an end, until it expires. */
+const markIn = ({ value, head, version }: Entry, now: number): Entry | undefined => {
+  const expiresAt = value === undefined ? 0 : Number(value)
+  return now < expiresAt ? { value: undefined, head, expiresAt, version } : undefined
+}
+
 /**
  * A backend whose key is the session itself: the cookie, as `name=value`. What a client holds, it can present again:
  * without `ends`, a cookie that was copied before a logout opens to its end, and of two writes at once the later wins,
  * whole. With `ends`, an end is kept under the session's label, and looked for at every reading and every write.
  *
+ * A renewal makes another cookie and ends none: the one before opens until the session ends.
+ *
  * @throws Fault `bad_option`, `no_secret`
  */
 export const cookieBackend = (options: CookieBackendOptions, kept?: string): Backend => {
-  const { namespace = '', ends, absoluteLifetime = 30 * 86_400, now = Date.now } = options
+  const { namespace = '', ends, absoluteLifetime = LONGEST, now = Date.now } = options
   if (options.secret === undefined && kept === undefined) {
     throw new Fault('no_secret', 'Sessions in cookies are sealed, and need a secret that all processes share.')
+  }
+  if (!(absoluteLifetime > 0 && absoluteLifetime <= LONGEST)) {
+    throw new Fault('bad_option', `absoluteLifetime has to be a number of seconds above 0, and at most ${LONGEST}.`)
   }
   const keys: Ring = ring([options.secret ?? []].flat(), kept)
   const seen = memory()
@@ -110,45 +146,71 @@ export const cookieBackend = (options: CookieBackendOptions, kept?: string): Bac
     return entry
   }
   const sealed = (name: string, entry: Sealed): string => {
-    const value = keys.seal(contextOf(name), packed(entry))
-    seen.put(`${name}=${value}`, entry)
+    const within = { ...entry, expiresAt: Math.min(entry.expiresAt, entry.endsAt) }
+    const value = keys.seal(contextOf(name), packed(within))
+    seen.put(`${name}=${value}`, within)
     return value
   }
-  /** The entry in a key, unless its session has ended. */
-  const living = (key: string): Awaitable<Sealed | undefined> => {
+  /** The entry in a key, and the end of its session where there is one. */
+  const found = (key: string): Awaitable<{ readonly entry: Sealed; readonly end: Entry | undefined } | undefined> => {
     const entry = opened(key)
-    if (entry === undefined || ends === undefined) return entry
-    return after(ends.get(endOf(entry.label)), (end) => (end === undefined ? entry : undefined))
+    if (entry === undefined || ends === undefined) return entry && { entry, end: undefined }
+    return after(ends.get(endOf(entry.label)), (end) => ({ entry, end }))
+  }
+  /** The entry in a key, unless its session has ended. */
+  const living = (key: string): Awaitable<Sealed | undefined> =>
+    after(found(key), (there) => (there?.end === undefined ? there?.entry : undefined))
+  /** The label in a key, which may be the label itself in the place of the value. */
+  const labelIn = (key: string): string | undefined => {
+    const value = key.slice(nameOf(key).length + 1)
+    return value.length === LABEL ? value : opened(key)?.label
   }
 
   return {
     name: 'cookie',
     stateless: true,
     ...(ends && { revocable: true }),
-    get: living,
+    get: (key) =>
+      after(found(key), (there) => {
+        if (there === undefined) return undefined
+        const { endsAt: _, ...entry } = there.entry
+        if (there.end === undefined) return entry
+        const mark = markIn(there.end, now())
+        return mark && { ...mark, label: entry.label }
+      }),
     generate(key, entry) {
       const name = nameOf(key)
-      return sealed(name, { ...entry, label: key.slice(name.length + 1, name.length + 1 + LABEL) })
+      // By the clock of who gave birth or by this one, whichever is ahead: an end is rather kept too long.
+      const bornAt = Math.max(parseHead(entry.head)?.bornAt ?? 0, now())
+      const endsAt = Math.max(bornAt + absoluteLifetime * 1000, entry.expiresAt)
+      return sealed(name, { ...entry, endsAt, label: key.slice(name.length + 1, name.length + 1 + LABEL) })
     },
     set: (key, change) =>
       after(living(key), (entry) => (entry === undefined ? 'gone' : sealed(nameOf(key), { ...entry, ...change }))),
-    clear(key) {
-      const named = key.slice(nameOf(key).length + 1)
-      const label = named.length === LABEL ? named : opened(key)?.label
+    clear(key, version, mark) {
+      const label = labelIn(key)
       if (label === undefined || ends === undefined) return undefined
-      const time = now()
-      const end: Entry = {
-        value: undefined,
-        head: 'ended',
-        expiresAt: time + absoluteLifetime * 1000,
-        version: 'ended---',
-      }
-      return after(ends.generate(endOf(label), end), () => undefined)
+      // Of a session that is named by its label alone nobody knows the birth: its end is kept as long as any can live.
+      const end = endWith(mark, opened(key)?.endsAt ?? now() + LONGEST * 1000)
+      const place = endOf(label)
+      return after(ends.generate(place, end), (answer) => {
+        // Where ends are kept by servers that fail over, an end that is told has to outlive that.
+        const sure = ends.settle?.(place)
+        return after(sure, () => (answer === 'taken' && version !== undefined ? 'stale' : undefined))
+      })
     },
     touch: (key, expiresAt) =>
       after(living(key), (entry) =>
-        entry !== undefined && expiresAt > entry.expiresAt ? sealed(nameOf(key), { ...entry, expiresAt }) : undefined,
+        entry !== undefined && Math.min(expiresAt, entry.endsAt) > entry.expiresAt
+          ? sealed(nameOf(key), { ...entry, expiresAt })
+          : undefined,
       ),
+    ...(ends?.settle && {
+      settle(key: string) {
+        const label = labelIn(key)
+        return label === undefined ? undefined : ends.settle?.(endOf(label))
+      },
+    }),
     ...(ends?.sweep && { sweep: (time, limit) => ends.sweep?.(time, limit) ?? 0 }),
     ...(ends?.secret && { secret: (fresh) => ends.secret?.(fresh) ?? fresh }),
     ...(ends?.close && { close: () => ends.close?.() }),
