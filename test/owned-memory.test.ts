@@ -1,7 +1,9 @@
 // The owners of sessions in memory: the index is in step with every way that an entry comes and goes, and costs little.
 
 import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
+import { resolve } from 'node:path'
 import { suite, test } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
 import { setFlagsFromString } from 'node:v8'
@@ -82,6 +84,41 @@ test('whatever happens, the list of an owner is what get finds of his, and clear
   )
 })
 
+test('what is evicted is what was written longest ago, whatever was written, cleared and swept in between', () => {
+  const act = fc.record({
+    act: fc.constantFrom('generate', 'generate', 'generate', 'generate', 'set', 'touch', 'clear', 'revoke'),
+    key: fc.nat({ max: 299 }),
+  })
+  fc.assert(
+    fc.property(fc.array(act, { minLength: 400, maxLength: 900 }), (steps) => {
+      const keys = Array.from({ length: 300 }, freshKey)
+      const backend = memoryBackend({ maxEntries: 60 })
+      /** Keys, the one written longest ago first. */
+      let kept: string[] = []
+      const written = (key: string) => {
+        kept = [...kept.filter((other) => other !== key), key].slice(-60)
+      }
+      for (const { act, key: at } of steps) {
+        const key = keys[at] as string
+        const entry = backend.get(key) as Entry | undefined
+        if (act === 'generate' && entry === undefined) backend.generate(key, entryWith())
+        else if (act === 'set') backend.set(key, { value: '', head: '', version: freshVersion() }, entry?.version ?? '')
+        else if (act === 'touch') backend.touch(key, (entry?.expiresAt ?? 0) + 1)
+        else if (act === 'revoke') for (const one of keys.slice(at, at + 20)) backend.clear(one)
+        else if (act === 'clear') backend.clear(key)
+        if (act === 'clear') kept = kept.filter((other) => other !== key)
+        else if (act === 'revoke') kept = kept.filter((other) => !keys.slice(at, at + 20).includes(other))
+        else if (act === 'generate' ? entry === undefined : entry !== undefined) written(key)
+      }
+      assert.deepEqual(
+        keys.filter((key) => backend.get(key) !== undefined),
+        keys.filter((key) => kept.includes(key)),
+      )
+    }),
+    { numRuns: 100 },
+  )
+})
+
 test('an owner with many sessions, who ends them one by one from either side, is followed', () => {
   const backend = memoryBackend()
   const keys = Array.from({ length: 30 }, freshKey)
@@ -108,6 +145,37 @@ suite('memory', () => {
     assert.equal(backend.name, 'memory')
     return bytes
   }
+
+  test('no entry keeps the longer text that its key, owner, value or head was cut out of, nor one that was added up', async () => {
+    const pieces = (text: string) => ({ cut: text.slice(100, 143), added: `app:${text.slice(100, 139)}` })
+    const made: Record<string, (cut: string) => readonly [key: string, entry: Entry]> = {
+      key: (key) => [key, entryWith()],
+      owner: (owner) => [freshKey(), entryWith({ owner })],
+      value: (value) => [freshKey(), entryWith({ value })],
+      head: (head) => [freshKey(), entryWith({ head })],
+      version: (text) => [freshKey(), entryWith({ version: text.slice(0, 40) })],
+    }
+    for (const [what, entryOf] of Object.entries(made)) {
+      for (const how of ['cut', 'added'] as const) {
+        for (const written of ['once', 'again'] as const) {
+          const before = await heap()
+          const backend = memoryBackend()
+          for (let i = 0; i < 300; i++) {
+            const [key, entry] = entryOf(pieces(randomBytes(10_000).toString('hex'))[how])
+            backend.generate(key, entry)
+            if (written === 'once') continue
+            const next = pieces(key + randomBytes(10_000).toString('hex'))
+            const same = what === 'key' ? `${key}${next.cut}`.slice(0, key.length) : key
+            backend.set(same, { value: next[how], head: next[how], version: freshVersion() }, entry.version)
+            backend.touch(same, 9.1e12)
+          }
+          const bytes = ((await heap()) - before) / 300
+          assert.ok(bytes < 2_000, `${bytes} bytes of each, by the ${what} that was ${how}, written ${written}`)
+          assert.equal(backend.name, 'memory')
+        }
+      }
+    }
+  })
 
   test('an owner costs little, and one with several sessions less', async () => {
     const none = await cost(0)
@@ -145,18 +213,46 @@ suite('memory', () => {
     assert.equal(backend.name, 'memory')
   })
 
-  for (const each of [1, 2, 100]) {
-    test(`maxBytes is about what it takes, with ${each} of an owner`, async () => {
-      const maxBytes = 4 * 2 ** 20
-      const before = await heap()
-      const backend = memoryBackend({ maxBytes })
-      for (let at = 0; at < 30_000; at++) {
-        backend.generate(freshKey(), entryWith({ owner: `app:user ${Math.floor(at / each)}` }))
+  const sizes: Record<string, readonly [value: string, count: number]> = {
+    'few bytes': ['{"n":1}', 30_000],
+    '1 KB': [`"${'x'.repeat(1_000)}"`, 10_000],
+    '1 KB with one character beyond Latin-1': [`"€${'x'.repeat(1_000)}"`, 10_000],
+    '60 KB': [`"${'x'.repeat(60_000)}"`, 300],
+    '60 KB with one character beyond Latin-1': [`"€${'x'.repeat(60_000)}"`, 300],
+  }
+  for (const [size, [value, count]] of Object.entries(sizes)) {
+    for (const [name, owner] of Object.entries({ nobody: undefined, user: 'app:user', foxes: '🦊'.repeat(100) })) {
+      for (const each of owner === undefined ? [1] : [1, 100]) {
+        test(`maxBytes is about what it takes: ${size}, ${each} of ${name}`, async () => {
+          const maxBytes = 4 * 2 ** 20
+          const before = await heap()
+          const backend = memoryBackend({ maxBytes })
+          for (let at = 0; at < count; at++) {
+            const more = owner === undefined ? {} : { owner: `${owner} ${Math.floor(at / each)}` }
+            backend.generate(freshKey(), entryWith({ ...more, value: `${at}${value}` }))
+          }
+          const taken = (await heap()) - before
+          assert.ok(taken < maxBytes * 1.25, `${taken} bytes`)
+          assert.ok(taken > maxBytes / 2, `${taken} bytes`)
+          assert.equal(backend.name, 'memory')
+        })
       }
-      const taken = (await heap()) - before
-      assert.ok(taken < maxBytes * 1.25, `${taken} bytes`)
-      assert.ok(taken > maxBytes / 2, `${taken} bytes`)
-      assert.equal(backend.name, 'memory')
+    }
+  }
+
+  for (const [megabytes, characters, bytesEach] of [
+    [64, 60_000, 1],
+    [128, 60_000, 2],
+    [128, 400, 1],
+    [256, 100_000, 1],
+  ] as const) {
+    test(`a flood of strangers does not end a process of ${megabytes} MiB: ${characters} characters of ${bytesEach} byte`, () => {
+      const flood = resolve(import.meta.dirname, 'support/flood.ts')
+      const args = [`--max-old-space-size=${megabytes}`, flood, ...[megabytes, characters, bytesEach].map(String)]
+      const { stdout, stderr, status } = spawnSync(process.execPath, args, { encoding: 'utf8' })
+      assert.equal(status, 0, stderr)
+      const { kept, evicted } = JSON.parse(stdout)
+      assert.ok(kept > 50 && evicted > kept, stdout)
     })
   }
 })

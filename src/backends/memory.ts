@@ -1,5 +1,6 @@
 // Sessions in the memory of this process: gone when it ends, bounded in number and size, strangers evicted first.
 
+import { getHeapStatistics, isStringOneByteRepresentation } from 'node:v8'
 import type { Backend, Entry, Mark } from '../backend.ts'
 import { emitter, type Listener } from '../events.ts'
 import { Fault } from '../outcome.ts'
@@ -8,7 +9,10 @@ import { rounds } from './rounds.ts'
 export type MemoryOptions = {
   /** How many sessions are kept. Default 1 000 000. */
   readonly maxEntries?: number
-  /** How many bytes they may take, roughly. Default 1 GiB. */
+  /**
+   * How many bytes of the heap they may take, roughly. Default an eighth of the largest heap that this process may have
+   * (`heap_size_limit` of `node:v8`), and 1 GiB at most.
+   */
   readonly maxBytes?: number
   /** Milliseconds since 1970. */
   readonly now?: () => number
@@ -16,10 +20,13 @@ export type MemoryOptions = {
   readonly onEvent?: Listener
 }
 
-/** Bytes of an entry beside its text: its key, and its place in a map. Measured on Node 24. */
-const OVERHEAD = 120
-/** More of one that has an owner: his name, and his place in a map, where he has no other. */
+/** Bytes of an entry beside its text: its key, and its place in a map. Measured on Node 24: 111 to 157. */
+const OVERHEAD = 140
+/** More of one that has an owner, beside his name: places in two maps. Measured: 78 to 135, and half of it where he has eight. */
 const OWNED = 110
+/** The part of the heap that sessions may fill by default. Of the rest the application lives, and the collector. */
+const SHARE = 1 / 8
+const MOST = 2 ** 30
 /** Keys of one owner that are no set yet. */
 const FEW = 8
 /** Entries looked at, at each write, to see whether they have expired. */
@@ -63,6 +70,15 @@ const unpacked = (text: string, owned: boolean): Entry => {
     owner: owned ? text.slice(owner) : undefined,
   }
 }
+
+/** Bytes of the characters of a text: two each where only one of them is beyond Latin-1. */
+const bytesOf = (text: string): number => (isStringOneByteRepresentation(text) ? 1 : 2) * text.length
+
+/**
+ * A text with characters of its own. One that was cut out of another, or added up, would keep those in memory: an owner's
+ * name the whole body of the form that it came with.
+ */
+const own = (text: string): string => [text.slice(0, 1), text.slice(1)].join('')
 
 /** The keys of each owner. Most have one or a few, for which a set would take more memory than all else of them. */
 class Owners {
@@ -108,6 +124,12 @@ class Shelf {
   readonly #overhead: number
   bytes = 0
   #hand = this.entries.entries()
+  /**
+   * Stands behind the entry that was evicted last. A fresh iterator would pass over the holes of all that were evicted
+   * before it, tens of thousands at each write of a flood. One that stands still keeps tables that the map has left
+   * behind, so it begins anew as often as the hand does.
+   */
+  #oldest: MapIterator<[string, string]> | undefined
 
   constructor(overhead: number, owners?: Owners) {
     this.#overhead = overhead
@@ -122,7 +144,7 @@ class Shelf {
 
   /** Puts a new entry last. The owner is no piece of the text, which an index of pieces would keep for ever. */
   putNew(key: string, text: string, owner = ''): void {
-    this.owners?.add(owner, key)
+    this.owners?.add(own(owner), own(key))
     this.#add(key, text)
   }
 
@@ -131,14 +153,30 @@ class Shelf {
     this.#drop(key, text)
   }
 
+  /** Removes the entry written longest ago. */
+  evict(): void {
+    this.#oldest ??= this.entries.entries()
+    let next = this.#oldest.next()
+    if (next.done) {
+      this.#oldest = this.entries.entries()
+      next = this.#oldest.next()
+    }
+    if (!next.done) this.remove(...next.value)
+  }
+
   #add(key: string, text: string): void {
-    this.entries.set(key, text)
-    this.bytes += this.#overhead + text.length
+    this.entries.set(own(key), text)
+    this.bytes += this.#cost(text)
   }
 
   #drop(key: string, text: string): void {
     this.entries.delete(key)
-    this.bytes -= this.#overhead + text.length
+    this.bytes -= this.#cost(text)
+  }
+
+  #cost(text: string): number {
+    const name = this.owners ? bytesOf(ownerOf(text)) : 0
+    return this.#overhead + bytesOf(text) + name
   }
 
   /** Moves the hand on by so many entries, and removes what it finds expired, so much at most; how much it was. */
@@ -148,6 +186,7 @@ class Shelf {
       let next = this.#hand.next()
       if (next.done) {
         this.#hand = this.entries.entries()
+        this.#oldest = undefined
         next = this.#hand.next()
         if (next.done) break
       }
@@ -174,7 +213,7 @@ const positive = (value: number, name: string): number => {
  */
 export const memoryBackend = (options: MemoryOptions = {}): Backend => {
   const maxEntries = positive(options.maxEntries ?? 1_000_000, 'maxEntries')
-  const maxBytes = positive(options.maxBytes ?? 2 ** 30, 'maxBytes')
+  const maxBytes = positive(options.maxBytes ?? Math.min(MOST, getHeapStatistics().heap_size_limit * SHARE), 'maxBytes')
   const { now = Date.now } = options
   const emit = emitter(options.onEvent)
   const strangers = new Shelf(OVERHEAD)
@@ -186,13 +225,12 @@ export const memoryBackend = (options: MemoryOptions = {}): Backend => {
     strangers.entries.has(key) ? strangers : owned.entries.has(key) ? owned : undefined
 
   /** Has a shelf that was written to forget a little of what has expired, and evicts what is too much. */
-  const makeRoom = (shelf: Shelf): void => {
-    shelf.tidy(now(), STEPS, STEPS)
+  const makeRoom = (written: Shelf): void => {
+    written.tidy(now(), STEPS, STEPS)
     while (strangers.entries.size + owned.entries.size > maxEntries || strangers.bytes + owned.bytes > maxBytes) {
-      const fullest = strangers.entries.size > 0 ? strangers : owned
-      const [oldest] = fullest.entries
-      if (oldest === undefined) return
-      fullest.remove(...oldest)
+      const shelf = strangers.entries.size > 0 ? strangers : owned
+      if (shelf.entries.size === 0) return
+      shelf.evict()
       emit('evicted', { message: 'The memory backend was full and forgot a session. See maxEntries and maxBytes.' })
     }
   }
