@@ -1,36 +1,19 @@
-// Moving to another backend while both run: sessions are copied, and read where they are, and nobody is logged out.
+// Moving to another backend while both run: sessions are moved when they are asked for, and all others by a copier.
 
-import type { Backend, Entry } from './backend.ts'
-import { newVersion } from './keys.ts'
-import { Fault } from './outcome.ts'
-
-/*
- * What ended must not come back by being copied. So where a session ends, a mark takes its place in the new store, which
- * keeps out a copy that is under way, for as long as the old entry would have lived. Nothing but what ended is ever
- * removed from the old store.
- */
-const MARK = 'moved and ended'
-/** Milliseconds that a mark is kept at least: far longer than a copy is under way. */
-const MARKED = 3_600_000
-
-const isMark = ({ head }: Entry): boolean => head === MARK
-const real = (entry: Entry | undefined): Entry | undefined => (entry !== undefined && isMark(entry) ? undefined : entry)
-
-const mark = (until: number) => ({ value: undefined, head: MARK, expiresAt: until, version: newVersion() })
+import type { Backend, Entry, Mark, Owned } from './backend.ts'
+import { finder, isCopy, isMoved, isThere, type Place } from './move-entry.ts'
+import { type Awaitable, Fault } from './outcome.ts'
 
 export type MovingOptions = {
   /**
-   * Milliseconds since 1970: until then the old store alone is used. Give a time at which every process will run this,
-   * so that none works on the old store while another works on the new. Default: at once.
+   * Milliseconds since 1970: until then nothing is moved because a visitor asks for it, and new sessions begin in the old
+   * store. Give a time at which every process will run this: one that works on the old store alone does not find what
+   * has moved. Clocks may differ: a process whose clock is behind follows what others have moved. Default: at once.
    */
   readonly startsAt?: number
   /** Milliseconds since 1970. */
   readonly now?: () => number
 }
-
-/** Copies an entry, unless it is there or has ended. */
-const copied = async (to: Backend, key: string, entry: Entry): Promise<boolean> =>
-  (await to.generate(key, entry)) === undefined
 
 const statefulOnly = (...backends: readonly Backend[]): void => {
   const stateless = backends.find((backend) => backend.stateless)
@@ -39,9 +22,12 @@ const statefulOnly = (...backends: readonly Backend[]): void => {
 }
 
 /**
- * A backend that is on its way from one store to another: what is asked for is copied, what is written is written to the
- * new one, and what ends, ends in both. Put it in the place of the old one, let `copySessions` run, and put the new one
- * in its place. Both stay yours to close.
+ * A backend that is on its way from one store to another. At each moment a session is in one of them, where it is read,
+ * changed and ended; what is asked for is moved to the new one, where new sessions begin. Put it in the place of the old
+ * one, let `copySessions` move the rest, and put the new one in its place. Both stay yours to close.
+ *
+ * A session that has moved leaves a small mark in the old store. Most visits ask one store; the first of a session that
+ * moves makes eight calls, and an unknown key is looked for in both.
  *
  * @throws Fault `bad_option`
  */
@@ -49,108 +35,96 @@ export const movingBackend = (from: Backend, to: Backend, options: MovingOptions
   statefulOnly(from, to)
   const { startsAt = 0, now = Date.now } = options
   const moves = () => now() >= startsAt
+  const find = finder(from, to, now)
+  /** Where most of what is asked for is. */
+  const usual = () => (moves() ? to : from)
 
-  /** The entry, from now on in the new store. */
-  const here = async (key: string): Promise<Entry | undefined> => {
-    const there = await to.get(key)
-    if (there !== undefined) return real(there)
-    const old = await from.get(key)
-    if (old === undefined || old.expiresAt <= now()) return old
-    await copied(to, key, old)
-    return real(await to.get(key))
+  /** Does something with an entry where it is. */
+  const inPlace = async <T>(key: string, none: T, act: (place: Place) => Awaitable<T>): Promise<T> => {
+    const place = await find(key, moves())
+    return place === undefined ? none : act(place)
   }
-  /** Puts a mark in the place of an entry, if it has this version. */
-  const marked = async (key: string, there: Entry, version: string): Promise<boolean> => {
-    const until = Math.max(there.expiresAt, now() + MARKED)
-    return (await to.set(key, mark(until), version)) === undefined
-  }
-  const clear = async (key: string): Promise<undefined> => {
-    await from.clear(key)
+  /** Ends whatever is under a key. */
+  const end = async (key: string, mark: Mark | undefined): Promise<undefined> => {
     for (;;) {
-      const there = await to.get(key)
-      if (there !== undefined && isMark(there)) return undefined
-      const done =
-        there === undefined
-          ? (await to.generate(key, mark(now() + MARKED))) !== 'taken'
-          : await marked(key, there, there.version)
-      if (done) return undefined
+      const place = await find(key, moves())
+      if (place === undefined) return undefined
+      // In the old store only what was found there: to remove a mark of the move would not end what has moved.
+      const version = place.store === from ? place.entry.version : undefined
+      if ((await place.store.clear(key, version, mark)) === undefined) return undefined
     }
-  }
-  /** All keys that an owner has or had. */
-  const keysOf = async (owner: string): Promise<readonly string[]> => {
-    const [old, fresh] = [await from.owned?.list(owner), await to.owned?.list(owner)]
-    return [...new Set([...(old ?? []), ...(fresh ?? [])].map(({ key }) => key))]
-  }
-  /** Of these keys, what is there: it may have been changed in the new store since, or have ended. */
-  const living = async (keys: readonly string[]) => {
-    const latest = await Promise.all(keys.map(async (key) => [key, await here(key)] as const))
-    return latest.flatMap(([key, entry]) => (entry === undefined ? [] : [{ ...entry, key }]))
   }
   const settling = from.settle !== undefined || to.settle !== undefined
   const { secret } = from.secret === undefined ? to : from
 
   return {
     name: `${from.name} to ${to.name}`,
-    get: (key) => (moves() ? here(key) : from.get(key)),
+    async get(key) {
+      const old = moves() ? undefined : await from.get(key)
+      return isThere(old) ? old : (await find(key, moves()))?.entry
+    },
     async generate(key, entry) {
-      if (!moves()) return from.generate(key, entry)
-      const answer = await to.generate(key, entry)
-      const there = answer === 'taken' ? await to.get(key) : undefined
-      if (there === undefined || !isMark(there)) return answer
-      await to.clear(key, there.version)
-      return to.generate(key, entry)
+      const answer = await usual().generate(key, entry)
+      if (answer !== 'taken') return answer
+      const place = await find(key, moves())
+      // What was in the way was only a copy or a mark of the move.
+      if (place === undefined) return to.generate(key, entry)
+      return place.entry.version === entry.version ? undefined : 'taken'
     },
     async set(key, change, version) {
-      if (!moves()) return from.set(key, change, version)
-      const answer = await to.set(key, change, version)
-      if (answer === undefined || (await here(key)) !== undefined) {
-        return answer === 'gone' ? to.set(key, change, version) : answer
-      }
-      return 'gone'
+      const answer = await usual().set(key, change, version)
+      return answer && inPlace(key, 'gone', ({ store }) => store.set(key, change, version))
     },
-    async clear(key, version) {
-      if (!moves()) return from.clear(key, version)
-      if (version === undefined) return clear(key)
-      // The new store decides, and the old one follows.
-      const there = await here(key)
-      if (there === undefined || !(await marked(key, there, version))) return 'stale'
-      return from.clear(key)
+    async clear(key, version, mark) {
+      if (version === undefined) return end(key, mark)
+      const answer = await usual().clear(key, version, mark)
+      return answer && inPlace(key, 'stale', ({ store }) => store.clear(key, version, mark))
     },
     async touch(key, expiresAt) {
-      if (!moves()) return from.touch(key, expiresAt)
-      await here(key)
+      if (moves()) return inPlace(key, undefined, ({ store }) => store.touch(key, expiresAt))
+      // In this order, so that no process that moves it meanwhile takes the earlier expiry along.
+      await from.touch(key, expiresAt)
       return to.touch(key, expiresAt)
     },
-    ...(settling && { settle: (key: string) => (moves() ? to : from).settle?.(key) }),
+    ...(settling && {
+      async settle(key: string) {
+        await Promise.all([from.settle?.(key), to.settle?.(key)])
+      },
+    }),
     async sweep(time, limit) {
       const swept = (await from.sweep?.(time, limit)) ?? 0
-      return swept + ((moves() && (await to.sweep?.(time, Math.max(1, limit - swept)))) || 0)
+      return swept < limit ? swept + ((await to.sweep?.(time, limit - swept)) ?? 0) : swept
     },
-    ...(from.owned &&
-      to.owned && {
-        owned: {
-          list: async (owner: string) =>
-            moves() ? living(await keysOf(owner)) : ((await from.owned?.list(owner)) ?? []),
-          async clear(owner: string, except?: string) {
-            if (!moves()) return (await from.owned?.clear(owner, except)) ?? 0
-            const keys = (await keysOf(owner)).filter((key) => key !== except)
-            const { length } = await living(keys)
-            await from.owned?.clear(owner, except)
-            await to.owned?.clear(owner, except)
-            // Those that were read from the old store before that may be copied still, and their marks are gone.
-            for (const key of keys) await clear(key)
-            return length
-          },
-        },
-      }),
+    ...(from.owned && to.owned && { owned: owned(from.owned, to.owned, (key) => find(key, moves())) }),
     ...(secret && { secret: (fresh: string) => secret(fresh) }),
   }
 }
 
+/** The sessions of an owner in both stores: the old one first, because sessions go from there, and never come back. */
+const owned = (from: Owned, to: Owned, find: (key: string) => Promise<Place | undefined>): Owned => ({
+  async list(owner) {
+    const found = new Map<string, Entry>()
+    for (const { key, ...entry } of await from.list(owner)) if (isThere(entry)) found.set(key, entry)
+    for (const { key, ...entry } of await to.list(owner)) {
+      const place = !isCopy(entry) ? { entry } : found.has(key) ? undefined : await find(key)
+      if (place?.entry.owner === owner) found.set(key, place.entry)
+    }
+    return [...found].map(([key, entry]) => ({ ...entry, key }))
+  },
+  async clear(owner, except, mark) {
+    const ended = await from.clear(owner, except, mark)
+    // Copies of what has ended are not to be counted again.
+    for (const { key, head } of await to.list(owner)) if (key !== except && isCopy({ head })) await find(key)
+    const more = await to.clear(owner, except, mark)
+    // One that began in the old store since, and lost its copy just now, ends as well: it counts as before this.
+    return ended + more + (await from.clear(owner, except, mark))
+  },
+})
+
 export type CopyProgress = {
-  /** Sessions that are in the new store now as they are in the old one. */
+  /** Sessions that were moved to the new store. Where the old one tells of a session twice, as Redis may, it counts twice. */
   readonly copied: number
-  /** Sessions that have been changed in the new store since, have expired, or have ended. */
+  /** Sessions that have expired, or ended meanwhile. What had moved before counts nowhere. */
   readonly skipped: number
   /** Where a later call can go on; undefined at the end. */
   readonly cursor: string | undefined
@@ -159,7 +133,7 @@ export type CopyProgress = {
 export type CopyOptions = {
   /** Hears how far it is, after each batch. */
   readonly onProgress?: (progress: CopyProgress) => void
-  /** The cursor of an earlier call that was interrupted. Default: from the start, which is as right, and slower. */
+  /** The cursor of an earlier call that was interrupted. Default: from the start, which does the same, and is slower. */
   readonly cursor?: string
   /** Sessions in one batch. Default 500. */
   readonly batch?: number
@@ -168,24 +142,37 @@ export type CopyOptions = {
 }
 
 /**
- * Copies the living sessions of one backend to another, as they are: keys, fields, owners and ends. What is there stays
- * as it is, so it may be interrupted and called again. While visitors come, they have to come through `movingBackend`.
+ * Moves all living sessions of one backend to another, as they are: keys, fields, owners and expiries. Each leaves a mark
+ * in the old one, so that it lives in one place only: there it is found by `movingBackend`, and not by a process that
+ * works on the old backend alone. So all visitors have to come through `movingBackend` by then, at whatever time it
+ * starts to move by itself.
  *
- * @throws Fault `bad_option`, and whatever a backend throws
+ * It may be interrupted, even killed, and called again; and it goes back by `copySessions(to, from)` while nobody visits.
+ *
+ * @throws Fault `bad_option`, `unavailable`, and whatever a backend throws
  */
 export const copySessions = async (from: Backend, to: Backend, options: CopyOptions = {}): Promise<CopyProgress> => {
   statefulOnly(from, to)
   const { onProgress, batch = 500, now = Date.now } = options
   const scan = from.scan?.bind(from)
   if (scan === undefined) throw new Fault('bad_option', `The ${from.name} backend cannot tell what it keeps.`)
+  const find = finder(from, to, now)
+  /** Whether it moved; undefined for what is no session. */
+  const move = async (key: string, entry: Entry): Promise<boolean | undefined> => {
+    // What has moved is found once more, because who moved it may have been killed before it was done.
+    if (isMoved(entry)) await find(key, true)
+    if (!isThere(entry)) return undefined
+    return now() < entry.expiresAt && (await find(key, true, entry))?.store === to
+  }
   let progress: CopyProgress = { copied: 0, skipped: 0, cursor: options.cursor }
   do {
     const { entries, cursor } = await scan(progress.cursor, batch)
-    const results = await Promise.all(
-      entries.map(async ({ key, ...entry }) => entry.expiresAt > now() && copied(to, key, entry)),
-    )
-    const done = results.filter(Boolean).length
-    progress = { copied: progress.copied + done, skipped: progress.skipped + results.length - done, cursor }
+    const results = await Promise.all(entries.map(({ key, ...entry }) => move(key, entry)))
+    progress = {
+      copied: progress.copied + results.filter((moved) => moved === true).length,
+      skipped: progress.skipped + results.filter((moved) => moved === false).length,
+      cursor,
+    }
     onProgress?.(progress)
   } while (progress.cursor !== undefined)
   return progress

@@ -14,6 +14,7 @@ const lines: readonly (readonly string[])[] = [
   ['flashes', 'form-multipart', 'form-urlencoded'],
   ['backend', 'budget', 'changes', 'head', 'form-body', 'presession', 'transport', 'withheld', 'backends/ownership'],
   [
+    'move-entry',
     'shape',
     'backends/rounds',
     'backends/file-record',

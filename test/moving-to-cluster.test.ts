@@ -74,10 +74,12 @@ test('from a SQLite file to a cluster, by a copy that is killed and resumed, und
     first.set(visitorAt(i), (await visit(before, `login?${visitorAt(i)}`)).cookie as string)
   }
 
-  // Meanwhile: two processes on both stores, and a copy that is killed; some sessions end before it, amid and after.
+  // Meanwhile: two processes on both stores, one of which begins later, and a copy that is killed; some sessions end before
+  // it, amid and after.
   const processes = await Promise.all(
-    [0, 1].map(async () => {
-      const { lines, errors } = start(t, 'test/support/moving-process.ts', [file, cluster])
+    [0, 4_000].map(async (later) => {
+      const args = [file, cluster, String(Date.now() + later)]
+      const { lines, errors } = start(t, 'test/support/moving-process.ts', args)
       const origin = /http:\S+/.exec((await lines.next()).value ?? '')?.[0].replace(/\/$/, '')
       assert.ok(origin, errors())
       return processAt(origin)

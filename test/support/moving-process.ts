@@ -4,8 +4,9 @@ import { connect, movingBackend, run } from 'keepsake'
 import { connectRedis } from 'keepsake/redis'
 import { houseOn, page } from './traffic.ts'
 
-const [file = '', cluster = ''] = process.argv.slice(2)
-const backend = movingBackend(await connect(file), await connectRedis(cluster, { waitReplicas: 1 }))
+const [file = '', cluster = '', startsAt] = process.argv.slice(2)
+const [from, to] = [await connect(file), await connectRedis(cluster, { waitReplicas: 1 })]
+const backend = movingBackend(from, to, { startsAt: Number(startsAt) })
 const house = houseOn(backend, console.error)
 const visit = page(house)
 await run(
