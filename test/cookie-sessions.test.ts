@@ -327,6 +327,7 @@ suite('an end outlives every cookie that it ends', () => {
       const s = await session(request)
       const { pathname } = new URL(request.url)
       if (pathname === '/login') s.login('anna')
+      if (pathname === '/remember') s.login('anna', { lifetime: 100 * 86_400, absoluteLifetime: 300 * 86_400 })
       if (pathname === '/count') s.update('n', (n = 0) => n + 1)
       if (pathname === '/logout') s.invalidate()
       return Response.json({ owner: s.owner ?? null, label: s.label })
@@ -340,12 +341,14 @@ suite('an end outlives every cookie that it ends', () => {
   }
   const long: Life = { lifetime: 90 * 86_400 }
   const longest: Life = { lifetime: 400 * 86_400, absoluteLifetime: 400 * 86_400 }
-  const lives: Record<string, readonly [login: Life, logout: Life]> = {
+  /** The lives of a deployment at login and of one at logout; and how somebody logs in. */
+  const lives: Record<string, readonly [login: Life, logout: Life, path?: string]> = {
     'with the usual life': [{}, {}],
     'with a lifetime of 90 days': [long, long],
     'with the longest life': [longest, longest],
     'with a life that was shortened since': [long, {}],
     'with a life that was lengthened since': [{}, long],
+    'with a life that the login chose': [longest, longest, '/remember'],
   }
   type Kept = { readonly backend: Backend | string; readonly ends: Backend }
   const places: Record<string, (folder: string, now: () => number) => Promise<Kept>> = {
@@ -363,7 +366,7 @@ suite('an end outlives every cookie that it ends', () => {
     },
   }
   for (const [place, opener] of Object.entries(places)) {
-    for (const [life, [first, second]] of Object.entries(lives)) {
+    for (const [life, [first, second, path = '/login']] of Object.entries(lives)) {
       for (const way of ['a logout', 'a revocation'] as const) {
         test(`${way} at ${place}, ${life}`, async (t) => {
           const now = clock()
@@ -372,7 +375,7 @@ suite('an end outlives every cookie that it ends', () => {
             ReturnType<typeof deployed>,
             ReturnType<typeof deployed>,
           ]
-          const { cookie, label } = await before.visit('/login')
+          const { cookie, label } = await before.visit(path)
           // A copy that is used by whoever has it, at both deployments while the one gives way to the other.
           const copies = [cookie]
           for (let day = 0; day < 10; day++) {
@@ -411,6 +414,26 @@ suite('an end outlives every cookie that it ends', () => {
     now.tick(1)
     assert.equal(await ends.sweep?.(now(), 10), 1)
     assert.equal((await later.visit('/', renewed)).owner, null, 'it was born to end by then')
+  })
+  test('a life that the login chose is lived, and the end of its session kept as long', async () => {
+    const now = clock()
+    const ends = memoryBackend({ now })
+    const { visit } = deployed({ ...longest, backend: cookieBackend({ secret, namespace: 'sid', ends, now }), now })
+    const { cookie } = await visit('/remember')
+    let last = cookie
+    for (let day = 0; day < 290; day += 10) {
+      now.tick(10 * DAY)
+      const answer = await visit('/count', last)
+      assert.equal(answer.owner, 'anna', `day ${day}`)
+      last = answer.cookie
+    }
+    await visit('/logout', last)
+    assert.equal((await visit('/', last)).owner, null)
+    now.tick(10 * DAY - 1)
+    assert.equal(await ends.sweep?.(now(), 10), 0)
+    now.tick(1)
+    assert.equal(await ends.sweep?.(now(), 10), 1)
+    assert.equal((await visit('/', last)).owner, null)
   })
   test('by a URL it is kept as long as sessions() lets a session live, whether that was said or not', async (t) => {
     for (const [options, days] of [

@@ -18,6 +18,7 @@ export type CookieBackendOptions = {
    * Seconds from the birth of a session after which none of its cookies opens, and its end need not be kept. Default
    * 400 days, the most that `sessions` allows. Give the `absoluteLifetime` of `sessions`, so that ends are kept no longer
    * than needed; by a URL that is done for you. It is sealed into the cookie at birth: another value is for later births.
+   * A login that names its own comes before it.
    */
   readonly absoluteLifetime?: number
   /** Milliseconds since 1970. */
@@ -180,9 +181,9 @@ export const cookieBackend = (options: CookieBackendOptions, kept?: string): Bac
       }),
     generate(key, entry) {
       const name = nameOf(key)
+      const { bornAt = 0, absolute = absoluteLifetime * 1000 } = parseHead(entry.head) ?? {}
       // By the clock of who gave birth or by this one, whichever is ahead: an end is rather kept too long.
-      const bornAt = Math.max(parseHead(entry.head)?.bornAt ?? 0, now())
-      const endsAt = Math.max(bornAt + absoluteLifetime * 1000, entry.expiresAt)
+      const endsAt = Math.max(Math.max(bornAt, now()) + absolute, entry.expiresAt)
       return sealed(name, { ...entry, endsAt, label: key.slice(name.length + 1, name.length + 1 + LABEL) })
     },
     set: (key, change) =>
