@@ -175,8 +175,45 @@ suite('a full Redis', () => {
     for (let again = 0; again < 10; again++) await assert.rejects(fill('"small"'), /OOM/)
     assert.equal(await backend.owned.clear(OWNER, anna[0]), 2, 'full as it is')
     assert.ok(await backend.get(anna[0] as string))
+    const mark = { head: 'ended', expiresAt: Date.now() + HOUR, version: freshVersion() }
+    await backend.clear(anna[0] as string, undefined, mark)
+    assert.equal((await backend.get(anna[0] as string))?.head, 'ended', 'with a mark, too')
+    assert.deepEqual(await backend.owned.list(OWNER), [])
     await backend.clear(kept[0] as string)
     assert.equal(await backend.get(kept[0] as string), undefined)
+  })
+})
+
+suite('a Redis that evicts', () => {
+  test('a clear of an owner whose list may be gone says that sessions may be left, not that there were none', async (t) => {
+    const server = await redisServer('--maxmemory', '4mb', '--maxmemory-policy', 'allkeys-lru')
+    const backend = await opened(t, server.url)
+    const list = `keepsake:owner:${OWNER}`
+    const doubtful = (act: () => unknown, count: number) =>
+      assert.rejects(
+        async () => act(),
+        (error) => {
+          assert.equal((error as Fault).code, 'unknown_outcome')
+          assert.match((error as Fault).message, new RegExp(`^${count} sessions .*allkeys-lru.*noeviction`))
+          return true
+        },
+      )
+    const keys = [await login(backend), await login(backend)]
+    assert.equal(await backend.owned.clear(OWNER), 2, 'nothing has been evicted so far, and the list is there')
+    for (const key of keys) assert.equal(await backend.get(key), undefined)
+    await doubtful(() => backend.owned.clear(OWNER), 0)
+    const value = JSON.stringify('x'.repeat(10_000))
+    await login(backend)
+    while ((await server.cli('exists', list)) === '1') await backend.generate(freshKey(), entryOf({ value }))
+    await doubtful(() => backend.owned.clear(OWNER), 0)
+    const key = await login(backend)
+    await doubtful(() => backend.owned.clear(OWNER), 1)
+    assert.equal(await backend.get(key), undefined, 'what it knows of, it ends')
+    await server.cli('config', 'set', 'maxmemory-policy', 'noeviction')
+    assert.equal(await backend.owned.clear(OWNER), 0)
+    await server.cli('config', 'set', 'maxmemory-policy', 'allkeys-lru')
+    await server.cli('config', 'set', 'maxmemory', '0')
+    assert.equal(await backend.owned.clear(OWNER), 0, 'without a limit, nothing is evicted')
   })
 })
 
@@ -286,17 +323,31 @@ suite('waiting for replicas', () => {
     const key = freshKey()
     const entry = entryOf({ owner: OWNER })
     await backend.generate(key, entry)
+    const marked = freshKey()
+    const mark = { head: 'ended', expiresAt: Date.now() + HOUR, version: freshVersion() }
+    await backend.generate(marked, entry)
+    await backend.clear(marked, entry.version, mark)
     const tries = [
       () => backend.generate(key, entry),
       () => backend.clear(key),
       () => backend.clear(key),
       () => backend.clear(key, entry.version),
       () => backend.owned.clear(OWNER),
+      ...[undefined, entry.version].map((version) => () => backend.clear(marked, version, mark)),
+      () => backend.clear(marked, undefined, { ...mark, version: freshVersion() }),
+      async () => {
+        // As a clear of all leaves it that broke off behind the mark.
+        await master.cli('zadd', `keepsake:owner:${OWNER}`, '-1', marked)
+        await backend.owned.clear(OWNER, undefined, { ...mark, version: freshVersion() })
+      },
+      () => backend.settle?.(marked),
     ]
     const lost = await login(backend)
     await master.cli('del', `keepsake:${lost}`)
     const writes = async () => {
-      const calls = (await master.cli('info', 'commandstats')).matchAll(/cmdstat_(?:set|del|unlink):calls=(\d+)/g)
+      const calls = (await master.cli('info', 'commandstats')).matchAll(
+        /cmdstat_(?:set|del|unlink|pexpireat):calls=(\d+)/g,
+      )
       return [...calls].reduce((sum, [, count]) => sum + Number(count), 0)
     }
     for (const again of tries) {
@@ -305,6 +356,7 @@ suite('waiting for replicas', () => {
       assert.ok((await writes()) > before)
     }
     assert.equal(await backend.get(key), undefined)
+    assert.equal((await backend.get(marked))?.head, 'ended')
   })
 
   const visited = async (t: TestContext) => {

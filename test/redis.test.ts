@@ -11,6 +11,7 @@ import type { Backend, Entry, Fault } from 'keepsake'
 import { connectRedis, type RedisOptions, redisBackend } from 'keepsake/redis'
 import { createClient, createClientPool, createCluster, createSentinel, RESP_TYPES } from 'redis'
 import { slotOf } from '../src/backends/redis-client.ts'
+import { clearEntry, clearOwned } from '../src/backends/redis-scripts.ts'
 import { redisServer, until } from './support/redis-server.ts'
 import {
   clusterClient,
@@ -103,6 +104,26 @@ suite('how long Redis keeps an entry', () => {
     await backend.set(key, { value: '{}', head: 'h', version: freshVersion() }, entry.version)
     const left = await redis.pttl(prefix + key)
     assert.ok(left > 4 * HOUR && left <= 5 * HOUR + MINUTE)
+  })
+
+  test('a mark too, and in the step that ends the entry', async (t) => {
+    const { backend, sent, redis, prefix } = await written(t, { now: () => NOW })
+    const mark = { head: 'ended', expiresAt: NOW + 40_000, version: freshVersion() }
+    const keys = [freshKey(), freshKey()]
+    for (const key of keys) await backend.generate(key, entryOf({ owner: 'app:anna' }))
+    sent.splice(0)
+    await backend.clear(keys[0] as string, undefined, mark)
+    await backend.owned?.clear('app:anna', undefined, mark)
+    for (const { sha } of [clearEntry, clearOwned]) {
+      assert.deepEqual(
+        sent.filter(([, hash]) => hash === sha).map((command) => Number(command.at(-1))),
+        [40_000 + MINUTE],
+      )
+    }
+    for (const key of keys) {
+      const left = await redis.pttl(prefix + key)
+      assert.ok(left > MINUTE && left <= 40_000 + MINUTE, `${left} ms are left`)
+    }
   })
 
   test('what is over stays for a minute, and no number is too large', async (t) => {

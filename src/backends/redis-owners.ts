@@ -1,6 +1,7 @@
 // Whose sessions, in Redis: a list of keys for each owner, kept without a transaction over several keys.
 
-import type { Entry, Owned } from '../backend.ts'
+import type { Entry, Mark, Owned } from '../backend.ts'
+import { Fault } from '../outcome.ts'
 import {
   clearEntry,
   clearOwned,
@@ -19,7 +20,7 @@ import {
  *
  * generate   1 puts the key on the list, 2 inserts the entry, 3 looks whether the key is still listed; if not, it
  *            removes the entry and answers `gone`.
- * clear      1 strikes all keys out, at once, and leaves them there, 2 removes the entry of each, 3 takes the keys off.
+ * clear      1 strikes all keys out, at once, and leaves them there, 2 ends the entry of each, 3 takes the keys off.
  *
  * An entry whose generate has answered is listed, so a clear that begins later removes it. One whose generate is under
  * way was struck out before step 3, and then it is removed by the clear or by step 3 itself; or step 3 came first, and
@@ -37,6 +38,8 @@ export type OwnersNeed = {
   /** Where an owner's list lies. */
   readonly placeOf: (owner: string) => string
   readonly addressOf: (key: string) => string
+  /** A mark as scripts take it: its version, its text, and milliseconds to live. */
+  readonly markWords: (mark: Mark | undefined) => readonly string[]
   readonly get: (key: string) => Promise<Entry | undefined>
   /** Milliseconds until the entry of this address is forgotten, as PTTL says it. */
   readonly left: (key: string) => Promise<number>
@@ -88,7 +91,7 @@ const eachOf = async <T, R>(items: readonly T[], act: (item: T) => Promise<R>): 
 }
 
 export const ownersOf = (need: OwnersNeed): Owners => {
-  const { now, placeOf, addressOf, get, left, run, write } = need
+  const { now, placeOf, addressOf, markWords, get, left, run, write } = need
 
   const takeOff = async (place: string, seen: readonly Seen[]): Promise<void> => {
     for (let i = 0; i < seen.length; i += AT_ONCE) {
@@ -144,19 +147,22 @@ export const ownersOf = (need: OwnersNeed): Owners => {
       )
       return found.flatMap(({ key, entry }) => (entry ? [{ ...entry, key }] : []))
     },
-    async clear(owner, except = '') {
+    async clear(owner, except = '', mark) {
       const place = placeOf(owner)
-      const printed = printedOwner(owner)
-      for (let count = 0; ; ) {
-        const struck = seenIn(await run(strike, place, [except]))
-        const counts = await eachOf(struck, async ({ key }) =>
-          Number(await write(clearOwned, addressOf(key), [printed])),
-        )
-        count = counts.reduce((sum, one) => sum + one, count)
-        await takeOff(place, struck)
-        // A full Redis strikes nothing out. Then a login may have been faster than this, and be listed anew: look again.
-        if (struck.every(({ score }) => score.startsWith('-'))) return count
-      }
+      const words = [printedOwner(owner), ...markWords(mark)]
+      const [doubt, ...flat] = (await run(strike, place, [except])) as unknown[]
+      const struck = seenIn(flat)
+      const counts = await eachOf(struck, async ({ key }) => Number(await write(clearOwned, addressOf(key), words)))
+      await takeOff(place, struck)
+      const count = counts.reduce((sum, one) => sum + one, 0)
+      if (String(doubt) !== '') throw incomplete(count, String(doubt))
+      return count
     },
   }
 }
+
+const incomplete = (count: number, policy: string): Fault =>
+  new Fault(
+    'unknown_outcome',
+    `${count} sessions of this owner were ended, and others may still be there: Redis evicts keys (maxmemory-policy ${policy}), and may have evicted the list of them. Set maxmemory-policy noeviction.`,
+  )

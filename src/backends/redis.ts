@@ -1,6 +1,6 @@
 // Sessions in Redis or Valkey, alone, behind Sentinels or in a cluster: one command or one script an operation.
 
-import type { Backend } from '../backend.ts'
+import type { Backend, Mark } from '../backend.ts'
 import { Fault, onlyKnown } from '../outcome.ts'
 import { type Driver, driverOf, isError, type RedisClient } from './redis-client.ts'
 import { driverOfUrl } from './redis-connect.ts'
@@ -102,6 +102,9 @@ const backendOn = (
   /** How long Redis keeps an entry: a minute longer than it lives, so that its own expiry decides. */
   const lifeOf = (expiresAt: number): number => Math.min(Math.max(Math.ceil(expiresAt - now()), 0) + MINUTE, CENTURY)
 
+  const markWords = (mark: Mark | undefined) =>
+    mark === undefined ? [] : [mark.version, packed(mark), String(lifeOf(mark.expiresAt))]
+
   const run = async ({ sha, lua }: Script, key: string, args: readonly string[]): Promise<unknown> => {
     try {
       return await driver.send(['evalsha', sha, '1', key, ...args])
@@ -126,6 +129,7 @@ const backendOn = (
     now,
     placeOf: (owner) => `${prefix}owner:${owner}`,
     addressOf,
+    markWords,
     get,
     left: async (key) => Number(await driver.send(['pttl', addressOf(key)])),
     run,
@@ -149,8 +153,8 @@ const backendOn = (
       const answer = await run(setEntry, addressOf(key), args)
       return answer === null ? undefined : (String(answer) as 'stale' | 'gone')
     },
-    async clear(key, version) {
-      const answer = await write(clearEntry, addressOf(key), version === undefined ? [] : [version])
+    async clear(key, version = '', mark) {
+      const answer = await write(clearEntry, addressOf(key), [version, ...markWords(mark)])
       if (answer === null) return undefined
       const printed = String(answer)
       if (printed === 'stale') return 'stale'
