@@ -121,6 +121,14 @@ export type Backend = {
    * more begins at the start. Absent where nothing is kept.
    */
   scan?(cursor: string | undefined, limit: number): Awaitable<Scanned>
+  /**
+   * Looks whether the store may forget what is kept in it before it expires: sessions, or the ends of sessions. Gives a
+   * warning in words, or undefined; it may throw while the store is down. Where ends would be forgotten, it has to throw:
+   * a session that has ended would open again. Absent where nothing is ever forgotten.
+   *
+   * @throws Fault `bad_option`
+   */
+  check?(use: 'sessions' | 'ends'): Awaitable<string | undefined>
   /** Absent where entries cannot be found by their owner: a stateless backend keeps none. */
   readonly owned?: Owned
   close?(): Awaitable<void>

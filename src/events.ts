@@ -34,6 +34,8 @@ import { isThenable } from './outcome.ts'
  * - `read_only`: the backend failed, and the visit went on as a stranger's that can save nothing.
  * - `store_error`: the backend failed; `error` has why.
  * - `not_ended`: a session should have ended and may still be there; `label` says which, `error` why.
+ * - `eviction`: told once: the store may forget sessions before they expire, or does not let it be looked at whether it
+ *   may; the message has what to do.
  * - `corrupt`: an entry cannot be read, and its visitor is a stranger. It is left alone until it expires; the file
  *   backend moves it to `quarantine`, unless a newer version wrote it.
  * - `clock_skew`: a session was born more than a minute from now; its visitor is a stranger until then.
@@ -65,6 +67,7 @@ export type Reason =
   | 'read_only'
   | 'store_error'
   | 'not_ended'
+  | 'eviction'
   | 'corrupt'
   | 'clock_skew'
   | 'plain_cookie'

@@ -97,6 +97,9 @@ export const movingBackend = (from: Backend, to: Backend, options: MovingOptions
     },
     ...(from.owned && to.owned && { owned: owned(from.owned, to.owned, (key) => find(key, moves())) }),
     ...(secret && { secret: (fresh: string) => secret(fresh) }),
+    ...((from.check || to.check) && {
+      check: async (use: 'sessions' | 'ends') => (await to.check?.(use)) ?? (await from.check?.(use)),
+    }),
   }
 }
 

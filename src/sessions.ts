@@ -15,7 +15,7 @@ import { giveBack } from './lifecycle/flash.ts'
 import { type AnyFields, handle, type Session } from './lifecycle/handle.ts'
 import { open } from './lifecycle/open.ts'
 import type { House, Visit } from './lifecycle/visit.ts'
-import { type Awaitable, Fault, isThenable, onlyKnown } from './outcome.ts'
+import { type Awaitable, Fault, isFault, isThenable, onlyKnown } from './outcome.ts'
 import { listed, type OwnedSession, revoked, revokedAll } from './owners.ts'
 import { enter, type Ground, isInside, leave, openFor, type Passage, sessionOf } from './passage.ts'
 import { isSchema, type OutputOf, type StandardSchema } from './schema.ts'
@@ -122,7 +122,7 @@ export type Sessions<F extends object = AnyFields> = Middleware & {
   unseal(sealed: string, associated: string): Promise<string | undefined>
   /** Removes what has expired, in small batches, on as many nodes as you like. @returns how many @throws what the backend throws */
   sweep(): Promise<number>
-  /** Opens the backend, so that what is amiss shows at the start. */
+  /** Opens the backend, so that what is amiss shows at the start. @throws Fault `bad_option` where it may forget ends of sessions */
   ready(): Promise<void>
   /** Closes the backend. */
   close(): Promise<void>
@@ -274,6 +274,19 @@ export function sessions(options: SessionsOptions): Sessions {
       },
     }
   }
+  let looked = false
+  /** Has the store looked at once, and again where it was down. @throws Fault `bad_option` */
+  const look = async ({ backend }: House): Promise<void> => {
+    if (looked) return
+    looked = true
+    try {
+      const message = await backend.check?.('sessions')
+      if (message !== undefined) emit('eviction', { message })
+    } catch (error) {
+      looked = false
+      if (isFault(error) && error.code === 'bad_option') throw error
+    }
+  }
   let furnished: House | undefined
   let furnishing: Promise<House> | undefined
   const house = async (): Promise<House> => {
@@ -303,6 +316,7 @@ export function sessions(options: SessionsOptions): Sessions {
       told.add(notice.reason)
       emit(notice.reason, { message: notice.message })
     }
+    if (!looked && here === furnished) look(here).catch(() => {})
     const left = time()
     const header = arrival.headers.get('cookie')
     const values = header === null ? [] : cookieValues(header, names.session, () => true)
@@ -462,7 +476,7 @@ export function sessions(options: SessionsOptions): Sessions {
       { ready, close },
     )
   const ready = async () => {
-    await house()
+    await look(await house())
   }
   const close = async () => {
     furnished?.sweeper.stop()
