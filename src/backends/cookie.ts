@@ -6,6 +6,7 @@ import { parseHead } from '../head.ts'
 import { newVersion } from '../keys.ts'
 import { type Awaitable, after, Fault } from '../outcome.ts'
 import { type Ring, ring } from '../seal.ts'
+import { checkedEnds } from './ends.ts'
 
 export type CookieBackendOptions = {
   /** 32 random bytes or more, or several such secrets, newest first: the first seals, all of them open. */
@@ -124,7 +125,8 @@ const markIn = ({ value, head, version }: Entry, now: number): Entry | undefined
  * @throws Fault `bad_option`, `no_secret`
  */
 export const cookieBackend = (options: CookieBackendOptions, kept?: string): Backend => {
-  const { namespace = '', ends, absoluteLifetime = LONGEST, now = Date.now } = options
+  const { namespace = '', absoluteLifetime = LONGEST, now = Date.now } = options
+  const ends = options.ends && checkedEnds(options.ends)
   if (options.secret === undefined && kept === undefined) {
     throw new Fault('no_secret', 'Sessions in cookies are sealed, and need a secret that all processes share.')
   }
@@ -212,6 +214,7 @@ export const cookieBackend = (options: CookieBackendOptions, kept?: string): Bac
         return label === undefined ? undefined : ends.settle?.(endOf(label))
       },
     }),
+    ...(ends?.check && { check: () => ends.check?.('ends') }),
     ...(ends?.sweep && { sweep: (time, limit) => ends.sweep?.(time, limit) ?? 0 }),
     ...(ends?.secret && { secret: (fresh) => ends.secret?.(fresh) ?? fresh }),
     ...(ends?.close && { close: () => ends.close?.() }),
