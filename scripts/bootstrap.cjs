@@ -31,10 +31,11 @@ if (major < 22 || (major === 22 && minor < 18)) {
   process.exit(1)
 }
 
-/** Test programs by the Debian package that has them, and the variable that names another one to use instead. */
+/** Test programs by the Debian package that has them, and the variable that names another one to use instead, if any. */
 const programs = {
   'chromium-headless-shell': ['CHROME_PATH', 'chromium-headless-shell', 'chromium', 'google-chrome'],
   'mariadb-server': ['TEST_MYSQL_URL', 'mariadbd'],
+  openssl: ['', 'openssl'],
   postgresql: ['TEST_POSTGRES_URL', 'postgres'],
   'redis-server': ['TEST_REDIS_URL', 'redis-server'],
 }

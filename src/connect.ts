@@ -15,13 +15,15 @@ export type ConnectOptions = {
   readonly secret?: string | Uint8Array | readonly (string | Uint8Array)[]
   readonly namespace?: string
   readonly absoluteLifetime?: number
+  /** Seconds that one visit may wait, for a client that must not give up before. Default 2. */
+  readonly budget?: number
 }
 
 type Opener = (rest: string, options: ConnectOptions, url: string) => Promise<Backend>
 
-const redis: Opener = async (_, { now }, url) => {
+const redis: Opener = async (_, { now, budget }, url) => {
   const { connectRedis } = await import('./backends/redis.ts')
-  return connectRedis(url, now && { now })
+  return connectRedis(url, { ...(now && { now }), ...(budget !== undefined && { budget }) })
 }
 const postgres: Opener = async (_rest, _options, url) => (await import('./backends/postgres.ts')).connectPostgres(url)
 const mysql: Opener = async (_rest, _options, url) => (await import('./backends/mysql.ts')).connectMysql(url)

@@ -418,7 +418,7 @@ suite('waiting for replicas', () => {
       return { send: ways[i] as () => Promise<unknown[]>, isOpen: () => true, close: () => void ends.push(i) }
     }
     const none = { send: () => never, keyPrefix: '', nodeOf: () => '', refresh() {}, onEnd() {} }
-    const { write } = replicated({ ...none, open }, 1, 1)
+    const { write } = replicated({ ...none, open }, 1, 1, 1)
     for (const words of [/in time/, /it broke/, /READONLY/]) await assert.rejects(write('a', ['del', 'a']), words)
     assert.equal(await write('a', ['del', 'a']), 'OK')
     assert.deepEqual([opened, ends], [4, [0, 1, 2]])

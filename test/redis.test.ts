@@ -311,6 +311,8 @@ suite('clients', () => {
       const before = client.listenerCount('error')
       for (let i = 0; i < 20; i++) redisBackend(client as never)
       assert.equal(client.listenerCount('error'), before + 1)
+      // Node prints a warning where there are more than ten.
+      for (const event of client.eventNames()) assert.ok(client.listenerCount(event as string) <= 10, String(event))
       client.emit('error', new Error('its server is down'))
     }
   })

@@ -1,41 +1,59 @@
 // A Redis client of our own, from a URL: it fails fast, recovers by itself, and sends nothing twice.
 
+import { isIP } from 'node:net'
+import { checkServerIdentity, type PeerCertificate } from 'node:tls'
 import type { Cluster, ClusterOptions, Redis, RedisOptions as ServerOptions } from 'ioredis'
-import { Fault } from '../outcome.ts'
+import { Fault, messageOf } from '../outcome.ts'
 import { type Driver, driverOf, type RedisClient } from './redis-client.ts'
-
-/** Milliseconds until a server that does not answer counts as failed; a visit may spend 2000. */
-const CONNECTING = 500
-const ANSWERING = 1_000
-/** And until its connection is given up. */
-const SILENT = 2_000
+import { turn } from './redis-link.ts'
 
 /** Tries again soon, at most half a second later, and not all processes at once. */
 const retry = (times: number): number => Math.min(50 * times, 500) * (0.5 + Math.random() / 2)
 
-const server = {
-  lazyConnect: true,
-  connectTimeout: CONNECTING,
-  commandTimeout: ANSWERING,
-  socketTimeout: SILENT,
-  // A queue would carry a write out that its caller was told had failed.
-  enableOfflineQueue: false,
-  autoResendUnfulfilledCommands: false,
-  maxRetriesPerRequest: 0,
-  enableAutoPipelining: true,
-  retryStrategy: retry,
-  sentinelRetryStrategy: retry,
-  // A master that became a replica refused the command: it is asked for again where the master is now.
-  reconnectOnError: (error: Error) => (error.message.startsWith('READONLY') ? 2 : false),
-} satisfies ServerOptions
+/** Milliseconds that a server has to answer at least, before its connection is cut. */
+const SILENT = 5_000
+/** And to take a connection. */
+const CONNECTING = 2_000
 
-const cluster = {
-  lazyConnect: true,
-  enableOfflineQueue: false,
-  enableAutoPipelining: true,
-  clusterRetryStrategy: retry,
-  slotsRefreshTimeout: CONNECTING,
-} satisfies ClusterOptions
+/** How long the client waits, when a visit may wait for so many milliseconds: it must not give up before the visit does. */
+const patienceOf = (budget: number) => ({
+  connecting: 0.75 * budget,
+  silent: Math.max(SILENT, Math.min(2.5 * budget, budget + 30_000)),
+  handshake: Math.max(CONNECTING, budget),
+})
+
+const serverOptions = (handshake: number) =>
+  ({
+    lazyConnect: true,
+    // No commandTimeout and no socketTimeout: the visit itself says how long it waits, and `cutting` cuts.
+    connectTimeout: handshake,
+    // A queue would carry a write out that its caller was told had failed.
+    enableOfflineQueue: false,
+    autoResendUnfulfilledCommands: false,
+    maxRetriesPerRequest: 0,
+    enableAutoPipelining: true,
+    // It asks for INFO, and prints to the console where that is forbidden. A server that is loading says so itself.
+    enableReadyCheck: false,
+    retryStrategy: retry,
+    sentinelRetryStrategy: retry,
+    sentinelCommandTimeout: handshake,
+    // A master that became a replica: the next connection finds the master of now.
+    reconnectOnError: (error: Error) => error.message.startsWith('READONLY'),
+  }) satisfies ServerOptions
+
+const clusterOptions = (handshake: number) =>
+  ({
+    lazyConnect: true,
+    enableOfflineQueue: false,
+    enableAutoPipelining: true,
+    enableReadyCheck: false,
+    clusterRetryStrategy: retry,
+    slotsRefreshTimeout: handshake,
+    // It would send again what may have been carried out.
+    retryDelayOnFailover: 0,
+    // A certificate is for a name: an address that was looked up would not fit.
+    dnsLookup: (name, found) => found(null, name),
+  }) satisfies ClusterOptions
 
 type Host = { readonly host: string; readonly port: number }
 type Target = {
@@ -43,7 +61,7 @@ type Target = {
   readonly hosts: readonly Host[]
   /** Of Sentinels: what they call the master. */
   readonly name: string
-  readonly login: { username?: string; password?: string; db?: number; tls?: object }
+  readonly login: { username?: string; password?: string; db?: number; tls?: ReturnType<typeof tlsFor> }
 }
 
 const FORMS =
@@ -87,10 +105,22 @@ const parsed = (url: string): Target => {
       ...(user !== '' && { username: decoded(user) }),
       ...(password !== undefined && { password: decoded(password) }),
       ...(db !== '' && { db: Number(db) }),
-      ...(tls !== '' && { tls: {} }),
+      ...(tls !== '' && { tls: tlsFor(all.map((host) => hostOf(host, 0).host)) }),
     },
   }
 }
+
+/**
+ * Clusters and Sentinels may name their servers by address, and have no certificates for those: then one is as good that
+ * is for a name in the URL.
+ */
+const tlsFor = (names: readonly string[]) => ({
+  checkServerIdentity(host: string, certificate: PeerCertificate): Error | undefined {
+    const error = checkServerIdentity(host, certificate)
+    if (error === undefined || !isIP(host)) return error
+    return names.some((name) => !isIP(name) && checkServerIdentity(name, certificate) === undefined) ? undefined : error
+  },
+})
 
 const ioredis = async () => {
   try {
@@ -101,84 +131,82 @@ const ioredis = async () => {
   }
 }
 
-/** What went wrong, in words: an error of the driver may hold the login. */
-const why = (error: unknown): string => {
-  const { lastNodeError, message } = (error ?? {}) as { lastNodeError?: Error; message?: string }
-  return lastNodeError?.message ?? message ?? 'it does not answer'
+/** Cuts a connection that was made, and is not answered: by a server that stands still, or is none of Redis. */
+const cutUnanswered = (redis: Redis, milliseconds: number): void => {
+  redis.on('connect', () => {
+    const { stream } = redis
+    const timer = setTimeout(async () => {
+      await turn()
+      if (redis.status === 'connect' && redis.stream === stream) stream.destroy(new Error('it does not answer'))
+    }, milliseconds)
+    const done = () => {
+      clearTimeout(timer)
+      redis.off('ready', done).off('close', done)
+    }
+    redis.on('ready', done).on('close', done)
+  })
 }
 
-/**
- * Waits for a client that is connecting, but not long; and not at all for one that is between two tries. All who come
- * meanwhile wait together.
- */
-const readiness = (client: Redis | Cluster): (() => Promise<void>) => {
-  let last: unknown
-  let opening: Promise<void> | undefined
-  client.on('error', (error) => {
-    last = error
-  })
-  client.on('ready', () => {
-    last = undefined
-  })
-  const outcome = () =>
-    new Promise<void>((resolve) => {
-      const done = () => {
-        clearTimeout(timer)
-        client.off('ready', done).off('close', done)
-        resolve()
-      }
-      const timer = setTimeout(done, CONNECTING)
-      client.on('ready', done).on('close', done)
-      // It tells how it failed by its state, and goes on trying.
-      if (client.status === 'wait') client.connect().catch(() => {})
-    })
-  return async () => {
-    if (['wait', 'connecting', 'connect'].includes(client.status)) {
-      opening ??= outcome().finally(() => {
-        opening = undefined
-      })
-      await opening
+/** A cluster asks what it is by copies of its connections, and drops why they failed: a certificate, say. */
+const tellErrors = (cluster: Cluster, node: Redis): void => {
+  const { duplicate } = node
+  node.duplicate = (options) => duplicate.call(node, options).on('error', (error) => cluster.emit('node error', error))
+}
+
+/** Sentinels may not know yet of the last failover: behind them, the role of a server is asked for, where that is allowed. */
+const quietInfo = (redis: Redis): void => {
+  const { info } = redis
+  const quiet = async (...args: string[]): Promise<string> => {
+    try {
+      return await (info as (...args: string[]) => Promise<string>).apply(redis, args)
+    } catch (error) {
+      // Of which ioredis would print a line.
+      if (messageOf(error).includes('NOPERM')) return ''
+      throw error
     }
-    if (client.status !== 'ready') throw new Error(`Redis cannot be reached: ${why(last)}.`)
   }
+  redis.info = ((...args: unknown[]) => {
+    const callback = args.at(-1)
+    if (typeof callback !== 'function') return quiet(...(args as string[]))
+    const asked = quiet(...(args.slice(0, -1) as string[]))
+    asked.then(
+      (text) => callback(null, text),
+      (error) => callback(error),
+    )
+    return asked
+  }) as typeof redis.info
 }
 
 /**
  * A driver that connects when it is first used.
  *
+ * @param budget milliseconds that a visit may wait
  * @throws Fault `bad_option` where the URL cannot be read, `no_backend` where `ioredis` is not installed
  */
-export const driverOfUrl = async (url: string): Promise<Driver & { close(): void }> => {
+export const driverOfUrl = async (url: string, budget: number): Promise<Driver & { close(): void }> => {
   const { kind, hosts, name, login } = parsed(url)
   const { Redis, Cluster } = await ioredis()
+  const { handshake, ...patience } = patienceOf(budget)
+  const server = { ...serverOptions(handshake), ...login }
+  const followed = (redis: Redis) => {
+    cutUnanswered(redis, handshake)
+    return redis
+  }
+  const clustered = () => {
+    const cluster = new Cluster([...hosts], { ...clusterOptions(handshake), redisOptions: server })
+    return cluster.on('+node', (node: Redis) => tellErrors(cluster, followed(node)))
+  }
+  const behindSentinels = () => {
+    const sentinelTLS = login.tls && { enableTLSForSentinelMode: true, sentinelTLS: login.tls }
+    const redis = new Redis({ ...server, sentinels: [...hosts], name, enableReadyCheck: true, ...sentinelTLS })
+    quietInfo(redis)
+    return followed(redis)
+  }
   const client =
     kind === 'cluster'
-      ? new Cluster([...hosts], { ...cluster, redisOptions: { ...server, ...login } })
+      ? clustered()
       : kind === 'sentinel'
-        ? new Redis({
-            ...server,
-            ...login,
-            sentinels: [...hosts],
-            name,
-            sentinelCommandTimeout: CONNECTING,
-            ...(login.tls && { enableTLSForSentinelMode: true, sentinelTLS: login.tls }),
-          })
-        : new Redis({ ...server, ...login, ...(hosts[0] as Host) })
-  const driver = driverOf(client as RedisClient)
-  const ready = readiness(client)
-  const { masters } = driver
-  return {
-    ...driver,
-    async send(command) {
-      if (client.status !== 'ready') await ready()
-      return driver.send(command)
-    },
-    ...(masters && {
-      async masters() {
-        if (client.status !== 'ready') await ready()
-        return masters()
-      },
-    }),
-    close: () => client.disconnect(),
-  }
+        ? behindSentinels()
+        : followed(new Redis({ ...server, ...(hosts[0] as Host) }))
+  return { ...driverOf(client as RedisClient, patience), close: () => client.disconnect() }
 }

@@ -2,6 +2,7 @@
 
 import type { Entry, Mark, Owned } from '../backend.ts'
 import { Fault } from '../outcome.ts'
+import { later } from './redis-refusals.ts'
 import {
   clearEntry,
   clearOwned,
@@ -125,9 +126,9 @@ export const ownersOf = (need: OwnersNeed): Owners => {
       if (answer === 'taken') return 'taken'
       // Never the score that it was listed with: whoever saw that one has not seen an entry.
       const score = String(Math.max(now(), started + 1) + life)
-      const standing = await write(confirmListed, place, [key, score, String(LIST_LIFE), ...settlements.flat()])
-      if (standing !== 'gone') return undefined
-      await run(clearEntry, addressOf(key), [entry.version])
+      const confirming = write(confirmListed, place, [key, score, String(LIST_LIFE), ...settlements.flat()])
+      if ((await later(confirming)) !== 'gone') return undefined
+      await later(run(clearEntry, addressOf(key), [entry.version]))
       return 'gone'
     },
     removed(key, owner) {
@@ -152,8 +153,10 @@ export const ownersOf = (need: OwnersNeed): Owners => {
       const words = [printedOwner(owner), ...markWords(mark)]
       const [doubt, ...flat] = (await run(strike, place, [except])) as unknown[]
       const struck = seenIn(flat)
-      const counts = await eachOf(struck, async ({ key }) => Number(await write(clearOwned, addressOf(key), words)))
-      await takeOff(place, struck)
+      const counts = await eachOf(struck, async ({ key }) =>
+        Number(await later(write(clearOwned, addressOf(key), words))),
+      )
+      await later(takeOff(place, struck))
       const count = counts.reduce((sum, one) => sum + one, 0)
       if (String(doubt) !== '') throw incomplete(count, String(doubt))
       return count

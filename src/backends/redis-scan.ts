@@ -1,7 +1,8 @@
 // The keys that a Redis keeps, or a cluster of them, part by part: for an administrator's work, never for a visit.
 
 import { createHash } from 'node:crypto'
-import type { Command, Driver } from './redis-client.ts'
+import type { Driver } from './redis-client.ts'
+import type { Command } from './redis-link.ts'
 
 /*
  * A cursor of SCAN means something to the process that gave it and to no other, which has its keys in another order: to

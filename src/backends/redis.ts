@@ -41,8 +41,9 @@ const MINUTE = 60_000
 /** Nothing is kept longer, so that no number is too large for Redis: a hundred years. */
 const CENTURY = 36_525 * 24 * 60 * MINUTE
 
+const names = ['prefix', 'waitReplicas', 'waitTimeout', 'now'] as const satisfies readonly (keyof RedisOptions)[]
+
 const checked = (options: RedisOptions): Required<RedisOptions> => {
-  onlyKnown(options, ['prefix', 'waitReplicas', 'waitTimeout', 'now'], 'redisBackend')
   const { prefix = 'keepsake:', waitReplicas = 0, waitTimeout = 0.5, now = Date.now } = options
   if (typeof prefix !== 'string') throw new Fault('bad_option', "prefix has to be a string, such as 'keepsake:'.")
   if (!Number.isInteger(waitReplicas) || waitReplicas < 0) {
@@ -59,7 +60,9 @@ const checked = (options: RedisOptions): Required<RedisOptions> => {
  * `createClient` or `createSentinel` of node-redis gives. Redis 7.0 or newer, or Valkey. The client stays the caller's:
  * `close` leaves it open. Its errors are thrown as they come; its `error` events end no process from now on.
  *
- * Redis must not evict sessions that are alive: `maxmemory-policy noeviction`. An evicted session is a logout.
+ * Redis must not evict what is alive: `maxmemory-policy noeviction`. An evicted session is a logout; an evicted list of an
+ * owner's sessions makes `owned.clear` throw a Fault `unknown_outcome`, as it cannot know what it misses; ends of sessions
+ * are not kept there at all.
  *
  * `owned.clear` reaches sessions that others are generating meanwhile, also in a cluster: when it is over, none that
  * was there when it began can be used, nor any that was begun before it ended, unless all of its steps came after the
@@ -71,13 +74,23 @@ const checked = (options: RedisOptions): Required<RedisOptions> => {
  * @throws Fault `bad_option`
  */
 export const redisBackend = (client: RedisClient, options: RedisOptions = {}): Backend => {
-  const settings = checked(options)
-  return backendOn(driverOf(client), settings)
+  onlyKnown(options, names, 'redisBackend')
+  return backendOn(driverOf(client), checked(options))
+}
+
+export type ConnectRedisOptions = RedisOptions & {
+  /**
+   * Seconds that one visit may wait for Redis, as `sessions` has it. Default 2. A call waits three quarters of it at most
+   * for a connection that is being made; a connection from which nothing comes is cut after two and a half times of it,
+   * five seconds at least.
+   */
+  readonly budget?: number
 }
 
 /**
  * A backend at a URL, by a client of ioredis of its own, which connects when it is first used, fails fast while its
- * server is down, and ends with `close`. A login in the URL is for the servers, and not for their Sentinels.
+ * server is down, and ends with `close`. A login in the URL is for the servers, and not for their Sentinels. It prints
+ * nothing.
  *
  * - `redis://user:password@host:6379/0`: a server alone.
  * - `redis+sentinel://host:26379,host:26379/mymaster`: the master that Sentinels know by that name; behind it, perhaps
@@ -87,9 +100,14 @@ export const redisBackend = (client: RedisClient, options: RedisOptions = {}): B
  *
  * @throws Fault `no_backend` where `ioredis` is not installed, `bad_option`
  */
-export const connectRedis = async (url: string, options: RedisOptions = {}): Promise<Backend> => {
-  const settings = checked(options)
-  const driver = await driverOfUrl(url)
+export const connectRedis = async (url: string, options: ConnectRedisOptions = {}): Promise<Backend> => {
+  onlyKnown(options, [...names, 'budget'], 'connectRedis')
+  const { budget = 2, ...others } = options
+  const settings = checked(others)
+  if (!(typeof budget === 'number' && budget >= 0.001 && budget <= 3600)) {
+    throw new Fault('bad_option', 'budget has to be a number of seconds from 0.001 to 3600.')
+  }
+  const driver = await driverOfUrl(url, budget * 1000)
   return backendOn(driver, settings, driver.close)
 }
 
