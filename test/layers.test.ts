@@ -31,6 +31,7 @@ const lines: readonly (readonly string[])[] = [
     'backends/file-folder',
     'backends/file-turns',
     'backends/redis-connect',
+    'backends/redis-eviction',
     'backends/redis-owners',
     'backends/redis-replicas',
     'backends/redis-scan',

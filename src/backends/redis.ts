@@ -4,6 +4,7 @@ import type { Backend, Mark } from '../backend.ts'
 import { Fault, onlyKnown } from '../outcome.ts'
 import { type Driver, driverOf, isError, type RedisClient } from './redis-client.ts'
 import { driverOfUrl } from './redis-connect.ts'
+import { checkEviction } from './redis-eviction.ts'
 import { ownersOf } from './redis-owners.ts'
 import { replicated } from './redis-replicas.ts'
 import { scanKeys } from './redis-scan.ts'
@@ -198,6 +199,7 @@ const backendOn = (
       )
       return { entries: entries.flat(), cursor: part.cursor }
     },
+    check: (use) => checkEviction(driver, use),
     owned: { list: owners.list, clear: owners.clear },
     async close() {
       replicas?.close()
