@@ -14,12 +14,13 @@ const again = (times: number): number => Math.min(50 * times, 500) * (0.5 + Math
 
 const ioredisOptions = {
   connectTimeout: CONNECTING,
-  commandTimeout: CONNECTING,
+  commandTimeout: ANSWERING,
   socketTimeout: ANSWERING,
   enableOfflineQueue: false,
   autoResendUnfulfilledCommands: false,
   maxRetriesPerRequest: 0,
   retryStrategy: again,
+  reconnectOnError: ({ message }: Error) => message.startsWith('READONLY'),
 }
 
 /** Opens a backend in a place of its own there: a table, or a prefix. */
