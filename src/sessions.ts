@@ -478,9 +478,12 @@ export function sessions(options: SessionsOptions): Sessions {
   const ready = async () => {
     await look(await house())
   }
+  let closed: Promise<void> | undefined
   const close = async () => {
     furnished?.sweeper.stop()
-    await furnished?.backend.close?.()
+    // Each server that stands on these sessions closes them, and many a backend can be closed only once.
+    closed ??= furnished && (async () => furnished?.backend.close?.())()
+    await closed
   }
 
   return Object.assign(middleware, {
