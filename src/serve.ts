@@ -1,48 +1,123 @@
-// A handler on a port, on Node, until somebody says stop.
+// A handler on a port, until somebody says stop.
 
+import type { Server } from 'node:http'
+import { isIP } from 'node:net'
+import { networkInterfaces } from 'node:os'
+import { drainOf, PATIENCE } from './draining.ts'
 import type { Handler } from './handler.ts'
-import { Fault } from './outcome.ts'
+import { after, Fault, messageOf, onlyKnown } from './outcome.ts'
+import { trace } from './trace.ts'
 
 export type RunOptions = {
   /** Default 8080. 0 takes a free one. */
-  readonly port?: number
-  /** What to listen on. Default 127.0.0.1, this machine alone; '0.0.0.0' is every network it is on. */
-  readonly hostname?: string
+  readonly port?: number | undefined
+  /**
+   * An address of this machine to listen on, or a name of one. Default 127.0.0.1, for this machine alone; '0.0.0.0' is
+   * every network it is on, '::' the same with IPv6.
+   */
+  readonly hostname?: string | undefined
 }
 
 export type Running = {
+  /** Where this machine reaches it: what was listened on, as an address; the name where a name was given. */
   readonly url: string
   readonly port: number
-  /** Takes no more requests, lets those under way finish (10 seconds at most), and closes what the handler stands on. */
+  /**
+   * Takes no new connections, lets requests under way finish (10 seconds at most), and closes what the handler stands
+   * on, unless another server of this process runs the same handler.
+   *
+   * @throws what the handler's `close` throws; Fault `unavailable` where that takes more than 10 seconds
+   */
   close(): Promise<void>
 }
 
-/** Milliseconds that a response under way may take after a close. */
-const PATIENCE = 10_000
+/** A server of this process: first all stop, then what they stand on is closed, because they may share it. */
+type Stoppable = { readonly handler: Handler; drain(): Promise<void>; close(): Promise<void> }
 
 const printed = (error: unknown): Response => {
-  console.error(error)
+  console.error(trace(error))
   return new Response('Internal Server Error\n', { status: 500 })
 }
 
-const portOf = (port: number): number => {
-  if (Number.isInteger(port) && port >= 0 && port <= 65_535) return port
+const portOf = (port: unknown): number => {
+  if (typeof port === 'number' && Number.isInteger(port) && port >= 0 && port <= 65_535) return port
   throw new Fault('bad_option', 'port has to be a whole number from 0 to 65535.')
 }
 
+const hostnameOf = (hostname: unknown): string => {
+  if (typeof hostname === 'string' && hostname !== '') return hostname
+  throw new Fault('bad_option', "hostname has to be an address or a name of this machine, such as '127.0.0.1'.")
+}
+
+/** Whether this machine has ::1. A container often has none, and listens on :: all the same. */
+const hasLoopback6 = (): boolean =>
+  Object.values(networkInterfaces()).some((addresses) => addresses?.some(({ address }) => address === '::1'))
+
 /**
- * Serves a handler, prints its address to standard output, and closes it cleanly at SIGINT and SIGTERM. What a handler
- * throws is printed to standard error and answered with 500.
+ * What to open. Not `localhost` for 127.0.0.1: where that name is ::1, it leads to no server, or to another one. Not
+ * 0.0.0.0 or :: either, which are no addresses to connect to.
+ */
+const urlOf = (hostname: string, address: string, port: number): string => {
+  const loopback = { '0.0.0.0': '127.0.0.1', '::': hasLoopback6() ? '::1' : '127.0.0.1' }[address]
+  const host = loopback ?? (isIP(hostname) === 0 ? hostname : address)
+  return `http://${host.includes(':') ? `[${host}]` : host}:${port}`
+}
+
+/** @throws TypeError for what is no response: a forgotten `return`, mostly */
+const responseOf = (given: Response): Response => {
+  if (typeof given?.status === 'number') return given
+  throw new TypeError(`A handler has to give a Response, and gave ${given === null ? 'null' : typeof given}.`)
+}
+
+/** @throws Fault `unavailable` where the work takes too long */
+const inTime = async (work: Promise<unknown> | undefined, what: string): Promise<void> => {
+  const { promise: late, reject } = Promise.withResolvers<never>()
+  const timer = setTimeout(
+    () => reject(new Fault('unavailable', `${what} took more than ${PATIENCE / 1000} seconds, and was left.`)),
+    PATIENCE,
+  )
+  try {
+    await Promise.race([work, late])
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+/** At SIGINT and SIGTERM. A second one finds the default, which ends the process at once. */
+const stop = async () => {
+  unhook()
+  const servers = [...shared.running]
+  await Promise.allSettled(servers.map((server) => server.drain()))
+  const outcomes = await Promise.allSettled(servers.map((server) => server.close()))
+  const failed = outcomes.filter((outcome) => outcome.status === 'rejected')
+  for (const { reason } of failed) console.error(trace(reason))
+  process.exit(failed.length === 0 ? 0 : 1)
+}
+
+/** One for all copies of this package in the process, so that the first to stop does not end it under the others. */
+const SHARED = Symbol.for('keepsake.run')
+const scope = globalThis as { [SHARED]?: { readonly running: Set<Stoppable>; readonly stop: () => Promise<void> } }
+scope[SHARED] ??= { running: new Set(), stop }
+const shared = scope[SHARED]
+const hook = () => process.on('SIGINT', shared.stop).on('SIGTERM', shared.stop)
+const unhook = () => process.off('SIGINT', shared.stop).off('SIGTERM', shared.stop)
+
+/**
+ * Serves a handler on Node, Bun or Deno, prints its address to standard output, and closes it cleanly at SIGINT and
+ * SIGTERM: once all servers of the process have, it ends with 0. What a handler throws is printed to standard error,
+ * with its causes, and answered with 500.
  *
  * @throws Fault `bad_option`, `unavailable` where the port cannot be had or the store not be opened
  */
 export const run = async (handler: Handler, options: RunOptions = {}): Promise<Running> => {
-  const { hostname = '127.0.0.1' } = options
+  onlyKnown(options, ['port', 'hostname'], 'run()')
+  const hostname = hostnameOf(options.hostname ?? '127.0.0.1')
   const wanted = portOf(options.port ?? 8080)
   await handler.ready?.()
-  const { serve } = await import('srvx')
+  // By its path: a bundler that knows of no conditions takes a server that does not listen.
+  const { serve } = await import('srvx/node')
   const server = serve({
-    fetch: (request) => handler(request),
+    fetch: (request) => after(handler(request), responseOf),
     error: printed,
     port: wanted,
     hostname,
@@ -50,50 +125,52 @@ export const run = async (handler: Handler, options: RunOptions = {}): Promise<R
     silent: true,
     gracefulShutdown: false,
   })
+  const http = server.node?.server as Server
+  const drain = drainOf(http)
+  // A body that breaks off cannot be answered any more, but it can be heard of.
+  http.on('request', (_, response) => {
+    response.once('close', () => response.errored && console.error(trace(response.errored)))
+  })
   try {
     await server.serve()
   } catch (cause) {
     await handler.close?.()
     throw new Fault(
       'unavailable',
-      `Port ${wanted} of ${hostname} cannot be had: ${(cause as Error).message}. Choose another port.`,
+      `Port ${wanted} of ${hostname} cannot be had: ${messageOf(cause)}. Choose another port or hostname.`,
       { cause },
     )
   }
-  const http = server.node?.server
-  const address = http?.address()
-  const port = typeof address === 'object' && address !== null ? address.port : wanted
-  const loopback = hostname === '127.0.0.1' || hostname === '::1'
-  const url = `http://${loopback ? 'localhost' : hostname.includes(':') ? `[${hostname}]` : hostname}:${port}`
+  // A pipe has a text for an address, and this is a port.
+  const { address, port } = http.address() as { address: string; port: number }
+  const url = urlOf(hostname, address, port)
 
+  let draining: Promise<void> | undefined
+  let closing: Promise<void> | undefined
   const shut = async () => {
-    process.off('SIGINT', stop).off('SIGTERM', stop)
-    // A connection that was busy stays open when it falls idle, so it is looked for again.
-    const idle = setInterval(() => http && 'closeIdleConnections' in http && http.closeIdleConnections(), 50)
-    const patience = setTimeout(() => http && 'closeAllConnections' in http && http.closeAllConnections(), PATIENCE)
+    await own.drain()
     try {
-      await server.close()
+      await inTime(server.close(), 'What the handler gave to waitUntil')
     } finally {
-      clearInterval(idle)
-      clearTimeout(patience)
-      await handler.close?.()
+      shared.running.delete(own)
+      if (shared.running.size === 0) unhook()
+      const needed = [...shared.running].some((other) => other.handler === handler)
+      if (!needed) await inTime(handler.close?.(), 'Closing what the handler stands on')
     }
   }
-  let closing: Promise<void> | undefined
-  const close = () => {
-    closing ??= shut()
-    return closing
+  const own: Stoppable = {
+    handler,
+    drain() {
+      draining ??= drain()
+      return draining
+    },
+    close() {
+      closing ??= shut()
+      return closing
+    },
   }
-  const stop = () => {
-    close().then(
-      () => process.exit(0),
-      (error) => {
-        console.error(error)
-        process.exit(1)
-      },
-    )
-  }
-  process.on('SIGINT', stop).on('SIGTERM', stop)
+  if (shared.running.size === 0) hook()
+  shared.running.add(own)
   console.log(`Running at ${url}`)
-  return { url, port, close }
+  return { url, port, close: own.close }
 }

@@ -171,8 +171,8 @@ const attacks = {
   },
   'a page of another site': {
     page: trap,
-    at: (origin: string) => origin.replace('localhost', '127.0.0.1'),
-    origin: (origin: string) => origin.replace('localhost', '127.0.0.1'),
+    at: (origin: string) => origin.replace('127.0.0.1', 'localhost'),
+    origin: (origin: string) => origin.replace('127.0.0.1', 'localhost'),
     cookies: false,
   },
   'a sandboxed frame, whose Origin is null': {

@@ -9,8 +9,11 @@ const root = resolve(import.meta.dirname, '../src')
 
 /** From the ground up. A folder stands for its files, which may import each other. */
 const lines: readonly (readonly string[])[] = [
-  ['origin', 'outcome', 'prefetch', 'random'],
-  ['events', 'json', 'handler', 'keys', 'seal', 'schema', 'cookie', 'form-blocks', 'form-part', 'backends/redis-refusals'],
+  ['draining', 'origin', 'outcome', 'prefetch', 'random'],
+  [
+    ...['events', 'json', 'handler', 'keys', 'seal', 'schema', 'cookie', 'form-blocks', 'form-part', 'trace'],
+    'backends/redis-refusals',
+  ],
   ['flashes', 'form-multipart', 'form-urlencoded'],
   [
     ...['backend', 'budget', 'changes', 'head', 'form-body', 'presession', 'transport', 'withheld'],

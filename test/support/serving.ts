@@ -1,0 +1,39 @@
+// Two servers on one store, for tests that end their process: it says what came, and waits for its parent's word.
+
+import { mock } from 'node:test'
+import { run, session, sessions } from 'keepsake'
+
+const [backend = ''] = process.argv.slice(2)
+const manager = sessions({ backend })
+const waiting = new Map<string, () => void>()
+
+/** Ten seconds pass when the parent says so. */
+mock.timers.enable({ apis: ['setTimeout'] })
+process.on('message', (word: string) => {
+  if (word === 'ten seconds') mock.timers.tick(10_000)
+  else waiting.get(word)?.()
+})
+process.on('SIGTERM', () => process.send?.('told to end'))
+
+const serve = () =>
+  run(
+    manager(async (request) => {
+      const { pathname } = new URL(request.url)
+      const s = await session(request)
+      const before = s.get('n') ?? 0
+      s.set('n', before + 1)
+      if (pathname === '/') return new Response(String(before))
+      if (pathname === '/endless') {
+        return new Response(new ReadableStream({ pull: (controller) => controller.enqueue(new Uint8Array(1_000)) }))
+      }
+      const { promise, resolve } = Promise.withResolvers<void>()
+      waiting.set(pathname, resolve)
+      process.send?.(pathname)
+      await promise
+      return new Response(pathname)
+    }),
+    { port: 0 },
+  )
+
+await serve()
+await serve()
