@@ -6,7 +6,7 @@ import { emitter, type Listener } from './events.ts'
 import { discardRest, fieldIn } from './form-body.ts'
 import { around, type Handler } from './handler.ts'
 import { sourceOf } from './origin.ts'
-import { type Awaitable, Fault, onlyKnown } from './outcome.ts'
+import { Fault, onlyKnown } from './outcome.ts'
 import { groundIfAny, visitOf } from './passage.ts'
 
 export type CrossOriginOptions = {
@@ -14,9 +14,9 @@ export type CrossOriginOptions = {
    * Origins whose pages may make requests, as browsers print them, such as `https://app.example`: this application's
    * own, and others that you trust with your visitors. Default: the origin of the request's own URL.
    */
-  readonly origins?: readonly string[]
+  readonly origins?: readonly string[] | undefined
   /** Hears of what was refused, where no sessions middleware is around to hear it: `cross_origin`. */
-  readonly onEvent?: Listener
+  readonly onEvent?: Listener | undefined
 }
 
 const safe = new Set(['GET', 'HEAD', 'OPTIONS'])
@@ -79,7 +79,10 @@ const hasToken = async (request: Request): Promise<boolean> => {
  *
  * @throws Fault `bad_option`
  */
-export const crossOrigin = (next: Handler, options: CrossOriginOptions = {}): Handler => {
+export const crossOrigin = <R extends Request = Request, Rest extends readonly unknown[] = readonly []>(
+  next: Handler<R, Rest>,
+  options: CrossOriginOptions = {},
+): Handler<R, Rest> => {
   onlyKnown(options, ['origins', 'onEvent'], 'crossOrigin()')
   const { origins } = options
   const odd = origins?.find((origin) => !printedOrigin(origin))
@@ -91,12 +94,11 @@ export const crossOrigin = (next: Handler, options: CrossOriginOptions = {}): Ha
   }
   const listed = origins && new Set(origins)
   const listener = emitter(options.onEvent)
-  const handOn = next as (request: Request, ...rest: unknown[]) => Awaitable<Response>
-  return around(next, async (request: Request, ...rest: unknown[]) => {
+  return around(next, async (request: R, ...rest: Rest) => {
     const upgrades = request.headers.get('upgrade') !== null
-    if (safe.has(request.method) && !upgrades) return handOn(request, ...rest)
+    if (safe.has(request.method) && !upgrades) return next(request, ...rest)
     const from = evidence(request, listed)
-    if (from === 'own' || (from === 'unknown' && (await hasToken(request)))) return handOn(request, ...rest)
+    if (from === 'own' || (from === 'unknown' && (await hasToken(request)))) return next(request, ...rest)
     const emit = groundIfAny(request)?.emit ?? listener
     emit('cross_origin', { message: adviceOn(from, request.headers.get('origin')) })
     void discardRest(request)

@@ -5,7 +5,7 @@ import { touched } from './passage.ts'
 
 export type LoggerOptions = {
   /** Takes a line without its end. Default: standard error. */
-  readonly write?: (line: string) => void
+  readonly write?: ((line: string) => void) | undefined
 }
 
 let requests = 0
@@ -15,12 +15,22 @@ const pathOf = (url: string): string => {
   return slash === -1 ? '/' : url.slice(slash)
 }
 
-/** Writes a line for each response that `next` gives. Put it around the sessions, so that it can name them. */
-export const logger = (
-  next: Handler,
+/** Of an error its name, and of anything else its type: no words of it. */
+const nameOf = (error: unknown): string => {
+  const { name } = (error ?? {}) as { name?: unknown }
+  return typeof name === 'string' ? name : typeof error
+}
+
+/**
+ * Writes a line for each response that `next` gives. Put it around the sessions, so that it can name them.
+ *
+ * @throws what `next` throws
+ */
+export const logger = <R extends Request = Request, Rest extends readonly unknown[] = readonly []>(
+  next: Handler<R, Rest>,
   { write = (line) => process.stderr.write(`${line}\n`) }: LoggerOptions = {},
-): Handler =>
-  around(next, async function withLogger(request) {
+): Handler<R, Rest> =>
+  around(next, async function withLogger(request: R, ...rest: Rest) {
     requests += 1
     const number = requests
     const started = performance.now()
@@ -30,11 +40,11 @@ export const logger = (
       write([number, request.method, pathOf(request.url), outcome, time, ...(label ? [label] : [])].join(' '))
     }
     try {
-      const response = await next(request)
+      const response = await next(request, ...rest)
       line(String(response.status))
       return response
     } catch (error) {
-      line(`aborted by ${error instanceof Error ? error.name : typeof error}`)
+      line(`aborted by ${nameOf(error)}`)
       throw error
     }
   })

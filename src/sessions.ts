@@ -452,12 +452,12 @@ export function sessions(options: SessionsOptions): Sessions {
     open: visitOn,
   }
 
-  const middleware = (next: Handler): Handler =>
+  const middleware = <R extends Request, Rest extends readonly unknown[]>(next: Handler<R, Rest>): Handler<R, Rest> =>
     around(
       next,
-      (request, ...more) => {
+      (request: R, ...rest: Rest) => {
         // A handler may be wrapped twice, and one request is one session of one manager.
-        if (isInside(request, middleware)) return next(request, ...more)
+        if (isInside(request, middleware)) return next(request, ...rest)
         const passage = enter(request, middleware, ground)
         const threw = (error: unknown): Awaitable<Response> => {
           // Some frameworks leave a handler by throwing the answer.
@@ -466,7 +466,7 @@ export function sessions(options: SessionsOptions): Sessions {
           return abandon(request, passage, error)
         }
         try {
-          const response = next(request, ...more)
+          const response = next(request, ...rest)
           if (!isThenable(response)) return answered(request, passage, response)
           return Promise.resolve(response).then((answer) => answered(request, passage, answer), threw)
         } catch (error) {
@@ -486,7 +486,7 @@ export function sessions(options: SessionsOptions): Sessions {
     await closed
   }
 
-  return Object.assign(middleware, {
+  return Object.assign(middleware as Middleware, {
     of: (request: Request) => sessionOf(request, middleware),
     async open(arrival: Arrival): Promise<OpenSession> {
       const visit = await visitOn(arrival)
@@ -534,17 +534,25 @@ const noSecret = ({ name }: Backend): Fault =>
   )
 
 /** Sessions in the memory of this process, as Dream's `memory_sessions`. */
-export const memorySessions = (next: Handler, options: Omit<SessionsOptions, 'backend'> = {}): Handler =>
-  sessions({ ...options, backend: 'memory:' })(next)
+export const memorySessions = <R extends Request = Request, Rest extends readonly unknown[] = readonly []>(
+  next: Handler<R, Rest>,
+  options: Omit<SessionsOptions, 'backend'> = {},
+): Handler<R, Rest> => sessions({ ...options, backend: 'memory:' })(next)
 
 /** Sessions in a database, as Dream's `sql_sessions`: in `sqlite:sessions.db` unless `backend` says otherwise. */
-export const sqlSessions = (next: Handler, options: Partial<SessionsOptions> = {}): Handler =>
-  sessions({ backend: 'sqlite:sessions.db', ...options })(next)
+export const sqlSessions = <R extends Request = Request, Rest extends readonly unknown[] = readonly []>(
+  next: Handler<R, Rest>,
+  options: Partial<SessionsOptions> = {},
+): Handler<R, Rest> => sessions({ ...options, backend: options.backend ?? 'sqlite:sessions.db' })(next)
 
 /** Sessions in files, as Dream plans them: in `file:sessions` unless `backend` says otherwise. */
-export const fileSessions = (next: Handler, options: Partial<SessionsOptions> = {}): Handler =>
-  sessions({ backend: 'file:sessions', ...options })(next)
+export const fileSessions = <R extends Request = Request, Rest extends readonly unknown[] = readonly []>(
+  next: Handler<R, Rest>,
+  options: Partial<SessionsOptions> = {},
+): Handler<R, Rest> => sessions({ ...options, backend: options.backend ?? 'file:sessions' })(next)
 
 /** Sessions in the client's own sealed cookie, as Dream's `cookie_sessions`. Give a `secret`. */
-export const cookieSessions = (next: Handler, options: Omit<SessionsOptions, 'backend'>): Handler =>
-  sessions({ ...options, backend: 'cookie:' })(next)
+export const cookieSessions = <R extends Request = Request, Rest extends readonly unknown[] = readonly []>(
+  next: Handler<R, Rest>,
+  options: Omit<SessionsOptions, 'backend'>,
+): Handler<R, Rest> => sessions({ ...options, backend: 'cookie:' })(next)

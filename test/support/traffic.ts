@@ -2,7 +2,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { inspect } from 'node:util'
-import { type Backend, type Middleware, type Session, type Sessions, session, sessions } from 'keepsake'
+import { type Backend, type Handler, type Session, type Sessions, session, sessions } from 'keepsake'
 import type { Done, Op } from './history.ts'
 
 /** What a session's page found, before it did what its path says. */
@@ -47,7 +47,7 @@ const acts: Record<string, (s: Session, account: string) => void> = {
 }
 
 /** The application's page: it does what its path says, and what it found is in a header of the answer. */
-export const page = (house: Middleware) =>
+export const page = (house: (next: Handler) => Handler) =>
   house(async (request) => {
     const s: Session = await session(request)
     const found: Saw = { account: s.owner, n: Number(s.get('n') ?? 0) }
