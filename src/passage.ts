@@ -2,7 +2,7 @@
 
 import type { Emit } from './events.ts'
 import type { Flash } from './flashes.ts'
-import { handle, type Session } from './lifecycle/handle.ts'
+import { type AnyFields, handle, type Session } from './lifecycle/handle.ts'
 import type { House, Visit } from './lifecycle/visit.ts'
 import { type Awaitable, Fault, isThenable } from './outcome.ts'
 import type { TransportOptions } from './transport.ts'
@@ -127,13 +127,16 @@ const missing = (): Fault =>
   )
 
 /**
- * The session of a request: of the innermost sessions middleware that it came through.
+ * The session of a request: of the innermost sessions middleware that it came through. `session<Fields>(request)` names
+ * the types of its fields, for who gives no schema: nothing checks them.
  *
  * @throws Fault `no_session` without a sessions middleware, `unavailable` where the backend fails, `too_late`
  */
-export const session = (request: Request): Promise<Session> => {
+export const session = <F extends object = AnyFields>(request: Request): Promise<Session<F>> => {
   const passage = passageOf(request)
-  return passage === undefined ? Promise.reject(missing()) : ask(request, passage)
+  return passage === undefined
+    ? Promise.reject(missing())
+    : (ask(request, passage) as Promise<unknown> as Promise<Session<F>>)
 }
 
 /** The session of a request that came through `owner`, also where it came through others since. */

@@ -179,7 +179,7 @@ type FieldsOf<S extends StandardSchema> = OutputOf<S> extends object ? OutputOf<
 export function sessions<S extends StandardSchema>(
   options: SessionsOptions & { readonly schema: S },
 ): Sessions<FieldsOf<S>>
-export function sessions(options: SessionsOptions): Sessions
+export function sessions<F extends object = AnyFields>(options: SessionsOptions): Sessions<F>
 export function sessions(options: SessionsOptions): Sessions {
   onlyKnown(options, known, 'sessions()')
   const nameOf = transport(options)

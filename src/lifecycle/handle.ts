@@ -38,8 +38,8 @@ export type Session<F extends object = AnyFields> = {
    * all the same, so this request can save nothing: the answer is then 409.
    */
   readonly withheld: 'cross_site' | 'path' | undefined
-  /** All fields, as a copy that cannot be changed. */
-  readonly fields: Readonly<F>
+  /** All fields, as a copy that cannot be changed. Any may be missing: a stranger has none. */
+  readonly fields: Readonly<Partial<F>>
   /** The value of a field, deeply frozen: to change it, `set` or `update` it. */
   get<K extends keyof F & string>(field: K): F[K] | undefined
   /**
