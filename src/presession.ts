@@ -21,12 +21,13 @@ const context = ({ cookie, place, namespace }: SealedFor) => ({
   audience: namespace,
 })
 
+/** @internal */
 export const sealPreSession = (ring: Ring, where: SealedFor, { form, madeAt, flash }: PreSession): string => {
   const kept = { form, at: madeAt, ...(flash.length > 0 && { flash: printedFlashes(flash) }) }
   return ring.seal(context(where), Buffer.from(JSON.stringify(kept)))
 }
 
-/** The pre-session in a cookie's value, or undefined for one that we did not seal, or that is older than `lifetime` milliseconds. */
+/** The pre-session in a cookie's value, or undefined for one that we did not seal, or that is older than `lifetime` milliseconds. @internal */
 export const openPreSession = (
   ring: Ring,
   where: SealedFor,

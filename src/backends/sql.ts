@@ -50,7 +50,7 @@ export const entryOf = ([value, head, expiresAt, version, owner]: Row): Entry =>
   owner: owner === null ? undefined : text(owner),
 })
 
-/** The bytes of a key, and the key of bytes. */
+/** The bytes of a key, and the key of bytes. @internal */
 export const bytesOf = (key: string): Buffer => Buffer.from(key, 'base64url')
 const keyOf = (bytes: unknown): string => Buffer.from(bytes as Uint8Array).toString('base64url')
 

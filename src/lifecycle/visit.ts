@@ -18,6 +18,7 @@ import type { Withheld } from '../withheld.ts'
 /** What all visits of one `sessions` share. Times are in milliseconds. */
 export type House = {
   readonly backend: Backend
+  /** @internal */
   readonly ring: Ring
   /** Keeps what is sealed or signed here from applications under the same secret. */
   readonly namespace: string
