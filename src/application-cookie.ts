@@ -12,14 +12,14 @@ export type CookiePlace = Pick<CookieAttributes, 'domain' | 'path' | 'httpOnly'>
 
 export type ReadCookieOptions = CookiePlace & {
   /** false for a cookie that is not sealed, which anybody may have written. Default true. */
-  readonly sealed?: boolean
+  readonly sealed?: boolean | undefined
 }
 
 export type SetCookieOptions = Omit<CookieAttributes, 'secure'> & {
   /** false sends the value as it is: one that scripts or other servers are to read. Default true. */
-  readonly sealed?: boolean
+  readonly sealed?: boolean | undefined
   /** Seconds that it is kept, and, where it is sealed, that it opens. Default: until the browser is closed. */
-  readonly maxAge?: number
+  readonly maxAge?: number | undefined
 }
 
 /** What a value may have in it that is not sealed (RFC 6265bis §4.1.1, cookie-octet). */

@@ -8,15 +8,15 @@ import { HOW_TO_MAKE_ONE, newSecret } from './seal.ts'
 
 export type ConnectOptions = {
   /** Milliseconds since 1970; for a backend that tidies up by itself. */
-  readonly now?: () => number
+  readonly now?: (() => number) | undefined
   /** Hears of evictions, and of files that cannot be read. */
-  readonly onEvent?: Listener
+  readonly onEvent?: Listener | undefined
   /** For `cookie:`, as `sessions()` takes them. */
-  readonly secret?: string | Uint8Array | readonly (string | Uint8Array)[]
-  readonly namespace?: string
-  readonly absoluteLifetime?: number
+  readonly secret?: string | Uint8Array | readonly (string | Uint8Array)[] | undefined
+  readonly namespace?: string | undefined
+  readonly absoluteLifetime?: number | undefined
   /** Seconds that one visit may wait, for a client that must not give up before. Default 2. */
-  readonly budget?: number
+  readonly budget?: number | undefined
 }
 
 type Opener = (rest: string, options: ConnectOptions, url: string) => Promise<Backend>

@@ -4,19 +4,19 @@ import { Fault } from './outcome.ts'
 
 export type CookieAttributes = {
   /** Without it, the default, only the very host that set a cookie gets it back. */
-  readonly domain?: string
+  readonly domain?: string | undefined
   /** Default `/`. */
-  readonly path?: string
+  readonly path?: string | undefined
   /** Over TLS only. Default true. */
-  readonly secure?: boolean
+  readonly secure?: boolean | undefined
   /** Not for scripts. Default true. */
-  readonly httpOnly?: boolean
+  readonly httpOnly?: boolean | undefined
   /** Default `lax`: a strict cookie does not come along when a visitor follows a link to your site. */
-  readonly sameSite?: 'strict' | 'lax' | 'none'
+  readonly sameSite?: 'strict' | 'lax' | 'none' | undefined
   /** A jar of its own for each site that embeds yours (CHIPS). */
-  readonly partitioned?: boolean
+  readonly partitioned?: boolean | undefined
   /** Chromium's hint which cookies to drop last. */
-  readonly priority?: 'low' | 'medium' | 'high'
+  readonly priority?: 'low' | 'medium' | 'high' | undefined
 }
 
 /** RFC 9110 §5.6.2. */

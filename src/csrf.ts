@@ -8,9 +8,9 @@ import { randomBuffer } from './random.ts'
 
 export type TokenOptions = {
   /** Seconds that the token is good. Default an hour. */
-  readonly validFor?: number
+  readonly validFor?: number | undefined
   /** What the token is for, such as `delete account`: it is good for nothing else. Default none. */
-  readonly action?: string
+  readonly action?: string | undefined
 }
 
 /** The field of a form, and the header of a script's request, that carry the token. */

@@ -10,20 +10,20 @@ import { checked, type Issue, isSchema, type OutputOf, type StandardSchema } fro
 
 export type FormOptions = {
   /** What the form is for, as its token was made for. */
-  readonly action?: string
+  readonly action?: string | undefined
   /** false takes a form without a token, such as a search: everybody may have sent it. Default true. */
-  readonly csrf?: boolean
+  readonly csrf?: boolean | undefined
   /** Bytes of the whole body; with `upload`, of the names and values of its fields together. Default 1 MiB. */
-  readonly maxBytes?: number
+  readonly maxBytes?: number | undefined
   /** How many fields and files a form may have. Default 1000. */
-  readonly maxFields?: number
+  readonly maxFields?: number | undefined
   /** Bytes of one file where there is an `upload`, read or not. Default 10 MiB. */
-  readonly maxFileBytes?: number
+  readonly maxFileBytes?: number | undefined
   /**
    * Takes each file as it comes, so that none is kept in memory, and only once the token was seen: put `csrfTag` right
    * behind `<form>`. The next one waits for it. What it throws is thrown on. At most 100 files.
    */
-  readonly upload?: (file: Upload) => Awaitable<unknown>
+  readonly upload?: ((file: Upload) => Awaitable<unknown>) | undefined
 }
 
 /** The files of a form with their fields, sorted by these. An empty file input is none. */

@@ -10,9 +10,9 @@ export type MovingOptions = {
    * store. Give a time at which every process will run this: one that works on the old store alone does not find what
    * has moved. Clocks may differ: a process whose clock is behind follows what others have moved. Default: at once.
    */
-  readonly startsAt?: number
+  readonly startsAt?: number | undefined
   /** Milliseconds since 1970. */
-  readonly now?: () => number
+  readonly now?: (() => number) | undefined
 }
 
 const statefulOnly = (...backends: readonly Backend[]): void => {
@@ -135,13 +135,13 @@ export type CopyProgress = {
 
 export type CopyOptions = {
   /** Hears how far it is, after each batch. */
-  readonly onProgress?: (progress: CopyProgress) => void
+  readonly onProgress?: ((progress: CopyProgress) => void) | undefined
   /** The cursor of an earlier call that was interrupted. Default: from the start, which does the same, and is slower. */
-  readonly cursor?: string
+  readonly cursor?: string | undefined
   /** Sessions in one batch. Default 500. */
-  readonly batch?: number
+  readonly batch?: number | undefined
   /** Milliseconds since 1970. */
-  readonly now?: () => number
+  readonly now?: (() => number) | undefined
 }
 
 /**

@@ -30,11 +30,11 @@ export type KeyedSession<V = Json> = {
 
 export type Clocked = {
   /** Milliseconds since 1970. */
-  readonly now?: () => number
+  readonly now?: (() => number) | undefined
 }
 export type Expiring = Clocked & {
   /** Seconds from now. Default: the backend's period, a week where it has none. 0 or less: over at once. */
-  readonly expiry?: number
+  readonly expiry?: number | undefined
 }
 
 /** Seconds: ocaml-session's default of all backends. */
@@ -169,7 +169,7 @@ export const generate = async <V>(
 export const set = async <V>(
   backend: Backend,
   one: KeyedSession<V>,
-  options: Expiring & { readonly value?: NoInfer<V> } = {},
+  options: Expiring & { readonly value?: NoInfer<V> | undefined } = {},
 ): Promise<Result<void, 'not_found'>> => {
   const { now = Date.now, value } = options
   const period = periodOf(backend, options)
@@ -205,7 +205,7 @@ export const clear = async (backend: Backend, one: KeyedSession): Promise<void> 
 
 export type CookieHeaderOptions = CookieAttributes & {
   /** Without Max-Age: the browser forgets the cookie when it is closed. */
-  readonly discard?: boolean
+  readonly discard?: boolean | undefined
 }
 
 const VARY = ['Vary', 'Cookie'] as const

@@ -30,55 +30,55 @@ export type SessionsOptions = TransportOptions & {
   /** Where sessions are kept: a backend, or a URL such as `sqlite:sessions.db`, as a text or as an object. */
   readonly backend: Backend | string | URL
   /** 32 random bytes or more, or several such secrets, newest first: the first seals, all of them open. */
-  readonly secret?: string | Uint8Array | readonly (string | Uint8Array)[]
+  readonly secret?: string | Uint8Array | readonly (string | Uint8Array)[] | undefined
   /** Seconds without a visit after which a session has ended. Default two weeks. A visit in the second half renews them. */
-  readonly lifetime?: number
+  readonly lifetime?: number | undefined
   /** Seconds after which a session has ended, however often it was used. Default 30 days. */
-  readonly absoluteLifetime?: number
+  readonly absoluteLifetime?: number | undefined
   /**
    * false: a session's cookie has no Max-Age, so it goes when the browser is closed. A login may say otherwise. Default
    * true: it is kept until the absolute end of the session.
    */
-  readonly persistent?: boolean
+  readonly persistent?: boolean | undefined
   /** Keeps applications apart that share a store. Default: the name of the cookie. */
-  readonly namespace?: string
+  readonly namespace?: string | undefined
   /** Bytes that the fields of one session may have as JSON. Default 64 KiB. */
-  readonly maxBytes?: number
+  readonly maxBytes?: number | undefined
   /** Seconds that one visit may wait for the backend, all calls together. Default 2. */
-  readonly budget?: number
+  readonly budget?: number | undefined
   /**
    * What the fields look like, by any Standard Schema (zod, valibot, arktype): they are checked when read and before
    * they are saved, and typed. It has to accept its own output, and that has to be what JSON keeps. No fields at all
    * always fit: a session may hold nothing yet.
    */
-  readonly schema?: StandardSchema
+  readonly schema?: StandardSchema | undefined
   /**
    * Makes of fields that the schema refuses, because an older deployment kept them, fields that it takes. What neither
    * takes is left alone, the event is `misfit`, and its visitor starts anew.
    */
-  readonly migrate?: (old: unknown) => unknown
+  readonly migrate?: ((old: unknown) => unknown) | undefined
   /** How many sessions an owner may have: at a login over that, his oldest ends. Default any number. */
-  readonly sessionsPerOwner?: number
+  readonly sessionsPerOwner?: number | undefined
   /**
    * Seconds: how exact the lists of owners say when a session was last seen. A visit that finds it longer ago writes that
    * down. Default: no such writes, so half a lifetime.
    */
-  readonly lastSeen?: number
+  readonly lastSeen?: number | undefined
   /**
    * What becomes of a request whose session cannot be read. `fail`, the default: whatever asks the session for anything
    * throws, and the answer is 503. `anonymous`: the visitor is anonymous, and to change the session throws what made it
    * so; no session cookie is sent. `invalidate` can be called in both: the browser's cookie is cleared, and the answer is
    * 503 unless the session could be ended after all.
    */
-  readonly onStoreError?: 'fail' | 'anonymous'
+  readonly onStoreError?: 'fail' | 'anonymous' | undefined
   /** false leaves the sweeping of what has expired to you: call `sweep`, from cron say. Default true: now and then after a birth. */
-  readonly sweeps?: boolean
+  readonly sweeps?: boolean | undefined
   /** How many calls to the backend may be under way: what comes on top fails at once. Default 2000. */
-  readonly maxInFlight?: number
+  readonly maxInFlight?: number | undefined
   /** Milliseconds since 1970. */
-  readonly now?: () => number
+  readonly now?: (() => number) | undefined
   /** Hears what happens; so does the `node:diagnostics_channel` named `keepsake`. */
-  readonly onEvent?: Listener
+  readonly onEvent?: Listener | undefined
 }
 
 /** What became of a visit outside a middleware: what to send, or why its changes were not saved. */
@@ -102,7 +102,7 @@ export type Sessions<F extends object = AnyFields> = Middleware & {
   /** The session of a request that came through this middleware, also where another is nested in it. */
   of(request: Request): Promise<Session<F>>
   /** A session for a job, a socket, a server action. Without `url`, only cookies with a prefix are read. */
-  open(arrival: { readonly headers: Headers; readonly url?: string }): Promise<OpenSession<F>>
+  open(arrival: { readonly headers: Headers; readonly url?: string | undefined }): Promise<OpenSession<F>>
   /** The living sessions of an account, as `login` names it, the youngest first. @throws Fault `bad_option`, `unavailable` */
   list(owner: string): Promise<readonly OwnedSession<F>[]>
   /** Ends the session of a label; it does not matter whether there is one. @throws Fault `bad_option`, `unknown_outcome` */
@@ -115,7 +115,7 @@ export type Sessions<F extends object = AnyFields> = Middleware & {
    * @returns how many
    * @throws Fault `bad_option`, `unknown_outcome`: then some may be left, and it may be asked again
    */
-  revokeAll(owner: string, options?: { readonly except?: string }): Promise<number>
+  revokeAll(owner: string, options?: { readonly except?: string | undefined }): Promise<number>
   /** As `seal(request, …)`, for a job. @throws Fault `bad_option`, `too_large`, `unavailable` */
   seal(text: string, associated: string): Promise<string>
   /** As `unseal(request, …)`, for a job. @throws Fault `bad_option`, `unavailable` */

@@ -5,7 +5,7 @@ import type { Reason } from './events.ts'
 import { Fault, onlyKnown } from './outcome.ts'
 
 /** What is asked of a request: a Request is one. Without a URL it counts as one that came over TLS. */
-export type Arrival = { readonly headers: Headers; readonly url?: string }
+export type Arrival = { readonly headers: Headers; readonly url?: string | undefined }
 
 /**
  * Who can put cookies of these names into a visitor's browser beside this host over TLS: nobody, where the name begins with
@@ -29,15 +29,15 @@ export type Names = {
 /** The session cookie: always HttpOnly, and Secure as `secure` says. */
 export type CookieOptions = Omit<CookieAttributes, 'secure' | 'httpOnly'> & {
   /** Without a prefix, which is inferred. Default `sid`. */
-  readonly name?: string
+  readonly name?: string | undefined
 }
 
 export type TransportOptions = {
-  readonly cookie?: CookieOptions
+  readonly cookie?: CookieOptions | undefined
   /** true: Secure always. false: a plain cookie over plain HTTP, for a LAN. Default: as the request came. */
-  readonly secure?: boolean
+  readonly secure?: boolean | undefined
   /** Believe X-Forwarded-Proto, because a proxy of yours sets it on every request. */
-  readonly trustProxy?: boolean
+  readonly trustProxy?: boolean | undefined
 }
 
 const loopback = /^(localhost|[a-z0-9-]+\.localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?$/i
@@ -101,7 +101,9 @@ export const transport = (options: TransportOptions): ((arrival: Arrival) => Nam
 
 /** The same for any cookie of the application, which may be one that scripts read. */
 export const carried = (
-  options: Omit<TransportOptions, 'cookie'> & { readonly cookie?: CookieOptions & { readonly httpOnly?: boolean } },
+  options: Omit<TransportOptions, 'cookie'> & {
+    readonly cookie?: (CookieOptions & { readonly httpOnly?: boolean | undefined }) | undefined
+  },
 ): ((arrival: Arrival) => Names) => {
   const { cookie = {}, secure, trustProxy = false } = options
   for (const [option, value] of Object.entries({ secure, trustProxy })) {

@@ -3,7 +3,11 @@
 import type { CookieAttributes } from './cookie.ts'
 
 /** What is asked of a request: a Request is one. */
-export type Origin = { readonly headers: Headers; readonly url?: string; readonly method?: string }
+export type Origin = {
+  readonly headers: Headers
+  readonly url?: string | undefined
+  readonly method?: string | undefined
+}
 
 export type Withheld = {
   /** `cross_site`: a page of another site sent the request. `path`: the request is outside of the cookie's path. */

@@ -60,7 +60,11 @@ const application = (place: Place, more: Partial<SessionsOptions>) => {
 }
 
 /** The cookies of a response as a client that renames them would send them to an application of another name. */
-const carried = (response: Response, from: string, to: { cookie?: CookieOptions; name: string }): string => {
+const carried = (
+  response: Response,
+  from: string,
+  to: { cookie?: CookieOptions | undefined; name: string },
+): string => {
   const prefix = (to.cookie?.path ?? to.cookie?.domain) ? '__Secure-' : '__Host-Http-'
   return response.headers
     .getSetCookie()

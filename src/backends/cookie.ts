@@ -10,20 +10,20 @@ import { checkedEnds } from './ends.ts'
 
 export type CookieBackendOptions = {
   /** 32 random bytes or more, or several such secrets, newest first: the first seals, all of them open. */
-  readonly secret?: string | Uint8Array | readonly (string | Uint8Array)[]
+  readonly secret?: string | Uint8Array | readonly (string | Uint8Array)[] | undefined
   /** Keeps applications apart that share a secret. Default none. */
-  readonly namespace?: string
+  readonly namespace?: string | undefined
   /** Where ends are kept, so that a logout is one for every copy of the cookie. Without it, it only clears the browser's. */
-  readonly ends?: Backend
+  readonly ends?: Backend | undefined
   /**
    * Seconds from the birth of a session after which none of its cookies opens, and its end need not be kept. Default
    * 400 days, the most that `sessions` allows. Give the `absoluteLifetime` of `sessions`, so that ends are kept no longer
    * than needed; by a URL that is done for you. It is sealed into the cookie at birth: another value is for later births.
    * A login that names its own comes before it.
    */
-  readonly absoluteLifetime?: number
+  readonly absoluteLifetime?: number | undefined
   /** Milliseconds since 1970. */
-  readonly now?: () => number
+  readonly now?: (() => number) | undefined
 }
 
 /**

@@ -28,9 +28,9 @@ export type FileOptions = {
    * `process` (the default): what was saved survives the end of the process, however sudden. `power`: also a loss of
    * power, for a wait on the disk at each write.
    */
-  readonly durability?: 'process' | 'power'
+  readonly durability?: 'process' | 'power' | undefined
   /** Hears of files that cannot be read. */
-  readonly onEvent?: Listener
+  readonly onEvent?: Listener | undefined
 }
 
 /** Files looked at in one sweep, and marks of owners; milliseconds until a draft is left over. */

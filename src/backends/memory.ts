@@ -8,16 +8,16 @@ import { rounds } from './rounds.ts'
 
 export type MemoryOptions = {
   /** How many sessions are kept. Default 1 000 000. */
-  readonly maxEntries?: number
+  readonly maxEntries?: number | undefined
   /**
    * How many bytes of the heap they may take, roughly. Default an eighth of the largest heap that this process may have
    * (`heap_size_limit` of `node:v8`), and 1 GiB at most.
    */
-  readonly maxBytes?: number
+  readonly maxBytes?: number | undefined
   /** Milliseconds since 1970. */
-  readonly now?: () => number
+  readonly now?: (() => number) | undefined
   /** Hears of evictions. */
-  readonly onEvent?: Listener
+  readonly onEvent?: Listener | undefined
 }
 
 /** Bytes of an entry beside its text: its key, and its place in a map. Measured on Node 24: 111 to 157. */

@@ -34,7 +34,7 @@ export type MysqlOptions = {
    * The table's name, or `database.table`: letters, digits and `_`. Default `keepsake_sessions`, in the database of the
    * connection.
    */
-  readonly table?: string
+  readonly table?: string | undefined
 }
 
 export type ConnectMysqlOptions = MysqlOptions & {
@@ -42,7 +42,7 @@ export type ConnectMysqlOptions = MysqlOptions & {
    * How many connections this process makes at most. Default 10. Also as `?connections=` in the URL, where the option is
    * not given.
    */
-  readonly connections?: number
+  readonly connections?: number | undefined
 }
 
 /** Before all expiries. */

@@ -34,24 +34,24 @@ export type PostgresOptions = {
    * The table's name, or `schema.table`, where the schema has to be there: letters, digits and `_`, capitals kept as they
    * are. Default `keepsake_sessions`.
    */
-  readonly table?: string
+  readonly table?: string | undefined
   /**
    * `migrate` and `schema` make the table UNLOGGED: no write waits for the database's disk, none goes to its replicas,
    * and a crash of the database, or a failover, ends every session. A table that is there stays as it is. Default false.
    */
-  readonly unlogged?: boolean
+  readonly unlogged?: boolean | undefined
   /**
    * False: a save is answered before it is on the database's disk (`synchronous_commit = off`, of these statements
    * alone). On the disk where this was measured it took 0.4 ms in place of 3. A crash of the database, not of this
    * process, then takes back what was saved in its last moments: three times its `wal_writer_delay` at most, together
    * 0.6 s. The end of a session is waited for all the same: what ended stays ended. Default true: as the database is set.
    */
-  readonly synchronousCommit?: boolean
+  readonly synchronousCommit?: boolean | undefined
   /**
    * False: no prepared statements, for a PgBouncer that pools transactions and whose `max_prepared_statements` is 0, as
    * its default was before 1.24. Default true.
    */
-  readonly prepare?: boolean
+  readonly prepare?: boolean | undefined
 }
 
 export type ConnectPostgresOptions = PostgresOptions & {
@@ -59,7 +59,7 @@ export type ConnectPostgresOptions = PostgresOptions & {
    * How many connections this process makes at most. Default 10. Also as `?connections=` in the URL, where the option is
    * not given.
    */
-  readonly connections?: number
+  readonly connections?: number | undefined
 }
 
 /** serialization_failure and deadlock_detected: the statement was undone. */

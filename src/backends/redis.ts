@@ -24,18 +24,18 @@ export type { RedisClient } from './redis-client.ts'
 
 export type RedisOptions = {
   /** What the names of our keys begin with. Default `keepsake:`. Braces in it would put all sessions into one slot of a cluster. */
-  readonly prefix?: string
+  readonly prefix?: string | undefined
   /**
    * How many replicas must have a login or a logout, and each end of an owner's sessions, before it counts, and a
    * renewal before its key is given out. Default 0: a failover may undo the last moment. Where fewer confirm it, it throws a Fault `unknown_outcome`, and stays done
    * unless there is a failover. Such writes go over a connection of their own, which ends with the client's or
    * with `close`.
    */
-  readonly waitReplicas?: number
+  readonly waitReplicas?: number | undefined
   /** Seconds that the replicas have for it. Default 0.5. */
-  readonly waitTimeout?: number
+  readonly waitTimeout?: number | undefined
   /** Milliseconds since 1970. Only how long Redis keeps an entry is reckoned by it; a minute of difference does no harm. */
-  readonly now?: () => number
+  readonly now?: (() => number) | undefined
 }
 
 const MINUTE = 60_000
@@ -44,7 +44,10 @@ const CENTURY = 36_525 * 24 * 60 * MINUTE
 
 const names = ['prefix', 'waitReplicas', 'waitTimeout', 'now'] as const satisfies readonly (keyof RedisOptions)[]
 
-const checked = (options: RedisOptions): Required<RedisOptions> => {
+type Settings = { readonly [K in keyof RedisOptions]-?: NonNullable<RedisOptions[K]> }
+
+const checked = (options: RedisOptions): Settings => {
+  onlyKnown(options, ['prefix', 'waitReplicas', 'waitTimeout', 'now'], 'redisBackend')
   const { prefix = 'keepsake:', waitReplicas = 0, waitTimeout = 0.5, now = Date.now } = options
   if (typeof prefix !== 'string') throw new Fault('bad_option', "prefix has to be a string, such as 'keepsake:'.")
   if (!Number.isInteger(waitReplicas) || waitReplicas < 0) {
@@ -85,7 +88,7 @@ export type ConnectRedisOptions = RedisOptions & {
    * for a connection that is being made; a connection from which nothing comes is cut after two and a half times of it,
    * five seconds at least.
    */
-  readonly budget?: number
+  readonly budget?: number | undefined
 }
 
 /**
@@ -114,7 +117,7 @@ export const connectRedis = async (url: string, options: ConnectRedisOptions = {
 
 const backendOn = (
   driver: Driver,
-  { prefix, waitReplicas, waitTimeout, now }: Required<RedisOptions>,
+  { prefix, waitReplicas, waitTimeout, now }: Settings,
   close?: () => void,
 ): Backend => {
   const addressOf = (key: string) => prefix + key

@@ -15,7 +15,7 @@ export type SqliteOptions = {
    * `process` (the default): what was saved survives the end of the process, however sudden. `power`: also a loss of
    * power, for a wait on the disk at each write.
    */
-  readonly durability?: 'process' | 'power'
+  readonly durability?: 'process' | 'power' | undefined
 }
 
 /** Gives the table, opening it where that was not done yet; throws where it cannot be used now. */

@@ -4,9 +4,9 @@ import type { Handler } from '../handler.ts'
 
 export type BrowserOptions = {
   /** Where the pages are. Default `https://app.test`. */
-  readonly origin?: string
+  readonly origin?: string | undefined
   /** Milliseconds since 1970. */
-  readonly now?: () => number
+  readonly now?: (() => number) | undefined
 }
 
 export type Browser = {

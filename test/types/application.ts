@@ -1,0 +1,121 @@
+// An application as strict as can be, without @types/node: `npm run package` checks it against what is published.
+
+import {
+  type AnyFields,
+  type ConnectOptions,
+  type CookieOptions,
+  type CookiePlace,
+  type CopyOptions,
+  type CrossOriginOptions,
+  crossOrigin,
+  type FormOptions,
+  type Handler,
+  type LoggerOptions,
+  logger,
+  type Middleware,
+  type MovingOptions,
+  memorySessions,
+  type ReadCookieOptions,
+  type RunOptions,
+  type Session,
+  type Sessions,
+  type SessionsOptions,
+  type SetCookieOptions,
+  session,
+  sessions,
+  type TokenOptions,
+} from 'keepsake'
+import type { CookieBackendOptions } from 'keepsake/cookie'
+import type { FileOptions } from 'keepsake/file'
+import type { MemoryOptions } from 'keepsake/memory'
+import type { MysqlOptions } from 'keepsake/mysql'
+import type { PostgresOptions } from 'keepsake/postgres'
+import type { RedisOptions } from 'keepsake/redis'
+import type { Clocked, CookieHeaderOptions, Expiring } from 'keepsake/session'
+import type { SqliteOptions } from 'keepsake/sqlite'
+import type { BrowserOptions } from 'keepsake/testing'
+
+/** True where every option may be undefined, as what an application computes or reads from its environment. */
+type Undefinable<Options> =
+  {
+    [Name in keyof Options as Record<never, never> extends Pick<Options, Name> ? Name : never]: undefined
+  } extends Partial<Options>
+    ? true
+    : never
+
+export const undefinable: readonly true[] = [
+  true satisfies Undefinable<SessionsOptions>,
+  true satisfies Undefinable<CookieOptions>,
+  true satisfies Undefinable<CookiePlace>,
+  true satisfies Undefinable<ReadCookieOptions>,
+  true satisfies Undefinable<SetCookieOptions>,
+  true satisfies Undefinable<ConnectOptions>,
+  true satisfies Undefinable<CopyOptions>,
+  true satisfies Undefinable<CrossOriginOptions>,
+  true satisfies Undefinable<FormOptions>,
+  true satisfies Undefinable<TokenOptions>,
+  true satisfies Undefinable<LoggerOptions>,
+  true satisfies Undefinable<MovingOptions>,
+  true satisfies Undefinable<RunOptions>,
+  true satisfies Undefinable<CookieBackendOptions>,
+  true satisfies Undefinable<FileOptions>,
+  true satisfies Undefinable<MemoryOptions>,
+  true satisfies Undefinable<MysqlOptions>,
+  true satisfies Undefinable<PostgresOptions>,
+  true satisfies Undefinable<RedisOptions>,
+  true satisfies Undefinable<SqliteOptions>,
+  true satisfies Undefinable<Clocked>,
+  true satisfies Undefinable<Expiring>,
+  true satisfies Undefinable<CookieHeaderOptions>,
+  true satisfies Undefinable<BrowserOptions>,
+]
+
+declare const env: Readonly<Record<string, string | undefined>>
+const withSessions = sessions({ backend: env.SESSIONS ?? 'memory:', secret: env.SECRET })
+
+// Fields by a type, without a schema. Nothing checks them, so each may be missing.
+type Fields = { readonly user: string; readonly cart: readonly string[] }
+export const typed: Sessions<Fields> = sessions<Fields>({ backend: 'memory:' })
+export const userOf = async (request: Request): Promise<string | undefined> => {
+  const s: Session<Fields> = await session<Fields>(request)
+  s.update('cart', (cart = []) => [...cart, 'tea'])
+  s.login('anna', { keep: ['cart'] })
+  // @ts-expect-error a field that the type does not have
+  s.get('usre')
+  // @ts-expect-error it may be missing
+  const user: string = s.fields.user
+  return s.get('user') ?? user
+}
+export const loose: Promise<Session<AnyFields>> = session(new Request('https://app.example'))
+
+// A framework with a request of its own, which passes more than the request.
+declare class FrameworkRequest extends Request {
+  readonly nextUrl: URL
+}
+type Context = { readonly params: Promise<{ readonly id: string }> }
+type Route = (request: FrameworkRequest, context: Context) => Response | Promise<Response>
+const page = async (request: FrameworkRequest, { params }: Context) =>
+  new Response(request.nextUrl.pathname + (await params).id)
+export const routes: readonly Route[] = [
+  withSessions(page),
+  typed(page),
+  memorySessions(page),
+  crossOrigin(page),
+  logger(withSessions(crossOrigin(page)), { write: undefined }),
+  // A handler that takes less than it is passed.
+  withSessions(() => new Response()),
+  withSessions((request) => new Response(request.url)),
+]
+// @ts-expect-error what the handler needs has to be passed
+withSessions(page)(new FrameworkRequest('https://app.example'))
+export const plain: Handler = withSessions(async (request) => Response.json((await session(request)).fields))
+
+// A middleware of the application's own.
+const timed: Middleware =
+  (next) =>
+  async (request, ...rest) => {
+    const response = await next(request, ...rest)
+    response.headers.set('server-timing', 'app')
+    return response
+  }
+export const timedRoute: Route = timed(withSessions(page))
