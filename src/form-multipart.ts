@@ -3,6 +3,7 @@
 import type { BusboyFileStream, BusboyHeaders } from '@fastify/busboy'
 import { type BlocksRead, inBlocks, type Source } from './form-blocks.ts'
 import { type Part, partOf } from './form-part.ts'
+import { multipartParser } from './multipart-parser.ts'
 import type { Awaitable } from './outcome.ts'
 
 type Named = {
@@ -49,7 +50,7 @@ const text = (bytes: Uint8Array<ArrayBuffer>) => Buffer.from(bytes.buffer, 0, by
 
 /** The parser, or undefined where the Content-Type has no boundary that it can look for. */
 const parserOf = async (headers: Headers, maxParts: number) => {
-  const { Busboy } = await import('@fastify/busboy')
+  const Busboy = await multipartParser()
   try {
     return new Busboy({
       headers: { 'content-type': headers.get('content-type') } as BusboyHeaders,

@@ -12,9 +12,10 @@ const lines: readonly (readonly string[])[] = [
   ['draining', 'origin', 'outcome', 'prefetch', 'random'],
   [
     ...['events', 'json', 'handler', 'keys', 'seal', 'schema', 'cookie', 'form-blocks', 'form-part', 'trace'],
-    'backends/redis-refusals',
+    ...['packages', 'backends/redis-refusals'],
   ],
-  ['flashes', 'form-multipart', 'form-urlencoded'],
+  ['flashes', 'form-urlencoded', 'multipart-parser'],
+  ['form-multipart'],
   [
     ...['backend', 'budget', 'changes', 'head', 'form-body', 'presession', 'transport', 'withheld'],
     ...['backends/ownership', 'backends/redis-link'],

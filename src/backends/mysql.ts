@@ -13,11 +13,11 @@ import {
 } from './mysql-client.ts'
 import {
   bytesOf,
+  driver,
   entryOf,
   fromUrl,
   hush,
   keyed,
-  notInstalled,
   persistently,
   property,
   quoted,
@@ -249,10 +249,11 @@ export const connectMysql = async (url: string, options: ConnectMysqlOptions = {
     try {
       return await import('mysql2/promise')
     } catch (error) {
-      throw notInstalled('mysql2', error)
+      // biome-ignore lint/complexity/noUselessCatch: bundlers forgive a missing package only in a try
+      throw error
     }
   }
-  const { createPool } = await load()
+  const { createPool } = await driver('mysql2', load)
   const pool = fromUrl(uri, () => createPool({ uri, connectTimeout: CONNECTING, connectionLimit: connections }))
   hush(pool)
   pool.on('connection', (connection) => {

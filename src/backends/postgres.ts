@@ -13,10 +13,10 @@ import {
 } from './postgres-client.ts'
 import {
   bytesOf,
+  driver,
   entryOf,
   fromUrl,
   keyed,
-  notInstalled,
   persistently,
   property,
   quoted,
@@ -281,10 +281,11 @@ export const connectPostgres = async (url: string, options: ConnectPostgresOptio
     try {
       return await import('pg')
     } catch (error) {
-      throw notInstalled('pg', error)
+      // biome-ignore lint/complexity/noUselessCatch: bundlers forgive a missing package only in a try
+      throw error
     }
   }
-  const { Pool } = await load()
+  const { Pool } = await driver('pg', load)
   const pool = fromUrl(
     connectionString,
     () =>

@@ -4,6 +4,7 @@ import { isIP } from 'node:net'
 import { checkServerIdentity, type PeerCertificate } from 'node:tls'
 import type { Cluster, ClusterOptions, Redis, RedisOptions as ServerOptions } from 'ioredis'
 import { Fault, messageOf } from '../outcome.ts'
+import { installed } from '../packages.ts'
 import { type Driver, driverOf, type RedisClient } from './redis-client.ts'
 import { turn } from './redis-link.ts'
 
@@ -122,12 +123,13 @@ const tlsFor = (names: readonly string[]) => ({
   },
 })
 
-const ioredis = async () => {
+/** In a `try`, or bundlers refuse what has no ioredis. */
+const load = async () => {
   try {
     return await import('ioredis')
   } catch (error) {
-    if (!String((error as { code?: unknown }).code).endsWith('MODULE_NOT_FOUND')) throw error
-    throw new Fault('no_backend', 'The backend of this URL needs the package ioredis: npm install ioredis')
+    // biome-ignore lint/complexity/noUselessCatch: bundlers look for the try
+    throw error
   }
 }
 
@@ -185,7 +187,7 @@ const quietInfo = (redis: Redis): void => {
  */
 export const driverOfUrl = async (url: string, budget: number): Promise<Driver & { close(): void }> => {
   const { kind, hosts, name, login } = parsed(url)
-  const { Redis, Cluster } = await ioredis()
+  const { Redis, Cluster } = await installed('ioredis', load)
   const { handshake, ...patience } = patienceOf(budget)
   const server = { ...serverOptions(handshake), ...login }
   const followed = (redis: Redis) => {

@@ -3,6 +3,8 @@
 import type { Backend, Entry, Scanned } from '../backend.ts'
 import { Fault, messageOf } from '../outcome.ts'
 
+export { installed as driver } from '../packages.ts'
+
 /** A backend in a table of a database. */
 export type SqlBackend = Backend & {
   /** The statements that make the table and its indexes, for who keeps a schema in migrations. */
@@ -96,15 +98,6 @@ export const hush = (client: object): void => {
   on.call(client, 'error', ignore)
   on.call(client, 'connection', hush)
 }
-
-/**
- * What to throw where the import of a driver failed. The `import()` itself has to stand in a `try` of its own: bundlers
- * forgive a package that is not installed there, and nowhere else.
- */
-export const notInstalled = (name: string, error: unknown): unknown =>
-  String(property(error, 'code')).endsWith('MODULE_NOT_FOUND')
-    ? new Fault('no_backend', `The backend of this URL needs the package ${name}: npm install ${name}`)
-    : error
 
 /** A refusal by the database, or on the way to it, that surely changed nothing. `help` says what to do about it. */
 export const refused = (database: string, error: unknown, help = 'See whether it is up.'): Fault => {
