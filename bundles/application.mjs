@@ -1,0 +1,58 @@
+// An application with SQLite alone. It says `works` where sessions, an upload and the words about a missing driver do.
+
+import assert from 'node:assert/strict'
+import { csrfToken, readForm, run, session, sessions } from 'keepsake'
+
+const handler = async (request) => {
+  const s = await session(request)
+  if (request.method === 'POST') {
+    const form = await readForm(request)
+    assert.ok(form.ok, JSON.stringify(form))
+    return new Response(form.files[0][1])
+  }
+  s.update('n', (n = 0) => n + 1)
+  return Response.json({ n: s.get('n'), token: await csrfToken(request) })
+}
+
+const visits = async (url) => {
+  const first = await fetch(url)
+  const { token } = await first.json()
+  const cookie = first.headers
+    .getSetCookie()
+    .map((line) => line.split(';')[0])
+    .join('; ')
+  const second = await (await fetch(url, { headers: { cookie } })).json()
+  assert.equal(second.n, 2)
+  const body = new FormData()
+  body.append('_csrf', token)
+  body.append('file', new File(['leaves'], 'tea.txt'))
+  assert.equal(await (await fetch(url, { method: 'POST', headers: { cookie }, body })).text(), 'leaves')
+}
+
+const missing = async () => {
+  const secret = crypto.getRandomValues(new Uint8Array(32))
+  const drivers = { 'postgres://127.0.0.1/x': 'pg', 'mysql://127.0.0.1/x': 'mysql2', 'redis://127.0.0.1': 'ioredis' }
+  for (const [backend, driver] of Object.entries(drivers)) {
+    const error = await sessions({ backend, secret })
+      .ready()
+      .then(
+        () => assert.fail(`${driver} was there`),
+        (error) => error,
+      )
+    assert.equal(error.code, 'no_backend', `${driver}: ${error.message}`)
+    assert.match(error.message, new RegExp(`npm install ${driver}$`))
+  }
+}
+
+const main = async () => {
+  const server = await run(sessions({ backend: 'sqlite::memory:' })(handler), { port: 0 })
+  await visits(server.url)
+  await server.close()
+  await missing()
+  console.log('works')
+}
+
+main().catch((error) => {
+  console.error(error)
+  process.exit(1)
+})
