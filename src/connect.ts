@@ -97,12 +97,23 @@ const split = (url: string): { readonly scheme: string; readonly open: Opener; r
 /**
  * Whether a URL names a backend, so far as can be told without opening it.
  *
- * @throws Fault `no_backend`, `no_secret`
+ * @throws Fault `no_backend`
  */
-export const checkUrl = (url: string, { secret }: ConnectOptions): void => {
+export const checkUrl = (url: string): void => {
+  const { scheme, rest } = split(url)
+  if (scheme === 'cookie' && rest !== '') checkUrl(rest)
+}
+
+/**
+ * Whether there is a secret, or the backend of a URL will keep one. Asked before it is opened, and no sooner: a build
+ * loads the modules of an application where no secret may be.
+ *
+ * @throws Fault `no_secret`
+ */
+export const checkSecret = (url: string, { secret }: ConnectOptions): void => {
   const { scheme, rest } = split(url)
   if (scheme === 'cookie' && rest !== '') {
-    checkUrl(rest, secret === undefined ? {} : { secret })
+    checkSecret(rest, { secret })
     return
   }
   if (secret !== undefined || keepers.includes(scheme)) return

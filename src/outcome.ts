@@ -22,7 +22,8 @@ export const after = <T, R>(value: Awaitable<T>, next: (value: T) => Awaitable<R
  * Why a `Fault` was thrown.
  *
  * - `bad_option`: an option cannot be, or would make the sessions unsafe. Thrown at construction.
- * - `no_secret`: the backend outlives the process, keeps no secret of its own, and none was given.
+ * - `no_secret`: the backend outlives the process, keeps no secret of its own, and none was given. Thrown by `ready` and
+ *   at the first use, not at construction: where an application is built, there may be none.
  * - `no_session`: a request was asked for its session that came through no session middleware.
  * - `no_response`: a handler returned what cannot be sent: no Response, one whose body has been read, Response.error().
  * - `no_backend`: a URL names no backend that we know, or its driver is not installed.

@@ -4,7 +4,7 @@ import { inspect } from 'node:util'
 import { conflict, cookiesOf, dress, dressed, failure, isResponse, sendable } from './answer.ts'
 import type { Backend } from './backend.ts'
 import type { Budget } from './budget.ts'
-import { checkUrl, connect } from './connect.ts'
+import { checkSecret, checkUrl, connect } from './connect.ts'
 import { cookieValues } from './cookie.ts'
 import { emitter, type Listener } from './events.ts'
 import { around, type Handler, type Middleware } from './handler.ts'
@@ -29,7 +29,10 @@ import { withheldFrom } from './withheld.ts'
 export type SessionsOptions = TransportOptions & {
   /** Where sessions are kept: a backend, or a URL such as `sqlite:sessions.db`, as a text or as an object. */
   readonly backend: Backend | string | URL
-  /** 32 random bytes or more, or several such secrets, newest first: the first seals, all of them open. */
+  /**
+   * 32 random bytes or more, or several such secrets, newest first: the first seals, all of them open. Without one, what
+   * keeps none beside its data refuses at `ready` and at the first use, so that a build can load the application.
+   */
   readonly secret?: string | Uint8Array | readonly (string | Uint8Array)[] | undefined
   /** Seconds without a visit after which a session has ended. Default two weeks. A visit in the second half renews them. */
   readonly lifetime?: number | undefined
@@ -122,7 +125,11 @@ export type Sessions<F extends object = AnyFields> = Middleware & {
   unseal(sealed: string, associated: string): Promise<string | undefined>
   /** Removes what has expired, in small batches, on as many nodes as you like. @returns how many @throws what the backend throws */
   sweep(): Promise<number>
-  /** Opens the backend, so that what is amiss shows at the start. @throws Fault `bad_option` where it may forget ends of sessions */
+  /**
+   * Opens the backend, so that what is amiss shows at the start.
+   *
+   * @throws Fault `no_secret`, `no_backend`, `unavailable`, and `bad_option`, also where the store may forget ends of sessions
+   */
   ready(): Promise<void>
   /** Closes the backend. */
   close(): Promise<void>
@@ -174,7 +181,7 @@ type FieldsOf<S extends StandardSchema> = OutputOf<S> extends object ? OutputOf<
 /**
  * Sessions for every handler that the result is put around.
  *
- * @throws Fault `bad_option`, `no_backend`, `no_secret`
+ * @throws Fault `bad_option`, `no_backend`; `no_secret` is thrown by `ready` and the first use
  */
 export function sessions<S extends StandardSchema>(
   options: SessionsOptions & { readonly schema: S },
@@ -222,12 +229,12 @@ export function sessions(options: SessionsOptions): Sessions {
   const now = () => Math.floor(options.now?.() ?? Date.now())
   const secrets = [secret ?? []].flat()
   if (secret !== undefined) ring(secrets)
-  if (typeof given === 'string') checkUrl(given, options)
-  else if (secret === undefined && given.secret === undefined) throw noSecret(given)
+  if (typeof given === 'string') checkUrl(given)
   const emit = emitter(options.onEvent)
   const told = new Set<string>()
 
   const furnish = async (): Promise<House> => {
+    if (typeof given === 'string') checkSecret(given, options)
     const backend =
       typeof given === 'string' ? await connect(given, { ...options, namespace, absoluteLifetime: absolute }) : given
     if (secret === undefined && backend.secret === undefined) throw noSecret(backend)

@@ -232,8 +232,8 @@ suite('a session in a cookie', () => {
   test('it needs a secret, and the refused start names the command that makes one', async () => {
     const refused = (error: unknown) =>
       error instanceof Fault && error.code === 'no_secret' && error.message.includes('node -p')
-    assert.throws(() => sessions({ backend: 'cookie:' }), refused)
-    assert.throws(() => cookieSessions(() => new Response(), {} as never), refused)
+    await assert.rejects(sessions({ backend: 'cookie:' }).ready(), refused)
+    await assert.rejects(async () => cookieSessions(() => new Response(), {}).ready?.(), refused)
     assert.throws(
       () => cookieBackend({}),
       (error) => error instanceof Fault && error.code === 'no_secret',

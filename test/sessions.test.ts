@@ -58,6 +58,23 @@ suite('sessions', () => {
     await visit('/write')
     assert.equal(await (await visit('/read')).json(), 1)
   })
+  test('it can be made without its secret, and says so when it is opened', async () => {
+    const handler = async (request: Request) => Response.json((await session(request)).fields)
+    const { secret: _, ...backend } = await connect('memory:')
+    for (const given of ['redis://127.0.0.1:1', 'postgres://127.0.0.1:1/x', 'cookie:', 'cookie:redis://h', backend]) {
+      const manager = sessions({ backend: given, secret: undefined })
+      const route = manager(handler)
+      const request = () => new Request('https://app.test/')
+      await assert.rejects(manager.ready(), code('no_secret'))
+      await assert.rejects(async () => route.ready?.(), code('no_secret'))
+      await assert.rejects(async () => route(request()), code('no_secret'))
+      await assert.rejects(manager.open(request()), code('no_secret'))
+      await assert.rejects(manager.list('anna'), code('no_secret'))
+      await assert.rejects(manager.seal('text', 'a test'), code('no_secret'))
+      await manager.close()
+    }
+    assert.throws(() => sessions({ backend: 'redis://127.0.0.1:1', secret: 'short' }), code('bad_option'))
+  })
   test('what a session says of itself', async () => {
     const h = await house()
     const visit = h.visitor()
@@ -126,7 +143,7 @@ suite('sessions', () => {
     assert.equal(response.status, 200)
     assert.deepEqual(heard, ['born'])
   })
-  test('options that nobody reads, or that make no sense, are refused', () => {
+  test('options that nobody reads, or that make no sense, are refused', async () => {
     for (const bad of [
       { lifetme: 60 },
       { lifetime: 0 },
@@ -158,8 +175,8 @@ suite('sessions', () => {
       const backend = `${scheme}://user:hunter2@localhost/x`
       const refused = (error: unknown) =>
         (error as { code: string }).code === 'no_secret' && !String(error).includes('hunter2')
-      assert.throws(() => sessions({ backend }), refused, `${scheme} keeps no secret`)
-      assert.throws(() => sessions({ backend: `cookie:${backend}` }), refused)
+      await assert.rejects(sessions({ backend }).ready(), refused, `${scheme} keeps no secret`)
+      await assert.rejects(sessions({ backend: `cookie:${backend}` }).ready(), refused)
       assert.ok(sessions({ backend, secret: newSecret() }), 'and nobody is asked before it is needed')
     }
     assert.throws(
