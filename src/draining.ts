@@ -16,7 +16,7 @@ const readArrived = async (): Promise<void> => {
 /** Stops listening, and leaves the connections: `http` would end the idle ones, though a request may be on its way there. */
 const stopListening = (http: Server): Promise<void> =>
   new Promise((resolve) => {
-    // Bun's server is none of node:net.
+    // Bun's server is none of node:net, and ends its idle connections.
     if (http instanceof Listener) Listener.prototype.close.call(http, () => resolve())
     else (http as Server).close(() => resolve())
   })
