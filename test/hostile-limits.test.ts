@@ -530,13 +530,18 @@ suite('secrets, logs and errors', () => {
 })
 
 suite('records', () => {
-  test('DES-1: nothing that was read is ever run: no eval, no Function, no v8, no vm, in any source', () => {
+  test('DES-1: nothing that was read is ever run: no eval, no Function, no deserializer of v8, no vm, in any source', () => {
     const root = resolve(import.meta.dirname, '../src')
     const files = readdirSync(root, { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('.ts'))
     assert.ok(files.length > 20)
     const forbidden =
       /\beval\s*\(|\bnew\s+Function\b|[^.\w]Function\s*\(|\bdeserialize\b|['"](node:)?(v8|vm)['"]|\bsetTimeout\(\s*['"`]/
-    for (const file of files) assert.doesNotMatch(readFileSync(join(root, file), 'utf8'), forbidden, file)
+    // Two questions to v8 that run nothing: how large the heap may be, and how wide the characters of a text are.
+    const asked = /import \{ (getHeapStatistics|isStringOneByteRepresentation|, )+ \} from 'node:v8'/g
+    for (const file of files) {
+      assert.doesNotMatch(readFileSync(join(root, file), 'utf8').replace(asked, ''), forbidden, file)
+    }
+    assert.match("import { deserialize } from 'node:v8'".replace(asked, ''), forbidden)
     for (const bad of [
       "eval('1')",
       'new Function("x")',
