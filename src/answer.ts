@@ -72,7 +72,7 @@ export const dress = (headers: Headers, cookies: readonly string[], emit: Emit, 
 }
 
 /** A copy of a response whose headers can be changed: the handler may keep its own, and answer with it again. */
-export const copyOf = (response: Response): Response => {
+const copyOf = (response: Response): Response => {
   const { status, statusText, headers } = response
   // The answer to an upgrade cannot be copied, nor can it be given twice.
   return status < 200 ? response : new Response(response.body, { status, statusText, headers })

@@ -19,7 +19,7 @@ export { type Form, type FormFiles, type FormOptions, readForm } from './form.ts
 export type { Upload } from './form-multipart.ts'
 export type { Handler, Middleware } from './handler.ts'
 export type { Json } from './json.ts'
-export type { AnyFields, Session } from './lifecycle/handle.ts'
+export type { AnyFields, LoginOptions, Session } from './lifecycle/handle.ts'
 export { type LoggerOptions, logger } from './logger.ts'
 export { type CopyOptions, type CopyProgress, copySessions, type MovingOptions, movingBackend } from './moving.ts'
 export { type Awaitable, Fault, type FaultCode, type Result } from './outcome.ts'

@@ -358,6 +358,8 @@ export function sessions(options: SessionsOptions): Sessions {
   /** The response as it leaves: after the commit, and an error where that failed. */
   const finish = (answer: Response, visit: Visit): Awaitable<Response> => {
     const instead = async (response: Response, cookies: readonly string[]) => {
+      // Nobody reads the handler's: what it stands on, such as a file, is let go.
+      answer.body?.cancel().catch(() => {})
       await unshow(visit)
       return dressed(response, cookies, visit.house)
     }
@@ -366,7 +368,10 @@ export function sessions(options: SessionsOptions): Sessions {
         ? instead(conflict(outcome.lost), [])
         : dressed(answer, cookiesOf(outcome, visit), visit.house, visit.confidential)
     const failed = (error: unknown): Promise<Response> => {
-      if (!(error instanceof Fault)) return unshow(visit).then(() => Promise.reject(error))
+      if (!(error instanceof Fault)) {
+        answer.body?.cancel().catch(() => {})
+        return unshow(visit).then(() => Promise.reject(error))
+      }
       emit('store_error', { error })
       return instead(failure(error.status), clearing(visit))
     }

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import { addFlash, csrfToken, dropCookie, Fault, session, sessions, setCookie, takeFlash } from 'keepsake'
+import { addFlash, csrfToken, dropCookie, Fault, type Session, session, sessions, setCookie, takeFlash } from 'keepsake'
 import { browser } from 'keepsake/testing'
 import { clock } from './support/clock.ts'
 import { house } from './support/visits.ts'
@@ -134,6 +134,22 @@ suite('an answer that cannot be sent counts as a handler that threw', () => {
     })
     await assert.rejects(async () => browser(page)('/'), /returned undefined\. It has to return a Response/)
   })
+})
+
+test('the body of an answer that is replaced is cancelled', async () => {
+  let cancelled = 0
+  const h = await house({ maxBytes: 100 })
+  const setting = (field: string, value: unknown) => (s: Session) => {
+    s.set(field, value)
+    return new Response(new ReadableStream({ cancel: () => void cancelled++ }))
+  }
+  const visit = h.visitor()
+  await visit((s) => s.set('a', 1))
+  const late = visit.thief()
+  assert.equal((await visit.raw(setting('big', 'x'.repeat(200)))).status, 500)
+  await visit((s) => s.invalidate())
+  assert.equal((await late.raw(setting('a', 2))).status, 409)
+  assert.equal(cancelled, 2)
 })
 
 suite('a Response that is thrown is an answer', () => {

@@ -1,7 +1,9 @@
 // The time that a request has for its backend: real time, of a process that runs, whatever a test does to its clocks.
 
 import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
 import { mock, suite, test } from 'node:test'
+import { promisify } from 'node:util'
 import { type Backend, connect, Fault, memorySessions, session, sessions } from 'keepsake'
 import { browser } from 'keepsake/testing'
 import { within } from '../src/budget.ts'
@@ -56,6 +58,19 @@ test('an answer that arrives while the process stands still is read before it co
   )
   assert.equal(await waiting, 'saved')
   assert.ok(budget.left > 0, 'what the process did not run is not counted')
+})
+
+test('on Cloudflare’s Workers each call has a timer of its own, and none is shared', async () => {
+  const program = `
+    Object.defineProperty(globalThis, 'navigator', { value: { userAgent: 'Cloudflare-Workers' } })
+    globalThis.setInterval = () => { throw new Error('shared') }
+    const { within } = await import(${JSON.stringify(import.meta.resolve('../src/budget.ts'))})
+    const late = within({ left: 20 }, 'test', false, () => new Promise(() => {}))
+    const done = await within({ left: 60_000 }, 'test', false, async () => 'done')
+    console.log(done, await late.catch((error) => error.code))`
+  const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', program])
+  // The timer of the call that was answered would keep the process for a minute.
+  assert.equal(stdout.trim(), 'done unavailable')
 })
 
 suite('after a change', () => {

@@ -64,13 +64,13 @@ export type Stored = {
 }
 
 /** A session that a key opens which came with the request, although this request cannot use it. */
-export type Unusable = Pick<Stored, 'address' | 'label'> & {
+type Unusable = Pick<Stored, 'address' | 'label'> & {
   /** Whether the key has its secret: then it may end it. */
   readonly proven: boolean
 }
 
 /** Why a request can change nothing. */
-export type Barred = {
+type Barred = {
   readonly fault: Fault
   /** Whether its session can be asked what it holds, as an anonymous visitor's. */
   readonly reads: boolean
