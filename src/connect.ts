@@ -3,7 +3,7 @@
 import { fileURLToPath } from 'node:url'
 import type { Backend } from './backend.ts'
 import type { Listener } from './events.ts'
-import { Fault, messageOf } from './outcome.ts'
+import { Fault, messageOf, onlyKnown } from './outcome.ts'
 import { HOW_TO_MAKE_ONE, newSecret } from './seal.ts'
 
 export type ConnectOptions = {
@@ -48,7 +48,8 @@ const schemes: Readonly<Record<string, Opener>> = {
   memory: async (rest, options) => {
     if (rest !== '') throw new Fault('no_backend', "'memory:' takes nothing behind the colon.")
     const { memoryBackend } = await import('./backends/memory.ts')
-    return memoryBackend(options)
+    const { now, onEvent } = options
+    return memoryBackend({ now, onEvent })
   },
   sqlite: async (rest) => {
     const { sqliteBackend } = await import('./backends/sqlite.ts')
@@ -60,9 +61,11 @@ const schemes: Readonly<Record<string, Opener>> = {
   },
   cookie: async (rest, options) => {
     const { cookieBackend } = await import('./backends/cookie.ts')
-    if (rest === '') return cookieBackend(options)
+    const { secret, namespace, absoluteLifetime, now } = options
+    const own = { secret, namespace, absoluteLifetime, now }
+    if (rest === '') return cookieBackend(own)
     const ends = await connect(rest, options)
-    return cookieBackend({ ...options, ends }, await ends.secret?.(newSecret()))
+    return cookieBackend({ ...own, ends }, await ends.secret?.(newSecret()))
   },
   postgres,
   postgresql: postgres,
@@ -144,6 +147,7 @@ export const checkSecret = (url: string, { secret }: ConnectOptions): void => {
  * @throws Fault `no_backend`, `no_secret`, `unavailable`
  */
 export const connect = async (url: string | URL, options: ConnectOptions = {}): Promise<Backend> => {
+  onlyKnown(options, ['now', 'onEvent', 'secret', 'namespace', 'absoluteLifetime', 'budget'], 'connect()')
   const text = String(url)
   const { open, rest } = split(text)
   return open(rest, options, text)

@@ -2,7 +2,7 @@
 
 import { formSecret, heldSecrets, saysTooLittle } from './lifecycle/form.ts'
 import type { House, Visit } from './lifecycle/visit.ts'
-import { Fault, type Result } from './outcome.ts'
+import { Fault, onlyKnown, type Result } from './outcome.ts'
 import { visitOf } from './passage.ts'
 import { randomBuffer } from './random.ts'
 
@@ -71,7 +71,9 @@ const judged = (
   return { ok: true, value: bytes.readUIntBE(1, 6) }
 }
 
-const actionOf = ({ action = '' }: TokenOptions): string => {
+const actionOf = (options: TokenOptions, where = 'csrfToken()'): string => {
+  onlyKnown(options, where === 'csrfToken()' ? ['validFor', 'action'] : ['action'], where)
+  const { action = '' } = options
   if (typeof action === 'string') return action
   throw new Fault('bad_option', 'The action of a form token has to be a string.')
 }
@@ -94,7 +96,7 @@ export const verified = (
   options: Pick<TokenOptions, 'action'> = {},
 ): TokenOutcome => {
   const { house } = visit
-  const outcome = judged(house, heldSecrets(visit, request), actionOf(options), token)
+  const outcome = judged(house, heldSecrets(visit, request), actionOf(options, 'verifyCsrfToken()'), token)
   if (!outcome.ok) return outcome
   return house.now() < outcome.value ? { ok: true } : { ok: false, error: 'expired', expiredAt: outcome.value }
 }

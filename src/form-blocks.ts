@@ -88,6 +88,8 @@ const store = () => {
  * A million pieces of one byte cost about as much memory and time as one piece of a million bytes: they are read as
  * fast as they come, because a server keeps each that waits in a kilobyte and more. Between two blocks of work the event
  * loop has its turn: a body that is all there already would else keep everybody waiting to its end.
+ *
+ * @internal
  */
 export const inBlocks = async (
   source: Source,

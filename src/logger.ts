@@ -1,6 +1,7 @@
 // A line a response, as Dream's logger: number, method, path, status, time, and the label of the session it touched.
 
 import { around, type Handler } from './handler.ts'
+import { onlyKnown } from './outcome.ts'
 import { touched } from './passage.ts'
 
 export type LoggerOptions = {
@@ -28,9 +29,11 @@ const nameOf = (error: unknown): string => {
  */
 export const logger = <R extends Request = Request, Rest extends readonly unknown[] = readonly []>(
   next: Handler<R, Rest>,
-  { write = (line) => process.stderr.write(`${line}\n`) }: LoggerOptions = {},
-): Handler<R, Rest> =>
-  around(next, async function withLogger(request: R, ...rest: Rest) {
+  options: LoggerOptions = {},
+): Handler<R, Rest> => {
+  onlyKnown(options, ['write'], 'logger()')
+  const { write = (line) => process.stderr.write(`${line}\n`) } = options
+  return around(next, async function withLogger(request: R, ...rest: Rest) {
     requests += 1
     const number = requests
     const started = performance.now()
@@ -48,3 +51,4 @@ export const logger = <R extends Request = Request, Rest extends readonly unknow
       throw error
     }
   })
+}

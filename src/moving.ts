@@ -2,7 +2,7 @@
 
 import type { Backend, Entry, Mark, Owned } from './backend.ts'
 import { finder, isCopy, isMoved, isThere, type Place } from './move-entry.ts'
-import { type Awaitable, Fault } from './outcome.ts'
+import { type Awaitable, Fault, onlyKnown } from './outcome.ts'
 
 export type MovingOptions = {
   /**
@@ -33,7 +33,8 @@ const statefulOnly = (...backends: readonly Backend[]): void => {
  */
 export const movingBackend = (from: Backend, to: Backend, options: MovingOptions = {}): Backend => {
   statefulOnly(from, to)
-  const { startsAt = 0, now = Date.now } = options
+  onlyKnown(options, ['startsAt', 'now'], 'movingBackend()')
+  const { startsAt = 0, now = () => Date.now() } = options
   const moves = () => now() >= startsAt
   const find = finder(from, to, now)
   /** Where most of what is asked for is. */
@@ -156,7 +157,8 @@ export type CopyOptions = {
  */
 export const copySessions = async (from: Backend, to: Backend, options: CopyOptions = {}): Promise<CopyProgress> => {
   statefulOnly(from, to)
-  const { onProgress, batch = 500, now = Date.now } = options
+  onlyKnown(options, ['onProgress', 'cursor', 'batch', 'now'], 'copySessions()')
+  const { onProgress, batch = 500, now = () => Date.now() } = options
   const scan = from.scan?.bind(from)
   if (scan === undefined) throw new Fault('bad_option', `The ${from.name} backend cannot tell what it keeps.`)
   const find = finder(from, to, now)

@@ -5,7 +5,7 @@ import { type CookieAttributes, cookieValues, fullName, possibleName, printedAtt
 import { newHead, parseHead, printHead, standing } from './head.ts'
 import { frozen, type Json } from './json.ts'
 import { addresses, isKey, labelOf, newKey, newVersion } from './keys.ts'
-import { Fault, type Result } from './outcome.ts'
+import { Fault, onlyKnown, type Result } from './outcome.ts'
 
 /** `not_found`: no session has the key, or it has expired, or cannot be read. `not_set`: it was begun, and no value was ever set. */
 export type SessionError = 'not_found' | 'not_set'
@@ -72,6 +72,9 @@ const keptBy = (backend: Backend): Backend => {
   throw new Fault('bad_option', `The ${backend.name} backend keeps nothing under a key; sessions() can use it.`)
 }
 
+/** The options that say when, and for how long. */
+const timing = ['expiry', 'now'] as const
+
 /** The live entry of a key: one that has another secret, or is over, is none. */
 const found = async (backend: Backend, key: string, now: number): Promise<Entry | undefined> => {
   const entry = isKey(key) ? await keptBy(backend).get(addressOf(key)) : undefined
@@ -87,8 +90,10 @@ const found = async (backend: Backend, key: string, now: number): Promise<Entry 
 export const ofKey = async <V = Json>(
   backend: Backend,
   key: string,
-  { now = Date.now }: Clocked = {},
+  options: Clocked = {},
 ): Promise<Result<KeyedSession<V>, SessionError>> => {
+  onlyKnown(options, timing, 'ofKey()')
+  const { now = Date.now } = options
   const time = Math.floor(now())
   const entry = await found(backend, key, time)
   if (entry === undefined) return { ok: false, error: 'not_found' }
@@ -139,6 +144,7 @@ export const generate = async <V>(
   value: V | undefined,
   options: Expiring = {},
 ): Promise<KeyedSession<V>> => {
+  onlyKnown(options, timing, 'generate()')
   const { now = Date.now } = options
   const period = periodOf(backend, options)
   const copy = value === undefined ? undefined : frozen(value, 'value')
@@ -171,6 +177,7 @@ export const set = async <V>(
   one: KeyedSession<V>,
   options: Expiring & { readonly value?: NoInfer<V> | undefined } = {},
 ): Promise<Result<void, 'not_found'>> => {
+  onlyKnown(options, [...timing, 'value'], 'set()')
   const { now = Date.now, value } = options
   const period = periodOf(backend, options)
   const copy = value === undefined ? undefined : frozen(value, 'value')
@@ -209,6 +216,7 @@ export type CookieHeaderOptions = CookieAttributes & {
 }
 
 const VARY = ['Vary', 'Cookie'] as const
+const attributeNames = ['domain', 'path', 'secure', 'httpOnly', 'sameSite', 'partitioned', 'priority'] as const
 type Header = readonly [name: string, value: string]
 
 /**
@@ -218,6 +226,7 @@ type Header = readonly [name: string, value: string]
  * @throws Fault `bad_option` for a name or attributes that a browser would refuse
  */
 export const toCookieHeaders = (cookie: string, one: KeyedSession, options: CookieHeaderOptions = {}): Header[] => {
+  onlyKnown(options, [...attributeNames, 'discard'], 'toCookieHeaders()')
   const { discard = false, ...attributes } = options
   if (!one.modified) return [VARY]
   if (one.expiryPeriod === 0) return [...clearHeaders(cookie, attributes), VARY]
@@ -230,6 +239,7 @@ export const toCookieHeaders = (cookie: string, one: KeyedSession, options: Cook
  *
  * @throws Fault `bad_option`
  */
-export const clearHeaders = (cookie: string, attributes: CookieAttributes = {}): Header[] => [
-  ['Set-Cookie', setCookie(fullName(cookie, attributes), '', printedAttributes(attributes), 0)],
-]
+export const clearHeaders = (cookie: string, attributes: CookieAttributes = {}): Header[] => {
+  onlyKnown(attributes, attributeNames, 'clearHeaders()')
+  return [['Set-Cookie', setCookie(fullName(cookie, attributes), '', printedAttributes(attributes), 0)]]
+}

@@ -235,8 +235,9 @@ export function sessions(options: SessionsOptions): Sessions {
 
   const furnish = async (): Promise<House> => {
     if (typeof given === 'string') checkSecret(given, options)
-    const backend =
-      typeof given === 'string' ? await connect(given, { ...options, namespace, absoluteLifetime: absolute }) : given
+    const { onEvent } = options
+    const its = { now: options.now, onEvent, secret, namespace, absoluteLifetime: absolute, budget: options.budget }
+    const backend = typeof given === 'string' ? await connect(given, its) : given
     if (secret === undefined && backend.secret === undefined) throw noSecret(backend)
     if (mostOwned !== undefined && backend.owned === undefined) {
       throw new Fault(

@@ -12,6 +12,7 @@ import {
   csrfField,
   csrfToken,
   dropCookie,
+  Fault,
   fileSessions,
   logger,
   memorySessions,
@@ -46,7 +47,7 @@ const attributes = { ...place, ...nothing('sameSite', 'partitioned', 'priority')
 const application = {
   ...nothing('secret', 'lifetime', 'absoluteLifetime', 'namespace', 'maxBytes', 'budget', 'schema', 'migrate'),
   ...nothing('sessionsPerOwner', 'lastSeen', 'onStoreError', 'sweeps', 'maxInFlight', 'now', 'onEvent'),
-  ...nothing('cookie', 'secure', 'trustProxy'),
+  ...nothing('cookie', 'secure', 'trustProxy', 'persistent'),
 }
 const random = /=[^;]{22,}|-[0-9a-f]{32}/g
 
@@ -57,7 +58,7 @@ test('sessions() with options that are undefined sends what it sends without the
     const manager = sessions({ ...options, backend: 'memory:' })
     const handler = manager(async (request) => {
       const s = await session(request)
-      s.login('anna', { keep: undefined })
+      s.login('anna', nothing('keep', 'lifetime', 'absoluteLifetime', 'persistent'))
       return new Response()
     })
     const response = await handler(new Request('https://app.test/'))
@@ -96,8 +97,8 @@ test('cookies, forms, loggers, servers and browsers, too', async (t) => {
         assert.ok((await verifyCsrfToken(request, token, nothing('action'))).ok)
         assert.match(await csrfField(request, nothing('validFor', 'action')).then(String), /./)
         assert.equal(await cookie(request, 'a', { ...place, sealed: undefined }), undefined)
-        const response = Response.json({ token })
-        await setCookie(response, request, 'a', 'b', { ...attributes, ...nothing('sealed', 'maxAge') })
+        const own = { ...attributes, ...nothing('sealed', 'maxAge') }
+        const response = await setCookie(Response.json({ token }), request, 'a', 'b', own)
         return dropCookie(response, request, 'b', place)
       },
       nothing('origins', 'onEvent'),
@@ -155,4 +156,60 @@ test('test/types asks it of every type of options', () => {
   // A part of SessionsOptions, which nobody can import.
   const unasked = types.filter((name) => name !== 'TransportOptions' && !asked.includes(`Undefinable<${name}>`))
   assert.deepEqual(unasked, [])
+})
+
+test('an option that nobody reads is refused, whatever takes options', async (t) => {
+  const backend = memoryBackend()
+  const wrong = { unheardOf: 1 } as never
+  const handler = () => new Response()
+  const calls: Record<string, () => unknown> = {
+    sessions: () => sessions({ backend: 'memory:', ...(wrong as object) }),
+    memorySessions: () => memorySessions(handler, wrong),
+    sqlSessions: () => sqlSessions(handler, wrong),
+    fileSessions: () => fileSessions(handler, wrong),
+    connect: () => connect('memory:', wrong),
+    memoryBackend: () => memoryBackend(wrong),
+    sqliteBackend: () => sqliteBackend(':memory:', wrong),
+    fileBackend: () => fileBackend(join(folder(t), 'sessions'), wrong),
+    cookieBackend: () => cookieBackend({ secret: SECRET, ...(wrong as object) }),
+    redisBackend: () => redisBackend({ sendCommand: async () => null, isOpen: true } as never, wrong),
+    postgresBackend: () => postgresBackend({ query: async () => ({ rows: [] }) } as never, wrong),
+    mysqlBackend: () => mysqlBackend({ execute: async () => [[]] } as never, wrong),
+    movingBackend: () => movingBackend(backend, memoryBackend(), wrong),
+    copySessions: () => copySessions(backend, memoryBackend(), wrong),
+    generate: () => generate(backend, 1, wrong),
+    ofKey: () => ofKey(backend, 'A'.repeat(43), wrong),
+    ofHeaderOrCreate: () => ofHeaderOrCreate(backend, 'sid', 1, new Headers(), wrong),
+    set: async () => set(backend, await generate(backend, 1), wrong),
+    toCookieHeaders: async () => toCookieHeaders('sid', await generate(backend, 1), wrong),
+    clearHeaders: () => clearHeaders('sid', wrong),
+    crossOrigin: () => crossOrigin(handler, wrong),
+    logger: () => logger(handler, wrong),
+    run: () => run(handler, wrong),
+    browser: () => browser(handler, wrong),
+  }
+  const inRequest: Record<string, (request: Request) => unknown> = {
+    login: async (request) => (await session(request)).login('anna', wrong),
+    csrfToken: (request) => csrfToken(request, wrong),
+    csrfField: (request) => csrfField(request, wrong),
+    verifyCsrfToken: (request) => verifyCsrfToken(request, 'token', wrong),
+    readForm: (request) => readForm(request, undefined, wrong),
+    cookie: (request) => cookie(request, 'theme', wrong),
+    setCookie: (request) => setCookie(new Response(), request, 'theme', 'dark', wrong),
+    dropCookie: (request) => dropCookie(new Response(), request, 'theme', wrong),
+  }
+  for (const [name, call] of Object.entries(inRequest)) {
+    calls[name] = () =>
+      memorySessions(async (request) => {
+        await call(request)
+        return new Response()
+      })(new Request('https://app.test/'))
+  }
+  for (const [name, call] of Object.entries(calls)) {
+    await assert.rejects(
+      async () => call(),
+      (error) => error instanceof Fault && error.code === 'bad_option' && error.message.includes('unheardOf'),
+      name,
+    )
+  }
 })

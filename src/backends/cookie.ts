@@ -4,7 +4,7 @@ import { hash } from 'node:crypto'
 import type { Backend, Entry, Mark } from '../backend.ts'
 import { parseHead } from '../head.ts'
 import { newVersion } from '../keys.ts'
-import { type Awaitable, after, Fault } from '../outcome.ts'
+import { type Awaitable, after, Fault, onlyKnown } from '../outcome.ts'
 import { type Ring, ring } from '../seal.ts'
 import { checkedEnds } from './ends.ts'
 
@@ -125,7 +125,8 @@ const markIn = ({ value, head, version }: Entry, now: number): Entry | undefined
  * @throws Fault `bad_option`, `no_secret`
  */
 export const cookieBackend = (options: CookieBackendOptions, kept?: string): Backend => {
-  const { namespace = '', absoluteLifetime = LONGEST, now = Date.now } = options
+  onlyKnown(options, ['secret', 'namespace', 'ends', 'absoluteLifetime', 'now'], 'cookieBackend()')
+  const { namespace = '', absoluteLifetime = LONGEST, now = () => Date.now() } = options
   const ends = options.ends && checkedEnds(options.ends)
   if (options.secret === undefined && kept === undefined) {
     throw new Fault('no_secret', 'Sessions in cookies are sealed, and need a secret that all processes share.')

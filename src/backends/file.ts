@@ -5,7 +5,7 @@ import { type Dir, lstatSync, opendirSync, rmSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import type { Backend, Entry, Mark } from '../backend.ts'
 import { emitter, type Listener } from '../events.ts'
-import { type Awaitable, after, Fault, isThenable } from '../outcome.ts'
+import { type Awaitable, after, Fault, isThenable, onlyKnown } from '../outcome.ts'
 import { holdFolder, opening, takeFolder } from './file-folder.ts'
 import { breather, ownersIn } from './file-owners.ts'
 import {
@@ -89,7 +89,9 @@ const whereThereIsSpace = <T>(work: () => Awaitable<T>, instead: () => Awaitable
  *
  * @throws Fault `bad_option`, also where others may write to the directory; `unavailable` where it cannot be used
  */
-export const fileBackend = (directory: string, { durability = 'process', onEvent }: FileOptions = {}): Backend => {
+export const fileBackend = (directory: string, options: FileOptions = {}): Backend => {
+  onlyKnown(options, ['durability', 'onEvent'], 'fileBackend()')
+  const { durability = 'process', onEvent } = options
   if (typeof directory !== 'string' || directory === '') {
     throw new Fault('bad_option', "A file backend needs the path of its directory, such as 'file:sessions'.")
   }

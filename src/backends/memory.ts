@@ -3,7 +3,7 @@
 import { getHeapStatistics, isStringOneByteRepresentation } from 'node:v8'
 import type { Backend, Entry, Mark } from '../backend.ts'
 import { emitter, type Listener } from '../events.ts'
-import { Fault } from '../outcome.ts'
+import { Fault, onlyKnown } from '../outcome.ts'
 import { rounds } from './rounds.ts'
 
 export type MemoryOptions = {
@@ -212,9 +212,10 @@ const positive = (value: number, name: string): number => {
  * @throws Fault `bad_option`
  */
 export const memoryBackend = (options: MemoryOptions = {}): Backend => {
+  onlyKnown(options, ['maxEntries', 'maxBytes', 'now', 'onEvent'], 'memoryBackend()')
   const maxEntries = positive(options.maxEntries ?? 1_000_000, 'maxEntries')
   const maxBytes = positive(options.maxBytes ?? Math.min(MOST, getHeapStatistics().heap_size_limit * SHARE), 'maxBytes')
-  const { now = Date.now } = options
+  const { now = () => Date.now() } = options
   const emit = emitter(options.onEvent)
   const strangers = new Shelf(OVERHEAD)
   const owners = new Owners()

@@ -48,7 +48,7 @@ type Settings = { readonly [K in keyof RedisOptions]-?: NonNullable<RedisOptions
 
 const checked = (options: RedisOptions): Settings => {
   onlyKnown(options, ['prefix', 'waitReplicas', 'waitTimeout', 'now'], 'redisBackend')
-  const { prefix = 'keepsake:', waitReplicas = 0, waitTimeout = 0.5, now = Date.now } = options
+  const { prefix = 'keepsake:', waitReplicas = 0, waitTimeout = 0.5, now = () => Date.now() } = options
   if (typeof prefix !== 'string') throw new Fault('bad_option', "prefix has to be a string, such as 'keepsake:'.")
   if (!Number.isInteger(waitReplicas) || waitReplicas < 0) {
     throw new Fault('bad_option', 'waitReplicas has to be a whole number: how many replicas must have a logout.')

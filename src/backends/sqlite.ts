@@ -1,7 +1,7 @@
 // Sessions in SQLite, a file of their own or the application's database: several processes share them.
 
 import type { Backend } from '../backend.ts'
-import { Fault, isFault, messageOf } from '../outcome.ts'
+import { Fault, isFault, messageOf, onlyKnown } from '../outcome.ts'
 import { identityAt, same } from './ownership.ts'
 import { busy, outside, type SqliteDatabase, selection } from './sqlite-driver.ts'
 import { sqliteFile } from './sqlite-file.ts'
@@ -106,7 +106,9 @@ const backendOn = (table: Opening) => {
  *
  * @throws Fault `bad_option`, also for a file of another user; `unavailable` where the file or the database cannot be used
  */
-export const sqliteBackend = (pathOrDatabase: string | SqliteDatabase, { durability }: SqliteOptions = {}): Backend => {
+export const sqliteBackend = (pathOrDatabase: string | SqliteDatabase, options: SqliteOptions = {}): Backend => {
+  onlyKnown(options, ['durability'], 'sqliteBackend()')
+  const { durability } = options
   const live = typeof pathOrDatabase === 'object' && pathOrDatabase !== null
   if (
     live ? typeof pathOrDatabase.prepare !== 'function' : typeof pathOrDatabase !== 'string' || pathOrDatabase === ''

@@ -1,6 +1,7 @@
 // A browser as far as cookies go: it keeps, sends and forgets them as RFC 6265bis says, and speaks to a handler directly.
 
 import type { Handler } from '../handler.ts'
+import { onlyKnown } from '../outcome.ts'
 
 export type BrowserOptions = {
   /** Where the pages are. Default `https://app.test`. */
@@ -67,7 +68,8 @@ const belongs = (cookie: Cookie, url: URL, now: number): boolean =>
 
 /** A browser with an empty jar in front of a handler. It follows no redirects. */
 export const browser = (handler: Handler, options: BrowserOptions = {}): Browser => {
-  const { origin = 'https://app.test', now = Date.now } = options
+  onlyKnown(options, ['origin', 'now'], 'browser()')
+  const { origin = 'https://app.test', now = () => Date.now() } = options
   const opened = (handler: Handler, jar: Map<string, Cookie>): Browser => {
     const visit = async (path: string, init: RequestInit = {}): Promise<Response> => {
       const url = new URL(path, origin)

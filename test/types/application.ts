@@ -11,6 +11,7 @@ import {
   type FormOptions,
   type Handler,
   type LoggerOptions,
+  type LoginOptions,
   logger,
   type Middleware,
   type MovingOptions,
@@ -28,9 +29,9 @@ import {
 import type { CookieBackendOptions } from 'keepsake/cookie'
 import type { FileOptions } from 'keepsake/file'
 import type { MemoryOptions } from 'keepsake/memory'
-import type { MysqlOptions } from 'keepsake/mysql'
-import type { PostgresOptions } from 'keepsake/postgres'
-import type { RedisOptions } from 'keepsake/redis'
+import type { ConnectMysqlOptions, MysqlOptions } from 'keepsake/mysql'
+import type { ConnectPostgresOptions, PostgresOptions } from 'keepsake/postgres'
+import type { ConnectRedisOptions, RedisOptions } from 'keepsake/redis'
 import type { Clocked, CookieHeaderOptions, Expiring } from 'keepsake/session'
 import type { SqliteOptions } from 'keepsake/sqlite'
 import type { BrowserOptions } from 'keepsake/testing'
@@ -50,7 +51,11 @@ export const undefinable: readonly true[] = [
   true satisfies Undefinable<ReadCookieOptions>,
   true satisfies Undefinable<SetCookieOptions>,
   true satisfies Undefinable<ConnectOptions>,
+  true satisfies Undefinable<ConnectMysqlOptions>,
+  true satisfies Undefinable<ConnectPostgresOptions>,
+  true satisfies Undefinable<ConnectRedisOptions>,
   true satisfies Undefinable<CopyOptions>,
+  true satisfies Undefinable<LoginOptions>,
   true satisfies Undefinable<CrossOriginOptions>,
   true satisfies Undefinable<FormOptions>,
   true satisfies Undefinable<TokenOptions>,
