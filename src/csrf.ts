@@ -1,6 +1,6 @@
 // Tokens that only a page of ours can have got for this visitor: stateless, other at each rendering, an hour good.
 
-import { formSecret, heldSecrets, saysTooLittle } from './lifecycle/form.ts'
+import { formSecret, heldSecrets, noteToken, saysTooLittle } from './lifecycle/form.ts'
 import type { House, Visit } from './lifecycle/visit.ts'
 import { Fault, onlyKnown, type Result } from './outcome.ts'
 import { visitOf } from './passage.ts'
@@ -52,6 +52,9 @@ const issued = ({ ring, namespace }: House, secret: string, action: string, expi
   return token.toString('base64url')
 }
 
+/** Names a token, to whoever has it: a part of its nonce. */
+const nameOf = (token: unknown): string => String(token).slice(12, 20)
+
 /** When a token expires that is good for one of these secrets and the action, in milliseconds since 1970; or why it is not. */
 const judged = (
   { ring, namespace }: House,
@@ -96,7 +99,12 @@ export const verified = (
   options: Pick<TokenOptions, 'action'> = {},
 ): TokenOutcome => {
   const { house } = visit
-  const outcome = judged(house, heldSecrets(visit, request), actionOf(options, 'verifyCsrfToken()'), token)
+  const outcome = judged(
+    house,
+    heldSecrets(visit, request, nameOf(token)),
+    actionOf(options, 'verifyCsrfToken()'),
+    token,
+  )
   if (!outcome.ok) return outcome
   return house.now() < outcome.value ? { ok: true } : { ok: false, error: 'expired', expiredAt: outcome.value }
 }
@@ -126,7 +134,9 @@ export const csrfToken = async (request: Request, options: TokenOptions = {}): P
   const action = actionOf(options)
   const visit = await visitOf(request)
   visit.confidential = true
-  return issued(visit.house, formSecret(visit), action, Math.ceil(visit.house.now() + validFor * 1000))
+  const token = issued(visit.house, formSecret(visit), action, Math.ceil(visit.house.now() + validFor * 1000))
+  noteToken(visit, nameOf(token))
+  return token
 }
 
 /** The name and the value of a form's hidden field, for JSX and templates. @throws as `csrfToken` */

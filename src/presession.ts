@@ -5,7 +5,13 @@ import { random } from './random.ts'
 import type { Ring } from './seal.ts'
 
 /** A pre-session: what the forms of a visitor are bound to for whom nothing is stored, and messages for his next page. */
-export type PreSession = { readonly form: string; readonly madeAt: number; readonly flash: readonly Flash[] }
+export type PreSession = {
+  readonly form: string
+  readonly madeAt: number
+  readonly flash: readonly Flash[]
+  /** Which tokens the page got with which this cookie was set, where others can plant it. */
+  readonly tokens?: readonly string[]
+}
 
 /** Milliseconds that the clocks of two machines may differ. */
 export const SKEW = 60_000
@@ -22,8 +28,8 @@ const context = ({ cookie, place, namespace }: SealedFor) => ({
 })
 
 /** @internal */
-export const sealPreSession = (ring: Ring, where: SealedFor, { form, madeAt, flash }: PreSession): string => {
-  const kept = { form, at: madeAt, ...(flash.length > 0 && { flash: printedFlashes(flash) }) }
+export const sealPreSession = (ring: Ring, where: SealedFor, { form, madeAt, flash, tokens }: PreSession): string => {
+  const kept = { form, at: madeAt, ...(flash.length > 0 && { flash: printedFlashes(flash) }), tokens }
   return ring.seal(context(where), Buffer.from(JSON.stringify(kept)))
 }
 
@@ -38,9 +44,9 @@ export const openPreSession = (
   const plain = ring.open(context(where), token)
   if (plain === undefined) return undefined
   try {
-    const { form, at, flash }: { form?: unknown; at?: unknown; flash?: unknown } = JSON.parse(plain.toString())
-    if (typeof form !== 'string' || typeof at !== 'number') return undefined
-    return at <= now + SKEW && now < at + lifetime ? { form, madeAt: at, flash: parsedFlashes(flash) } : undefined
+    const { form, at, flash, tokens }: Record<string, unknown> = JSON.parse(plain.toString())
+    if (typeof form !== 'string' || typeof at !== 'number' || at > now + SKEW || now >= at + lifetime) return undefined
+    return { form, madeAt: at, flash: parsedFlashes(flash), ...(Array.isArray(tokens) && { tokens }) }
   } catch {
     // Ours, and of another version: not JSON, or null.
     return undefined

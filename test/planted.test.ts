@@ -132,6 +132,28 @@ for (const [kind, { options, url, stranger, stored }] of Object.entries(kinds)) 
       assert.deepEqual(taken.sort(), [...stranger].sort())
     })
 
+    test('a program that says nothing of its pages may send the form of the page that it got last', async () => {
+      const { ask, cookiesOf, outcome, tokenFor, planted } = application(options, url)
+      const first = await planted()
+      const page = await ask('/form', { cookie: first })
+      const cookie = cookiesOf(page) || first
+      const token = await page.text()
+      assert.equal(await outcome({ cookie, token }), 'ok')
+      assert.equal(
+        await outcome({ cookie: `${cookie.split('=')[0]}=x; ${cookie}`, token }),
+        'ok',
+        'and junk locks nobody out',
+      )
+      if (kind === 'this machine') return
+      assert.equal(await outcome({ cookie: first, token }), 'wrong_session', 'with no cookie of an earlier page')
+      assert.equal(
+        await outcome({ cookie, token: await tokenFor(cookie) }),
+        'wrong_session',
+        'nor a token of a later one',
+      )
+      assert.equal(await outcome({ cookie, token, headers: said['another site'] }), 'wrong_session')
+    })
+
     test('nor after his first write: his session has a form secret of its own', async () => {
       const { planted, tokenFor, outcome, ask, cookiesOf } = application(options, url)
       const cookie = await planted()

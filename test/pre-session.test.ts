@@ -156,8 +156,8 @@ suite('the secret that seals it', () => {
   })
   test('a backend that keeps none needs one: the refused start names the command that makes it', async () => {
     const { secret: _, ...backend } = await connect('memory:')
-    assert.throws(
-      () => sessions({ backend }),
+    await assert.rejects(
+      sessions({ backend }).ready(),
       /no secret of its own.*node -p "crypto\.randomBytes\(32\)\.toString\('base64url'\)"/s,
     )
   })

@@ -94,14 +94,31 @@ const enough: Readonly<Record<Planter, readonly Source[]>> = {
 export const saysTooLittle = ({ stored, turn, names }: Visit, request: Request): boolean =>
   stored === undefined && turn === undefined && !enough[names.plantedBy].includes(sourceOf(request))
 
-/** The form secrets that the token of a request may be bound to. */
-export const heldSecrets = (visit: Visit, request: Request): readonly string[] => {
+/** How many tokens of one page are remembered. */
+const TOKENS = 20
+
+/**
+ * Notes a token that the page gets, where others can plant the cookie: a client that says nothing of its pages shows by
+ * it that the token and the cookie are of one response.
+ */
+export const noteToken = (visit: Visit, name: string): void => {
+  const { stored, turn, names } = visit
+  if (stored !== undefined || turn !== undefined || enough[names.plantedBy].includes('unknown')) return
+  visit.tokens = [...visit.tokens, name].slice(-TOKENS)
+  visit.pre = { ...keptPreSession(visit), tokens: visit.tokens }
+  visit.preChanged = true
+}
+
+/** The form secrets that the token of a request may be bound to. `name` is the token's. */
+export const heldSecrets = (visit: Visit, request: Request, name: string): readonly string[] => {
   const { stored, turn, names } = visit
   if (turn !== undefined) return [formSecret(visit)]
   if (stored === undefined) {
-    if (saysTooLittle(visit, request)) return []
     const pre = preSession(visit)
-    const forms = [...(pre ? [pre] : []), ...brought(visit).pres].map(({ form }) => form)
+    const all = [...(pre ? [pre] : []), ...brought(visit).pres]
+    const little = saysTooLittle(visit, request)
+    const counting = little && sourceOf(request) !== 'unknown' ? [] : all
+    const forms = counting.filter(({ tokens }) => !little || tokens?.includes(name)).map(({ form }) => form)
     return [...new Set(forms)]
   }
   const { label, head } = stored

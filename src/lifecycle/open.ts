@@ -37,6 +37,7 @@ const begun = (house: House, budget: Budget, { keys, names, header, withheld }: 
   pre: undefined,
   preUnread: header !== null,
   preChanged: false,
+  tokens: [],
   changes: [],
   fields: nothing,
   draft: undefined,

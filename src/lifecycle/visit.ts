@@ -105,6 +105,8 @@ export type Visit = {
   preUnread: boolean
   /** Whether the client has to be told of it. */
   preChanged: boolean
+  /** The names of the form tokens that the page gets, where others can plant its cookies. */
+  tokens: readonly string[]
   /** Changes since the visit began, or since it invalidated its session. */
   changes: FieldChange[]
   /** The fields as the handler sees them. */
