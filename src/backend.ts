@@ -36,6 +36,9 @@ export type Owned = {
   clear(owner: string, except?: string, mark?: Mark): Awaitable<number>
 }
 
+/** An entry of an owner that a sweep has removed. */
+export type Removed = { readonly key: string; readonly head: string; readonly owner: string }
+
 /** What `set` writes. Without `expiresAt` the expiry stays as it is. */
 export type Change = {
   readonly value: string | undefined
@@ -108,8 +111,11 @@ export type Backend = {
    * where it may be. Absent where what was answered stays so.
    */
   settle?(key: string): Awaitable<void>
-  /** Removes at most `limit` entries that have expired at `now`, and says how many. Absent where expiry needs no help. */
-  sweep?(now: number, limit: number): Awaitable<number>
+  /**
+   * Removes at most `limit` entries that have expired at `now`, and says how many. `removed` is called for each of them
+   * that had an owner, once it is gone. Absent where expiry needs no help.
+   */
+  sweep?(now: number, limit: number, removed?: (entry: Removed) => void): Awaitable<number>
   /**
    * Keeps `fresh` as the secret of this store if it keeps none yet, and gives the kept one: the same to every process.
    * Only for a store that nobody else can read. Without it, the application must configure a secret.

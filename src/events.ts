@@ -8,6 +8,8 @@ import { isThenable } from './outcome.ts'
  * - `born`, `renewed`, `login`, `invalidated`: as the words say, after it was saved.
  * - `revoked`: ended from outside, by `revoke` or `revokeAll`; of the latter there is one event, without a label.
  * - `displaced`: ended because its owner logged in elsewhere and had as many sessions as he may.
+ * - `timed_out`: the session of an owner expired, and has been removed by a sweep of ours: a day later, or at once from
+ *   memory. Redis forgets by itself, and cannot say so.
  * - `evicted`: a bounded backend made room. `label` is absent: a backend knows none.
  * - `ended`: a visit changed a session that another had ended meanwhile; its changes were not saved.
  * - `conflict`: a visit's changes, put on what others had saved meanwhile, did not fit the schema; they were not saved.
@@ -50,6 +52,7 @@ export type Reason =
   | 'invalidated'
   | 'revoked'
   | 'displaced'
+  | 'timed_out'
   | 'evicted'
   | 'ended'
   | 'conflict'
@@ -78,6 +81,8 @@ export type SessionEvent = {
   readonly reason: Reason
   /** The session's label: safe to log. */
   readonly label?: string
+  /** Of `timed_out`: whose session it was. */
+  readonly owner?: string
   /** What to do about it, where there is something to do. */
   readonly message?: string
   readonly error?: unknown

@@ -8,7 +8,7 @@ export {
   type SetCookieOptions,
   setCookie,
 } from './application-cookie.ts'
-export type { Backend, Change, Entry, Held, Mark, Owned, Scanned } from './backend.ts'
+export type { Backend, Change, Entry, Held, Mark, Owned, Removed, Scanned } from './backend.ts'
 export { type ConnectOptions, connect } from './connect.ts'
 export { type CrossOriginOptions, crossOrigin } from './cross-origin.ts'
 export { csrfField, csrfTag, csrfToken, type TokenOptions, type TokenOutcome, verifyCsrfToken } from './csrf.ts'

@@ -92,9 +92,9 @@ export const movingBackend = (from: Backend, to: Backend, options: MovingOptions
         await Promise.all([from.settle?.(key), to.settle?.(key)])
       },
     }),
-    async sweep(time, limit) {
-      const swept = (await from.sweep?.(time, limit)) ?? 0
-      return swept < limit ? swept + ((await to.sweep?.(time, limit - swept)) ?? 0) : swept
+    async sweep(time, limit, removed) {
+      const swept = (await from.sweep?.(time, limit, removed)) ?? 0
+      return swept < limit ? swept + ((await to.sweep?.(time, limit - swept, removed)) ?? 0) : swept
     },
     ...(from.owned && to.owned && { owned: owned(from.owned, to.owned, (key) => find(key, moves())) }),
     ...(secret && { secret: (fresh: string) => secret(fresh) }),

@@ -246,7 +246,12 @@ export function sessions(options: SessionsOptions): Sessions {
       )
     }
     const kept = await backend.secret?.(newSecret())
-    return { ...settings, backend, ring: ring(secrets, kept), sweeper: sweeper(backend, now, emit) }
+    return {
+      ...settings,
+      backend,
+      ring: ring(secrets, kept),
+      sweeper: sweeper(backend, now, emit, settings.owners.name),
+    }
   }
   /** What is known of all sessions before their backend is open. */
   const settings = {
@@ -276,7 +281,7 @@ export function sessions(options: SessionsOptions): Sessions {
     return {
       ...settings,
       backend,
-      sweeper: sweeper(backend, now, emit),
+      sweeper: sweeper(backend, now, emit, settings.owners.name),
       get ring() {
         return fail()
       },

@@ -1,8 +1,8 @@
 // Old entries are swept in small batches, now and then after a birth: no timer runs where nothing happens.
 
-import type { Backend } from './backend.ts'
+import type { Backend, Removed } from './backend.ts'
 import type { Emit } from './events.ts'
-import { LONG_OVER } from './head.ts'
+import { LONG_OVER, parseHead } from './head.ts'
 import { isThenable } from './outcome.ts'
 
 /** Milliseconds between two sweeps. */
@@ -21,7 +21,16 @@ export type Sweeper = {
   readonly stop: () => void
 }
 
-export const sweeper = (backend: Backend, now: () => number, emit: Emit): Sweeper => {
+export const sweeper = (
+  backend: Backend,
+  now: () => number,
+  emit: Emit,
+  nameOf: (owner: string) => string,
+): Sweeper => {
+  const removed = ({ head, owner }: Removed): void => {
+    const label = parseHead(head)?.label
+    if (label !== undefined) emit('timed_out', { label, owner: nameOf(owner) })
+  }
   let next = Number.NEGATIVE_INFINITY
   let timer: NodeJS.Timeout | undefined
   let stopped = false
@@ -31,7 +40,7 @@ export const sweeper = (backend: Backend, now: () => number, emit: Emit): Sweepe
   const batch = async (): Promise<{ readonly swept: number; readonly more: boolean }> => {
     const limit = size
     // The earlier of two clocks is believed, because one of them may be wrong.
-    const answer = backend.sweep?.(Math.min(now(), Date.now()) - LONG_OVER, limit) ?? 0
+    const answer = backend.sweep?.(Math.min(now(), Date.now()) - LONG_OVER, limit, removed) ?? 0
     size = isThenable(answer) ? Math.min(limit * 2, REMOTE_BATCH) : BATCH
     const swept = await answer
     return { swept, more: swept >= limit }

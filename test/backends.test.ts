@@ -266,6 +266,7 @@ const mutants: Record<string, () => Promise<Backend>> = {
       }
     }),
   'sweep removes': () => broken((good) => ({ sweep: (now) => good.sweep?.(now + 1, 1000) ?? 0 })),
+  'sweep tells of each': () => broken((good) => ({ sweep: (now, limit) => good.sweep?.(now, limit) ?? 0 })),
   'scan gives every entry': () =>
     broken((good) => ({
       scan: async (cursor, limit) => {

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import fc from 'fast-check'
-import { type Backend, type OwnedSession, type Session, session, sessions } from 'keepsake'
+import { type Backend, type OwnedSession, type Session, type SessionEvent, session, sessions } from 'keepsake'
 import { cookieBackend } from 'keepsake/cookie'
 import { memoryBackend } from 'keepsake/memory'
 import { type Browser, browser } from 'keepsake/testing'
@@ -326,4 +326,26 @@ test('whoever is revoked while he logs in is not logged in, whatever the order o
     }),
     { numRuns: 300 },
   )
+})
+
+test('the end of an owner’s session by time is an event, with its label and owner, when a sweep removes it', async (t) => {
+  for (const { name, opener } of stores.filter(({ far }) => !far)) {
+    const backend = await opener(t)()
+    // A day behind both clocks: a sweep believes the earlier one, and waits a day.
+    const now = clock(Date.now() - 3 * DAY)
+    const events: SessionEvent[] = []
+    const manager = sessions({ backend, secret, now, lifetime: 3600, onEvent: (event) => events.push(event) })
+    const arrive = () => manager.open({ url: 'https://app.test/', headers: new Headers() })
+    const s = await arrive()
+    s.login('anna')
+    const { label } = s
+    await s.commit()
+    const anonymous = await arrive()
+    anonymous.set('a', 1)
+    await anonymous.commit()
+    now.tick(2 * DAY)
+    await manager.sweep()
+    const ends = events.filter(({ reason }) => reason === 'timed_out')
+    assert.deepEqual(ends, [{ reason: 'timed_out', label, owner: 'anna' }], name)
+  }
 })

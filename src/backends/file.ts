@@ -3,7 +3,7 @@
 import { randomUUID } from 'node:crypto'
 import { type Dir, lstatSync, opendirSync, rmSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import type { Backend, Entry, Mark } from '../backend.ts'
+import type { Backend, Entry, Mark, Removed } from '../backend.ts'
 import { emitter, type Listener } from '../events.ts'
 import { type Awaitable, after, Fault, isThenable, onlyKnown } from '../outcome.ts'
 import { holdFolder, opening, takeFolder } from './file-folder.ts'
@@ -11,6 +11,7 @@ import { breather, ownersIn } from './file-owners.ts'
 import {
   codeOf,
   fileOf,
+  keyOf,
   printed,
   proved,
   readBody,
@@ -155,7 +156,7 @@ export const fileBackend = (directory: string, options: FileOptions = {}): Backe
   }
 
   /** Removes the session of a file if it has expired. */
-  const sweepRecord = (file: string, now: number): boolean => {
+  const sweepRecord = (file: string, now: number, removed?: (entry: Removed) => void): boolean => {
     const there = read(file)
     if (there instanceof Unreadable && !there.newer) report(file, there)
     if (there === undefined || there instanceof Unreadable || there.expiresAt > now) return false
@@ -167,7 +168,11 @@ export const fileBackend = (directory: string, options: FileOptions = {}): Backe
       return true
     })
     if (done !== true) return false
-    if (there.owner !== undefined) owners.tidy(there.owner, file)
+    const { head, owner } = there
+    if (owner !== undefined) {
+      owners.tidy(owner, file)
+      removed?.({ key: keyOf(file), head, owner })
+    }
     return true
   }
 
@@ -333,7 +338,7 @@ export const fileBackend = (directory: string, options: FileOptions = {}): Backe
         return undefined
       })
     },
-    async sweep(now, limit) {
+    async sweep(now, limit, removed) {
       held.check()
       let swept = 0
       let whole = round === undefined
@@ -345,7 +350,7 @@ export const fileBackend = (directory: string, options: FileOptions = {}): Backe
           // This sweep began in the middle of a round: the next one has what it missed.
           whole = true
         } else if (record.test(file)) {
-          if (sweepRecord(file, now)) swept++
+          if (sweepRecord(file, now, removed)) swept++
         } else if (leftover.test(file)) sweepLeftover(file, now)
         await breathe()
       }

@@ -1,7 +1,7 @@
 // Sessions in the memory of this process: gone when it ends, bounded in number and size, strangers evicted first.
 
 import { getHeapStatistics, isStringOneByteRepresentation } from 'node:v8'
-import type { Backend, Entry, Mark } from '../backend.ts'
+import type { Backend, Entry, Mark, Removed } from '../backend.ts'
 import { emitter, type Listener } from '../events.ts'
 import { Fault, onlyKnown } from '../outcome.ts'
 import { rounds } from './rounds.ts'
@@ -31,6 +31,8 @@ const MOST = 2 ** 30
 const FEW = 8
 /** Entries looked at, at each write, to see whether they have expired. */
 const STEPS = 2
+/** Removed entries of owners that are remembered for the next sweep. */
+const TIDIED = 10_000
 /** Entries looked at in one sweep: it goes on where it stopped. */
 const LOOKS = 10_000
 
@@ -180,7 +182,7 @@ class Shelf {
   }
 
   /** Moves the hand on by so many entries, and removes what it finds expired, so much at most; how much it was. */
-  tidy(now: number, steps: number, limit: number): number {
+  tidy(now: number, steps: number, limit: number, gone?: (entry: Removed) => void): number {
     let removed = 0
     for (let step = Math.min(steps, this.entries.size); step > 0 && removed < limit; step--) {
       let next = this.#hand.next()
@@ -193,7 +195,9 @@ class Shelf {
       const [key, text] = next.value
       // So put, because an expiry that is no number is for the layer above to judge.
       if (!(now >= expiryOf(text))) continue
+      const { head, owner } = unpacked(text, this.owners !== undefined)
       this.remove(key, text)
+      if (owner !== undefined) gone?.({ key, head, owner })
       removed++
     }
     return removed
@@ -225,9 +229,13 @@ export const memoryBackend = (options: MemoryOptions = {}): Backend => {
   const shelfOf = (key: string): Shelf | undefined =>
     strangers.entries.has(key) ? strangers : owned.entries.has(key) ? owned : undefined
 
+  /** What was removed between two sweeps: the next one tells of it. */
+  const tidied: Removed[] = []
+
   /** Has a shelf that was written to forget a little of what has expired, and evicts what is too much. */
   const makeRoom = (written: Shelf): void => {
-    written.tidy(now(), STEPS, STEPS)
+    written.tidy(now(), STEPS, STEPS, (entry) => tidied.push(entry))
+    if (tidied.length > TIDIED) tidied.shift()
     while (strangers.entries.size + owned.entries.size > maxEntries || strangers.bytes + owned.bytes > maxBytes) {
       const shelf = strangers.entries.size > 0 ? strangers : owned
       if (shelf.entries.size === 0) return
@@ -291,9 +299,10 @@ export const memoryBackend = (options: MemoryOptions = {}): Backend => {
       shelf.put(key, packed({ ...unpacked(text, shelf === owned), expiresAt }), text)
       return undefined
     },
-    sweep(before, limit) {
+    sweep(before, limit, removed) {
+      for (const entry of tidied.splice(0)) removed?.(entry)
       const swept = strangers.tidy(before, LOOKS, limit)
-      return swept + owned.tidy(before, LOOKS, limit - swept)
+      return swept + owned.tidy(before, LOOKS, limit - swept, removed)
     },
     scan(from, limit) {
       const { values: entries, cursor } = everything.next(from, limit)

@@ -18,12 +18,14 @@ import {
   fromUrl,
   hush,
   keyed,
+  keyOf,
   persistently,
   property,
   quoted,
   type SqlBackend,
   scanned,
   selfMade,
+  textOf,
   withConnections,
 } from './sql.ts'
 
@@ -89,6 +91,7 @@ const backendOn = (client: MysqlClient, options: MysqlOptions, patience?: number
   const touch = `update ${table} set expires_at = ? where \`key\` = ? and expires_at < ?`
   const expired = `${table} where expires_at <= ? and expires_at >= ? order by expires_at limit`
   const sweep = `delete from ${expired}`
+  const dueOwned = `select \`key\`, head, owner from ${table} where expires_at <= ? and expires_at >= ? and owner is not null order by expires_at limit`
   const endOfBatch = `select expires_at from ${expired} 1 offset`
   /*
    * Where the last batch of many ended. What was deleted stays in the index until InnoDB purges it, and each batch would
@@ -162,12 +165,23 @@ const backendOn = (client: MysqlClient, options: MysqlOptions, patience?: number
       return undefined
     },
     // Limits are in the text, because MySQL takes none that comes as the floating number that mysql2 makes of one.
-    async sweep(now, limit) {
+    async sweep(now, limit, removed) {
       const most = Math.trunc(limit)
       const from = swept
       swept = EVER
       const [[end] = []] = most > 0 ? (await runText(`${endOfBatch} ${most - 1}`, now, from)).rows : []
+      const due = removed === undefined ? [] : (await runText(`${dueOwned} ${most}`, now, from)).rows
       const { affected } = await runText(`${sweep} ${most}`, end === undefined ? now : Number(end), from)
+      if (due.length > 0) {
+        // What was moved in between, or is of the next batch, is still there.
+        const keys = due.map(([key]) => `0x${Buffer.from(key as Uint8Array).toString('hex')}`)
+        const left = (await runText(`select \`key\` from ${table} where \`key\` in (${keys})`)).rows
+        const there = new Set(left.map(([key]) => keyOf(key)))
+        for (const [bytes, head, owner] of due) {
+          const key = keyOf(bytes)
+          if (!there.has(key)) removed?.({ key, head: textOf(head), owner: textOf(owner) })
+        }
+      }
       if (end !== undefined) swept = Number(end)
       // The last batch of many: what others had locked, or is older, is taken in the same sweep.
       else if (from !== EVER) return affected + (await runText(`${sweep} ${most - affected}`, now, EVER)).affected

@@ -145,8 +145,9 @@ export const postgresBackend = (client: PostgresClient, options: PostgresOptions
     `delete from ${table} where key = any (array(
       select key from ${table} where expires_at <= $1 and expires_at >= $3
       order by expires_at limit $2 for update skip locked
-    )) returning expires_at`,
-    `${count}, (select max(expires_at) from done)${soon}`,
+    )) returning expires_at, key, head, owner`,
+    `${count}, (select max(expires_at) from done),
+    (select json_agg(json_build_array(encode(key, 'hex'), head, owner))::text from done where owner is not null)${soon}`,
   )
   /*
    * Where the last batch of many ended. What was deleted stays at the start of the index until a vacuum, and each batch
@@ -228,12 +229,18 @@ end $keepsake$`,
       await run(touch, bytesOf(key), expiresAt)
       return undefined
     },
-    async sweep(now, limit) {
+    async sweep(now, limit, removed) {
+      const batch = async (most: number, after: number) => {
+        const [[count, last, owned] = []] = await run(sweep, now, most, after)
+        for (const [key, head, owner] of JSON.parse(String(owned ?? '[]'))) {
+          removed?.({ key: Buffer.from(key, 'hex').toString('base64url'), head, owner })
+        }
+        return { gone: Number(count), last }
+      }
       const from = swept
       swept = EVER
-      const [[count, last] = []] = await run(sweep, now, limit, from)
-      const gone = Number(count)
-      if (gone < limit) return from === EVER ? gone : gone + Number((await run(sweep, now, limit - gone, EVER))[0]?.[0])
+      const { gone, last } = await batch(limit, from)
+      if (gone < limit) return from === EVER ? gone : gone + (await batch(limit - gone, EVER)).gone
       swept = limit > 0 ? Number(last) : EVER
       return gone
     },

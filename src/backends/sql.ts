@@ -37,24 +37,25 @@ export const quoted = (table: unknown, quote: '"' | '`'): string => {
   )
 }
 
-const text = (bytes: unknown): string =>
+/** A text as drivers give it, in characters or in bytes. */
+export const textOf = (bytes: unknown): string =>
   typeof bytes === 'string' ? bytes : Buffer.from(bytes as Uint8Array).toString('utf8')
 
 /** Value, head, expiry, version, owner, and where it is asked for, key: in arrays, because drivers may rename columns. */
 export type Row = readonly unknown[]
 
 export const entryOf = ([value, head, expiresAt, version, owner]: Row): Entry => ({
-  value: value === null ? undefined : text(value),
-  head: text(head),
+  value: value === null ? undefined : textOf(value),
+  head: textOf(head),
   // A text, a bigint or a number: every driver has its own idea of eight bytes.
   expiresAt: Number(expiresAt),
-  version: text(version),
-  owner: owner === null ? undefined : text(owner),
+  version: textOf(version),
+  owner: owner === null ? undefined : textOf(owner),
 })
 
 /** The bytes of a key, and the key of bytes. @internal */
 export const bytesOf = (key: string): Buffer => Buffer.from(key, 'base64url')
-const keyOf = (bytes: unknown): string => Buffer.from(bytes as Uint8Array).toString('base64url')
+export const keyOf = (bytes: unknown): string => Buffer.from(bytes as Uint8Array).toString('base64url')
 
 /** Entries with their keys. */
 export const keyed = (rows: readonly Row[]): Scanned['entries'] =>

@@ -1,6 +1,6 @@
 // The table of sessions in a SQLite database, each operation one statement: everything here happens at once, or throws.
 
-import type { Change, Entry, Mark } from '../backend.ts'
+import type { Change, Entry, Mark, Removed } from '../backend.ts'
 import { Fault } from '../outcome.ts'
 import { alteration, full, type SqliteDatabase, selection, type Value } from './sqlite-driver.ts'
 
@@ -27,6 +27,7 @@ type Row = readonly [
 ]
 
 type OwnedRow = readonly [...Row, key: Uint8Array]
+type DueRow = readonly [key: Uint8Array, head: string, owner: string]
 
 const entryOf = ([value, head, expiresAt, version, owner]: Row | OwnedRow): Entry => ({
   value: value ?? undefined,
@@ -38,10 +39,11 @@ const entryOf = ([value, head, expiresAt, version, owner]: Row | OwnedRow): Entr
 
 const keyed = (row: OwnedRow): Entry & { readonly key: string } => ({
   ...entryOf(row),
-  key: Buffer.from(row[5]).toString('base64url'),
+  key: keyOf(row[5]),
 })
 
 const bytes = (key: string): Buffer => Buffer.from(key, 'base64url')
+const keyOf = (bytes: Uint8Array): string => Buffer.from(bytes).toString('base64url')
 
 const noSpace = (cause: unknown): Fault =>
   new Fault(
@@ -82,9 +84,9 @@ export const tableIn = (database: SqliteDatabase) => {
   const mark = statement(`${marking} where key = ?`)
   const markVersion = statement(`${marking} where key = ? and version = ?`)
   const touch = statement('update keepsake_sessions set expires_at = ? where key = ? and expires_at < ?')
-  const sweep = statement(
-    'delete from keepsake_sessions where key in (select key from keepsake_sessions where expires_at <= ? limit ?)',
-  )
+  const due = 'select key from keepsake_sessions where expires_at <= ? limit ?'
+  const sweep = statement(`delete from keepsake_sessions where key in (${due})`)
+  const dueOwned = rows(`select key, head, owner from keepsake_sessions where owner is not null and key in (${due})`)
   const listOwned = rows('select value, head, expires_at, version, owner, key from keepsake_sessions where owner = ?')
   const part = rows(
     'select value, head, expires_at, version, owner, key from keepsake_sessions where key > ? order by key limit ?',
@@ -136,7 +138,14 @@ export const tableIn = (database: SqliteDatabase) => {
     touch(name: string, expiresAt: number): undefined {
       touch(expiresAt, bytes(name), expiresAt)
     },
-    sweep: (now: number, limit: number): number => sweep(now, limit),
+    sweep(now: number, limit: number, removed?: (entry: Removed) => void): number {
+      const due = removed === undefined ? [] : (dueOwned.all(now, limit) as DueRow[])
+      const swept = sweep(now, limit)
+      // Another process may have moved an expiry in between.
+      for (const [key, head, owner] of due)
+        if (version(Buffer.from(key)) === undefined) removed?.({ key: keyOf(key), head, owner })
+      return swept
+    },
     scan(from: string | undefined, limit: number) {
       const entries = (part.all(bytes(from ?? ''), limit) as OwnedRow[]).map(keyed)
       return { entries, cursor: entries.length < limit ? undefined : entries.at(-1)?.key }

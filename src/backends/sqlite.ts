@@ -75,7 +75,7 @@ const backendOn = (table: Opening) => {
     set: (key, change, version) => writing((table) => table.set(key, change, version)),
     clear: (key, version, mark) => writing((table) => table.clear(key, version, mark)),
     touch: (key, expiresAt) => writing((table) => table.touch(key, expiresAt)),
-    sweep: (now, limit) => writing((table) => table.sweep(now, limit)),
+    sweep: (now, limit, removed) => writing((table) => table.sweep(now, limit, removed)),
     scan: (cursor, limit) => reading((table) => table.scan(cursor, limit)),
     owned: {
       list: (owner) => reading((table) => table.list(owner)),

@@ -429,6 +429,41 @@ export const backendCases: readonly BackendCase[] = [
       assert.ok(await backend.get(later), 'what has not expired is there')
     },
   },
+  {
+    name: 'sweep tells of each entry of an owner that it removed, and of no other',
+    exempt: (backend) =>
+      stateful(backend) ??
+      (backend.sweep ? undefined : 'its store forgets by itself') ??
+      (backend.owned ? undefined : 'it finds no entries by their owner'),
+    async run(open) {
+      const backend = await open()
+      const now = Date.now()
+      while (Number(await backend.sweep?.(now, 1000)) > 0);
+      const owner = someone()
+      const expiring = { owner, expiresAt: now + 60_000 }
+      const expected: unknown[] = []
+      for (let i = 0; i < 7; i++) {
+        const key = await generated(backend, entryWith({ ...expiring, head: `1.${i}` }))
+        expected.push({ key, head: `1.${i}`, owner })
+      }
+      await generated(backend, entryWith({ expiresAt: now + 60_000 }))
+      await backend.clear(await generated(backend, entryWith(expiring)), undefined, {
+        ...markFor(),
+        expiresAt: now + 1,
+      })
+      const stays = await generated(backend, entryWith({ owner, expiresAt: now + 60_001 }))
+      const told: unknown[] = []
+      let swept = 0
+      for (let batch = 1; batch > 0; ) {
+        batch = Number(await backend.sweep?.(now + 60_000, 3, (entry) => told.push(entry)))
+        swept += batch
+      }
+      assert.equal(swept, 9)
+      const byHead = (a: unknown, b: unknown) => ((a as Entry).head < (b as Entry).head ? -1 : 1)
+      assert.deepEqual(told.sort(byHead), expected.sort(byHead))
+      assert.ok(await backend.get(stays))
+    },
+  },
   owning('list gives all entries of an owner with their keys, and none of anybody else', async (open) => {
     const backend = await open()
     const [anna, bob] = [someone(), someone()]
