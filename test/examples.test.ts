@@ -23,7 +23,7 @@ const program = async (t: TestContext, example: string, env: Record<string, stri
     rows(): number {
       const database = new DatabaseSync(path, { readOnly: true })
       try {
-        return Number(database.prepare('select count(*) as count from keepsake_sessions').get()?.count)
+        return Number(database.prepare('select count(*) as count from keepsake_sessions where head not like 'ended.%'').get()?.count)
       } finally {
         database.close()
       }

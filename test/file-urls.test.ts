@@ -73,5 +73,5 @@ test('a URL object is taken by its href', async (t) => {
     code: 'no_backend',
     message: /begins with/,
   })
-  assert.throws(() => sessions({ backend: new URL('redis://localhost') }), { code: 'no_secret' })
+  await assert.rejects(sessions({ backend: new URL('redis://localhost') }).ready(), { code: 'no_secret' })
 })

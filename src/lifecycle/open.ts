@@ -171,10 +171,8 @@ const several = async (visit: Visit, keys: readonly string[]): Promise<Visit> =>
   }
   const [found, ...others] = opening.values()
   if (others.length === 0) return entered(visit, found)
-  for (const { stored } of opening.values()) {
-    visit.house.emit('ambiguous_cookies', { label: stored.label })
-    setAside(visit, stored, true)
-  }
+  visit.house.emit('ambiguous_cookies', { label: (others[0] as Found).stored.label })
+  for (const { stored } of opening.values()) setAside(visit, stored, true)
   return blank(visit)
 }
 
