@@ -12,6 +12,9 @@ import { folder } from './support/folder.ts'
 import { type Served, served } from './support/served.ts'
 
 /** An example on a database of the test's own, which it is started on again at the same port. */
+/** Without the marks of sessions that have ended. */
+const SESSIONS = "select count(*) as count from keepsake_sessions where head not like 'ended.%'"
+
 const program = async (t: TestContext, example: string, env: Record<string, string> = {}) => {
   const path = join(folder(t), 'sessions.db')
   let running = await served(t, example, { SESSIONS: `sqlite:${path}`, ...env })
@@ -23,7 +26,7 @@ const program = async (t: TestContext, example: string, env: Record<string, stri
     rows(): number {
       const database = new DatabaseSync(path, { readOnly: true })
       try {
-        return Number(database.prepare('select count(*) as count from keepsake_sessions where head not like 'ended.%'').get()?.count)
+        return Number(database.prepare(SESSIONS).get()?.count)
       } finally {
         database.close()
       }

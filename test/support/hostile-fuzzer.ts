@@ -44,7 +44,8 @@ const counts = { headers: 0, sessions: 0, preSessions: 0 }
 const visited = async ({ s, who, token, form }: Known, header: string) => {
   const live = new Set(who.keys())
   const key = openedBy(header, live)
-  const preToken = pairsOf(header).find(([name, value]) => name === PRE && value !== '' && value.length <= 4096)?.[1]
+  // Of several, the one that was sealed here counts, wherever it stands.
+  const preToken = pairsOf(header).find(([name, value]) => name === PRE && value === token)?.[1]
   counts.headers++
   if (key !== undefined) counts.sessions++
   if (preToken === token) counts.preSessions++
