@@ -18,6 +18,7 @@ import {
 import { browser } from 'keepsake/testing'
 import { newSecret } from '../src/seal.ts'
 import { clock } from './support/clock.ts'
+import { runs } from './support/quick.ts'
 
 type Act = (request: Request) => Promise<unknown> | unknown
 
@@ -211,7 +212,7 @@ suite('a cookie of the application', () => {
         await set('a', text)
         assert.equal(await read('a'), text.toWellFormed())
       }),
-      { numRuns: 60 },
+      { numRuns: runs(60) },
     )
     await fc.assert(
       fc.asyncProperty(fc.string({ maxLength: 200 }), async (text) => {
@@ -219,7 +220,7 @@ suite('a cookie of the application', () => {
         const answer = await visit((request) => cookie(request, 'z'), { headers: { cookie: header } })
         assert.equal(await answer.json(), null)
       }),
-      { numRuns: 60 },
+      { numRuns: runs(60) },
     )
   })
 

@@ -5,6 +5,7 @@ import { suite, type TestContext, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { connectRedis } from 'keepsake/redis'
 import { judged } from './support/history.ts'
+import { lateness, now, stoodStill } from './support/lost.ts'
 import { type RedisCluster, redisCluster, redisSentinel, until } from './support/redis-server.ts'
 import { processOn, type Traffic, traffic } from './support/traffic.ts'
 
@@ -14,6 +15,8 @@ const SEED = Number(process.env.SEED ?? 1)
 const EVERY = 5_000
 const AWAY = 2_000
 const LAG = 400
+/** Seconds that a visit may wait for its store. */
+const BUDGET = 2
 
 const urlOf = ({ nodes }: RedisCluster) => `redis+cluster://${nodes.map(({ port }) => `127.0.0.1:${port}`).join()}`
 
@@ -27,11 +30,22 @@ const watched = (t: TestContext) => {
 }
 
 /** Ends the traffic, and judges all that visitors were told. */
-const told = async (t: TestContext, visits: Traffic, errors: readonly string[], recoveries: readonly number[]) => {
-  const { history, stop, audit, lateness } = visits
+const told = async (
+  t: TestContext,
+  visits: Traffic,
+  errors: readonly string[],
+  recoveries: readonly number[],
+  since: number,
+) => {
+  const { history, stop, audit } = visits
+  // Visitors do what they do by chance, and come as seldom as the machine lets them.
+  const done = (op: string) => history.some((one) => one.op === op && one.status === 200)
+  await until(() => ['login', 'again', 'logout', 'revoke', 'renew'].every(done))
   await stop()
   await audit()
-  const most = ({ start, end }: { readonly start: number; readonly end: number }) => 2_100 + lateness(start, end)
+  // The visits and the library run in this process: whatever the cluster does, its clock gives up in time.
+  const most = ({ start, end }: { readonly start: number; readonly end: number }) =>
+    BUDGET * 1000 + 100 + lateness(start, end)
   const verdict = judged(history, most)
   t.diagnostic(
     `${history.length} visits, ${recoveries.length} kills, answers ${JSON.stringify(verdict.byStatus)}, ${errors.length} errors, ${verdict.lost} increments lost, longest ${Math.round(verdict.longest)} ms, next master after ${recoveries.join(', ')} ms`,
@@ -46,8 +60,7 @@ const told = async (t: TestContext, visits: Traffic, errors: readonly string[], 
     errors.find((text) => /CROSSSLOT/.test(text)),
     undefined,
   )
-  for (const op of ['login', 'again', 'logout', 'revoke', 'renew']) assert.ok(count(op, 200) > 0, `there was a ${op}`)
-  assert.ok((verdict.byStatus[503] ?? 0) > 0, 'the kills were felt')
+  assert.ok((verdict.byStatus[503] ?? 0) > 0 || stoodStill(since), 'the kills were felt')
 }
 
 suite('masters that are killed', () => {
@@ -58,7 +71,8 @@ suite('masters that are killed', () => {
     for (const backend of backends) t.after(() => backend.close?.())
     const faults = watched(t)
     const errors: string[] = []
-    const processes = backends.map((backend) => processOn(backend, errors))
+    const processes = backends.map((backend) => processOn(backend, errors, BUDGET))
+    const since = now()
     const visits = traffic(processes, { visitors: 16, rest: 300, seed: SEED })
     const recoveries: number[] = []
     for (let kill = 0; kill < KILLS; kill++) {
@@ -74,33 +88,34 @@ suite('masters that are killed', () => {
       }
       await master.kill()
       lag?.resume()
-      const started = performance.now()
+      const started = now()
       const away = sleep(AWAY)
-      await until(async () => (await replica.cli('role')).startsWith('master'))
+      await cluster.takenOver(replica)
       await until(async () => (await replica.cli('exists', key)) === '0')
-      recoveries.push(Math.round(performance.now() - started))
+      recoveries.push(Math.round(now() - started))
       await away
       await master.restart()
       await cluster.whole()
       await next
     }
-    await told(t, visits, errors, recoveries)
+    await told(t, visits, errors, recoveries, since)
     assert.deepEqual(faults(), [])
   })
 
   test('behind Sentinels, one and then the other: the same', async (t) => {
-    const { sentinels, name, ...pair } = await redisSentinel()
+    const { sentinels, name, settled, takenOver } = await redisSentinel()
     const url = `redis+sentinel://${sentinels.map(({ port }) => `127.0.0.1:${port}`).join()}/${name}`
     const backends = await Promise.all([0, 1].map(() => connectRedis(url, { waitReplicas: 1 })))
     for (const backend of backends) t.after(() => backend.close?.())
     const faults = watched(t)
     const errors: string[] = []
-    const processes = backends.map((backend) => processOn(backend, errors))
+    const processes = backends.map((backend) => processOn(backend, errors, BUDGET))
+    const since = now()
     const visits = traffic(processes, { visitors: 8, rest: 200, seed: SEED })
     const recoveries: number[] = []
-    let { master, replica } = pair
     for (let kill = 0; kill < 2; kill++) {
       await sleep(1_500)
+      const { master, replica } = await settled()
       const lag = kill === 0 ? undefined : await replica.pause()
       if (lag !== undefined) {
         await master.cli('client', 'kill', 'type', 'replica')
@@ -108,22 +123,15 @@ suite('masters that are killed', () => {
       }
       await master.kill()
       lag?.resume()
-      const started = performance.now()
-      await until(async () => (await replica.cli('role')).startsWith('master'))
-      recoveries.push(Math.round(performance.now() - started))
+      const started = now()
+      await takenOver(replica)
+      recoveries.push(Math.round(now() - started))
       await master.restart()
-      // Sentinels would see to it, after ten seconds; and choose no replica that they have not seen well for a while.
+      // Sentinels would see to it, after ten seconds.
       await master.cli('replicaof', '127.0.0.1', `${replica.port}`)
-      ;[master, replica] = [replica, master]
-      await until(async () => (await replica.cli('info', 'replication')).includes('master_link_status:up'))
-      await until(async () => {
-        const known = await Promise.all(sentinels.map(({ cli }) => cli('sentinel', 'replicas', name)))
-        return known.every(
-          (lines) => lines.includes(`\n${replica.port}\n`) && !/flags\n.*(down|disconnected)/.test(lines),
-        )
-      })
+      await settled()
     }
-    await told(t, visits, errors, recoveries)
+    await told(t, visits, errors, recoveries, since)
     assert.deepEqual(faults(), [])
   })
 })

@@ -11,6 +11,7 @@ import { visitOf } from '../src/passage.ts'
 import { hkdf, newSecret, ring } from '../src/seal.ts'
 import cases from './data/csrf-cases.json' with { type: 'json' }
 import { DAY } from './support/clock.ts'
+import { runs } from './support/quick.ts'
 import { house, type Visitor } from './support/visits.ts'
 
 const HOUR = 3_600_000
@@ -287,7 +288,7 @@ suite('a hostile token', () => {
       fc.asyncProperty(fc.oneof(fc.anything(), fc.string({ unit: 'binary' })), async (given) => {
         assert.notEqual(await judged(visit, given), 'ok')
       }),
-      { numRuns: 300 },
+      { numRuns: runs(300) },
     )
   })
 })

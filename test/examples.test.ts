@@ -7,7 +7,7 @@ import { DatabaseSync } from 'node:sqlite'
 import { suite, type TestContext, test } from 'node:test'
 import { csrfToken, sessions } from 'keepsake'
 import { type Browser, browser } from 'keepsake/testing'
-import { opened } from './support/chromium.ts'
+import { follow, opened } from './support/chromium.ts'
 import { folder } from './support/folder.ts'
 import { type Served, served } from './support/served.ts'
 
@@ -243,7 +243,7 @@ suite('3-form', () => {
     writeFileSync(large, Buffer.alloc(9_000_000))
     const send = async () => {
       await page.setInputFiles('[name=file]', large)
-      await page.click('button')
+      await follow(page, 'button')
     }
     await page.goto(url)
     await page.fill('[name=message]', 'Here it is')
@@ -286,7 +286,7 @@ suite('4-flash', () => {
     const page = await (await opened(t)).newPage()
     await page.goto(url)
     await page.fill('[name=text]', 'Water <b>the</b> plants')
-    await page.click('button')
+    await follow(page, 'button')
     assert.equal(await page.textContent('.flash'), 'You left: Water <b>the</b> plants')
     await page.reload()
     assert.equal(await page.locator('.flash').count(), 0)
@@ -338,13 +338,13 @@ suite('5-typed', () => {
     const { url, restart } = await program(t, '5-typed/typed', { VERSION: '1' })
     const page = await (await opened(t)).newPage()
     await page.goto(url)
-    await page.click('text=Add sugar')
-    await page.click('text=Add sugar')
+    await follow(page, 'text=Add sugar')
+    await follow(page, 'text=Add sugar')
     assert.deepEqual(await page.locator('li').allTextContents(), ['sugar', 'sugar'])
     await restart()
     await page.reload()
     assert.deepEqual(await page.locator('li').allTextContents(), ['2 × sugar'])
-    await page.click('text=Add tea')
+    await follow(page, 'text=Add tea')
     assert.deepEqual(await page.locator('li').allTextContents(), ['2 × sugar', '1 × tea'])
   })
 })
@@ -479,15 +479,15 @@ suite('6-login', () => {
     assert.equal(new URL(page.url()).pathname, '/login')
     await page.fill('[name=name]', 'anna')
     await page.fill('[name=password]', 'coffee at nine')
-    await page.click('button')
+    await follow(page, 'button')
     assert.equal(await page.textContent('.error'), 'The name or the password is wrong.')
     assert.equal(await page.inputValue('[name=name]'), 'anna')
     assert.equal(await page.inputValue('[name=password]'), '')
     await page.fill('[name=password]', 'tea at four')
-    await page.click('button')
+    await follow(page, 'button')
     assert.equal(await page.textContent('h1'), 'The desk of anna')
     assert.equal(await page.textContent('.info'), 'Welcome, anna!')
-    await page.click('text=Log out')
+    await follow(page, 'text=Log out')
     assert.equal(await page.textContent('.info'), 'Goodbye!')
     await page.goBack()
     assert.equal(await page.textContent('h1'), 'Log in')

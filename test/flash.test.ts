@@ -8,7 +8,8 @@ import { cookieBackend } from 'keepsake/cookie'
 import { memoryBackend } from 'keepsake/memory'
 import { browser } from 'keepsake/testing'
 import { newSecret } from '../src/seal.ts'
-import { clock } from './support/clock.ts'
+import { clock, PATIENT } from './support/clock.ts'
+import { runs } from './support/quick.ts'
 import { stores } from './support/stores.ts'
 import { type Act, house, type Visitor } from './support/visits.ts'
 
@@ -319,7 +320,9 @@ for (const { name, opener, far } of stores) {
     const now = clock()
     let going = async (_: Request): Promise<unknown> => undefined
     const page = (backend: Backend) =>
-      sessions({ backend, now, secret: SECRET })(async (request) => Response.json((await going(request)) ?? null))
+      sessions({ backend, budget: PATIENT, now, secret: SECRET })(async (request) =>
+        Response.json((await going(request)) ?? null),
+      )
     const direct = page(one)
     let scheduler: fc.Scheduler
     const scheduled = (inner: Backend): Backend => {
@@ -367,7 +370,7 @@ for (const { name, opener, far } of stores) {
           assert.equal(await (await first('/')).json(), left, 'and nobody gets it later')
         },
       ),
-      { numRuns: far ? RUNS / 10 : RUNS },
+      { numRuns: runs(far ? RUNS / 10 : RUNS) },
     )
   })
 }

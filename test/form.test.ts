@@ -7,6 +7,7 @@ import { csrfTag, csrfToken, type FormOptions, readForm, run, type Session, sess
 import { browser } from 'keepsake/testing'
 import { z } from 'zod'
 import { sessions } from '../src/sessions.ts'
+import { runs } from './support/quick.ts'
 import { house, type Visitor } from './support/visits.ts'
 
 const FORM = 'application/x-www-form-urlencoded'
@@ -161,7 +162,7 @@ for (const multipart of [false, true]) {
           const expected = [...mine].sort(([a], [b]) => Buffer.compare(bytes(a), bytes(b)))
           assert.deepEqual(fields, expected)
         }),
-        { numRuns: 100 },
+        { numRuns: runs(100) },
       )
     })
 
@@ -230,7 +231,7 @@ suite('what is no form', () => {
         const { outcome } = await posted(visit, new Blob([`--x\r\n${rubbish}`]), { headers })
         assert.notEqual(outcome, 'ok')
       }),
-      { numRuns: 200 },
+      { numRuns: runs(200) },
     )
   })
   test('a body whose connection breaks off is wrong_content_type, not an error', async () => {

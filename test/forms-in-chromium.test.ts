@@ -16,7 +16,7 @@ import {
 } from 'keepsake'
 import { browser } from 'keepsake/testing'
 import type { BrowserContext, Page } from 'playwright-core'
-import { opened } from './support/chromium.ts'
+import { follow, opened } from './support/chromium.ts'
 
 const escaped = (text: string) => text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`)
 const html = (body: string, status = 200) =>
@@ -93,7 +93,7 @@ const unguarded = (next: Handler) => next
 const notesOf = (page: Page) => page.locator('li').allTextContents()
 const write = async (page: Page, note: string) => {
   await page.fill('[name=note]', note)
-  await page.click('button')
+  await follow(page, 'button')
 }
 
 suite('a form in Chromium', () => {
@@ -148,7 +148,7 @@ suite('a form in Chromium', () => {
         reasons.filter((reason) => reason === 'bad_form'),
         ['bad_form'],
       )
-      await one.click('button')
+      await follow(one, 'button')
       assert.deepEqual(await notesOf(one), ['written "before" <it>'])
       await write(two, 'from the other tab')
       assert.deepEqual(await notesOf(two), ['written "before" <it>', 'from the other tab'])
@@ -332,7 +332,7 @@ suite('a flash message in Chromium', () => {
       const page = await arrive(await (await opened(t)).newContext(), url)
       await page.goto(`${url}/leave`)
       await heard('/ prefetch')
-      await page.click('a')
+      await follow(page, 'a')
       assert.deepEqual(await flashesOn(page), ['Only once'])
       await page.reload()
       assert.deepEqual(await flashesOn(page), [])

@@ -19,6 +19,7 @@ import { formSecret } from '../src/lifecycle/form.ts'
 import { visitOf } from '../src/passage.ts'
 import { type TransportOptions, transport } from '../src/transport.ts'
 import { adapted, NAME, PRE, SECRET } from './support/hostile-requests.ts'
+import { runs } from './support/quick.ts'
 
 type Asked = { readonly url: string; readonly headers?: Record<string, string>; readonly options?: TransportOptions }
 
@@ -312,7 +313,7 @@ suite('what cookies are called', () => {
           assert.ok(from === undefined || /^https?:\/\/(localhost|[a-z0-9-]+\.localhost|127\.|\[::1\])/i.test(from))
         }
       }),
-      { numRuns: 5000 },
+      { numRuns: runs(5000) },
     )
   })
 })
@@ -469,9 +470,9 @@ suite('differential', () => {
           if (ours !== undefined) found++
         }
       }),
-      { numRuns: 20_000 },
+      { numRuns: runs(20_000) },
     )
-    assert.ok(found > 1000, `it compared something: ${found}`)
+    assert.ok(found > runs(1000), `it compared something: ${found}`)
   })
   test('CP-1: each difference that is written down is one', () => {
     const theirs = (text: string) => parseCookie(text).sid

@@ -6,7 +6,8 @@ import fc from 'fast-check'
 import { type Backend, type Session, session, sessions } from 'keepsake'
 import { type Browser, browser } from 'keepsake/testing'
 import { newSecret } from '../src/seal.ts'
-import { clock } from './support/clock.ts'
+import { clock, PATIENT } from './support/clock.ts'
+import { runs } from './support/quick.ts'
 import { everyStore } from './support/stores.ts'
 
 /** Of each test; and how much fewer on a store of another process. */
@@ -65,14 +66,16 @@ const quiet = (handler: ReturnType<typeof sessions>, act: (s: Session) => void) 
   })
 
 for (const { name: storeName, opener, far } of everyStore) {
-  const runs = (all: number): number => (far ? Math.ceil(all / FEWER) : all)
+  const times = (all: number): number => runs(far ? Math.ceil(all / FEWER) : all)
   suite(`interleavings on ${storeName}`, () => {
     /** Runs visits of one browser at once, each answered by one of two processes; gives what became of them. */
     const raced = async (open: () => Promise<Backend>, s: fc.Scheduler, names: readonly Name[]) => {
       const now = clock()
       const [one, two] = [await open(), await open()]
-      const processes = [one, two].map((backend) => sessions({ backend: scheduled(backend, s), secret, now }))
-      const direct = sessions({ backend: one, secret, now })
+      const processes = [one, two].map((backend) =>
+        sessions({ backend: scheduled(backend, s), budget: PATIENT, secret, now }),
+      )
+      const direct = sessions({ backend: one, budget: PATIENT, secret, now })
       const first = browser(
         quiet(direct, (s) => s.login('anna')),
         { now },
@@ -125,7 +128,7 @@ for (const { name: storeName, opener, far } of everyStore) {
               assert.equal((await seen(tab)).owner, 'anna', 'the new key of each answer opens')
           },
         ),
-        { numRuns: runs(RUNS) },
+        { numRuns: times(RUNS) },
       )
     })
 
@@ -156,7 +159,7 @@ for (const { name: storeName, opener, far } of everyStore) {
             )
           },
         ),
-        { numRuns: runs(RUNS) },
+        { numRuns: times(RUNS) },
       )
     })
 
@@ -168,7 +171,7 @@ for (const { name: storeName, opener, far } of everyStore) {
           const { before, seen } = await raced(open, s, names)
           assert.equal(Object.keys((await seen(before)).fields).length, 20)
         }),
-        { numRuns: runs(15) },
+        { numRuns: times(15) },
       )
     })
 
@@ -181,7 +184,7 @@ for (const { name: storeName, opener, far } of everyStore) {
           const login = visits.find(({ name }) => name === 'login') as Visited
           assert.equal((await seen(login.tab)).fields.n ?? 0, acknowledged)
         }),
-        { numRuns: runs(RUNS) },
+        { numRuns: times(RUNS) },
       )
     })
   })

@@ -481,9 +481,8 @@ suite('7. What a visitor can cause is a value, what only an operator can fix is 
     await visit(set('a'))
     for (const call of ['get', 'set'] as const) {
       h.hold(call)
-      const started = performance.now()
+      // Were it not given up, this would never end.
       assert.equal(await visit(set('b')), 503)
-      assert.ok(performance.now() - started < 10_000, 'it does not hang')
     }
     assert.equal(await visit(get('a')), true)
   })

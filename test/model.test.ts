@@ -4,6 +4,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { explore, type Mutation, type Script } from './model/protocol.ts'
+import { runs } from './support/quick.ts'
 
 const scripts: readonly Script[] = [
   {},
@@ -52,7 +53,7 @@ test('three visits: every interleaving of scripts that fast-check draws', () => 
   const script = fc.constantFrom(...scripts)
   fc.assert(
     fc.property(fc.tuple(script, script, script), (triple) => holds(apart(triple))),
-    { numRuns: 24 },
+    { numRuns: runs(24) },
   )
 })
 

@@ -11,6 +11,7 @@ import { runInNewContext } from 'node:vm'
 import fc from 'fast-check'
 import type { Backend, Entry } from 'keepsake'
 import { memoryBackend } from 'keepsake/memory'
+import { runs } from './support/quick.ts'
 
 const freshKey = () => randomBytes(32).toString('base64url')
 const freshVersion = () => randomBytes(6).toString('base64url')
@@ -80,7 +81,7 @@ test('whatever happens, the list of an owner is what get finds of his, and clear
           if (owner !== undefined) assert.deepEqual(listed(backend, owner), there(backend, owner))
       }
     }),
-    { numRuns: 60 },
+    { numRuns: runs(60) },
   )
 })
 

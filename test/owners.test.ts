@@ -8,7 +8,8 @@ import { cookieBackend } from 'keepsake/cookie'
 import { memoryBackend } from 'keepsake/memory'
 import { type Browser, browser } from 'keepsake/testing'
 import { newSecret } from '../src/seal.ts'
-import { clock, DAY } from './support/clock.ts'
+import { clock, DAY, PATIENT } from './support/clock.ts'
+import { runs } from './support/quick.ts'
 import { stores } from './support/stores.ts'
 
 const secret = newSecret()
@@ -23,7 +24,7 @@ const stage = (backends: readonly Backend[], options: Partial<Parameters<typeof 
   let act: Act = () => {}
   let result: unknown
   const processes = backends.map((backend) =>
-    sessions({ backend, now, secret, onEvent: (event) => events.push(event as never), ...options }),
+    sessions({ backend, budget: PATIENT, now, secret, onEvent: (event) => events.push(event as never), ...options }),
   )
   const handlers = processes.map((manager) =>
     manager(async (request) => {
@@ -284,7 +285,7 @@ suite('owners where sessions are cookies', () => {
   })
 
   test('a limit on them is refused when the backend is opened', async () => {
-    const manager = sessions({ backend: cookieBackend({ secret }), secret, sessionsPerOwner: 2 })
+    const manager = sessions({ backend: cookieBackend({ secret }), budget: PATIENT, secret, sessionsPerOwner: 2 })
     await assert.rejects(manager.ready(), { code: 'bad_option' })
   })
 })
@@ -308,7 +309,7 @@ test('whoever is revoked while he logs in is not logged in, whatever the order o
       const h = stage([backend])
       const first = h.visitor()
       await first((s) => s.login('anna'))
-      const manager = sessions({ backend: slow, now: h.now, secret })
+      const manager = sessions({ backend: slow, budget: PATIENT, now: h.now, secret })
       const tab = first.jar.copy(
         manager(async (request) => {
           const s = await session(request)
@@ -324,7 +325,7 @@ test('whoever is revoked while he logs in is not logged in, whatever the order o
       const left = await h.manager.list('anna')
       assert.deepEqual(left, [], 'none of anna is left')
     }),
-    { numRuns: 300 },
+    { numRuns: runs(300) },
   )
 })
 
@@ -334,7 +335,14 @@ test('the end of an owner’s session by time is an event, with its label and ow
     // A day behind both clocks: a sweep believes the earlier one, and waits a day.
     const now = clock(Date.now() - 3 * DAY)
     const events: SessionEvent[] = []
-    const manager = sessions({ backend, secret, now, lifetime: 3600, onEvent: (event) => events.push(event) })
+    const manager = sessions({
+      backend,
+      budget: PATIENT,
+      secret,
+      now,
+      lifetime: 3600,
+      onEvent: (event) => events.push(event),
+    })
     const arrive = () => manager.open({ url: 'https://app.test/', headers: new Headers() })
     const s = await arrive()
     s.login('anna')

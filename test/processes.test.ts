@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { suite, type TestContext, test } from 'node:test'
+import { allowing, now, stoodStill } from './support/lost.ts'
 import { start } from './support/process.ts'
 import { freshPrefix, sharedCluster, sharedRedis } from './support/redis-stores.ts'
 import { closing, freshTable, mysqlUrl, postgresUrl } from './support/stores.ts'
@@ -73,46 +74,61 @@ const processes = async (t: TestContext, count: number, driver: string, { url, p
     const fields = response.ok ? JSON.parse(text) : {}
     return { status: response.status, set, fields }
   }
+  const errors = () => started.map(({ errors }) => errors()).join('')
+  /** A visit that is served, though not at the first try where the machine stood still: clients by URL give up soon. */
+  const served = (which: number, path: string, kept?: string) =>
+    allowing(async () => {
+      const page = await visit(which, path, kept)
+      assert.equal(page.status, 200, errors())
+      return page
+    })
   const begin = async () => {
-    const { status, set = '' } = await visit(0, '/set?field=begun', '')
-    assert.equal(status, 200, started[0]?.errors())
+    const { set = '' } = await served(0, '/set?field=begun', '')
     cookie = set.slice(0, set.indexOf(';'))
   }
-  const errors = () => started.map(({ errors }) => errors()).join('')
-  return { visit, begin, errors }
+  return { visit, served, begin, errors }
 }
 
 /** A hundred visits at once, a share of them in each process. */
-const keepsAll = async ({ visit, begin, errors }: Awaited<ReturnType<typeof processes>>) => {
+const keepsAll = async ({ visit, served, begin, errors }: Awaited<ReturnType<typeof processes>>) => {
   await begin()
+  const since = now()
   const fields = Array.from({ length: 50 }, (_, i) => `field${i}`)
-  const answers = await Promise.all([
-    ...fields.map((field, i) => visit(i, `/set?field=${field}`)),
-    ...fields.map((_, i) => visit(i, '/add')),
+  const [sets, adds] = await Promise.all([
+    Promise.all(fields.map((field, i) => visit(i, `/set?field=${field}`))),
+    Promise.all(fields.map((_, i) => visit(i, '/add'))),
   ])
-  assert.deepEqual(new Set(answers.map(({ status }) => status)), new Set([200]), errors())
-  const { fields: kept } = await visit(1, '/')
+  const done = ({ status }: Page) => status === 200
+  // What was given up because the machine stood still may be either way.
+  const others = [...sets, ...adds].filter((page) => !done(page)).map(({ status }) => status)
+  assert.ok(others.length === 0 || (others.every((status) => status === 503) && stoodStill(since)), errors())
+  const { fields: kept } = await served(1, '/')
   assert.deepEqual(
-    fields.filter((field) => kept[field] !== true),
+    fields.filter((field, i) => done(sets[i] as Page) && kept[field] !== true),
     [],
   )
-  assert.equal(kept.n, 50)
+  const n = Number(kept.n ?? 0)
+  assert.ok(n >= adds.filter(done).length && n <= 50, `${n}`)
+  if (others.length === 0) assert.equal(n, 50)
 }
 
 /** One process is slow with a visit, and another ends its session meanwhile. */
-const staysEnded = async ({ visit, begin, errors }: Awaited<ReturnType<typeof processes>>) => {
+const staysEnded = async ({ visit, served, begin }: Awaited<ReturnType<typeof processes>>) => {
   await begin()
+  const since = now()
   const slow = visit(1, '/slow')
   await visit(1, '/there')
-  const out = await visit(2, '/logout')
-  assert.equal(out.status, 200, errors())
+  const out = await served(2, '/logout')
   assert.match(out.set ?? '', /Max-Age=0/)
   await visit(1, '/go')
   const late = await slow
-  assert.equal(late.status, 409)
+  assert.ok(late.status === 409 || (late.status === 503 && stoodStill(since)), `${late.status}`)
   assert.equal(late.set, undefined)
-  for (let which = 0; which < 4; which++) assert.deepEqual((await visit(which, '/')).fields, {})
+  for (let which = 0; which < 4; which++) assert.deepEqual((await served(which, '/')).fields, {})
 }
+
+/** Nothing was said but of calls that were given up because the machine stood still. */
+const quiet = (errors: string, since: number) => assert.ok(errors === '' || stoodStill(since), errors)
 
 const places: Readonly<Record<string, () => Promise<Where>>> = {
   pg: tableOf(postgresUrl),
@@ -129,28 +145,30 @@ suite('four processes on one session: 50 fields and 50 increments stay, and what
 }, () => {
   for (const [driver, place] of Object.entries(places)) {
     test(`by ${driver}`, async (t) => {
+      const since = now()
       const four = await processes(t, 4, driver, await place())
       await keepsAll(four)
       await staysEnded(four)
-      assert.equal(four.errors(), '')
+      quiet(four.errors(), since)
     })
   }
 
   for (const [name, made] of Object.entries(empty)) {
     test(`by ${name}://, and eight, on an empty database, whose first visits come at once and all are served`, async (t) => {
+      const since = now()
       const eight = await processes(t, 8, 'connect', { url: await made(t), place: '' })
-      const first = await Promise.all(Array.from({ length: 16 }, (_, i) => eight.visit(i, '/add', '')))
-      assert.deepEqual(new Set(first.map(({ status }) => status)), new Set([200]), eight.errors())
+      await Promise.all(Array.from({ length: 16 }, (_, i) => eight.served(i, '/add', '')))
       await keepsAll(eight)
       await staysEnded(eight)
-      assert.equal(eight.errors(), '')
+      quiet(eight.errors(), since)
     })
   }
 
   test('by PGlite, which is one database a process, so in one', async (t) => {
+    const since = now()
     const one = await processes(t, 1, 'PGlite', { url: '', place: freshTable() })
     await keepsAll(one)
     await staysEnded(one)
-    assert.equal(one.errors(), '')
+    quiet(one.errors(), since)
   })
 })

@@ -7,6 +7,7 @@ import { suite, test } from 'node:test'
 import type { Backend } from 'keepsake'
 import { backendCases } from 'keepsake/testing'
 import { start } from './support/process.ts'
+import { QUICK } from './support/quick.ts'
 
 const root = resolve(import.meta.dirname, '..')
 const pageOf = (path: string) => readFileSync(join(root, path), 'utf8')
@@ -18,20 +19,24 @@ const pages = ['README.md', ...readdirSync(join(root, 'docs')).map((name) => `do
 )
 
 /** A block as a file of the package, so that `keepsake` means what it means to a user. */
+/** Another for each run, because two may go on at once. */
+const place = join('test/.readme', String(process.pid))
+
 const filed = (code: string, name: string): string => {
-  const folder = join(root, 'test/.readme')
-  mkdirSync(folder, { recursive: true })
-  writeFileSync(join(folder, name), code)
-  return join('test/.readme', name)
+  mkdirSync(join(root, place), { recursive: true })
+  writeFileSync(join(root, place, name), code)
+  return join(place, name)
 }
 
-test.after(() => rmSync(join(root, 'test/.readme'), { recursive: true, force: true }))
+test.after(() => rmSync(join(root, place), { recursive: true, force: true }))
 
 const numbered = pages.flatMap((page) => blocksOf(pageOf(page)).map((code, i) => ({ page, code, number: i + 1 })))
 
 for (const { page, code, number } of numbered) {
   const first = code.split('\n').find((line) => !line.startsWith('import') && line !== '')
-  test(`${page}, block ${number} runs: ${first}`, async (t) => {
+  // PGlite is a server in one process, and takes as long to start.
+  const skip = QUICK && code.includes('PGlite')
+  test(`${page}, block ${number} runs: ${first}`, { skip }, async (t) => {
     const served = code.includes('await run(')
     const name = `${page.replace(/\W/g, '-')}-${number}.ts`
     const { lines, ended, errors } = start(t, filed(code, name), [], { PORT: '0' })

@@ -10,13 +10,14 @@ import { connectRedis, redisBackend } from 'keepsake/redis'
 import { browser } from 'keepsake/testing'
 import { createClient } from 'redis'
 import { newSecret } from '../src/seal.ts'
+import { PATIENT } from './support/clock.ts'
 import { redisCluster, redisServer, until } from './support/redis-server.ts'
 
 const secret = newSecret()
 
 const house = (backend: Backend | string) => {
   const events: SessionEvent[] = []
-  const manager = sessions({ backend, secret, onEvent: (event) => void events.push(event) })
+  const manager = sessions({ backend, budget: PATIENT, secret, onEvent: (event) => void events.push(event) })
   const handler = manager(async (request) => {
     const s = await session(request)
     if (request.url.endsWith('/in')) s.login('anna')

@@ -7,8 +7,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
 import { promisify } from 'node:util'
+import type { Ports } from './support/ports.ts'
 import { until } from './support/redis-server.ts'
-import { freePort, program, type Server, started } from './support/servers.ts'
+import { program, type Server, started } from './support/servers.ts'
 
 const openssl = program('openssl', 'openssl')
 const redisCli = program('redis-cli', 'redis-server')
@@ -48,17 +49,17 @@ suite('Redis over TLS, with certificates for names', () => {
   })
   after(() => rmSync(folder, { recursive: true, force: true }))
 
-  const tls = (port: number | string) => {
+  const tls = ({ port }: Ports) => {
     const file = (name: string) => join(folder, name)
     return [
       ...['--bind', '127.0.0.1', '--port', '0', '--tls-port', `${port}`, '--tls-auth-clients', 'no', '--save', ''],
       ...['--tls-cert-file', file('own.crt'), '--tls-key-file', file('own.key'), '--tls-ca-cert-file', file('ca.crt')],
     ]
   }
-  const server = (args: (port: number) => readonly string[], ready = /Ready to accept/): Promise<Server> =>
+  const server = (args: (ports: Ports) => readonly string[], ready = /Ready to accept/): Promise<Server> =>
     started({
       program: program('redis-server', 'redis-server'),
-      args: (port, dir) => [...args(port), '--dir', dir],
+      args: (ports, dir) => [...args(ports), '--dir', dir],
       ready,
       signal: 'SIGKILL',
     })
@@ -76,18 +77,9 @@ suite('Redis over TLS, with certificates for names', () => {
     return stdout.trim()
   }
   const cluster = async (...announced: readonly string[]) => {
-    const bus = `${(await freePort()) % 20_000 || 1}`
-    const one = await server((port) => [
-      ...tls(port),
-      ...[
-        '--cluster-enabled',
-        'yes',
-        '--tls-cluster',
-        'yes',
-        '--cluster-port',
-        `${40_000 + Number(bus)}`,
-        ...announced,
-      ],
+    const one = await server((ports) => [
+      ...tls(ports),
+      ...['--cluster-enabled', 'yes', '--tls-cluster', 'yes', '--cluster-port', `${ports.bus}`, ...announced],
     ])
     await cli(one, 'cluster', 'addslotsrange', '0', '16383')
     await until(async () => (await cli(one, 'cluster', 'info')).includes('cluster_state:ok'))
@@ -117,7 +109,7 @@ suite('Redis over TLS, with certificates for names', () => {
     const sentinel = await started({
       program: program('redis-server', 'redis-server'),
       prepare: (dir) => ['sh', ['-c', 'printf "%s" "$1" > "$2"', 'sh', config, `${dir}/own.conf`]],
-      args: (port, dir) => [`${dir}/own.conf`, ...tls(port), '--tls-replication', 'yes', '--sentinel'],
+      args: (ports, dir) => [`${dir}/own.conf`, ...tls(ports), '--tls-replication', 'yes', '--sentinel'],
       ready: /Sentinel ID is/,
       signal: 'SIGKILL',
     })

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { suite, type TestContext, test } from 'node:test'
 import { Fault, type Session } from 'keepsake'
 import { cookieBackend } from 'keepsake/cookie'
-import { DAY, SECOND } from './support/clock.ts'
+import { DAY, PATIENT, SECOND } from './support/clock.ts'
 import { stores } from './support/stores.ts'
 import { house } from './support/visits.ts'
 
@@ -64,7 +64,7 @@ test('the list of an owner shows when each session ends', async () => {
   const { sessions } = await import('keepsake')
   const h = await house()
   await h.visitor()(login(brief))
-  const manager = sessions({ backend: h.backend, now: h.now })
+  const manager = sessions({ backend: h.backend, budget: PATIENT, now: h.now })
   const [one] = await manager.list('anna')
   assert.equal(one?.expiresAt, h.now() + 4 * HOUR * SECOND)
 })

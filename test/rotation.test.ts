@@ -79,7 +79,7 @@ for (const kind of kinds) {
       assert.notEqual(await json(stranger.copy(last)('/form', post(strangersToken))), 'ok')
     })
 
-    test('SEC-4: nodes that roll from [a] by [a, b] and [b, a] to [b] understand each other on the way', async () => {
+    test('ENC-7: nodes that roll from [a] by [a, b] and [b, a] to [b] understand each other on the way', async () => {
       const under = deployment()
       const steps = [[a], [a, b], [b, a], [b]]
       for (let i = 0; i + 1 < steps.length; i++) {

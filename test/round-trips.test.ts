@@ -9,6 +9,7 @@ import { postgresBackend } from 'keepsake/postgres'
 import { redisBackend } from 'keepsake/redis'
 import { createPool } from 'mysql2/promise'
 import { Pool, type QueryArrayConfig } from 'pg'
+import { PATIENT } from './support/clock.ts'
 import { freshPrefix, ioredisClient } from './support/redis-stores.ts'
 import { watchedRedis } from './support/redis-watched.ts'
 import { closing, freshTable, mysqlUrl, postgresUrl } from './support/stores.ts'
@@ -98,7 +99,7 @@ const expected: Record<string, Expected> = {
 for (const [name, { open, ...visits }] of Object.entries(expected)) {
   test(`${name}: a visit makes as many round trips as it needs`, async (t) => {
     const { backend, sent } = await open(t)
-    const manager = sessions({ backend, secret: randomBytes(32), secure: true, sweeps: false })
+    const manager = sessions({ backend, budget: PATIENT, secret: randomBytes(32), secure: true, sweeps: false })
     const visit = async (cookie: string, act: (visit: Awaited<ReturnType<typeof manager.open>>) => unknown) => {
       const opened = await manager.open({ headers: new Headers(cookie === '' ? {} : { cookie }) })
       act(opened)

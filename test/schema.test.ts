@@ -21,7 +21,8 @@ import { z } from 'zod'
 import type { Fields } from '../src/changes.ts'
 import { newSecret } from '../src/seal.ts'
 import { isMisfit, type Misfit, shapeOf } from '../src/shape.ts'
-import { clock } from './support/clock.ts'
+import { clock, PATIENT } from './support/clock.ts'
+import { runs } from './support/quick.ts'
 import { stores } from './support/stores.ts'
 import { watched } from './support/watched.ts'
 
@@ -190,7 +191,7 @@ suite('a session that an older deployment kept', () => {
           if (Object.keys(kept).length > 0 && migrates) assert.equal(Object.keys(seen).length, 2)
         },
       ),
-      { numRuns: 100 },
+      { numRuns: runs(100) },
     )
   })
 })
@@ -206,7 +207,8 @@ suite('a merged value', () => {
       const watch = watched(backend)
       const reasons: Reason[] = []
       const onEvent = ({ reason }: { reason: Reason }) => reasons.push(reason)
-      const processes = [1, 2].map(() => stage(sessions({ backend: watch.backend, schema: most, secret, onEvent })))
+      const options = { schema: most, secret, budget: PATIENT }
+      const processes = [1, 2].map(() => stage(sessions({ ...options, backend: watch.backend, onEvent })))
       const [one, two] = processes as [(typeof processes)[0], (typeof processes)[0]]
       await one.visit((s) => s.set('a', 0))
       const other = two.with(one.visit.to(two.handler))
@@ -218,7 +220,7 @@ suite('a merged value', () => {
       assert.equal(await slow, 409)
       assert.deepEqual(await other((s) => ({ ...s.fields })), { a: 0, b: 1 })
       assert.ok(reasons.includes('conflict'))
-      const opened = await sessions({ backend, schema: most, secret }).open({ headers: new Headers() })
+      const opened = await sessions({ ...options, backend }).open({ headers: new Headers() })
       opened.set('a', 2)
       await assert.rejects(opened.commit(), { code: 'bad_fields' })
     })

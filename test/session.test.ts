@@ -14,7 +14,7 @@ import {
   set,
   toCookieHeaders,
 } from 'keepsake/session'
-import { clock, SECOND } from './support/clock.ts'
+import { clock, PATIENT, SECOND } from './support/clock.ts'
 import { stores } from './support/stores.ts'
 
 const NAME = 'sid'
@@ -249,7 +249,7 @@ suite("the seed's headers", async () => {
       }
       assert.throws(() => toCookieHeaders(name, one), { code: 'bad_option' })
       assert.throws(() => clearHeaders(name), { code: 'bad_option' })
-      const page = sessions({ backend })(async (request) =>
+      const page = sessions({ backend, budget: PATIENT })(async (request) =>
         Response.json(await cookie(request, name, { sealed: false })),
       )
       await assert.rejects(async () => page(new Request('https://app.test/')), { code: 'bad_option' })

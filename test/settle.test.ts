@@ -6,6 +6,7 @@ import { type Backend, movingBackend, session, sessions } from 'keepsake'
 import { memoryBackend } from 'keepsake/memory'
 import { browser } from 'keepsake/testing'
 import { newSecret } from '../src/seal.ts'
+import { PATIENT } from './support/clock.ts'
 
 /** A store that is sure of nothing while it is told so, and a visitor who is logged in. */
 const house = async (made: (backend: Backend) => Backend = (backend) => backend) => {
@@ -20,7 +21,7 @@ const house = async (made: (backend: Backend) => Backend = (backend) => backend)
   }
   const secret = newSecret()
   const handler = (meanwhile?: () => Promise<unknown>) =>
-    sessions({ backend: made(backend), secret })(async (request) => {
+    sessions({ backend: made(backend), budget: PATIENT, secret })(async (request) => {
       const s = await session(request)
       await meanwhile?.()
       const { pathname } = new URL(request.url)

@@ -17,7 +17,7 @@ import {
 import { memoryBackend } from 'keepsake/memory'
 import { browser } from 'keepsake/testing'
 import { newSecret } from '../src/seal.ts'
-import { clock } from './support/clock.ts'
+import { clock, PATIENT } from './support/clock.ts'
 import { house } from './support/visits.ts'
 
 const secret = newSecret()
@@ -132,7 +132,7 @@ suite('calls under way', () => {
 
   test('ST-O5: of ten thousand requests on a store that hangs, as many wait as may, and the others fail at once', async () => {
     const { backend, count, release } = hanging()
-    const page = sessions({ backend, secret, maxInFlight: 100, budget: 60 })(async (request) =>
+    const page = sessions({ backend, secret, maxInFlight: 100, budget: PATIENT })(async (request) =>
       Response.json((await session(request)).owner ?? null),
     )
     const statuses: number[] = []

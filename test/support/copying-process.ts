@@ -1,19 +1,22 @@
-// Copies the sessions of a SQLite file to a Redis Cluster, slowly, and says of each batch what it read and how far it is.
+// Copies the sessions of a SQLite file to a Redis Cluster, and says of each batch what it read, and waits, and how far it is.
 
+import { once } from 'node:events'
 import { writeSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { connect, copySessions } from 'keepsake'
-import { connectRedis } from 'keepsake/redis'
+import { patientCluster } from './driver.ts'
 
 const [file = '', cluster = '', cursor] = process.argv.slice(2)
-const [from, to] = [await connect(file), await connectRedis(cluster, { waitReplicas: 1 })]
+const [from, to] = [await connect(file), await patientCluster(cluster)]
 const say = (what: object) => writeSync(1, `${JSON.stringify(what)}\n`)
-/** Between the reading of a batch and its writing there is time to end a session of it: the keys are told, and it waits. */
+/** Between the reading of a batch and its writing the keys are told, and a session of it may end before the answer. */
 const slow = {
   ...from,
   async scan(cursor: string | undefined, limit: number) {
     const part = (await from.scan?.(cursor, limit)) ?? { entries: [], cursor: undefined }
     say({ keys: part.entries.map(({ key }) => key) })
+    await once(process, 'message')
+    // For visitors to come meanwhile.
     await sleep(60)
     return part
   },

@@ -1,6 +1,7 @@
 // Pages on one session in a store that other processes use too, by a driver: each of them one visit that takes its time.
 
 import { run, session, sessions } from 'keepsake'
+import { PATIENT } from './clock.ts'
 import { opened } from './driver.ts'
 
 const [driver = '', url = '', place = '', secret = ''] = process.argv.slice(2)
@@ -10,7 +11,7 @@ const manager = sessions({
   // One name of the cookie for all, as behind what ends TLS before them; else each has its own on its port.
   secure: true,
   // Fifty that change one session at once wait for each other, here and in other processes.
-  budget: 30,
+  budget: PATIENT,
 })
 
 let go = () => {}

@@ -20,6 +20,17 @@ const codeOf = async (act: () => unknown): Promise<unknown> => {
   }
 }
 
+/** Having waited for its turn for two seconds in vain, a call has changed nothing, and may be made again. */
+const insisted = async <T>(act: () => T | Promise<T>): Promise<T> => {
+  for (;;) {
+    try {
+      return await act()
+    } catch (error) {
+      if ((error as Fault).code !== 'unavailable') throw error
+    }
+  }
+}
+
 const increment = async (backend: ReturnType<typeof fileBackend>): Promise<number | undefined> => {
   const entry = (await backend.get(key)) as Entry
   const n = Number(entry.value) + 1
@@ -32,18 +43,13 @@ const deeds: Record<string, () => Promise<void>> = {
   async count() {
     const backend = fileBackend(directory)
     for (let done = 0; done < Number(more); ) {
-      try {
-        if ((await increment(backend)) !== undefined) done++
-      } catch (error) {
-        // Having waited for two seconds in vain, it has changed nothing, and may try again.
-        if ((error as Fault).code !== 'unavailable') throw error
-      }
+      if ((await insisted(() => increment(backend))) !== undefined) done++
     }
   },
   /** Counts until it is killed, and says what is saved. */
   async write() {
     const backend = fileBackend(directory)
-    for (;;) say(await increment(backend))
+    for (;;) say(await insisted(() => increment(backend)))
   },
   /** Takes the turn of a slot, says so, and never gives it back. */
   async hold() {
@@ -73,15 +79,16 @@ const deeds: Record<string, () => Promise<void>> = {
     const backend = fileBackend(directory)
     let lost = 0
     for (let i = 0; i < Number(more); i++) {
-      await backend.generate(key, { value: '0', head: '', version: freshVersion(), expiresAt: 1 })
-      await backend.touch(key, 9e15)
+      const entry = { value: '0', head: '', version: freshVersion(), expiresAt: 1 }
+      await insisted(() => backend.generate(key, entry))
+      await insisted(() => backend.touch(key, 9e15))
       if ((await backend.get(key)) === undefined) continue
       for (let again = 0; again < 20; again++) {
         if ((await backend.get(key)) !== undefined) continue
         lost++
         break
       }
-      await backend.clear(key)
+      await insisted(() => backend.clear(key))
     }
     say(lost)
   },
@@ -92,17 +99,18 @@ const deeds: Record<string, () => Promise<void>> = {
       while (readdirSync(directory).length > 100) await setImmediate()
       const born = randomBytes(32).toString('base64url')
       const entry = { value: '{}', head: '', version: freshVersion(), expiresAt: 9e15, owner: key }
-      const answer = await backend.generate(born, entry)
+      const answer = await insisted(() => backend.generate(born, entry))
       say(`${born} ${answer ?? 'done'}`)
       // A save that comes with a clear brings nothing back.
       const change = { value: '{"n":2}', head: '', version: freshVersion() }
-      if (answer === undefined && (await backend.set(born, change, entry.version)) === 'stale') say('stale')
+      if (answer !== undefined) continue
+      if ((await insisted(() => backend.set(born, change, entry.version))) === 'stale') say('stale')
     }
   },
   /** Clears an owner until it is killed, and says how many it was. */
   async disown() {
     const backend = fileBackend(directory)
-    for (;;) say(await backend.owned?.clear(key))
+    for (;;) say(await insisted(() => backend.owned?.clear(key)))
   },
   /** Opens the folder, and says how many sessions an owner has. */
   async list() {
@@ -112,8 +120,8 @@ const deeds: Record<string, () => Promise<void>> = {
   async tidy() {
     const backend = fileBackend(directory)
     for (;;) {
-      await backend.owned?.list(key)
-      await backend.sweep?.(Date.now() + 700_000, 100)
+      await insisted(() => backend.owned?.list(key))
+      await insisted(() => backend.sweep?.(Date.now() + 700_000, 100))
     }
   },
   /** Changes one session with a flush, and says how that went. */

@@ -4,6 +4,7 @@ import { type Backend, type Reason, session, sessions } from 'keepsake'
 import { addresses, labelOf } from '../../src/keys.ts'
 import { formSecret } from '../../src/lifecycle/form.ts'
 import { visitOf } from '../../src/passage.ts'
+import { PATIENT } from './clock.ts'
 import { type House, house } from './visits.ts'
 
 export const NAME = '__Host-Http-sid'
@@ -88,6 +89,7 @@ export const stage = async (backend?: Backend): Promise<Stage> => {
   const seen = new WeakMap<Request, Omit<Seen, 'response'>>()
   const page = sessions({
     backend: h.backend,
+    budget: PATIENT,
     secret: SECRET,
     now: h.now,
     onEvent: (event) => {

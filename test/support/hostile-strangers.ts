@@ -36,8 +36,13 @@ for (looks of [false, true]) {
     return process.memoryUsage().heapUsed
   }
   await serve(COUNT / 5)
-  const before = await heap()
-  await serve((COUNT * 4) / 5)
-  results.push({ looks, calls: watch.total(), cookies, failures, grown: (await heap()) - before })
+  // What leaks grows every time; what is made once, such as code that was compiled late, does not.
+  let grown = Number.POSITIVE_INFINITY
+  for (let times = 0; times < 4; times++) {
+    const before = await heap()
+    await serve(COUNT / 5)
+    grown = Math.min(grown, (await heap()) - before)
+  }
+  results.push({ looks, calls: watch.total(), cookies, failures, grown })
 }
 console.log(JSON.stringify(results))

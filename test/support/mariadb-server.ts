@@ -25,7 +25,7 @@ export const mariadbServer = async (settings: readonly string[] = []): Promise<M
         ...['--skip-test-db', '--skip-name-resolve', '--innodb-flush-log-at-trx-commit=0'],
       ],
     ],
-    args: (port, folder) => [
+    args: ({ port }, folder) => [
       ...['--no-defaults', `--datadir=${folder}/data`, `--port=${port}`, '--bind-address=127.0.0.1'],
       ...[`--socket=${folder}/s.sock`, `--pid-file=${folder}/pid`, '--skip-name-resolve', '--max-connections=300'],
       ...['--innodb-flush-log-at-trx-commit=0', ...settings],

@@ -1,11 +1,11 @@
 // One of several processes of an application whose sessions are on their way from a SQLite file to a Redis Cluster.
 
 import { connect, movingBackend, run } from 'keepsake'
-import { connectRedis } from 'keepsake/redis'
+import { patientCluster } from './driver.ts'
 import { houseOn, page } from './traffic.ts'
 
 const [file = '', cluster = '', startsAt] = process.argv.slice(2)
-const [from, to] = [await connect(file), await connectRedis(cluster, { waitReplicas: 1 })]
+const [from, to] = [await connect(file), await patientCluster(cluster)]
 const backend = movingBackend(from, to, { startsAt: Number(startsAt) })
 const house = houseOn(backend, console.error)
 const visit = page(house)

@@ -44,7 +44,7 @@ export const postgresServer = async (settings: Readonly<Record<string, string>> 
       found('initdb'),
       ['-D', `${folder}/data`, '-U', 'app', '--auth=trust', '--no-sync', '--encoding=UTF8', '--locale=C'],
     ],
-    args: (port, folder) => [
+    args: ({ port }, folder) => [
       ...['-D', `${folder}/data`, '-p', String(port)],
       ...Object.entries(all).flatMap(([name, value]) => ['-c', `${name}=${value}`]),
     ],

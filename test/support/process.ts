@@ -1,11 +1,13 @@
-// A script of ours in a process of its own, its lines one by one, and a sudden end for it.
+// A script of ours in a process of its own, its lines one by one, and a sudden end or a pause for it.
 
 import { type ChildProcess, type ChildProcessByStdio, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { existsSync, readFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { Readable } from 'node:stream'
 import type { TestContext } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 const root = resolve(import.meta.dirname, '../..')
 
@@ -43,4 +45,10 @@ export const start = (
     errors: () => errors,
     ended,
   }
+}
+
+/** Waits until a process that was told to stand still does: it may go on for a moment, and Linux says when it does not. */
+export const stopped = async (pid: number): Promise<void> => {
+  const state = `/proc/${pid}/stat`
+  while (existsSync(state) && !/\) [Tt] /.test(readFileSync(state, 'latin1'))) await sleep(5)
 }

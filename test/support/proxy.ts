@@ -3,6 +3,7 @@
 import { once } from 'node:events'
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import type { TestContext } from 'node:test'
+import { ports } from './ports.ts'
 
 export type Proxy = {
   readonly port: number
@@ -16,8 +17,8 @@ export type Proxy = {
   drop(): void
   /** All connections are cut, and new ones are served. */
   reset(): void
-  /** Of the next reply the first half goes through, then its connection is cut. */
-  halve(): void
+  /** Of the next reply the first half goes through, then its connection is cut, and the promise resolves. */
+  halve(): Promise<void>
   /** The next request goes through, and its connection is cut instead of the reply. */
   swallow(): void
   /** Connections are cut, and new ones refused, until `pass`. */
@@ -38,6 +39,7 @@ export const proxy = async (t: Pick<TestContext, 'after'>, port: number): Promis
   let listening: Server | undefined
   const sockets = new Set<Socket>()
   const held: (() => void)[] = []
+  let halved = () => {}
 
   // No network loses the middle of a stream: what comes later on such a connection would be read as something else.
   const lost = new WeakSet<Socket>()
@@ -52,6 +54,7 @@ export const proxy = async (t: Pick<TestContext, 'after'>, port: number): Promis
       if (replies && (mode === 'halve' || mode === 'swallow')) {
         if (mode === 'halve') to.write(chunk.subarray(0, Math.ceil(chunk.length / 2)))
         mode = 'pass'
+        halved()
         // What was written goes out before the connection ends.
         to.end(() => to.destroy())
         return from.destroy()
@@ -80,14 +83,13 @@ export const proxy = async (t: Pick<TestContext, 'after'>, port: number): Promis
     forward(client, server, false)
     forward(server, client, true)
   }
-  const listen = async (on: number): Promise<number> => {
-    listening = createServer(accept)
-    listening.listen(on, '127.0.0.1')
+  // Its own while it refuses connections, too.
+  const { port: own } = await ports()
+  const listen = async () => {
+    listening = createServer(accept).listen(own, '127.0.0.1')
     await once(listening, 'listening')
-    const address = listening.address()
-    return typeof address === 'object' && address !== null ? address.port : on
   }
-  const own = await listen(0)
+  await listen()
   const cut = () => {
     for (const socket of sockets) socket.resetAndDestroy()
   }
@@ -103,7 +105,7 @@ export const proxy = async (t: Pick<TestContext, 'after'>, port: number): Promis
       mode = 'pass'
       late = 0
       for (const send of held.splice(0)) send()
-      if (listening === undefined) void listen(own)
+      if (listening === undefined) void listen()
     },
     delay(milliseconds) {
       mode = 'pass'
@@ -121,6 +123,9 @@ export const proxy = async (t: Pick<TestContext, 'after'>, port: number): Promis
     },
     halve() {
       mode = 'halve'
+      return new Promise((resolve) => {
+        halved = resolve
+      })
     },
     swallow() {
       mode = 'swallow'

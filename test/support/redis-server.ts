@@ -1,9 +1,9 @@
-// Private Redis servers on free loopback ports: one alone, one behind Sentinels, or a cluster; they end with this process.
+// Private Redis servers on loopback ports of their own: one alone, one behind Sentinels, or a cluster; they end with this process.
 
 import { execFile } from 'node:child_process'
-import { existsSync, readFileSync } from 'node:fs'
 import { promisify } from 'node:util'
-import { freePort, program, started } from './servers.ts'
+import { stopped } from './process.ts'
+import { program, started } from './servers.ts'
 
 export type RedisServer = {
   readonly port: number
@@ -27,49 +27,42 @@ export const until = async (condition: () => Promise<unknown> | unknown): Promis
   while (!(await holds().catch(() => false))) await new Promise((resolve) => setTimeout(resolve, 10))
 }
 
-/** The bus of a cluster is 10 000 above. */
-const lowPort = async (): Promise<number> => {
-  for (;;) {
-    const port = await freePort()
-    if (port < 55_536) return port
-  }
-}
-
 const QUIET = ['--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--repl-diskless-sync-delay', '0']
+
+type ClusterNode = RedisServer & { readonly bus: number }
 
 type Making = {
   readonly file?: string
   readonly options?: readonly string[]
   readonly ready?: RegExp
-  readonly port?: number
+  /** Whether it is to be a node of a cluster. */
+  readonly cluster?: true
 }
 
-const server = async ({ file, options = [], ready = /Ready to accept/, port }: Making): Promise<RedisServer> => {
-  const made = await started(
-    {
-      program: installed('redis-server'),
-      args: (port, folder) => [
-        ...(file ? [`${folder}/own.conf`] : []),
-        ...QUIET,
-        '--port',
-        `${port}`,
-        '--dir',
-        folder,
-        ...options,
-      ],
-      ...(file && {
-        prepare: (folder: string) =>
-          ['sh', ['-c', 'printf "%s" "$1" > "$2"', 'sh', file, `${folder}/own.conf`]] as const,
-      }),
-      ready,
-      signal: 'SIGKILL',
-    },
-    port,
-  )
+const server = async ({ file, options = [], ready = /Ready to accept/, cluster }: Making): Promise<ClusterNode> => {
+  const made = await started({
+    program: installed('redis-server'),
+    args: ({ port, bus }, folder) => [
+      ...(file ? [`${folder}/own.conf`] : []),
+      ...QUIET,
+      ...['--port', `${port}`, '--dir', folder],
+      ...options,
+      // Its bus would be 10 000 above, on a port that may be somebody's.
+      ...(cluster
+        ? ['--cluster-enabled', 'yes', '--cluster-config-file', 'nodes.conf', '--cluster-port', `${bus}`]
+        : []),
+    ],
+    ...(file && {
+      prepare: (folder: string) => ['sh', ['-c', 'printf "%s" "$1" > "$2"', 'sh', file, `${folder}/own.conf`]] as const,
+    }),
+    ready,
+    signal: 'SIGKILL',
+  })
   const cli = async (...command: readonly string[]) =>
     (await run(installed('redis-cli'), ['-p', `${made.port}`, ...command])).stdout.trim()
   return {
     port: made.port,
+    bus: made.bus,
     url: `redis://127.0.0.1:${made.port}`,
     cli,
     kill: made.kill,
@@ -77,9 +70,7 @@ const server = async ({ file, options = [], ready = /Ready to accept/, port }: M
     async pause() {
       const pid = Number(/process_id:(\d+)/.exec(await cli('info', 'server'))?.[1])
       process.kill(pid, 'SIGSTOP')
-      // It may go on for a moment, and Linux says when it does not any more.
-      const state = `/proc/${pid}/stat`
-      await until(() => !existsSync(state) || /\) [Tt] /.test(readFileSync(state, 'latin1')))
+      await stopped(pid)
       return { resume: () => process.kill(pid, 'SIGCONT') }
     },
   }
@@ -109,7 +100,34 @@ export const redisReplicated = async (): Promise<RedisReplicated> => {
   return { master, replica, synced }
 }
 
-export type RedisSentinel = RedisReplicated & { readonly sentinels: readonly RedisServer[]; readonly name: string }
+/*
+ * A server that has no time to answer looks dead to the others, and they put another in its place while it lives. If a test
+ * then kills that other, what both had acknowledged is gone, and no client can do anything about it. So they wait for a
+ * minute, and are hasty only from when a test has killed a master until another is there.
+ */
+const HASTY = '500'
+const PATIENT = '60000'
+
+type Replacing = {
+  /** To be called when the master of this replica was killed: waits until the replica is master. */
+  takenOver(replica: RedisServer): Promise<void>
+}
+
+const replacing = (wait: (milliseconds: string) => Promise<unknown>): Replacing => ({
+  async takenOver({ cli }) {
+    await wait(HASTY)
+    await until(async () => (await cli('role')).startsWith('master'))
+    await wait(PATIENT)
+  },
+})
+
+export type RedisSentinel = RedisReplicated &
+  Replacing & {
+    readonly sentinels: readonly RedisServer[]
+    readonly name: string
+    /** Waits until one of the two is master, the other has all and follows, and all Sentinels know; gives them in this order. */
+    settled(): Promise<RedisPair>
+  }
 
 /** A master and a replica, watched by three Sentinels that take two of them to make the replica master. */
 export const redisSentinel = async (): Promise<RedisSentinel> => {
@@ -117,21 +135,41 @@ export const redisSentinel = async (): Promise<RedisSentinel> => {
   const pair = await redisReplicated()
   const watching = [
     `sentinel monitor ${name} 127.0.0.1 ${pair.master.port} 2`,
-    `sentinel down-after-milliseconds ${name} 500`,
+    `sentinel down-after-milliseconds ${name} ${PATIENT}`,
     `sentinel failover-timeout ${name} 3000`,
   ]
   const sentinels = await Promise.all([1, 2, 3].map(() => sentinel(watching)))
+  const asked = (...words: readonly string[]) => Promise.all(sentinels.map(({ cli }) => cli('sentinel', ...words)))
   await until(async () => {
-    const known = await Promise.all(sentinels.map(({ cli }) => cli('sentinel', 'master', name)))
+    const known = await asked('master', name)
     return known.every((lines) => /num-slaves\n1\n/.test(lines) && /num-other-sentinels\n2\n/.test(lines))
   })
-  return { ...pair, sentinels, name }
+  const settled = async (): Promise<RedisPair> => {
+    let found: RedisPair = pair
+    await until(async () => {
+      const { master, replica } = found
+      found = (await master.cli('role')).startsWith('master') ? found : { master: replica, replica: master }
+      const masters = await asked('get-master-addr-by-name', name)
+      const replicas = await asked('replicas', name)
+      return (
+        (await found.master.cli('role')).startsWith('master') &&
+        (await found.replica.cli('info', 'replication')).includes('master_link_status:up') &&
+        masters.every((lines) => lines.endsWith(`\n${found.master.port}`)) &&
+        replicas.every(
+          (lines) => lines.includes(`\n${found.replica.port}\n`) && !/flags\n.*(down|disconnected)/.test(lines),
+        )
+      )
+    })
+    return found
+  }
+  const wait = (milliseconds: string) => asked('set', name, 'down-after-milliseconds', milliseconds)
+  return { ...pair, sentinels, name, settled, ...replacing(wait) }
 }
 
 const sentinel = (lines: readonly string[]): Promise<RedisServer> =>
   server({ file: lines.join('\n'), options: ['--sentinel'], ready: /Sentinel ID is/ })
 
-export type RedisCluster = {
+export type RedisCluster = Replacing & {
   readonly nodes: readonly RedisServer[]
   /** The master that keeps this key now, and its replica. */
   nodesOf(key: string): Promise<RedisPair>
@@ -141,10 +179,9 @@ export type RedisCluster = {
 
 /** Three masters with a replica each. */
 export const redisCluster = async (): Promise<RedisCluster> => {
-  const options = ['--cluster-enabled', 'yes', '--cluster-config-file', 'nodes.conf']
-  options.push('--cluster-node-timeout', '500', '--cluster-replica-validity-factor', '0')
-  const nodes = await Promise.all(Array.from({ length: 6 }, async () => server({ port: await lowPort(), options })))
-  const addresses = nodes.map(({ port }) => `127.0.0.1:${port}`)
+  const options = ['--cluster-node-timeout', HASTY, '--cluster-replica-validity-factor', '0']
+  const nodes = await Promise.all(Array.from({ length: 6 }, () => server({ cluster: true, options })))
+  const addresses = nodes.map(({ port, bus }) => `127.0.0.1:${port}@${bus}`)
   await run(installed('redis-cli'), ['--cluster', 'create', ...addresses, '--cluster-replicas', '1', '--cluster-yes'])
   const whole = () =>
     until(async () => {
@@ -161,9 +198,21 @@ export const redisCluster = async (): Promise<RedisCluster> => {
       )
     })
   await whole()
+  // Not from the start: how often they tell each other what they know depends on it. One of them may be down.
+  const set = ({ cli }: RedisServer, milliseconds: string) =>
+    cli('config', 'set', 'cluster-node-timeout', milliseconds).catch(() => {})
+  const wait = (milliseconds: string) => Promise.all(nodes.map((node) => set(node, milliseconds)))
+  await wait(PATIENT)
+  await whole()
   return {
     nodes,
-    whole,
+    /** Who was started again is hasty until then. */
+    async whole() {
+      await whole()
+      await wait(PATIENT)
+      await whole()
+    },
+    ...replacing(wait),
     async nodesOf(key) {
       const alive = await Promise.any(nodes.map(async ({ cli }) => ({ cli, pong: await cli('ping') })))
       const slot = Number(await alive.cli('cluster', 'keyslot', key))

@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict'
 import type { TestContext } from 'node:test'
+import { ports } from './ports.ts'
 import { type Started, start } from './process.ts'
 
 export type Served = Started & {
@@ -9,9 +10,9 @@ export type Served = Started & {
   readonly port: string
 }
 
-/** Starts an example as its README says, such as `1-session/session`, on a free port unless one is given. */
+/** Starts an example as its README says, such as `1-session/session`, on a port that it can be started on again, unless one is given. */
 export const served = async (t: TestContext, example: string, env: Record<string, string>): Promise<Served> => {
-  const started = start(t, `examples/${example}.ts`, [], { PORT: '0', ...env })
+  const started = start(t, `examples/${example}.ts`, [], { PORT: `${(await ports()).port}`, ...env })
   const { value } = await started.lines.next()
   const url = /http:\S+/.exec(value ?? '')?.[0]
   assert.ok(url, started.errors())

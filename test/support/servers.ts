@@ -1,17 +1,19 @@
-// A server program of a test's own: on a free port, in a folder that goes with it, dead when the tests' process is.
+// A server program of a test's own: on a port that nobody else takes, in a folder that goes with it, dead when the tests' process is.
 
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { chownSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { after } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
+import { type Ports, ports } from './ports.ts'
 
 export type Server = {
   readonly port: number
+  readonly bus: number
   readonly folder: string
   /** Of its process, where it runs: a signal may make it stand still. */
   pid(): number
@@ -28,7 +30,7 @@ export type Recipe = {
   readonly program: string
   /** What makes its data, before the first start. */
   readonly prepare?: (folder: string) => readonly [program: string, args: readonly string[]]
-  readonly args: (port: number, folder: string) => readonly string[]
+  readonly args: (ports: Ports, folder: string) => readonly string[]
   /** The line of its output that says that it takes connections. */
   readonly ready: RegExp
   /** The signal that ends it in good order, soon. */
@@ -47,15 +49,6 @@ export const program = (name: string, debianPackage: string, folders: readonly s
   )
 }
 
-export const freePort = async (): Promise<number> => {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as { port: number }
-  server.close()
-  await once(server, 'close')
-  return port
-}
-
 /** Servers refuse to run as root: as root, they run as nobody. */
 const user = ((): { readonly uid: number; readonly gid: number } | undefined => {
   if (process.getuid?.() !== 0) return undefined
@@ -65,6 +58,12 @@ const user = ((): { readonly uid: number; readonly gid: number } | undefined => 
 
 /** Milliseconds that a server may take to end in good order. */
 const PATIENCE = 5_000
+
+/** What every one of these servers says of a port that somebody else has. */
+const TAKEN = /Address already in use/
+
+/** How often a start is tried again: with other ports, or on the same ones until what was killed has let go of them. */
+const TRIES = 20
 
 const running = new Set<Server>()
 const abandoned = new Map<ChildProcess, { readonly folder: string; readonly crash: NodeJS.Signals }>()
@@ -89,33 +88,53 @@ process.on('exit', () => {
 })
 for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.once(signal, () => process.exit(1))
 
-/** Starts a program, on this port or a free one, and waits until it takes connections. */
-export const started = async (recipe: Recipe, wanted?: number): Promise<Server> => {
+/** Starts a program, and waits until it takes connections. */
+export const started = async (recipe: Recipe): Promise<Server> => {
   const { program, prepare, args, ready, signal, crash = 'SIGKILL' } = recipe
-  const port = wanted ?? (await freePort())
+  let own = await ports()
   const folder = mkdtempSync(join(tmpdir(), 'keepsake-server-'))
   if (user) chownSync(folder, user.uid, user.gid)
   const options = { ...user, cwd: folder, env: { PATH: process.env.PATH, LC_ALL: 'C', HOME: folder, TMPDIR: folder } }
   let child: ChildProcess | undefined
 
-  const start = async () => {
-    const fresh = spawn(program, args(port, folder), { ...options, stdio: ['ignore', 'pipe', 'pipe'] })
+  /** @returns false where somebody else has one of its ports. @throws where it ended for another reason */
+  const start = async (): Promise<boolean> => {
+    const fresh = spawn(program, args(own, folder), { ...options, stdio: ['ignore', 'pipe', 'pipe'] })
     abandoned.set(fresh, { folder, crash })
     child = fresh
     const said: string[] = []
-    await new Promise<void>((resolve, reject) => {
+    const ended = (resolve: (is: boolean) => void, reject: (error: Error) => void) => {
+      if (said.some((line) => TAKEN.test(line))) return resolve(false)
+      reject(new Error(`${program} ended at once. It said:\n${said.slice(-20).join('\n')}`))
+    }
+    const serves = await new Promise<boolean>((resolve, reject) => {
       fresh.on('error', reject)
-      fresh.on('exit', () => reject(new Error(`${program} ended at once. It said:\n${said.slice(-20).join('\n')}`)))
+      // Not at its exit: what it said last may come after that.
+      fresh.on('close', () => ended(resolve, reject))
       for (const output of [fresh.stdout, fresh.stderr]) {
         createInterface({ input: output }).on('line', (line) => {
           if (said.length < 200) said.push(line)
-          if (ready.test(line)) resolve()
+          if (ready.test(line)) resolve(true)
         })
       }
     })
+    if (!serves) {
+      abandoned.delete(fresh)
+      child = undefined
+      return false
+    }
     // So that a server that runs keeps no test process alive.
     fresh.unref()
     for (const output of [fresh.stdout, fresh.stderr]) (output as unknown as { unref(): void }).unref()
+    return true
+  }
+  /** Tries until its ports are its own. */
+  const insist = async (before: () => Promise<unknown>) => {
+    for (let tries = TRIES; tries > 0; tries--) {
+      if (await start()) return
+      await before()
+    }
+    throw new Error(`${program} found its ports taken ${TRIES} times, at last ${own.port} and ${own.bus}.`)
   }
   const end = async (by: NodeJS.Signals) => {
     const dying = child
@@ -132,9 +151,12 @@ export const started = async (recipe: Recipe, wanted?: number): Promise<Server> 
   }
 
   if (prepare) await promisify(execFile)(...(prepare(folder) as [string, string[]]), options)
-  await start()
+  await insist(async () => {
+    own = await ports()
+  })
   const server: Server = {
-    port,
+    port: own.port,
+    bus: own.bus,
     folder,
     pid: () => child?.pid as number,
     async stop() {
@@ -145,7 +167,7 @@ export const started = async (recipe: Recipe, wanted?: number): Promise<Server> 
     kill: () => end(crash),
     async restart() {
       await end(crash)
-      await start()
+      await insist(() => sleep(100))
     },
   }
   running.add(server)

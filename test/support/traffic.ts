@@ -3,7 +3,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { inspect } from 'node:util'
 import { type Backend, type Handler, type Session, type Sessions, session, sessions } from 'keepsake'
+import { PATIENT } from './clock.ts'
 import type { Done, Op } from './history.ts'
+import { now } from './lost.ts'
 
 /** What a session's page found, before it did what its path says. */
 type Saw = NonNullable<Done['saw']>
@@ -16,8 +18,6 @@ export type Traffic = {
   stop(): Promise<void>
   /** Comes once more with every cookie that was ever given, and tries until there is an answer. */
   audit(): Promise<void>
-  /** How late this process was at most, between two moments: a request cannot be faster. */
-  lateness(start: number, end: number): number
 }
 
 const NAME = '__Host-Http-sid'
@@ -57,9 +57,10 @@ export const page = (house: (next: Handler) => Handler) =>
   })
 
 /** The application on a store. Its cookies are called the same on every port, plain HTTP or not. */
-export const houseOn = (backend: Backend, failed: (error: unknown) => void): Sessions =>
+export const houseOn = (backend: Backend, failed: (error: unknown) => void, budget = PATIENT): Sessions =>
   sessions({
     backend,
+    budget,
     secret: 'q4mB1xqCz0m1cR8m3dWf0iZ2l0cYb3h8V2k5pXn7TtE',
     secure: true,
     onEvent: ({ error }) => error !== undefined && failed(error),
@@ -76,8 +77,8 @@ export type Served = {
 const statusOf = (error: unknown) => Number((error as { status?: number }).status ?? 500)
 
 /** One in this process: with a client of its own, and turns of its own. What it found is known where it failed, too. */
-export const processOn = (backend: Backend, errors: string[]): Served => {
-  const house = houseOn(backend, (error) => errors.push(inspect(error, { depth: 9 })))
+export const processOn = (backend: Backend, errors: string[], budget = PATIENT): Served => {
+  const house = houseOn(backend, (error) => errors.push(inspect(error, { depth: 9 })), budget)
   const found = new WeakMap<Request, Saw>()
   const inner = page((next) =>
     house(async (request) => {
@@ -129,14 +130,6 @@ export const traffic = (processes: readonly Served[], { visitors, rest, seed = 1
   const random = chance(seed)
   let going = true
 
-  const late: (readonly [at: number, by: number])[] = []
-  let beat = performance.now()
-  const pulse = setInterval(() => {
-    const now = performance.now()
-    if (now - beat > 15) late.push([now, now - beat - 5])
-    beat = now
-  }, 5)
-
   const anyOf = <T>(all: readonly T[]) => all[Math.floor(random() * all.length)] as T
 
   const visit = async (op: Op, account: string, cookie: string | undefined): Promise<Answer> => {
@@ -144,9 +137,9 @@ export const traffic = (processes: readonly Served[], { visitors, rest, seed = 1
     const request = new Request(`${served.origin}/${op}?${account}`, {
       headers: cookie === undefined ? {} : { cookie: `${NAME}=${cookie}` },
     })
-    const start = performance.now()
+    const start = now()
     const { response, saw } = await served.visit(request)
-    const end = performance.now()
+    const end = now()
     const set = response.headers.getSetCookie().find((line) => line.startsWith(`${NAME}=`))
     const given = set?.slice(NAME.length + 1).split(';')[0] || undefined
     history.push({
@@ -163,9 +156,9 @@ export const traffic = (processes: readonly Served[], { visitors, rest, seed = 1
   }
 
   const revoke = async (account: string) => {
-    const start = performance.now()
+    const start = now()
     const status = await anyOf(processes).revokeAll(account)
-    history.push({ op: 'revoke', account, status, start, end: performance.now() })
+    history.push({ op: 'revoke', account, status, start, end: now() })
     return status
   }
 
@@ -241,7 +234,6 @@ export const traffic = (processes: readonly Served[], { visitors, rest, seed = 1
     async stop() {
       going = false
       await everybody
-      clearInterval(pulse)
     },
     async audit() {
       // The newest key of each session: the ones before may be over.
@@ -250,7 +242,5 @@ export const traffic = (processes: readonly Served[], { visitors, rest, seed = 1
         while ((await visit('read', account, cookie)).status !== 200) await sleep(20)
       }
     },
-    lateness: (start, end) =>
-      Math.max(0, ...late.filter(([at, by]) => at >= start && at - by <= end + 5).map(([, by]) => by)),
   }
 }

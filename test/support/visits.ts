@@ -2,7 +2,7 @@
 
 import { type Backend, connect, type Reason, type Session, type SessionsOptions, session, sessions } from 'keepsake'
 import { type Browser, browser } from 'keepsake/testing'
-import { type Clock, clock } from './clock.ts'
+import { type Clock, clock, PATIENT } from './clock.ts'
 import { type Watched, watched } from './watched.ts'
 
 export type Act = (s: Session, request: Request) => unknown
@@ -35,6 +35,7 @@ export const house = async (options: Partial<SessionsOptions> = {}): Promise<Hou
   const process = () =>
     sessions({
       now,
+      budget: PATIENT,
       onEvent: (event) => {
         reasons.push(event.reason)
         events.push(event)

@@ -2,14 +2,21 @@
 
 import { writeSync } from 'node:fs'
 import { sessions } from 'keepsake'
+import { PATIENT } from './clock.ts'
+import { now, stoodStill } from './lost.ts'
 
 const [backend = '', cookie = ''] = process.argv.slice(2)
-const manager = sessions({ backend })
+const manager = sessions({ backend, budget: PATIENT })
 for (;;) {
-  const s = await manager.open({ headers: new Headers({ cookie }) })
-  s.update('n', (n = 0) => n + 1)
-  s.set('padding', 'x'.repeat(2000))
-  const done = await s.commit()
-  if (!done.ok) throw new Error(done.error)
-  writeSync(1, `${s.get('n')}\n`)
+  const since = now()
+  try {
+    const s = await manager.open({ headers: new Headers({ cookie }) })
+    s.update('n', (n = 0) => n + 1)
+    s.set('padding', 'x'.repeat(2000))
+    const done = await s.commit()
+    if (!done.ok) throw new Error(done.error)
+    writeSync(1, `${s.get('n')}\n`)
+  } catch (error) {
+    if (!stoodStill(since)) throw error
+  }
 }
