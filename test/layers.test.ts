@@ -41,6 +41,7 @@ const lines: readonly (readonly string[])[] = [
     'backends/redis-scan',
     'backends/sqlite-line',
     'backends/sqlite-table',
+    'backends/sql-own',
     'backends/sql-pool',
   ],
   ['backends/file-owners', 'backends/sqlite-file', 'backends/mysql-client', 'backends/postgres-client'],

@@ -440,8 +440,9 @@ suite('a live client', () => {
   }
   test('a server that is lax about what it takes, and reads double quotes its own way', async (t) => {
     const { table } = await stage(t)
-    const one = await createConnection(await mysqlUrl())
-    closing(t, () => one.end())
+    // One that a pool lent is used as it is: beside one alone, sessions would open another.
+    const one = await (await pool(t)).getConnection()
+    closing(t, () => one.release())
     for (const mode of ['', 'ansi', 'traditional,no_backslash_escapes', 'pad_char_to_full_length']) {
       await one.query('set session sql_mode = ?', [mode])
       await served(one, table)
@@ -534,14 +535,15 @@ suite('a live client', () => {
       const answer = await (client as Asked).query('select connection_id() as n')
       const rows = (Array.isArray(answer[0]) ? answer[0] : answer) as Rows
       await other.query(`kill ${rows[0]?.n}`)
-      // A pool goes on with another connection; a connection is over, and says so.
+      // Sessions go on with another connection. Only of a connection of mariadb, no other can be opened.
       await until(async () => {
         const get = async () => backend.get(freshKey())
         return get().then(
-          () => client === many,
-          () => client !== many,
+          () => client !== maria,
+          () => client === maria,
         )
       })
+      await backend.close?.()
     }
   })
 })

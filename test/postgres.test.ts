@@ -419,9 +419,9 @@ suite('the table', () => {
 suite('a live client', () => {
   test('each statement is prepared once on a connection, whatever the number of calls', async (t) => {
     const { table } = await stage(t)
-    const one = new Client({ connectionString: await postgresUrl() })
-    await one.connect()
-    closing(t, () => one.end())
+    // One that a pool lent is used as it is: beside one alone, sessions would open another.
+    const one = await (await pool(t)).connect()
+    closing(t, () => one.release())
     const sql = postgres(await postgresUrl(), { max: 1 })
     closing(t, () => sql.end())
     for (const [client, count] of [
@@ -454,9 +454,9 @@ suite('a live client', () => {
   })
   test('with prepare: false, none is', async (t) => {
     const { table } = await stage(t)
-    const one = new Client({ connectionString: await postgresUrl() })
-    await one.connect()
-    closing(t, () => one.end())
+    // One that a pool lent is used as it is: beside one alone, sessions would open another.
+    const one = await (await pool(t)).connect()
+    closing(t, () => one.release())
     const backend = postgresBackend(one, { table, prepare: false })
     assert.equal(await backend.generate(freshKey(), entryWith()), undefined)
     assert.deepEqual((await one.query('select name from pg_prepared_statements')).rows, [])

@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
+import { connect, Socket } from 'node:net'
 import { suite, type TestContext, test } from 'node:test'
 import { PGlite } from '@electric-sql/pglite'
 import { type Backend, type Entry, Fault } from 'keepsake'
@@ -34,15 +35,29 @@ const outside = (error: unknown): boolean => {
 /** A client that an application also says statements by, on the same connection. */
 type Shared<C> = { readonly client: C; readonly say: (sql: string) => PromiseLike<unknown> }
 
+/** A configuration whose port leads nowhere, as with connectors of clouds: the socket goes its own way. */
+const onItsOwnSocket = async () => {
+  const url = new URL(await postgresUrl())
+  const [port, host] = [Number(url.port || 5432), url.hostname]
+  url.port = '1'
+  const stream = () => {
+    const socket = new Socket()
+    const go = socket.connect.bind(socket)
+    socket.connect = () => go(port, host)
+    return socket
+  }
+  return { connectionString: url.href, stream }
+}
+
 const onPostgres: Record<string, (t: TestContext) => Promise<Shared<PostgresClient>>> = {
-  'a Client of pg': async (t) => {
-    const client = new Client({ connectionString: await postgresUrl() })
+  'a Client of pg on a socket that the application made': async (t) => {
+    const client = new Client(await onItsOwnSocket())
     await client.connect()
     closing(t, () => client.end())
     return { client, say: (sql) => client.query(sql) }
   },
-  'a Client of pg that sends ahead': async (t) => {
-    const client = new Client({ connectionString: await postgresUrl(), pipeline: true } as object)
+  'the same, and it sends ahead': async (t) => {
+    const client = new Client({ ...(await onItsOwnSocket()), pipeline: true } as object)
     await client.connect()
     closing(t, () => client.end())
     return { client, say: (sql) => client.query(sql) }
@@ -78,14 +93,19 @@ const onPostgres: Record<string, (t: TestContext) => Promise<Shared<PostgresClie
   },
 }
 
+const mysqlSocket = async () => {
+  const { port, hostname } = new URL(await mysqlUrl())
+  return connect(Number(port || 3306), hostname)
+}
+
 const onMysql: Record<string, (t: TestContext) => Promise<Shared<MysqlClient>>> = {
-  'a connection of mysql2': async (t) => {
-    const client = await createConnection(await mysqlUrl())
+  'a connection of mysql2 on a socket that the application made': async (t) => {
+    const client = await createConnection({ uri: await mysqlUrl(), stream: await mysqlSocket() })
     closing(t, () => client.end())
     return { client, say: (sql) => client.query(sql) }
   },
-  'a connection of mysql2 with callbacks': async (t) => {
-    const client = callbacks.createConnection(await mysqlUrl())
+  'the same with callbacks': async (t) => {
+    const client = callbacks.createConnection({ uri: await mysqlUrl(), stream: await mysqlSocket() })
     closing(t, () => client.promise().end())
     return { client, say: (sql) => client.promise().query(sql) }
   },
@@ -152,7 +172,7 @@ const shared = async (backend: Backend & { migrate(): Promise<void> }, say: Shar
   assert.equal(await backend.get(key), undefined)
 }
 
-suite('a connection that is in a transaction of the application', () => {
+suite('a connection that is in a transaction of the application, if sessions cannot open another', () => {
   for (const [name, open] of Object.entries(onPostgres)) {
     test(name, async (t) => {
       const { client, say } = await open(t)
@@ -170,7 +190,9 @@ suite('a connection that is in a transaction of the application', () => {
     })
   }
   test('a client of pg answers no read from it, and changes nothing there', async (t) => {
-    const { client, say } = await (onPostgres['a Client of pg'] ?? assert.fail())(t)
+    const { client, say } = await (onPostgres['a Client of pg on a socket that the application made'] ?? assert.fail())(
+      t,
+    )
     const table = freshTable()
     closing(t, () => say(`drop table ${table}`))
     const backend = postgresBackend(client, { table })

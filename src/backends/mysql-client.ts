@@ -1,7 +1,9 @@
 // One way to ask MariaDB or MySQL by mysql2 or mariadb, and never in a transaction of somebody else.
 
+import type { Socket } from 'node:net'
 import { Fault, isFault } from '../outcome.ts'
 import { hush, OUTSIDE, property, type Row, refused, undecided } from './sql.ts'
+import { ANSWERING, type Asker, CONNECTING, ownBeside, preferring } from './sql-own.ts'
 import { lending } from './sql-pool.ts'
 
 export type Value = string | number | Uint8Array | null
@@ -27,7 +29,20 @@ type Connection = Promising & {
   /** Of mariadb. */
   readonly info?: { readonly status?: number }
 }
-type Pool = Promising & {
+/** What is beneath a connection of mysql2, and tells how it was configured. */
+type Core = {
+  readonly constructor: new (options: { readonly config: object }) => Core
+  readonly config: { readonly connectTimeout: number }
+  /** Once it is connected. */
+  readonly threadId: number | null
+  readonly stream: Socket
+  promise(): Promising
+  query(sql: string, done: (error: unknown) => void): void
+  end(done: () => void): void
+  destroy(): void
+}
+type Pool = {
+  readonly most?: number
   getConnection(): PromiseLike<Connection>
   on?(event: 'acquire' | 'release', listener: (connection: object) => void): unknown
   on?(event: 'connection', listener: (connection: Connection) => void): unknown
@@ -164,7 +179,7 @@ const pooled = (pool: Pool, patience?: number): Ask => {
   const settled = ({ connection, info }: Connection): boolean =>
     ours || (info === undefined ? connection !== undefined && known.has(connection) : wrong(info.status) === undefined)
 
-  const limit = property(property(property(pool, 'pool'), 'config'), 'connectionLimit')
+  const limit = pool.most ?? property(property(property(pool, 'pool'), 'config'), 'connectionLimit')
   const lend = lending<Connection>({
     ...(typeof limit === 'number' && limit > 0 && { most: limit }),
     async connect() {
@@ -208,14 +223,75 @@ const pooled = (pool: Pool, patience?: number): Ask => {
     })
 }
 
+/** Seconds that a statement waits for the lock of another, at each of its tries. The servers' own are 50 and 86 400. */
+const LOCKED = 1
+/** What each connection of our own says first. */
+export const FIRST = `set session autocommit = 1, innodb_lock_wait_timeout = ${LOCKED}, lock_wait_timeout = ${LOCKED}`
+
+/**
+ * What is beneath a connection of mysql2 alone, if another one can be opened like it. Not so if a pool lent it, because
+ * nobody says when it is given back; if the application made its socket; and if the application chooses the database only
+ * after it has connected.
+ */
+const coreOf = (client: unknown): Core | undefined => {
+  const core = has(client, 'promise') ? client : property(client, 'connection')
+  const config = property(core, 'config')
+  const alone = has(core, 'promise') && has(property(core, 'stream'), 'unref') && !has(core, 'release')
+  const again = Boolean(property(config, 'database')) && typeof property(config, 'stream') !== 'object'
+  return alone && again ? (core as Core) : undefined
+}
+
+/** Statements on a connection of our own beside one of the application, with the same configuration. */
+const apart = (core: Core, onTheirs: Ask): Asker<Parameters<Ask>, Answer> => {
+  const own = ownBeside<Core>(core, {
+    theirs: () => (core.threadId === null ? undefined : core.stream),
+    open: () =>
+      new Promise((resolve, reject) => {
+        const { connectTimeout } = core.config
+        // It tells a configuration by its class, and anything else is read as options.
+        const config = Object.assign(Object.create(Object.getPrototypeOf(core.config)), core.config, {
+          connectTimeout: Math.min(connectTimeout || CONNECTING, CONNECTING),
+        })
+        const another = new core.constructor({ config })
+        hush(another)
+        // Of the driver's own errors this hears, too: they are given to the first that waits.
+        another.query(FIRST, (error) => {
+          if (error == null) return resolve(another)
+          another.destroy()
+          reject(error)
+        })
+      }),
+    socket: ({ stream }) => stream,
+    end: (another, broken) => (broken ? another.destroy() : another.end(() => {})),
+  })
+  const pool: Pool = {
+    most: 1,
+    async getConnection() {
+      const another = await own.take()
+      const promising = another.promise()
+      return {
+        connection: another,
+        execute: (query, values) => promising.execute(query, values),
+        query: (query, values) => (promising.query ?? promising.execute).call(promising, query, values),
+        release: () => own.release(another, false),
+        destroy: () => own.release(another, true),
+      }
+    },
+  }
+  return preferring(own, pooled(pool, ANSWERING), onTheirs)
+}
+
 /** @throws Fault `bad_option` */
-export const asker = (client: MysqlClient, patience?: number): Ask => {
+export const asker = (client: MysqlClient, patience?: number): Asker<Parameters<Ask>, Answer> => {
   const promising = (has(client, 'promise') ? (client as Calling).promise() : client) as Promising
   if (!has(promising, 'execute')) {
     throw new Fault('bad_option', 'A MySQL backend needs a client: a pool or connection of mysql2 or of mariadb.')
   }
   hush(promising)
-  return has(promising, 'getConnection') ? pooled(promising as Pool, patience) : alone(promising)
+  if (has(promising, 'getConnection')) return { ask: pooled(promising as unknown as Pool, patience) }
+  const core = coreOf(client)
+  const ask = alone(promising)
+  return core === undefined ? { ask } : apart(core, ask)
 }
 
 /** ER_NET_PACKET_TOO_LARGE. */

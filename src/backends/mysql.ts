@@ -5,6 +5,7 @@ import {
   asker,
   DUPLICATE,
   explained,
+  FIRST,
   forbidden,
   type MysqlClient,
   tooLarge,
@@ -28,6 +29,7 @@ import {
   textOf,
   withConnections,
 } from './sql.ts'
+import { ANSWERING, CONNECTING } from './sql-own.ts'
 
 export type { MysqlClient } from './mysql-client.ts'
 
@@ -50,13 +52,10 @@ export type ConnectMysqlOptions = MysqlOptions & {
 /** Before all expiries. */
 const EVER = Number.MIN_SAFE_INTEGER
 
-/** Milliseconds that a statement may take on a pool of our own. */
-const AT_ALL = 5_000
-
 const backendOn = (client: MysqlClient, options: MysqlOptions, patience?: number): SqlBackend => {
   onlyKnown(options, ['table'], 'A MySQL backend')
   const table = quoted(options.table ?? 'keepsake_sessions', '`')
-  const ask = asker(client, patience)
+  const { ask, close } = asker(client, patience)
   const answered = async (sql: string, values: Value[], prepared: boolean) => {
     try {
       return await persistently(() => ask(sql, values, prepared), undone)
@@ -208,6 +207,7 @@ const backendOn = (client: MysqlClient, options: MysqlOptions, patience?: number
     async migrate() {
       await run(schema)
     },
+    ...(close && { close }),
   }
 }
 
@@ -215,9 +215,11 @@ const backendOn = (client: MysqlClient, options: MysqlOptions, patience?: number
  * A backend in a table of MariaDB 10.6 or MySQL 8, or newer. The client is yours: it is used as it is, and never closed
  * here. What the character set of its connections is makes no difference.
  *
- * Give it a pool. No statement is answered that ran in a transaction of the application, or with autocommit off: on a
- * connection alone, such calls fail, and each statement costs two more; and once its server has closed it, it never comes
- * back. A connection of a pool that was left in a transaction is ended.
+ * Give it a pool. No statement is answered that ran in a transaction of the application, or with autocommit off. Beside a
+ * connection of mysql2 alone, sessions open one of their own with the same configuration, at their first use; `close`
+ * closes it, and so does the end of the application's. Where that cannot be opened, on a connection of mariadb alone, and
+ * on one that a pool lent, a call fails while the application has a transaction open, each statement costs two more, and
+ * once its server has closed it, it never comes back. A connection of a pool that was left in a transaction is ended.
  *
  * Nothing is asked of the database before the first use, and nobody makes the table but `migrate`. Reads and writes have
  * to go to the same server. Statements that the database undoes (1205, 1213) are sent again, three times at most. How
@@ -229,11 +231,6 @@ const backendOn = (client: MysqlClient, options: MysqlOptions, patience?: number
  * @throws Fault `bad_option`
  */
 export const mysqlBackend = (client: MysqlClient, options: MysqlOptions = {}): SqlBackend => backendOn(client, options)
-
-/** Milliseconds. */
-const CONNECTING = 2_000
-/** Seconds that a statement waits for the lock of another, at each of its tries. The servers' own are 50 and 86 400. */
-const LOCKED = 1
 
 /** What a URL may say beside where the database is. mysql2 writes a line to the console for what it does not know. */
 const PARAMETERS = ['ssl', 'charset', 'compress', 'enableCleartextPlugin', 'flags', 'socketPath', 'timezone']
@@ -273,10 +270,7 @@ export const connectMysql = async (url: string, options: ConnectMysqlOptions = {
   pool.on('connection', (connection) => {
     // Its types say that it is one with promises. What it is given it carries out in turn, so this before all else.
     const calling = connection as unknown as { query(sql: string, done: () => void): void }
-    calling.query(
-      `set session autocommit = 1, innodb_lock_wait_timeout = ${LOCKED}, lock_wait_timeout = ${LOCKED}`,
-      () => {},
-    )
+    calling.query(FIRST, () => {})
   })
-  return selfMade(backendOn(pool, others, AT_ALL), forbidden, () => pool.end())
+  return selfMade(backendOn(pool, others, ANSWERING), forbidden, () => pool.end())
 }

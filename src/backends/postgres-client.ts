@@ -1,7 +1,9 @@
 // One way to ask PostgreSQL by pg, postgres.js or PGlite, and never in a transaction of somebody else.
 
+import type { Socket } from 'node:net'
 import { Fault, isFault } from '../outcome.ts'
 import { hush, OUTSIDE, property, type Row, refused, undecided } from './sql.ts'
+import { ANSWERING, type Asker, CONNECTING, ownBeside, preferring } from './sql-own.ts'
 import { lending } from './sql-pool.ts'
 
 export type Value = string | number | Uint8Array | null
@@ -42,7 +44,26 @@ type Watched = {
   getTransactionStatus(): string | null
 }
 type Lent = Pg & { release(end: boolean): void }
-type PgPool = Pg & { on?(event: 'connect', listener: (client: Lent) => void): unknown }
+type PgPool = {
+  readonly most?: number
+  connect(): unknown
+  on?(event: 'connect', listener: (client: Lent) => void): unknown
+}
+/** A Client of `pg` that tells how it was configured. */
+type Configured = Pg & {
+  readonly constructor: new (config: object) => Configured
+  readonly connectionParameters: { readonly password?: unknown; readonly query_timeout?: unknown }
+  readonly host: string
+  readonly port: number
+  /** Once it is connected. */
+  readonly processID: number | null
+  readonly connection: { readonly stream: Socket }
+  readonly enableChannelBinding?: boolean
+  readonly scramMaxIterations?: number
+  readonly _connectionTimeoutMillis?: number
+  connect(): Promise<unknown>
+  end(): Promise<void>
+}
 
 const has = (value: unknown, method: string): boolean => typeof property(value, method) === 'function'
 
@@ -121,6 +142,7 @@ const single = (client: Pg, prepare: boolean, lent = false): Ask =>
 /** A pool of `pg`. A client that answered with an error, or was left in a transaction, is given to nobody any more. */
 const pooled = (pool: PgPool, prepare: boolean): Ask => {
   const lend = lending<Lent>({
+    ...(pool.most !== undefined && { most: pool.most }),
     async connect() {
       const client = (await pool.connect()) as Lent
       // While it is lent, its pool does not hear it.
@@ -141,8 +163,50 @@ const pooled = (pool: PgPool, prepare: boolean): Ask => {
   return (statement, values) => lend((client) => single(client, prepare, true)(statement, values))
 }
 
-/** @throws Fault `bad_option` */
-export const asker = (client: PostgresClient, prepare: boolean): Ask => {
+/** A client that a pool lent is left out: nobody says when it is given back, and then it may be anybody's. */
+const isConfigured = (client: unknown): client is Configured =>
+  typeof property(client, 'connectionParameters') === 'object' &&
+  has(client, 'end') &&
+  !has(client, 'release') &&
+  has(property(property(client, 'connection'), 'stream'), 'unref')
+
+/** Where the configuration leads to: a socket that the application made may lead anywhere. */
+const leadsThere = ({ host, port, connection: { stream } }: Configured): boolean =>
+  host?.startsWith('/') ? stream.remotePort === undefined : stream.remotePort === Number(port)
+
+/** Statements on a connection of our own beside a Client of the application, with the same configuration. */
+const apart = (client: Configured, prepare: boolean, onTheirs: Ask): Asker<Parameters<Ask>, readonly Row[]> => {
+  // Once the client is connected, what its password function gave has taken the function's place.
+  const { password } = client.connectionParameters
+  const own = ownBeside<Configured>(client, {
+    theirs: () => (typeof client.processID === 'number' && leadsThere(client) ? client.connection.stream : undefined),
+    async open() {
+      const { connectionParameters, enableChannelBinding, scramMaxIterations, _connectionTimeoutMillis } = client
+      const another = new client.constructor({
+        ...connectionParameters,
+        ...{ password, enableChannelBinding, scramMaxIterations, keepAlive: true },
+        query_timeout: connectionParameters.query_timeout || ANSWERING,
+        connectionTimeoutMillis: Math.min(_connectionTimeoutMillis || CONNECTING, CONNECTING),
+      })
+      hush(another)
+      await another.connect()
+      return another
+    },
+    socket: ({ connection }) => connection.stream,
+    end: (another) => void another.end(),
+  })
+  const pool = {
+    most: 1,
+    async connect() {
+      const another = await own.take()
+      return Object.assign(another, { release: (failed: boolean) => own.release(another, failed) })
+    },
+  }
+  return preferring(own, pooled(pool, prepare), onTheirs)
+}
+
+/** Statements on what the application gave. */
+const shared = (client: PostgresClient, prepare: boolean): Ask => {
   if (has(client, 'on')) hush(client)
   if (typeof client === 'function' && 'unsafe' in client) {
     const sql = client as PostgresJs
@@ -157,12 +221,18 @@ export const asker = (client: PostgresClient, prepare: boolean): Ask => {
   }
   if (has(client, 'query')) {
     const pg = client as Pg
-    return typeof property(pg, 'totalCount') === 'number' ? pooled(pg, prepare) : single(pg, prepare)
+    return typeof property(pg, 'totalCount') === 'number' ? pooled(pg as PgPool, prepare) : single(pg, prepare)
   }
   throw new Fault(
     'bad_option',
     'A PostgreSQL backend needs a client: a Pool or Client of pg, what postgres() of postgres.js gives, or a PGlite.',
   )
+}
+
+/** @throws Fault `bad_option` */
+export const asker = (client: PostgresClient, prepare: boolean): Asker<Parameters<Ask>, readonly Row[]> => {
+  const ask = shared(client, prepare)
+  return isConfigured(client) ? apart(client, prepare, ask) : { ask }
 }
 
 /** SQLSTATEs of refusals: the statement was not carried out, or undone as a whole. */

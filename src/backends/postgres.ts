@@ -77,9 +77,10 @@ const MEETINGS = 3
 /**
  * A backend in a table of PostgreSQL 13 or newer. The client is yours: it is used as it is, and never closed here.
  *
- * Give it a pool. No statement is answered that ran in a transaction of the application: on a Client alone, such calls
- * fail; and once its server has closed it, it never comes back. A client of a pool that was left in a transaction is
- * ended. postgres.js and PGlite do not say whether they are in one: there a write is checked by the number of its
+ * Give it a pool. No statement is answered that ran in a transaction of the application. Beside a Client alone, sessions
+ * open one connection of their own with the same configuration, at their first use; `close` closes it, and so does the
+ * end of the Client. Where that cannot be opened, and on a client that a pool lent, a call fails while the application has
+ * a transaction open. A client of a pool that was left in a transaction is ended. postgres.js and PGlite do not say whether they are in one: there a write is checked by the number of its
  * transaction, and a read sees what the transaction sees.
  *
  * Nothing is asked of the database before the first use, and nobody makes the table but `migrate`. Reads and writes have
@@ -94,7 +95,7 @@ export const postgresBackend = (client: PostgresClient, options: PostgresOptions
   onlyKnown(options, ['table', 'unlogged', 'synchronousCommit', 'prepare'], 'A PostgreSQL backend')
   const { unlogged = false, synchronousCommit = true, prepare = true } = options
   const table = quoted(options.table ?? 'keepsake_sessions', '"')
-  const ask = asker(client, prepare)
+  const { ask, close } = asker(client, prepare)
   const run = async (statement: Statement, ...values: Value[]): Promise<readonly Row[]> => {
     try {
       return await persistently(() => ask(statement, values), undone)
@@ -264,6 +265,7 @@ end $keepsake$`,
     async migrate() {
       await run({ ...migrate, name: '' })
     },
+    ...(close && { close }),
   }
 }
 
