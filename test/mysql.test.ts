@@ -37,8 +37,8 @@ const unreached = (error: unknown): boolean => {
 const code = (expected: string) => (error: unknown) => error instanceof Fault && error.code === expected
 
 /** Awaits a condition by asking for it. */
-const until = async (condition: () => Promise<boolean>): Promise<void> => {
-  while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, 5))
+const until = async (condition: () => Promise<boolean>, interval = 5): Promise<void> => {
+  while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, interval))
 }
 
 const pool = async (t: TestContext, options: PoolOptions = {}): Promise<Pool> => {
@@ -66,7 +66,10 @@ const stage = async (t: TestContext) => {
     assert.equal(await backend.generate(key, entry), undefined)
     return { key, entry, bytes: Buffer.from(key, 'base64url') }
   }
-  /** Until a statement on the table waits for a lock. InnoDB may tell what was so 100 ms ago, so of any table. */
+  /**
+   * Until a statement on the table waits for a lock. InnoDB looks again only if nobody has asked for 100 ms: whoever asks
+   * more often is told the same for ever. What it tells may be of any table.
+   */
   const waiting = () =>
     until(async () => {
       const [rows] = await clients.query(
@@ -74,7 +77,7 @@ const stage = async (t: TestContext) => {
         [table],
       )
       return (rows as Rows)[0]?.n === 1
-    })
+    }, 150)
   return { table, backend, clients, other, generated, waiting }
 }
 

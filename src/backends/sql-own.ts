@@ -3,7 +3,11 @@
 import type { Socket } from 'node:net'
 import { hush } from './sql.ts'
 
-/** How a driver opens another connection like the one that the application gave. */
+/**
+ * How a driver opens another connection like the one that the application gave.
+ *
+ * @internal
+ */
 export type Driver<C> = {
   /**
    * The socket of the application's connection, once that is connected. Undefined before, and where the driver cannot
@@ -130,7 +134,11 @@ const owning = <C extends object>(driver: Driver<C>): Own<C> => {
 
 const owns = new WeakMap<object, Own<object>>()
 
-/** The one connection of sessions beside this one of the application, however many backends are made of it. */
+/**
+ * The one connection of sessions beside this one of the application, however many backends are made of it.
+ *
+ * @internal
+ */
 export const ownBeside = <C extends object>(client: object, driver: Driver<C>): Own<C> => {
   const own = (owns.get(client) as Own<C> | undefined) ?? owning(driver)
   owns.set(client, own as unknown as Own<object>)
