@@ -53,7 +53,7 @@ const issued = ({ ring, namespace }: House, secret: string, action: string, expi
 }
 
 /** Names a token, to whoever has it: a part of its nonce. */
-const nameOf = (token: unknown): string => String(token).slice(12, 20)
+const nameOf = (token: unknown): string => (typeof token === 'string' ? token.slice(12, 20) : '')
 
 /** When a token expires that is good for one of these secrets and the action, in milliseconds since 1970; or why it is not. */
 const judged = (
