@@ -24,8 +24,10 @@ export type Lender<C> = {
 /** What a connection is given back with that was made before its server was found to be read-only. */
 const OUTDATED = new Error('The connection is older than the change of its server.')
 
-/** Milliseconds in which all connections are given up once at most. */
+/** Milliseconds in which all connections are given up once at most, and after which those are that were on their way. */
 const RENEWAL = 1_000
+/** How often a call is tried again that was refused on a connection that was on its way at a renewal. */
+const STRAYS = 3
 /** Milliseconds that a call waits for a connection while the server is full: as long as a visit may take. */
 const PATIENCE = 2_000
 /** Milliseconds after which a full server is asked for one more connection. */
@@ -41,7 +43,9 @@ const ALONE = 50
  * only as many calls are let through as there are connections, and the others wait in turn.
  *
  * A server that was made read-only answers reads as before, from a copy that gets older. So after a refusal all
- * connections that were made until then are given up, and the pool makes others, to what the name means now.
+ * connections that were made until then are given up, and the pool makes others, to what the name means now. One that was
+ * on its way to the old server just then counts as new: a write that it refuses is tried on another, and a moment later
+ * it is given up as well, since it would answer reads.
  */
 export const lending = <C extends object>(
   lender: Lender<C>,
@@ -58,10 +62,13 @@ export const lending = <C extends object>(
   let era = 0
   let renewed = Number.NEGATIVE_INFINITY
   const tells = lender.births((connection) => bornIn.set(lender.identity(connection), era))
-  const renew = () => {
-    if (performance.now() < renewed + RENEWAL) return
+  /** Whether it was time to. */
+  const renew = (): boolean => {
+    if (performance.now() < renewed + RENEWAL) return false
     renewed = performance.now()
     era++
+    setTimeout(() => era++, RENEWAL).unref()
+    return true
   }
   /** A connection that is not too old. There are no more old ones than the pool has. */
   const current = async (): Promise<C> => {
@@ -135,7 +142,7 @@ export const lending = <C extends object>(
     }
   }
 
-  return async (use) => {
+  const once = async <T>(use: (connection: C) => Promise<T>): Promise<T> => {
     let connection: C
     try {
       connection = await connected()
@@ -147,13 +154,21 @@ export const lending = <C extends object>(
       return await use(connection)
     } catch (error) {
       failure = error
-      if (lender.readOnly(error)) renew()
       throw error
     } finally {
       held--
       lender.giveBack(connection, failure)
       admitted--
       admit()
+    }
+  }
+  return async (use) => {
+    for (let left = STRAYS; ; left--) {
+      try {
+        return await once(use)
+      } catch (error) {
+        if (!lender.readOnly(error) || renew() || left === 0) throw error
+      }
     }
   }
 }
