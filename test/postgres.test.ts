@@ -45,7 +45,11 @@ const pool = async (
   url?: string,
 ): Promise<Pool> => {
   const made = new Pool({ connectionString: url ?? (await postgresUrl()), ...config })
-  closing(t, () => made.end())
+  closing(t, () => {
+    // It does not wait until its connections are closed, and the server may be ended meanwhile.
+    made.on('error', () => {})
+    return made.end()
+  })
   return made
 }
 
