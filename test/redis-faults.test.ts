@@ -12,6 +12,7 @@ import { createClient, createSentinel } from 'redis'
 import { replicated } from '../src/backends/redis-replicas.ts'
 import { PATIENT } from './support/clock.ts'
 import { allowing } from './support/lost.ts'
+import { proxy } from './support/proxy.ts'
 import {
   type RedisServer,
   redisCluster,
@@ -110,13 +111,17 @@ suite('a client of our own', () => {
 
   test('what was on its way when it was killed is told to have failed, and is not sent again', async (t) => {
     const server = await redisServer()
-    const backend = await opened(t, server.url)
+    const way = await proxy(t, server.port)
+    const backend = await opened(t, `redis://127.0.0.1:${way.port}`)
     await allowing(() => backend.get(freshKey()))
-    await server.pause()
+    way.hold()
     const late = freshKey()
     const going = fails(() => backend.generate(late, entryOf()))
+    // A process that stood still looks at its connection before it sends anything.
+    await until(() => way.waiting() > 0)
     await server.kill()
     await server.restart()
+    way.pass()
     await going
     await through(() => backend.get(late))
     assert.equal(await allowing(() => backend.get(late)), undefined)
@@ -124,12 +129,15 @@ suite('a client of our own', () => {
 
   test('calls in flight when it is killed fail, each of them', async (t) => {
     const server = await redisServer()
-    const backend = await opened(t, server.url)
+    const way = await proxy(t, server.port)
+    const backend = await opened(t, `redis://127.0.0.1:${way.port}`)
     await allowing(() => backend.get(freshKey()))
-    await server.pause()
+    way.hold()
     const calls = Array.from({ length: 50 }, async () => backend.get(freshKey()))
     const settled = Promise.allSettled(calls)
+    await until(() => way.waiting() > 0)
     await server.kill()
+    way.pass()
     assert.ok((await settled).every(({ status }) => status === 'rejected'))
   })
 

@@ -25,6 +25,8 @@ export type Proxy = {
   refuse(): Promise<void>
   /** Connections are cut, and new ones as soon as they are made, until `pass`: what stands before a server that is down. */
   shut(): void
+  /** How many pieces of what was sent `hold` holds back now. */
+  readonly waiting: () => number
   /** How many connections were made. */
   readonly connections: () => number
 }
@@ -101,6 +103,7 @@ export const proxy = async (t: Pick<TestContext, 'after'>, port: number): Promis
   return {
     port: own,
     connections: () => made,
+    waiting: () => held.length,
     pass() {
       mode = 'pass'
       late = 0
