@@ -8,6 +8,7 @@ import { Redis } from 'ioredis'
 import type { Backend, Entry, Fault } from 'keepsake'
 import { connectRedis, type RedisOptions, redisBackend } from 'keepsake/redis'
 import { createClient } from 'redis'
+import { linkOf, steady } from '../src/backends/redis-link.ts'
 import { clearOwned, confirmListed, generateEntry, strike } from '../src/backends/redis-scripts.ts'
 import { proxy } from './support/proxy.ts'
 import { type RedisServer, redisServer, until } from './support/redis-server.ts'
@@ -123,6 +124,18 @@ const refusals: Readonly<Record<string, Refusal>> = {
 }
 
 suite('a server that refuses', () => {
+  test('the error names the refusal although the client was reconnecting at the last try', async () => {
+    for (const later of ["Stream isn't writeable and enableOfflineQueue options is false", 'The client is offline']) {
+      const answers = ["READONLY You can't write against a read only replica.", later, later]
+      const link = linkOf({}, { isReady: () => true, down: [] })
+      const send = steady({ ...link, rest: async () => {} }, async () => {
+        throw new Error(answers.shift())
+      })
+      await assert.rejects(send(['set', 'a', '1']), unavailable(/^READONLY .*reconnectOnError/s))
+      assert.deepEqual(answers, [])
+    }
+  })
+
   for (const [name, connected] of Object.entries(clients)) {
     for (const [what, { refuse, allow, words, passes = 0 }] of Object.entries(refusals)) {
       test(`${name}: it ${what}`, async (t) => {

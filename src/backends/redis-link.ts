@@ -1,6 +1,6 @@
 // The connections of a client, as they come and go: what may be sent once more, and of which errors nothing was changed.
 
-import { messageOf } from '../outcome.ts'
+import { type Fault, messageOf } from '../outcome.ts'
 import { isUnsent, refusalOf, refused, unreachable } from './redis-refusals.ts'
 
 /** The name of a command and its arguments. */
@@ -153,9 +153,9 @@ export const steady = (
   send: (command: Command) => Promise<unknown>,
 ): ((command: Command) => Promise<unknown>) => {
   let used = performance.now()
-  const ready = async () => {
+  const ready = async (answered: Fault | undefined) => {
     await recovered()
-    if (!isReady()) throw unreachable(lastError())
+    if (!isReady()) throw answered ?? unreachable(lastError())
   }
   /** What an error says of a try, before which so many connections had been lost. */
   const judged = async (error: unknown, before: number, [name = '']: Command) => {
@@ -172,16 +172,19 @@ export const steady = (
     // What is sent into a connection that is closed may have been carried out, as far as anybody can say.
     if (follows && now - used > IDLE && !READS.includes(command[0] as string)) await closings()
     used = now
+    /** What the server answered to an earlier try: it tells more than that the client is connecting again since. */
+    let answered: Fault | undefined
     for (let tries = 1; ; tries++) {
-      if (!isReady()) await ready()
+      if (!isReady()) await ready(answered)
       const before = losses()
       try {
         return await send(command)
       } catch (error) {
         const { refusal, unsent, again } = await judged(error, before, command)
+        if (refusal !== undefined) answered = refused(error, refusal)
         if (!again || tries === most) {
-          if (refusal !== undefined) throw refused(error, refusal)
-          throw unsent ? unreachable(error) : error
+          if (refusal !== undefined || unsent) throw answered ?? unreachable(error)
+          throw error
         }
         if (refusal === undefined) await rest(unsent)
       }
