@@ -10,7 +10,7 @@ export type Child = {
 
 type Message = { readonly answer?: unknown; readonly error?: string }
 
-/** Starts a file of this folder. One question at a time. */
+/** Starts a file of `parts`. One question at a time. */
 export const start = (
   file: string,
   args: readonly string[] = [],
@@ -18,7 +18,7 @@ export const start = (
   env: Readonly<Record<string, string>> = {},
   output: 'silent' | 'shown' = 'shown',
 ): Child => {
-  const path = fileURLToPath(new URL(file, import.meta.url))
+  const path = fileURLToPath(new URL(`parts/${file}`, import.meta.url))
   const child = fork(path, args, {
     execArgv: ['--expose-gc', ...flags],
     env: { ...process.env, ...env },

@@ -1,7 +1,7 @@
 // The goals: ratios between figures of one run, and what each has to be.
 
+import { SIZES } from './parts/stores.ts'
 import { ratio, type Summary, sum, summary } from './statistics.ts'
-import { SIZES } from './stores.ts'
 
 /** A figure by its name: each round's value, or undefined where it was not measured. */
 export type Figures = (name: string) => readonly number[] | undefined

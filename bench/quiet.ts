@@ -1,8 +1,8 @@
 // Whether the machine was busy with something else: then the figures are worth less, and the report says so.
 
 import { availableParallelism, loadavg } from 'node:os'
-import type { Http } from './http.ts'
-import type { InProcess } from './in-process.ts'
+import type { Http } from './parts/http.ts'
+import type { InProcess } from './parts/in-process.ts'
 import { summary } from './statistics.ts'
 
 /** To be asked before anything runs. */

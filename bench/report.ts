@@ -1,14 +1,14 @@
 // The report: tables of medians and ranges, and the goals, each met or not.
 
 import type { Judged } from './goals.ts'
-import type { Http } from './http.ts'
-import type { InProcess } from './in-process.ts'
-import type { Taken } from './in-process-child.ts'
-import type { Memory } from './memory.ts'
-import { KINDS } from './memory.ts'
+import type { Memory } from './parts/growth.ts'
+import { KINDS } from './parts/growth.ts'
+import type { Http } from './parts/http.ts'
+import type { InProcess } from './parts/in-process.ts'
+import type { Taken } from './parts/in-process-child.ts'
+import type { Stores } from './parts/stores.ts'
+import { READS, type Swept } from './parts/sweep.ts'
 import { type Summary, summary } from './statistics.ts'
-import type { Stores } from './stores.ts'
-import { READS, type Swept } from './sweep.ts'
 import type { Workload } from './workloads.ts'
 
 const digits = (value: number): string => value.toFixed(Math.abs(value) < 10 ? 2 : Math.abs(value) < 100 ? 1 : 0)

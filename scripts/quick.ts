@@ -23,7 +23,8 @@ const importsOf = (file: string): string[] => {
 
 const isSlow = (file: string): boolean => SLOW.has(file) || (file !== STORES && importsOf(file).some(isSlow))
 
-const tests = readdirSync(folder)
+const tests = readdirSync(folder, { recursive: true, encoding: 'utf8' })
+  .map((file) => file.replaceAll('\\', '/'))
   .filter((file) => file.endsWith('.test.ts'))
   .filter((file) => !isSlow(file) && !DATABASE.test(readFileSync(join(folder, file), 'utf8')))
 

@@ -1,7 +1,7 @@
 // What happened that somebody may want to know: a closed list of reasons, told to whoever listens.
 
 import { type Channel, channel } from 'node:diagnostics_channel'
-import { isThenable } from './outcome.ts'
+import { isThenable } from './error.ts'
 
 /**
  * Of sessions:

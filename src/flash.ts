@@ -1,9 +1,9 @@
 // Messages for the visitor's next page: added by one request, taken by the next that shows them.
 
-import { type Flash, flash } from './flashes.ts'
-import { claim } from './lifecycle/flash.ts'
-import { leaveFlash, visitOf } from './passage.ts'
-import { isPrefetch } from './prefetch.ts'
+import { isPrefetch } from './http/prefetch.ts'
+import { leaveFlash, visitOf } from './request.ts'
+import { claim } from './session/flash.ts'
+import { type Flash, flash } from './session/flash-messages.ts'
 
 /**
  * Leaves a message for the next page that this visitor is shown, whether he has a session or not, and over a login or a

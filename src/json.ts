@@ -1,6 +1,6 @@
 // Values that JSON keeps: taken as a frozen copy, or refused with the path to what it cannot keep.
 
-import { Fault } from './outcome.ts'
+import { Fault } from './error.ts'
 
 export type Json = string | number | boolean | null | readonly Json[] | { readonly [field: string]: Json }
 

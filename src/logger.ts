@@ -1,8 +1,8 @@
 // A line a response, as Dream's logger: number, method, path, status, time, and the label of the session it touched.
 
-import { around, type Handler } from './handler.ts'
-import { onlyKnown } from './outcome.ts'
-import { touched } from './passage.ts'
+import { onlyKnown } from './error.ts'
+import { around, type Handler } from './http/handler.ts'
+import { touched } from './request.ts'
 
 export type LoggerOptions = {
   /** Takes a line without its end. Default: standard error. */

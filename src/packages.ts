@@ -1,6 +1,6 @@
 // Packages that are loaded when they are first wanted, in the shapes in which bundlers hand them over.
 
-import { Fault, messageOf } from './outcome.ts'
+import { Fault, messageOf } from './error.ts'
 
 /** What Node's namespace of a CommonJS package has beside its names. */
 const whole = ['default', 'module.exports']

@@ -1,6 +1,6 @@
 // Standard Schema v1, the part that is called: a value is accepted, perhaps as another, or refused with reasons.
 
-import type { Awaitable } from './outcome.ts'
+import type { Awaitable } from './error.ts'
 
 /** One reason why a schema refuses a value, and where in it. */
 export type Issue = {

@@ -3,10 +3,10 @@
 import type { Server } from 'node:http'
 import { isIP } from 'node:net'
 import { networkInterfaces } from 'node:os'
-import { drainOf, PATIENCE } from './draining.ts'
-import type { Handler } from './handler.ts'
-import { after, Fault, messageOf, onlyKnown } from './outcome.ts'
-import { trace } from './trace.ts'
+import { after, Fault, messageOf, onlyKnown } from './error.ts'
+import { drainOf, PATIENCE } from './http/draining.ts'
+import type { Handler } from './http/handler.ts'
+import { trace } from './http/trace.ts'
 
 export type RunOptions = {
   /** Default 8080. 0 takes a free one. */

@@ -1,11 +1,11 @@
 // Sessions in the client's own cookie, sealed: nothing is kept here, but the ends of sessions if you say where.
 
 import { hash } from 'node:crypto'
-import type { Backend, Entry, Mark } from '../backend.ts'
-import { parseHead } from '../head.ts'
-import { newVersion } from '../keys.ts'
-import { type Awaitable, after, Fault, onlyKnown } from '../outcome.ts'
-import { type Ring, ring } from '../seal.ts'
+import { newVersion } from '../crypto/keys.ts'
+import { type Ring, ring } from '../crypto/seal.ts'
+import { type Awaitable, after, Fault, onlyKnown } from '../error.ts'
+import { parseHead } from '../session/metadata.ts'
+import type { Backend, Entry, Mark } from './contract.ts'
 import { checkedEnds } from './ends.ts'
 
 export type CookieBackendOptions = {

@@ -1,7 +1,7 @@
 // Where ends of sessions are kept: only in a store that forgets none of them.
 
-import type { Backend } from '../backend.ts'
-import { type Awaitable, after } from '../outcome.ts'
+import { type Awaitable, after } from '../error.ts'
+import type { Backend } from './contract.ts'
 
 /**
  * A backend for ends that is looked at before it is first used. A store that may forget ends, so that cookies which were

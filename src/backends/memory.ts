@@ -1,10 +1,10 @@
 // Sessions in the memory of this process: gone when it ends, bounded in number and size, strangers evicted first.
 
 import { getHeapStatistics, isStringOneByteRepresentation } from 'node:v8'
-import type { Backend, Entry, Mark, Removed } from '../backend.ts'
+import { Fault, onlyKnown } from '../error.ts'
 import { emitter, type Listener } from '../events.ts'
-import { Fault, onlyKnown } from '../outcome.ts'
-import { rounds } from './rounds.ts'
+import type { Backend, Entry, Mark, Removed } from './contract.ts'
+import { rounds } from './cursors.ts'
 
 export type MemoryOptions = {
   /** How many sessions are kept. Default 1 000 000. */

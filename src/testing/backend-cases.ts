@@ -2,8 +2,8 @@
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
-import type { Backend, Change, Entry, Mark, Owned } from '../backend.ts'
-import type { Awaitable } from '../outcome.ts'
+import type { Backend, Change, Entry, Mark, Owned } from '../backends/contract.ts'
+import type { Awaitable } from '../error.ts'
 
 export type BackendCase = {
   /** The promise. */

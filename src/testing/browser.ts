@@ -1,7 +1,7 @@
 // A browser as far as cookies go: it keeps, sends and forgets them as RFC 6265bis says, and speaks to a handler directly.
 
-import type { Handler } from '../handler.ts'
-import { onlyKnown } from '../outcome.ts'
+import { onlyKnown } from '../error.ts'
+import type { Handler } from '../http/handler.ts'
 
 export type BrowserOptions = {
   /** Where the pages are. Default `https://app.test`. */

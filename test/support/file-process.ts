@@ -5,8 +5,8 @@ import { chmodSync, closeSync, openSync, readdirSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import type { Entry, Fault } from 'keepsake'
-import { fileBackend } from '../../src/backends/file.ts'
-import { turnsIn } from '../../src/backends/file-turns.ts'
+import { fileBackend } from '../../src/backends/file/backend.ts'
+import { turnsIn } from '../../src/backends/file/locks.ts'
 
 const [deed = '', directory = '', key = '', more = ''] = process.argv.slice(2)
 const say = (line: unknown) => writeSync(1, `${line}\n`)

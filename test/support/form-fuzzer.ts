@@ -13,7 +13,7 @@ import {
   type Upload,
 } from 'keepsake'
 import { browser } from 'keepsake/testing'
-import { fieldIn } from '../../src/form-body.ts'
+import { fieldIn } from '../../src/forms/body.ts'
 import { MULTIPART, posting, URLENCODED } from './bodies.ts'
 
 const SHORT_RUN = 1_500

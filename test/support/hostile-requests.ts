@@ -1,9 +1,9 @@
 // Requests whose headers no well-meant runtime would build, and a second reader of cookies to judge the first by.
 
 import { type Backend, type Reason, session, sessions } from 'keepsake'
-import { addresses, labelOf } from '../../src/keys.ts'
-import { formSecret } from '../../src/lifecycle/form.ts'
-import { visitOf } from '../../src/passage.ts'
+import { addresses, labelOf } from '../../src/crypto/keys.ts'
+import { visitOf } from '../../src/request.ts'
+import { formSecret } from '../../src/session/form-secret.ts'
 import { PATIENT } from './clock.ts'
 import { type House, house } from './visits.ts'
 

@@ -5,7 +5,7 @@ import type { TestContext } from 'node:test'
 import { Cluster, Redis } from 'ioredis'
 import { redisBackend } from 'keepsake/redis'
 import { createClient } from 'redis'
-import type { RedisClient } from '../../src/backends/redis-client.ts'
+import type { RedisClient } from '../../src/backends/redis/client.ts'
 import { type RedisCluster, redisCluster, redisServer } from './redis-server.ts'
 import type { Store } from './stores.ts'
 

@@ -1,0 +1,46 @@
+// The applications without sessions: the same routes and answers, for each framework.
+
+import { FIELDS, workloadOf } from '../workloads.ts'
+import { type App, type Bare, platformReply, type Reply } from './contestant.ts'
+
+/** As long as what the others answer. */
+const answers: Record<string, string> = { read: String(FIELDS.seen) }
+const answerTo = (workload: string): string => answers[workload] ?? 'ok'
+
+export const bareNode = (): App => ({
+  kind: 'node',
+  listener: (request, response) => {
+    response.end(answerTo(workloadOf(request.url ?? '')))
+  },
+})
+
+export const bareFetch = (reply: Reply = platformReply): App => ({
+  kind: 'fetch',
+  handler: async (request) => reply(answerTo(workloadOf(request.url))),
+})
+
+export const bareExpress = async (): Promise<App> => {
+  const { default: express } = await import('express')
+  const app = express()
+  for (const route of ['untouched', 'stranger', 'read', 'write', 'login']) {
+    app.get(`/${route}`, (_: unknown, response: { send(text: string): void }) => response.send(answerTo(route)))
+  }
+  return { kind: 'node', listener: app }
+}
+
+export const bareFastify = async (): Promise<App> => {
+  const { fastify } = await import('fastify')
+  const app = fastify()
+  for (const route of ['untouched', 'stranger', 'read', 'write', 'login']) {
+    app.get(`/${route}`, async () => answerTo(route))
+  }
+  await app.ready()
+  return { kind: 'node', listener: app.routing }
+}
+
+export const openBare = async (bare: Bare): Promise<App | undefined> => {
+  if (bare === 'node') return bareNode()
+  if (bare === 'express') return bareExpress()
+  if (bare === 'fastify') return bareFastify()
+  return bare === 'fetch' ? bareFetch() : undefined
+}

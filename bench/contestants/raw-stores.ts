@@ -1,0 +1,147 @@
+// The servers' own floors: what a driver alone takes for the same rows, with the same statements, without sessions.
+
+import { hash } from 'node:crypto'
+import { packed, setEntry } from '../../src/backends/redis/scripts.ts'
+import { mysqlBackend } from '../../src/backends/sql/mysql.ts'
+import { postgresBackend } from '../../src/backends/sql/postgres.ts'
+import type { Entry } from '../../src/index.ts'
+import { FIELDS, nextSeen, SESSIONS } from '../workloads.ts'
+import { ioredis, mysql, nodeRedis, postgres } from './clients.ts'
+import type { Contestant, Raw } from './contestant.ts'
+
+const keys = Array.from({ length: SESSIONS }, (_, at) => hash('sha256', `session ${at}`, 'base64url'))
+const bytes = keys.map((key) => Buffer.from(key, 'base64url'))
+const at = <T>(list: readonly T[], number: number): T => list[number % SESSIONS] as T
+
+const head = 'h'.repeat(60)
+const owner = `app:${FIELDS.user}`
+const jsonOf = (seen: number): string => JSON.stringify({ ...FIELDS, seen })
+const entry: Entry = { value: jsonOf(FIELDS.seen), head, owner, version: 'v0000000', expiresAt: Date.now() + 1e9 }
+
+/** A version that was never there before, of the same length. */
+let turn = 0
+const nextVersion = (): string => `v${String(++turn % 1e7).padStart(7, '0')}`
+
+/** A read, and a compare-and-set to the version after it: each session's own, because no two visits at once have one. */
+type Statements = {
+  read(number: number): Promise<number | undefined>
+  set(number: number, json: string, before: string, after: string): Promise<boolean>
+}
+
+const raw = ({ read, set }: Statements): Raw => {
+  const versions = keys.map(() => entry.version)
+  const checked = async (number: number) => {
+    if (((await read(number)) ?? 0) < jsonOf(FIELDS.seen).length) throw new Error('A row is wrong.')
+  }
+  return {
+    kind: 'raw',
+    operations: {
+      read: checked,
+      async write(number) {
+        await checked(number)
+        const next = nextVersion()
+        const done = await set(number, jsonOf(nextSeen()), at(versions, number), next)
+        if (!done) throw new Error('A row was not updated.')
+        versions[number % SESSIONS] = next
+      },
+    },
+  }
+}
+
+type Redis = {
+  set(key: string, text: string): Promise<unknown>
+  load(lua: string): Promise<unknown>
+  get(key: string): Promise<string | null>
+  evalsha(sha: string, key: string, args: string[]): Promise<unknown>
+}
+
+const overRedis = async ({ set, load, get, evalsha }: Redis): Promise<Raw> => {
+  const names = keys.map((key) => `raw:${process.pid}:${key}`)
+  for (const name of names) await set(name, packed(entry))
+  await load(setEntry.lua)
+  return raw({
+    read: async (number) => (await get(at(names, number)))?.length,
+    set: async (number, json, before, after) =>
+      (await evalsha(setEntry.sha, at(names, number), [before, after, `${head}\n${json}`])) === null,
+  })
+}
+
+const overIoredis = async (): Promise<Raw> => {
+  const client = await ioredis()
+  return overRedis({
+    set: (key, text) => client.set(key, text),
+    load: (lua) => client.script('LOAD', lua),
+    get: (key) => client.get(key),
+    evalsha: (sha, key, args) => client.evalsha(sha, 1, key, ...args),
+  })
+}
+
+const overNodeRedis = async (): Promise<Raw> => {
+  const client = await nodeRedis()
+  return overRedis({
+    set: (key, text) => client.set(key, text),
+    load: (lua) => client.scriptLoad(lua),
+    get: (key) => client.get(key),
+    evalsha: (sha, key, args) => client.evalSha(sha, { keys: [key], arguments: args }),
+  })
+}
+
+const overPostgres = async (): Promise<Raw> => {
+  const pool = await postgres()
+  const table = `raw_${process.pid}`
+  const backend = postgresBackend(pool, { table })
+  await backend.migrate()
+  for (const key of keys) await backend.generate(key, entry)
+  const select = `select value, head, expires_at, version, owner from ${table} where key = $1`
+  const update = `update ${table} set version = $3, head = $4, value = $5 where key = $1 and version = $2`
+  return raw({
+    async read(number) {
+      const { rows } = await pool.query({ name: 'read', text: select, values: [at(bytes, number)] })
+      return rows[0]?.value.length
+    },
+    async set(number, json, before, after) {
+      const values = [at(bytes, number), before, after, head, json]
+      return (await pool.query({ name: 'set', text: update, values })).rowCount === 1
+    },
+  })
+}
+
+const overMysql = async (): Promise<Raw> => {
+  const pool = await mysql()
+  const table = `raw_${process.pid}`
+  const backend = mysqlBackend(pool, { table })
+  await backend.migrate()
+  for (const key of keys) await backend.generate(key, entry)
+  const select = `select value, head, expires_at, version, owner from ${table} where \`key\` = ?`
+  const update = `update ${table} set version = ?, head = ?, value = ? where \`key\` = ? and version = ?`
+  return raw({
+    async read(number) {
+      const [rows] = await pool.execute(select, [at(bytes, number)])
+      return (rows as { value: string }[])[0]?.value.length
+    },
+    async set(number, json, before, after) {
+      const [{ affectedRows }] = (await pool.execute(update, [after, head, json, at(bytes, number), before])) as [
+        { affectedRows: number },
+        unknown,
+      ]
+      return affectedRows === 1
+    },
+  })
+}
+
+const contestant = (name: string, open: () => Promise<Raw>): Contestant => ({
+  name,
+  bare: 'nothing',
+  workloads: ['read', 'write'],
+  socketless: true,
+  open,
+})
+
+export const rawStores = {
+  redis: [
+    contestant('raw: ioredis GET (+ EVALSHA)', overIoredis),
+    contestant('raw: node-redis GET (+ EVALSHA)', overNodeRedis),
+  ],
+  postgres: [contestant('raw: pg SELECT (+ UPDATE)', overPostgres)],
+  mysql: [contestant('raw: mysql2 SELECT (+ UPDATE)', overMysql)],
+}

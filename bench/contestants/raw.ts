@@ -1,0 +1,66 @@
+// The stores' own floors: a prepared SELECT and UPDATE, and readFileSync, with nothing around them.
+
+import { hash } from 'node:crypto'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
+import { FIELDS, SESSIONS } from '../workloads.ts'
+import type { Contestant, Raw } from './contestant.ts'
+
+const json = JSON.stringify(FIELDS)
+const keys = Array.from({ length: SESSIONS }, (_, at) => hash('sha256', `session ${at}`, 'buffer'))
+const keyOf = (at: number): Buffer => keys[at % SESSIONS] as Buffer
+
+const sqlite = async (folder: string): Promise<Raw> => {
+  const database = new DatabaseSync(join(folder, 'raw.db'))
+  database.exec(`
+    pragma journal_mode = wal;
+    pragma synchronous = normal;
+    create table sessions (key blob primary key, value text not null, expires_at integer not null) strict, without rowid;
+  `)
+  const insert = database.prepare('insert into sessions (key, value, expires_at) values (?, ?, ?)')
+  const select = database.prepare('select value, expires_at from sessions where key = ?')
+  const update = database.prepare('update sessions set value = ?, expires_at = ? where key = ?')
+  for (const key of keys) insert.run(key, json, Date.now())
+  const read = (at: number) => {
+    if ((select.get(keyOf(at)) as { value: string }).value.length !== json.length) throw new Error('A row is wrong.')
+  }
+  return {
+    kind: 'raw',
+    operations: {
+      read,
+      write: (at) => {
+        read(at)
+        if (update.run(json, Date.now(), keyOf(at)).changes !== 1) throw new Error('A row was not updated.')
+      },
+    },
+    close: () => database.close(),
+  }
+}
+
+const files = async (folder: string): Promise<Raw> => {
+  const home = join(folder, 'raw')
+  mkdirSync(home)
+  const paths = keys.map((key) => join(home, key.toString('base64url')))
+  for (const path of paths) writeFileSync(path, json)
+  return {
+    kind: 'raw',
+    operations: {
+      read: (at) => {
+        if (readFileSync(paths[at % SESSIONS] as string, 'utf8').length !== json.length)
+          throw new Error('A file is wrong.')
+      },
+    },
+  }
+}
+
+export const raws: readonly Contestant[] = [
+  {
+    name: 'raw: SQLite SELECT (+ UPDATE)',
+    bare: 'nothing',
+    workloads: ['read', 'write'],
+    socketless: true,
+    open: sqlite,
+  },
+  { name: 'raw: readFileSync', bare: 'nothing', workloads: ['read'], socketless: true, open: files },
+]

@@ -1,0 +1,187 @@
+// Who competes on a server: the driver alone, a floor by hand, keepsake, and the peers, each on the same client.
+
+import { hash } from 'node:crypto'
+import { redisBackend } from '../../src/backends/redis/backend.ts'
+import { mysqlBackend } from '../../src/backends/sql/mysql.ts'
+import { postgresBackend } from '../../src/backends/sql/postgres.ts'
+import { type Backend, sessions } from '../../src/index.ts'
+import type { Store } from '../parts/servers.ts'
+import {
+  cookieHeader,
+  FIELDS,
+  type Fields,
+  keptOf,
+  nextSeen,
+  SESSIONS,
+  type Workload,
+  workloadOf,
+} from '../workloads.ts'
+import { ioredis, mysql, nodeRedis, postgres } from './clients.ts'
+import { type App, type Contestant, platformReply, type Raw, type Reply } from './contestant.ts'
+import { ATTRIBUTES, LIFETIME, NAME, newId, tokenOf } from './floors.ts'
+import { secret, served } from './ours.ts'
+import { type Bag, expressSession } from './peers.ts'
+import { rawStores } from './raw-stores.ts'
+
+const WORKLOADS: readonly Workload[] = ['read', 'write']
+
+/** Random 256-bit ids, found under their SHA-256; one GET a read, a SET that expires a write. */
+const redisFloor = async (): Promise<App> => {
+  const client = await ioredis()
+  const addressOf = (token: string) => `floor:${hash('sha256', token, 'base64url')}`
+  const put = (token: string, fields: Fields) => client.set(addressOf(token), JSON.stringify(fields), 'PX', LIFETIME)
+  return {
+    kind: 'node',
+    listener: async (request, response) => {
+      const wrong = () => {
+        response.statusCode = 500
+        response.end('wrong')
+      }
+      const workload = workloadOf(request.url ?? '')
+      if (workload === 'login') {
+        const id = newId()
+        await put(id, FIELDS)
+        response.setHeader('Set-Cookie', NAME + id + ATTRIBUTES)
+        return response.end('ok')
+      }
+      const token = tokenOf(request.headers.cookie)
+      const json = token === undefined ? null : await client.get(addressOf(token))
+      const fields: Fields | undefined = json === null ? undefined : JSON.parse(json)
+      if (workload === 'stranger') return fields === undefined ? response.end('ok') : wrong()
+      if (token === undefined || fields?.user !== FIELDS.user) return wrong()
+      if (workload === 'read') return response.end(String(fields.seen))
+      await put(token, { ...fields, seen: nextSeen() })
+      response.end('ok')
+    },
+  }
+}
+
+/** Its own storage; the cookie by hand, unsigned, which is less than its middleware does. */
+const remix = async (_: string, reply: Reply = platformReply): Promise<App> => {
+  const { createRedisSessionStorage } = await import('@remix-run/session-storage-redis')
+  const storage = createRedisSessionStorage(await nodeRedis(), { ttl: LIFETIME / 1000 })
+  return {
+    kind: 'fetch',
+    handler: async (request) => {
+      const bag = await storage.read(tokenOf(request.headers.get('cookie') ?? undefined) ?? null)
+      const workload = workloadOf(request.url)
+      let text = 'ok'
+      if (workload === 'login') {
+        bag.regenerateId(true)
+        for (const [field, value] of Object.entries(FIELDS)) bag.set(field, value)
+      } else {
+        if (bag.get('user') !== (workload === 'stranger' ? undefined : FIELDS.user)) {
+          return new Response('wrong', { status: 500 })
+        }
+        if (workload === 'read') text = String((bag as unknown as { get(name: string): Bag['seen'] }).get('seen'))
+        if (workload === 'write') bag.set('seen', nextSeen())
+      }
+      const cookie = await storage.save(bag)
+      const response = reply(text)
+      if (cookie) response.headers.append('set-cookie', NAME + cookie + ATTRIBUTES)
+      return response
+    },
+  }
+}
+
+const connectRedis = async (): Promise<App> => {
+  const { RedisStore } = await import('connect-redis')
+  const client = await nodeRedis()
+  return { ...(await expressSession(new RedisStore({ client }))), close: () => client.destroy() }
+}
+
+const connectPgSimple = async (): Promise<App> => {
+  const { default: session } = await import('express-session')
+  const { default: connected } = await import('connect-pg-simple')
+  const PgStore = connected(session)
+  return expressSession(
+    new PgStore({ pool: await postgres(), createTableIfMissing: true, pruneSessionInterval: false }),
+  )
+}
+
+const ours = (name: string, open: () => Promise<Backend>): Contestant[] => [
+  {
+    name: `keepsake: ${name}`,
+    bare: 'fetch',
+    workloads: WORKLOADS,
+    open: async (_, reply = platformReply) => served(await open(), reply),
+  },
+  {
+    name: `keepsake: ${name}, opened`,
+    bare: 'nothing',
+    workloads: WORKLOADS,
+    socketless: true,
+    open: async () => openedOn(await open()),
+  },
+]
+
+const onPostgres = async (): Promise<Backend> => {
+  const backend = postgresBackend(await postgres())
+  await backend.migrate()
+  return backend
+}
+
+const onMysql = async (): Promise<Backend> => {
+  const backend = mysqlBackend(await mysql())
+  await backend.migrate()
+  return backend
+}
+
+/** Sessions without a request or a response around them: what is left is the session's own, and its store's. */
+const openedOn = async (backend: Backend): Promise<Raw> => {
+  const manager = sessions({ backend, secret, secure: true })
+  const jar: Headers[] = []
+  while (jar.length < SESSIONS) {
+    const visit = await manager.open({ headers: new Headers() })
+    visit.login(FIELDS.user)
+    for (const [field, value] of Object.entries(FIELDS)) visit.set(field, value)
+    const born = await visit.commit()
+    if (!born.ok) throw new Error('A session was not born.')
+    jar.push(new Headers({ cookie: cookieHeader(keptOf(born.headers.getSetCookie())) }))
+  }
+  const visit = async (at: number) => {
+    const opened = await manager.open({ headers: jar[at % SESSIONS] as Headers })
+    if (opened.get('user') !== FIELDS.user) throw new Error('A session is wrong.')
+    return opened
+  }
+  return {
+    kind: 'raw',
+    operations: {
+      read: visit,
+      async write(at) {
+        const opened = await visit(at)
+        opened.set('seen', nextSeen())
+        if (!(await opened.commit()).ok) throw new Error('A session was not saved.')
+      },
+    },
+  }
+}
+
+const peer = (name: string, bare: Contestant['bare'], open: Contestant['open']): Contestant => ({
+  name,
+  bare,
+  workloads: WORKLOADS,
+  open,
+})
+
+const byStore: Record<Store, readonly Contestant[]> = {
+  redis: [
+    ...rawStores.redis,
+    peer('floor: redis', 'node', redisFloor),
+    ...ours('redis, ioredis', async () => redisBackend(await ioredis())),
+    ...ours('redis, node-redis', async () => redisBackend(await nodeRedis())),
+    peer('@remix-run/session-storage-redis', 'fetch', remix),
+    peer('express-session, connect-redis', 'express', connectRedis),
+  ],
+  postgres: [
+    ...rawStores.postgres,
+    ...ours('postgres, pg', onPostgres),
+    peer('express-session, connect-pg-simple', 'express', connectPgSimple),
+  ],
+  mysql: [...rawStores.mysql, ...ours('mysql, mysql2', onMysql)],
+}
+
+export const contestantsOn = (stores: ReadonlySet<Store>): Contestant[] =>
+  Object.entries(byStore).flatMap(([store, contestants]) => (stores.has(store as Store) ? contestants : []))
+
+export const storeContestants: readonly Contestant[] = Object.values(byStore).flat()

@@ -1,0 +1,71 @@
+// Bytes of a session in Redis, by MEMORY USAGE of every key that it has there.
+
+import { redisBackend } from '../../src/backends/redis/backend.ts'
+import { sessions } from '../../src/index.ts'
+import { ioredis } from '../contestants/clients.ts'
+import { secret } from '../contestants/ours.ts'
+import { stage } from '../contestants/stage.ts'
+import { contestantsOn } from '../contestants/store-contestants.ts'
+import { FIELDS } from '../workloads.ts'
+
+export type RedisBytes = { readonly what: string; readonly keys: number; readonly bytes: number }
+
+const COUNT = 2000
+
+/** Of `COUNT` sessions, whose keys begin with `prefix`. */
+const usage = async (what: string, prefix: string): Promise<RedisBytes> => {
+  const client = await ioredis()
+  let [keys, bytes] = [0, 0]
+  for await (const found of client.scanStream({ match: `${prefix}*`, count: 1000 })) {
+    keys += found.length
+    // All samples, so that lists are counted to their end.
+    const each = await Promise.all(found.map((key: string) => client.memory('USAGE', key, 'SAMPLES', 0)))
+    bytes += each.reduce((sum, one) => sum + Number(one), 0)
+  }
+  client.disconnect()
+  return { what, keys: keys / COUNT, bytes: bytes / COUNT }
+}
+
+const ours = async (prefix: string, owned: boolean): Promise<void> => {
+  const client = await ioredis()
+  const manager = sessions({ backend: redisBackend(client, { prefix }), secret, secure: true })
+  for (let count = 0; count < COUNT; count++) {
+    const visit = await manager.open({ headers: new Headers() })
+    if (owned) visit.login(`${FIELDS.user}${count}`)
+    for (const [field, value] of Object.entries(FIELDS)) visit.set(field, value)
+    await visit.commit()
+  }
+  await manager.close()
+  client.disconnect()
+}
+
+const plain = async (prefix: string): Promise<void> => {
+  const client = await ioredis()
+  for (let count = 0; count < COUNT; count++) {
+    await client.set(`${prefix}${String(count).padStart(32, '0')}`, JSON.stringify(FIELDS), 'EX', 86_400)
+  }
+  client.disconnect()
+}
+
+/** Into an empty Redis: what was there of others is removed first. */
+export const redisBytes = async (): Promise<RedisBytes[]> => {
+  const client = await ioredis()
+  await client.flushall()
+  client.disconnect()
+  const peer = contestantsOn(new Set(['redis'])).find(({ name }) => name === 'express-session, connect-redis')
+  const app = await peer?.open('')
+  if (app === undefined || app.kind === 'raw') throw new Error('There is no peer to measure.')
+  const visit = stage(app)
+  for (let count = 0; count < COUNT; count++) await visit('login', undefined)
+  await plain('plain:')
+  await ours('anonymous:', false)
+  await ours('owned:', true)
+  const all = [
+    await usage('plain SET of the fields alone', 'plain:'),
+    await usage('express-session, connect-redis', 'sess:'),
+    await usage('keepsake: nobody logged in', 'anonymous:'),
+    await usage('keepsake: logged in, each somebody else, with the list that finds them', 'owned:'),
+  ]
+  await app.close?.()
+  return all
+}

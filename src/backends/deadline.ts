@@ -1,0 +1,185 @@
+// The time that one request may spend waiting for its backend, whatever the driver does.
+
+import { type Awaitable, Fault, isThenable } from '../error.ts'
+
+/** How many calls of an application are under way, and how many may be: one backend that hangs must not fill the memory. */
+type Bulkhead = { inFlight: number; readonly most: number }
+
+export type Budget = {
+  /** Milliseconds that are left. Only promises are waited for, so a synchronous backend spends nothing. */
+  left: number
+  readonly bulkhead?: Bulkhead
+  /** Whether a call of this request has changed something, or may have: from then on no failure means “nothing was changed”. */
+  changed?: boolean
+}
+
+/** Milliseconds after which a call that was given up counts no more, whether its driver ever answers or not. */
+const FORGOTTEN = 30_000
+
+type Waiting = { readonly until: number; readonly giveUp: () => void }
+
+/* As they were when this module was loaded: a test that replaces timers must not stop the clock of budgets. */
+const { setTimeout, clearTimeout, setInterval, clearInterval, setImmediate } = globalThis
+const realTime = performance.now.bind(performance)
+
+/* Cloudflare's Workers end a timer with the request that made it, so there each call has one of its own. */
+const OWN_TIMERS = globalThis.navigator?.userAgent === 'Cloudflare-Workers'
+
+/* One coarse clock for all that is waited for: it runs while anything is, and keeps no process alive. */
+const TICK = 25
+/** Milliseconds between two ticks from which on the process stood still: the machine was suspended, or a handler computed. */
+const STANDSTILL = 250
+const waiting = new Set<Waiting>()
+let clock: ReturnType<typeof setInterval> | undefined
+let ticked = 0
+let stoodStill = 0
+
+/**
+ * Milliseconds in which this process ran: while it stood still it could not read the answer, so that time counts for
+ * nobody.
+ */
+const time = (): number => {
+  const now = realTime()
+  if (clock !== undefined && now - ticked > STANDSTILL) stoodStill += now - ticked - TICK
+  ticked = now
+  return now - stoodStill
+}
+
+const overdue = (now: number) => {
+  for (const one of waiting) if (now >= one.until) one.giveUp()
+}
+
+const tick = () => {
+  const now = time()
+  // What has arrived meanwhile is read first, and only what is late then is given up.
+  for (const { until } of waiting) {
+    if (now < until) continue
+    setImmediate(() => overdue(now))
+    break
+  }
+  if (waiting.size > 0) return
+  clearInterval(clock)
+  clock = undefined
+}
+
+/** Asks the clock, which runs from now on. */
+const startClock = (): number => {
+  const now = time()
+  if (!OWN_TIMERS) clock ??= setInterval(tick, TICK)
+  return now
+}
+
+/** One promise, and nothing else to collect, for each call that is waited for: a read of a fast server is mostly this. */
+const bounded = <T>(
+  budget: Budget,
+  promise: PromiseLike<T>,
+  taken: (answer: T) => T,
+  failure: (error: unknown) => Fault,
+  late: () => Fault,
+): Promise<T> => {
+  const { bulkhead } = budget
+  const started = startClock()
+  return new Promise((resolve, reject) => {
+    let counts = bulkhead !== undefined
+    let waits = true
+    if (bulkhead !== undefined) bulkhead.inFlight++
+    /** A call that was given up counts until it is answered, or forgotten. */
+    const uncount = () => {
+      if (counts && bulkhead !== undefined) bulkhead.inFlight--
+      counts = false
+    }
+    const end = () => {
+      clearTimeout(own)
+      waits = false
+      waiting.delete(entry)
+      budget.left -= time() - started
+    }
+    const entry: Waiting = {
+      until: started + budget.left,
+      giveUp() {
+        end()
+        if (counts) globalThis.setTimeout(uncount, FORGOTTEN).unref()
+        reject(late())
+      },
+    }
+    waiting.add(entry)
+    const own = OWN_TIMERS ? setTimeout(entry.giveUp, budget.left) : undefined
+    promise.then(
+      (value) => {
+        uncount()
+        if (waits) end()
+        resolve(taken(value))
+      },
+      (error) => {
+        uncount()
+        if (waits) end()
+        reject(failure(error))
+      },
+    )
+  })
+}
+
+/** Asks whether the time is over, also in a loop that never waits. */
+export const lasting = (budget: Budget): (() => boolean) => {
+  const until = time() + budget.left
+  return () => budget.left > 0 && time() < until
+}
+
+const PARTLY =
+  'An earlier step of this request has changed something already, so the outcome is unknown: read the session again.'
+
+/** A failure of a request that has changed something: whatever it is, nobody can say any more that nothing was changed. */
+export const afterChange = ({ changed }: Budget, fault: Fault): Fault =>
+  changed && (fault.code === 'unavailable' || fault.code === 'contended')
+    ? new Fault('unknown_outcome', `${fault.message.replace(/ Nothing was (changed|saved)\b[^.]*\./, '')} ${PARTLY}`, {
+        cause: fault.cause ?? fault,
+      })
+    : fault
+
+const failed = (name: string, changing: boolean, why: string, cause?: unknown): Fault =>
+  changing
+    ? new Fault(
+        'unknown_outcome',
+        `The ${name} backend ${why} while it was changing a session: it may be either way.`,
+        cause === undefined ? {} : { cause },
+      )
+    : new Fault(
+        'unavailable',
+        `The ${name} backend ${why}. Nothing was changed; see whether it is up.`,
+        cause === undefined ? {} : { cause },
+      )
+
+/** The answers of a backend that changed nothing. */
+const refusals: readonly unknown[] = ['stale', 'taken', 'gone']
+
+/**
+ * What a call to a backend gives, within the budget.
+ *
+ * @throws Fault `unavailable` where a reading call fails or is late, `unknown_outcome` where a changing one does, and
+ *   where an earlier one of this request has changed something
+ */
+export const within = <T>(budget: Budget, name: string, changing: boolean, call: () => Awaitable<T>): Awaitable<T> => {
+  const noted = (fault: Fault): Fault => {
+    const told = afterChange(budget, fault)
+    if (changing && told.code === 'unknown_outcome') budget.changed = true
+    return told
+  }
+  const failure = (error: unknown): Fault =>
+    noted(error instanceof Fault ? error : failed(name, changing, 'failed', error))
+  const taken = (answer: T): T => {
+    if (changing && !refusals.includes(answer)) budget.changed = true
+    return answer
+  }
+  if (budget.left <= 0) throw noted(failed(name, false, 'used up the time of the request'))
+  const { bulkhead } = budget
+  if (bulkhead !== undefined && bulkhead.inFlight >= bulkhead.most) {
+    throw noted(failed(name, false, `has ${bulkhead.most} calls under way, as many as it may (maxInFlight)`))
+  }
+  try {
+    const answer = call()
+    if (!isThenable(answer)) return taken(answer)
+    return bounded(budget, answer, taken, failure, () => noted(failed(name, changing, 'did not answer in time')))
+  } catch (error) {
+    throw failure(error)
+  }
+}

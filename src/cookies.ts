@@ -1,0 +1,162 @@
+// Cookies of the application's own: sealed unless it says otherwise, with the safest name and attributes that fit.
+
+import { Fault, onlyKnown } from './error.ts'
+import { bareName, type CookieAttributes, cookieValues, setCookie as printedCookie } from './http/cookie.ts'
+import { carried, type Names } from './http/cookie-names.ts'
+import { type Ground, groundOf } from './request.ts'
+import { dressed } from './response.ts'
+import type { House } from './session/work.ts'
+
+/** Where a cookie belongs: what finds it again, and what drops it. */
+export type CookiePlace = Pick<CookieAttributes, 'domain' | 'path' | 'httpOnly'>
+
+export type ReadCookieOptions = CookiePlace & {
+  /** false for a cookie that is not sealed, which anybody may have written. Default true. */
+  readonly sealed?: boolean | undefined
+}
+
+export type SetCookieOptions = Omit<CookieAttributes, 'secure'> & {
+  /** false sends the value as it is: one that scripts or other servers are to read. Default true. */
+  readonly sealed?: boolean | undefined
+  /** Seconds that it is kept, and, where it is sealed, that it opens. Default: until the browser is closed. */
+  readonly maxAge?: number | undefined
+}
+
+/** What a value may have in it that is not sealed (RFC 6265bis §4.1.1, cookie-octet). */
+const plainValue = /^[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*$/
+/** Bytes of a whole Set-Cookie that every browser keeps, and characters of one value. */
+const LONGEST_COOKIE = 4093
+
+const placed = ['domain', 'path', 'httpOnly'] as const
+const written = ['sameSite', 'partitioned', 'priority', 'sealed', 'maxAge'] as const
+
+const namesFor = (ground: Ground, request: Request, name: string, options: SetCookieOptions): Names => {
+  const { sealed: _, maxAge: __, ...attributes } = options
+  const bare = bareName(name)
+  if (bare === ground.cookieName || bare === `${ground.cookieName}-pre`) {
+    throw new Fault(
+      'bad_option',
+      `The cookie ${bare} is the session's own. Choose another name, or another cookie.name.`,
+    )
+  }
+  return carried({ ...ground.transport, cookie: { ...attributes, name: bare } })(request)
+}
+
+const context = ({ namespace }: Ground, { session: name, place }: Names) => ({
+  purpose: 'cookie',
+  name: name + place,
+  audience: namespace,
+})
+
+/** Eight bytes of the end in milliseconds since 1970, Infinity for none, and the text. */
+const packed = (text: string, until: number): Buffer => {
+  const end = Buffer.alloc(8)
+  end.writeDoubleBE(until)
+  return Buffer.concat([end, Buffer.from(text)])
+}
+
+const unpacked = (bytes: Buffer | undefined, now: number): string | undefined =>
+  bytes !== undefined && bytes.length >= 8 && now < bytes.readDoubleBE() ? bytes.toString('utf8', 8) : undefined
+
+/**
+ * The value of a cookie that `setCookie` set, or undefined: where there is none, where it is over, and for whatever was
+ * not sealed here for a cookie of this very name and place. No session is opened, and the response gets no Vary: a page
+ * that looks different for it should say `Vary: Cookie` where caches may keep it.
+ *
+ * @throws Fault `bad_option`, `no_session`, `unavailable`
+ */
+export const cookie = async (
+  request: Request,
+  name: string,
+  options: ReadCookieOptions = {},
+): Promise<string | undefined> => {
+  onlyKnown(options, [...placed, 'sealed'], 'cookie()')
+  const { sealed = true } = options
+  const ground = groundOf(request)
+  const names = namesFor(ground, request, name, options)
+  // What others wrote may have commas; what is sealed has none.
+  const values = cookieValues(request.headers.get('cookie') ?? '', names.session, () => true, sealed ? ',' : ';')
+  if (!sealed) return values[0]
+  if (values.length === 0) return undefined
+  const { ring, now } = await ground.house()
+  for (const value of values) {
+    const text = unpacked(ring.open(context(ground, names), value), now())
+    if (text !== undefined) return text
+  }
+  return undefined
+}
+
+/** A response with one more Set-Cookie, in the place of an earlier one of the same name and place. */
+const put = (response: Response, line: string, ground: Pick<House, 'emit'>): Response => {
+  const pair = (text: string) => text.slice(0, text.indexOf('='))
+  const where = (text: string) => text.match(/; (Path|Domain)=[^;]*/g)?.join()
+  const { headers } = response
+  const earlier = headers.getSetCookie()
+  const others = earlier.filter((text) => pair(text) !== pair(line) || where(text) !== where(line))
+  if (others.length === earlier.length) return dressed(response, [line], ground)
+  const copy = new Response(response.body, response)
+  copy.headers.delete('set-cookie')
+  for (const text of others) copy.headers.append('set-cookie', text)
+  return dressed(copy, [line], ground)
+}
+
+/**
+ * Sets a cookie: sealed, HttpOnly, Secure, SameSite=Lax, for all paths of this host, and for no other host, unless the
+ * options say otherwise. Its name gets the prefix with which browsers guard that. On a loopback address without TLS it
+ * is a plain one, as the session's is.
+ *
+ * @returns the response, or a copy of it where its headers cannot be changed: go on with what you get
+ * @throws Fault `bad_option`, `too_large`, `no_session`, `unavailable`
+ */
+export const setCookie = async (
+  response: Response,
+  request: Request,
+  name: string,
+  value: string,
+  options: SetCookieOptions = {},
+): Promise<Response> => {
+  onlyKnown(options, [...placed, ...written], 'setCookie()')
+  const { sealed = true, maxAge } = options
+  if (typeof value !== 'string') throw new Fault('bad_option', 'The value of a cookie has to be a string.')
+  if (maxAge !== undefined && !(typeof maxAge === 'number' && maxAge > 0 && Number.isFinite(maxAge))) {
+    throw new Fault('bad_option', 'maxAge has to be a number of seconds, more than 0. To remove a cookie, dropCookie.')
+  }
+  if (!sealed && !plainValue.test(value)) {
+    throw new Fault(
+      'bad_option',
+      'A cookie that is not sealed cannot have blanks, commas, semicolons, quotes, backslashes or other characters than ASCII in its value. Encode it, with encodeURIComponent say.',
+    )
+  }
+  const ground = groundOf(request)
+  const names = namesFor(ground, request, name, options)
+  let kept = value
+  if (sealed) {
+    const { ring, now } = await ground.house()
+    const until = maxAge === undefined ? Number.POSITIVE_INFINITY : now() + maxAge * 1000
+    kept = ring.seal(context(ground, names), packed(value, until))
+  }
+  const line = printedCookie(names.session, kept, names.attributes, maxAge)
+  if (line.length <= LONGEST_COOKIE) return put(response, line, ground)
+  throw new Fault(
+    'too_large',
+    `The cookie ${name} would have ${line.length} bytes, and browsers keep at most ${LONGEST_COOKIE}. Keep less in it, or keep it in the session.`,
+  )
+}
+
+/**
+ * Removes a cookie from the browser: give the same domain, path and httpOnly as when it was set.
+ *
+ * @returns as `setCookie`
+ * @throws Fault `bad_option`, `no_session`
+ */
+export const dropCookie = async (
+  response: Response,
+  request: Request,
+  name: string,
+  options: CookiePlace = {},
+): Promise<Response> => {
+  onlyKnown(options, placed, 'dropCookie()')
+  const ground = groundOf(request)
+  const { session: full, attributes } = namesFor(ground, request, name, options)
+  return put(response, printedCookie(full, '', attributes, 0), ground)
+}

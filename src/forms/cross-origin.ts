@@ -1,0 +1,107 @@
+// Requests that a page of another site made in the visitor's name are refused before the handler sees them.
+
+import { Fault, onlyKnown } from '../error.ts'
+import { emitter, type Listener } from '../events.ts'
+import { around, type Handler } from '../http/handler.ts'
+import { sourceOf } from '../http/origin.ts'
+import { groundIfAny, visitOf } from '../request.ts'
+import { forbidden } from '../response.ts'
+import { discardRest, fieldIn } from './body.ts'
+import { refused, TOKEN_FIELD, TOKEN_HEADER, verified } from './csrf.ts'
+
+export type CrossOriginOptions = {
+  /**
+   * Origins whose pages may make requests, as browsers print them, such as `https://app.example`: this application's
+   * own, and others that you trust with your visitors. Default: the origin of the request's own URL.
+   */
+  readonly origins?: readonly string[] | undefined
+  /** Hears of what was refused, where no sessions middleware is around to hear it: `cross_origin`. */
+  readonly onEvent?: Listener | undefined
+}
+
+const safe = new Set(['GET', 'HEAD', 'OPTIONS'])
+
+const printedOrigin = (origin: string): boolean => {
+  try {
+    return /^https?:\/\/[^*]+$/.test(origin) && new URL(origin).origin === origin
+  } catch {
+    return false
+  }
+}
+
+/** What the headers say of where a request comes from: `unknown` where they are no evidence. */
+const evidence = (request: Request, origins: ReadonlySet<string> | undefined): 'own' | 'foreign' | 'unknown' => {
+  const source = sourceOf(request)
+  // A page of ours with Referrer-Policy: no-referrer sends `Origin: null`, and so does a frame of anybody's.
+  if (source === 'hidden' || source === 'unknown') return 'unknown'
+  const { headers } = request
+  // The origin of the request's own URL counts unless a list says which do.
+  if (source === 'own' && (origins === undefined || headers.has('sec-fetch-site'))) return 'own'
+  return origins?.has(headers.get('origin') ?? '') ? 'own' : 'foreign'
+}
+
+/** What the operator is to know of a refusal, and what to do. */
+const adviceOn = (from: 'foreign' | 'unknown', origin: string | null): string => {
+  if (from === 'unknown') {
+    return origin === null
+      ? 'A request without Sec-Fetch-Site, Origin and a good form token was refused.'
+      : 'A request with Origin: null and without a good form token was refused. If a page of your own sent it, its Referrer-Policy hides where it is from: send Referrer-Policy: same-origin with your pages, or put a form token into the form.'
+  }
+  const refused = 'A request from a page of another site was refused'
+  if (origin === null || origin === 'null') return `${refused}; it does not say which (no Origin, or Origin: null).`
+  return `${refused}; its origin is ${JSON.stringify(origin.slice(0, 200))}. If you trust that origin, list it in origins.`
+}
+
+/** Whether a request that shows nothing else carries a token of this visitor's, in its header or its form. */
+const hasToken = async (request: Request): Promise<boolean> => {
+  if (groundIfAny(request) === undefined) return false
+  const token = request.headers.get(TOKEN_HEADER) ?? (await fieldIn(request, TOKEN_FIELD))
+  if (token === undefined) return false
+  const visit = await visitOf(request).catch((error) => {
+    // The body was looked into, and would wait for a reader, and its connection with it.
+    void discardRest(request)
+    throw error
+  })
+  const outcome = verified(visit, request, token)
+  if (!outcome.ok) refused(visit, request, outcome.error)
+  return outcome.ok
+}
+
+/**
+ * Refuses (403) what a page of another site asks for in a visitor's name: every method but GET, HEAD and OPTIONS, and
+ * WebSocket upgrades. A browser's word counts first (Sec-Fetch-Site), then the Origin; a request that has neither, from an
+ * old browser or a program, or whose Origin is `null`, needs a form token without an action: in the header X-CSRF-Token,
+ * or as a field within the first MiB of its form. Put it inside the sessions middleware, or such requests are refused.
+ * Referer, Host and X-Forwarded-* are not looked at. What else the handler is called with, such as the context of a
+ * framework, is handed on.
+ *
+ * What this stands on: OWASP's Cross-Site Request Forgery Prevention, “Fetch Metadata headers”.
+ *
+ * @throws Fault `bad_option`
+ */
+export const crossOrigin = <R extends Request = Request, Rest extends readonly unknown[] = readonly []>(
+  next: Handler<R, Rest>,
+  options: CrossOriginOptions = {},
+): Handler<R, Rest> => {
+  onlyKnown(options, ['origins', 'onEvent'], 'crossOrigin()')
+  const { origins } = options
+  const odd = origins?.find((origin) => !printedOrigin(origin))
+  if (odd !== undefined) {
+    throw new Fault(
+      'bad_option',
+      `An origin has to be as browsers print it, such as https://app.example, and is ${JSON.stringify(odd)}.`,
+    )
+  }
+  const listed = origins && new Set(origins)
+  const listener = emitter(options.onEvent)
+  return around(next, async (request: R, ...rest: Rest) => {
+    const upgrades = request.headers.get('upgrade') !== null
+    if (safe.has(request.method) && !upgrades) return next(request, ...rest)
+    const from = evidence(request, listed)
+    if (from === 'own' || (from === 'unknown' && (await hasToken(request)))) return next(request, ...rest)
+    const emit = groundIfAny(request)?.emit ?? listener
+    emit('cross_origin', { message: adviceOn(from, request.headers.get('origin')) })
+    void discardRest(request)
+    return forbidden()
+  })
+}

@@ -1,0 +1,54 @@
+// What a stranger carries between requests, sealed in a cookie of its own, so that no store keeps anything for him.
+
+import { random } from '../crypto/random.ts'
+import type { Ring } from '../crypto/seal.ts'
+import { type Flash, parsedFlashes, printedFlashes } from './flash-messages.ts'
+
+/** A pre-session: what the forms of a visitor are bound to for whom nothing is stored, and messages for his next page. */
+export type PreSession = {
+  readonly form: string
+  readonly madeAt: number
+  readonly flash: readonly Flash[]
+  /** Which tokens the page got with which this cookie was set, where others can plant it. */
+  readonly tokens?: readonly string[]
+}
+
+/** Milliseconds that the clocks of two machines may differ. */
+export const SKEW = 60_000
+
+export const newPreSession = (now: number): PreSession => ({ form: random(16), madeAt: now, flash: [] })
+
+/** What a pre-session is sealed for: it opens as that of another cookie, place or application no more than as a session. */
+export type SealedFor = { readonly cookie: string; readonly place: string; readonly namespace: string }
+
+const context = ({ cookie, place, namespace }: SealedFor) => ({
+  purpose: 'pre-session',
+  name: cookie + place,
+  audience: namespace,
+})
+
+/** @internal */
+export const sealPreSession = (ring: Ring, where: SealedFor, { form, madeAt, flash, tokens }: PreSession): string => {
+  const kept = { form, at: madeAt, ...(flash.length > 0 && { flash: printedFlashes(flash) }), tokens }
+  return ring.seal(context(where), Buffer.from(JSON.stringify(kept)))
+}
+
+/** The pre-session in a cookie's value, or undefined for one that we did not seal, or that is older than `lifetime` milliseconds. @internal */
+export const openPreSession = (
+  ring: Ring,
+  where: SealedFor,
+  token: string,
+  now: number,
+  lifetime: number,
+): PreSession | undefined => {
+  const plain = ring.open(context(where), token)
+  if (plain === undefined) return undefined
+  try {
+    const { form, at, flash, tokens }: Record<string, unknown> = JSON.parse(plain.toString())
+    if (typeof form !== 'string' || typeof at !== 'number' || at > now + SKEW || now >= at + lifetime) return undefined
+    return { form, madeAt: at, flash: parsedFlashes(flash), ...(Array.isArray(tokens) && { tokens }) }
+  } catch {
+    // Ours, and of another version: not JSON, or null.
+    return undefined
+  }
+}

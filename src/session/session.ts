@@ -1,0 +1,246 @@
+// The session as a handler holds it: everything on it is synchronous, and nothing on it is a secret.
+
+import { labelOf } from '../crypto/keys.ts'
+import { Fault, onlyKnown } from '../error.ts'
+import { frozen, own } from '../json.ts'
+import { type Draft, type FieldChange, FLASH, fieldOf } from './changes.ts'
+import { freshKey } from './create.ts'
+import type { Chosen } from './metadata.ts'
+import { due, expiryOf } from './save.ts'
+import { record, type Visit } from './work.ts'
+
+/** Fields of which nothing was said: any names, values of any type that JSON keeps. */
+// biome-ignore lint/suspicious/noExplicitAny: what a field holds is the application's to know where it gives no schema
+export type AnyFields = { readonly [field: string]: any }
+
+export type LoginOptions<F extends object = AnyFields> = {
+  /** The fields that come along from the session before. Default none; if the owner stays the same, all do. */
+  readonly keep?: readonly (keyof F & string)[] | undefined
+  /** Seconds without a visit after which this session has ended. Default: as the manager is set. */
+  readonly lifetime?: number | undefined
+  /** Seconds after which this session has ended, however often it was used. Default: as the manager is set, which is the most. */
+  readonly absoluteLifetime?: number | undefined
+  /** false: the cookie goes when the browser is closed. Default: as the manager is set. */
+  readonly persistent?: boolean | undefined
+}
+
+/** A visitor's session. A stranger has one too: empty, and stored only once something is set. */
+export type Session<F extends object = AnyFields> = {
+  /** Names the session in logs and lists. Opens nothing. New at birth, login and invalidate; stays at renewal. */
+  readonly label: string
+  /** Milliseconds since 1970: when the session ends, if this were its last visit. */
+  readonly expiresAt: number
+  /** Whom `login` named. */
+  readonly owner: string | undefined
+  /**
+   * Why the browser sent no session cookie with this request, if that is because of where the request came from:
+   * `cross_site`, a page of another site sent it; `path`, it is outside of `cookie.path`. The visitor may have a session
+   * all the same, so this request can save nothing: the answer is then 409.
+   */
+  readonly withheld: 'cross_site' | 'path' | undefined
+  /** All fields, as a copy that cannot be changed. Any may be missing: a stranger has none. */
+  readonly fields: Readonly<Partial<F>>
+  /** The value of a field, deeply frozen: to change it, `set` or `update` it. */
+  get<K extends keyof F & string>(field: K): F[K] | undefined
+  /**
+   * Sets a field. Saved before the response leaves, even where the value is the same.
+   *
+   * @throws Fault `not_json`, `too_late`
+   */
+  set<K extends keyof F & string>(field: K, value: F[K]): void
+  /** Removes a field. @throws Fault `too_late` */
+  drop(field: keyof F & string): void
+  /**
+   * Sets a field to what `by` makes of it. Where another visit changed it meanwhile, `by` runs again on the newer
+   * value: so it may run more than once, and must do nothing else. If it throws then, nothing of the visit is saved.
+   *
+   * @throws whatever `by` throws, Fault `not_json`, `too_late`
+   */
+  update<K extends keyof F & string>(field: K, by: (value: F[K] | undefined) => F[K]): void
+  /**
+   * Gives the session a new key: same fields, label and owner. The old key opens it until 30 seconds after the new one
+   * was first used. Does not shut out a thief of the old key: only `login` does.
+   */
+  renew(): void
+  /**
+   * Names the owner of the session, at a login or at any change of rights: new key, new label; the old key is dead at
+   * once. Fields come along only if `keep` names them, so that a stranger's leavings are not taken for an account's;
+   * where the owner stays the same, all do. What the login says of lifetimes holds for this session, also over renewals,
+   * and until the next login, which begins another.
+   *
+   * @throws Fault `bad_owner`, `bad_option`, `too_late`
+   */
+  login(owner: string, options?: LoginOptions<F>): void
+  /** Ends the session; what is set afterwards begins another. Carried out even if the handler throws later. */
+  invalidate(): void
+}
+
+const fieldName = (field: unknown): string => {
+  if (field === FLASH) throw new Fault('bad_option', `A field cannot be called ${FLASH}: flash messages lie there.`)
+  if (typeof field === 'string') return field
+  throw new Fault('not_json', `The name of a field has to be a string, and is a ${typeof field}.`)
+}
+
+/** Seconds as an option gives them, in milliseconds. @throws Fault `bad_option` */
+const milliseconds = (name: string, seconds: unknown, most: number): number | undefined => {
+  if (seconds === undefined) return undefined
+  if (typeof seconds === 'number' && seconds >= 0.001 && seconds * 1000 <= most) return Math.ceil(seconds * 1000)
+  const limit = `${most / 1000}, the absoluteLifetime of the manager`
+  throw new Fault('bad_option', `${name} of a login has to be a number of seconds from 0.001 to ${limit}.`)
+}
+
+/** What a login says of its session alone. @throws Fault `bad_option` */
+const chosenBy = ({ house }: Visit, options: LoginOptions): Chosen | undefined => {
+  const { persistent } = options
+  if (persistent !== undefined && typeof persistent !== 'boolean') {
+    throw new Fault('bad_option', 'persistent of a login has to be true or false.')
+  }
+  const absolute = milliseconds('absoluteLifetime', options.absoluteLifetime, house.absolute)
+  const lifetime = milliseconds('lifetime', options.lifetime, absolute ?? house.absolute)
+  if (lifetime === undefined && absolute === undefined && persistent === undefined) return undefined
+  return { lifetime, absolute, persistent }
+}
+
+class Handle implements Session {
+  readonly #visit: Visit
+
+  constructor(visit: Visit) {
+    this.#visit = visit
+  }
+
+  get label(): string {
+    const visit = this.#read()
+    const { stored, turn } = visit
+    return stored !== undefined && turn === undefined ? stored.label : labelOf(freshKey(visit))
+  }
+
+  get expiresAt(): number {
+    const visit = this.#read()
+    const { stored, house, turn, chosen } = visit
+    const now = house.now()
+    if (stored !== undefined && turn === undefined) {
+      return due(visit, stored, now) ? expiryOf(house, stored.head, now) : stored.entry.expiresAt
+    }
+    return expiryOf(house, { bornAt: now, current: '', before: '', ...chosen }, now)
+  }
+
+  get owner(): string | undefined {
+    return this.#read().owner
+  }
+
+  get withheld(): Session['withheld'] {
+    return this.#visit.withheld?.by
+  }
+
+  get fields(): AnyFields {
+    const { fields } = this.#read()
+    const copy: Draft = {}
+    for (const field of Object.keys(fields)) if (field !== FLASH) own(copy, field, fieldOf(fields, field) ?? null)
+    return Object.freeze(copy)
+  }
+
+  get(field: string): unknown {
+    const { fields } = this.#read()
+    return field === FLASH ? undefined : fieldOf(fields, field)
+  }
+
+  set(field: string, value: unknown): void {
+    this.#change({ set: fieldName(field), value: frozen(value, field) })
+  }
+
+  drop(field: string): void {
+    this.#change({ drop: fieldName(field) })
+  }
+
+  update(field: string, by: (value: unknown) => unknown): void {
+    this.#change({ update: fieldName(field), by })
+  }
+
+  renew(): void {
+    this.#open().renew = true
+  }
+
+  login(owner: string, options: LoginOptions = {}): void {
+    onlyKnown(options, ['keep', 'lifetime', 'absoluteLifetime', 'persistent'], 'login()')
+    const visit = this.#open('login')
+    const { keep = [] } = options
+    if (!Array.isArray(keep)) throw new Fault('bad_option', 'keep of a login has to be a list of names of fields.')
+    const chosen = chosenBy(visit, options)
+    if (
+      typeof owner !== 'string' ||
+      owner === '' ||
+      owner.length > 255 ||
+      !owner.isWellFormed() ||
+      owner.includes('\0')
+    ) {
+      throw new Fault(
+        'bad_owner',
+        'An owner has to be a string of 1 to 255 characters: the name or number of an account.',
+      )
+    }
+    visit.chosen = chosen
+    if (visit.owner === owner) {
+      visit.turn ??= 'same'
+      return
+    }
+    record(visit, { keep })
+    if (visit.turn !== 'invalidate') visit.turn = 'login'
+    visit.owner = owner
+  }
+
+  invalidate(): void {
+    const visit = this.#open('invalidate')
+    visit.turn = 'invalidate'
+    visit.changes = []
+    visit.fields = Object.freeze({})
+    visit.draft = undefined
+    visit.owner = undefined
+    visit.chosen = undefined
+    visit.renew = false
+    visit.fresh = undefined
+    visit.pre = undefined
+    visit.preUnread = false
+    visit.preChanged = false
+  }
+
+  #change(change: FieldChange): void {
+    record(this.#open(), change)
+  }
+
+  /** @throws Fault `unavailable` if the session could not be read */
+  #read(): Visit {
+    const { barred, turn } = this.#visit
+    if (barred !== undefined && !barred.reads && turn === undefined) throw barred.fault
+    return this.#visit
+  }
+
+  #open(act?: 'login' | 'invalidate'): Visit {
+    const { barred, turn } = this.#visit
+    // Whatever the store does, a logout has to clear the browser's cookie.
+    const may = act === 'invalidate' || (barred?.logsIn && (act === 'login' || turn !== undefined))
+    if (barred !== undefined && !may) throw barred.fault
+    if (!this.#visit.over) return this.#visit
+    throw new Fault(
+      'too_late',
+      'The session was changed after its response had left. Change it before, or open a visit of its own with sessions.open().',
+    )
+  }
+}
+
+// What an inspector prints, and a name that says what it is.
+Object.defineProperty(Handle, 'name', { value: 'Session' })
+
+/* Reached by an assignment to a name that the session does not have: `s.user = 'anna'` would be saved nowhere. */
+Object.setPrototypeOf(
+  Handle.prototype,
+  new Proxy(Object.prototype, {
+    set(_, name) {
+      const field = JSON.stringify(String(name))
+      throw new Fault('bad_option', `A session has no property ${field}. To save a field: s.set(${field}, value).`)
+    },
+  }),
+)
+
+/** The handle on a visit's session. */
+export const handle = <F extends object = AnyFields>(visit: Visit): Session<F> =>
+  new Handle(visit) as unknown as Session<F>

@@ -1,0 +1,156 @@
+// From a SQLite file to a Redis Cluster while visitors come to two processes: nobody is logged out, and nothing is lost.
+
+import assert from 'node:assert/strict'
+import { join } from 'node:path'
+import { type TestContext, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { type Backend, type CopyProgress, connect } from 'keepsake'
+import { addresses } from '../../src/crypto/keys.ts'
+import { patientCluster } from '../support/driver.ts'
+import { folder } from '../support/folder.ts'
+import { judged } from '../support/history.ts'
+import { start } from '../support/process.ts'
+import { sharedCluster } from '../support/redis-stores.ts'
+import { houseOn, processAt, processOn, type Served, traffic, visitorAt } from '../support/traffic.ts'
+
+const ACCOUNTS = 40
+const DEVICES = 10
+const VISITORS = 12
+
+const NAME = '__Host-Http-sid'
+type Idle = { readonly account: string; readonly n: number; cookie: string }
+
+const visit = async (served: Served, path: string, cookie?: string) => {
+  const headers = cookie === undefined ? {} : { cookie: `${NAME}=${cookie}` }
+  const { response, saw } = await served.visit(new Request(`${served.origin}/${path}`, { headers }))
+  const set = response.headers.getSetCookie().find((line) => line.startsWith(`${NAME}=`))
+  return { status: response.status, saw, cookie: set?.slice(NAME.length + 1).split(';')[0] }
+}
+
+/** A copy of all, in a process of its own, until it is over or has told of so many batches: then it is killed. */
+const copying = async (
+  t: TestContext,
+  args: readonly string[],
+  { batches = Number.POSITIVE_INFINITY, onRead = async (_: readonly string[]) => {} } = {},
+) => {
+  const { child, lines, ended, errors } = start(t, 'test/support/copying-process.ts', args)
+  const heard: CopyProgress[] = []
+  for (let next = await lines.next(); !next.done; next = await lines.next()) {
+    const said: CopyProgress | { readonly keys: readonly string[] } = JSON.parse(next.value)
+    if ('keys' in said) {
+      await onRead(said.keys)
+      child.send('go')
+      continue
+    }
+    heard.push(said)
+    if (heard.length === batches) child.kill('SIGKILL')
+  }
+  const code = await ended
+  if (batches === Number.POSITIVE_INFINITY) assert.equal(code, 0, errors())
+  return heard
+}
+
+test('from a SQLite file to a cluster, by a copy that is killed and resumed, under traffic by two processes', async (t) => {
+  const file = `sqlite:${join(folder(t), 'sessions.db')}`
+  const { nodes } = await sharedCluster()
+  const cluster = `redis+cluster://${nodes.map(({ port }) => `127.0.0.1:${port}`).join()}`
+  const opened = async (made: Backend | Promise<Backend>) => {
+    const backend = await made
+    t.after(() => backend.close?.())
+    return backend
+  }
+
+  // Before: sessions that nobody uses during the move, and sessions that visitors come with.
+  const errors: string[] = []
+  const before = processOn(await opened(connect(file)), errors)
+  const idle: Idle[] = []
+  for (let i = 0; i < ACCOUNTS * DEVICES; i++) {
+    const account = `idle${i % ACCOUNTS}`
+    const { cookie } = await visit(before, `login?${account}`)
+    for (let n = 0; n < i % 3; n++) await visit(before, 'count', cookie)
+    idle.push({ account, n: i % 3, cookie: cookie as string })
+  }
+  const first = new Map<string, string>()
+  for (let i = 0; i < VISITORS; i++) {
+    first.set(visitorAt(i), (await visit(before, `login?${visitorAt(i)}`)).cookie as string)
+  }
+
+  // Meanwhile: two processes on both stores, one of which begins later, and a copy that is killed; some sessions end before
+  // it, amid and after.
+  const processes = await Promise.all(
+    [0, 4_000].map(async (later) => {
+      const args = [file, cluster, String(Date.now() + later)]
+      const { lines, errors } = start(t, 'test/support/moving-process.ts', args)
+      const origin = /http:\S+/.exec((await lines.next()).value ?? '')?.[0].replace(/\/$/, '')
+      assert.ok(origin, errors())
+      return processAt(origin)
+    }),
+  )
+  const [one, two] = processes as [Served, Served]
+  const { history, stop, audit } = traffic(processes, { visitors: VISITORS, rest: 100, first })
+  const out = new Set<Idle>()
+  const end = async (served: Served, every: number, rest: number) => {
+    for (const [i, each] of idle.entries()) {
+      if (i % every !== rest || out.has(each)) continue
+      assert.equal((await visit(served, 'logout', each.cookie)).status, 200)
+      out.add(each)
+    }
+    const account = `idle${rest}`
+    assert.equal(await served.revokeAll(account), 200)
+    for (const each of idle) if (each.account === account) out.add(each)
+  }
+  await end(one, 29, 3)
+  const heard = await copying(t, [file, cluster], { batches: 5 })
+  const { cursor } = heard.at(-1) as CopyProgress
+  assert.ok(cursor, 'it was not over')
+  await end(two, 31, 7)
+  // One of each batch ends when it has been read and is yet to be written.
+  const addressOf = addresses('sid')
+  const labelled = new Map(idle.map((each) => [addressOf(each.cookie.slice(0, 12)), each]))
+  let amid = 0
+  const onRead = async (keys: readonly string[]) => {
+    const each = keys.map((key) => labelled.get(key)).find((each) => each !== undefined && !out.has(each))
+    if (each === undefined) return
+    out.add(each)
+    assert.equal((await visit(one, 'logout', each.cookie)).status, 200)
+    amid++
+  }
+  const resumed = copying(t, [file, cluster, cursor], { onRead })
+  await end(one, 37, 11)
+  const rest = await resumed
+  assert.equal(rest.at(-1)?.cursor, undefined)
+  assert.ok(amid > 5)
+  await end(two, 41, 13)
+  // Once more from the start: what has ended since is not copied again.
+  await copying(t, [file, cluster])
+  // For visitors to come afterwards; how many do matters to nothing.
+  await sleep(500)
+  await stop()
+  await audit()
+  const verdict = judged(history)
+  t.diagnostic(
+    `${history.length} visits, answers ${JSON.stringify(verdict.byStatus)}, killed after ${heard.length} batches, ${rest.length} more`,
+  )
+  assert.deepEqual(verdict.violations, [])
+  assert.equal(verdict.lost, 0)
+  assert.deepEqual(Object.keys(verdict.byStatus).sort(), verdict.byStatus[409] ? ['200', '409'] : ['200'])
+
+  // Afterwards: the new store alone.
+  const backend = await opened(patientCluster(cluster))
+  const after = processOn(backend, errors)
+  for (const each of idle) {
+    const { saw } = await visit(after, 'read', each.cookie)
+    const expected = out.has(each) ? { n: 0 } : { account: each.account, n: each.n }
+    assert.deepEqual(saw, expected, each.account)
+  }
+  const house = houseOn(backend, (error) => errors.push(String(error)))
+  for (let i = 0; i < ACCOUNTS; i++) {
+    const account = `idle${i}`
+    const living = idle.filter((each) => each.account === account && !out.has(each))
+    const listed = (await house.list(account)).map(({ label }) => label).sort()
+    assert.deepEqual(listed, living.map(({ cookie }) => cookie.slice(0, 12)).sort(), account)
+  }
+  for (let i = 0; i < VISITORS; i++) await house.revokeAll(visitorAt(i))
+  for (let i = 0; i < ACCOUNTS; i++) await house.revokeAll(`idle${i}`)
+  assert.deepEqual(errors, [])
+})

@@ -1,0 +1,507 @@
+// What is Redis' own: how long it keeps an entry, scripts that it forgets, one key a command, and clients of all kinds.
+
+import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { join } from 'node:path'
+import { suite, type TestContext, test } from 'node:test'
+import { inspect, promisify } from 'node:util'
+import { Cluster, Redis } from 'ioredis'
+import type { Backend, Entry, Fault } from 'keepsake'
+import { connectRedis, type RedisOptions, redisBackend } from 'keepsake/redis'
+import { createClient, createClientPool, createCluster, createSentinel, RESP_TYPES } from 'redis'
+import { slotOf } from '../../src/backends/redis/client.ts'
+import { clearEntry, clearOwned } from '../../src/backends/redis/scripts.ts'
+import { allowing } from '../support/lost.ts'
+import { redisServer, until } from '../support/redis-server.ts'
+import {
+  clusterClient,
+  freshPrefix,
+  ioredisClient,
+  nodeRedisClient,
+  sharedCluster,
+  sharedRedis,
+} from '../support/redis-stores.ts'
+import { watchedRedis } from '../support/redis-watched.ts'
+
+const HOUR = 3_600_000
+const MINUTE = 60_000
+
+const freshKey = () => randomBytes(32).toString('base64url')
+const freshVersion = () => randomBytes(6).toString('base64url')
+const entryOf = (more: Partial<Entry> = {}): Entry => ({
+  value: '{"n":1}',
+  head: '1.abc',
+  expiresAt: Date.now() + HOUR,
+  version: freshVersion(),
+  owner: undefined,
+  ...more,
+})
+const owned = (backend: Backend) => backend.owned as NonNullable<Backend['owned']>
+
+const fault = (code: Fault['code'], words: RegExp) => (error: unknown) => {
+  assert.equal((error as Fault).code, code)
+  assert.match((error as Fault).message, words)
+  return true
+}
+
+/** Every operation once, and what it answers. */
+const all = async (backend: Backend): Promise<void> => {
+  const key = freshKey()
+  const entry = entryOf({ owner: 'app:anna' })
+  assert.equal(await backend.generate(key, entry), undefined)
+  assert.equal(await backend.generate(key, entryOf()), 'taken')
+  assert.deepEqual(await backend.get(key), entry)
+  const change = { value: '{"n":2}', head: '2', version: freshVersion() }
+  assert.equal(await backend.set(key, change, entry.version), undefined)
+  assert.equal(await backend.set(key, { ...change, version: freshVersion() }, entry.version), 'stale')
+  await backend.touch(key, entry.expiresAt + 5)
+  const after = { ...entry, ...change, expiresAt: entry.expiresAt + 5 }
+  assert.deepEqual(await backend.get(key), after)
+  assert.deepEqual(await owned(backend).list('app:anna'), [{ ...after, key }])
+  assert.equal(await owned(backend).clear('app:anna'), 1)
+  assert.equal(await backend.set(key, change, entry.version), 'gone')
+  const other = freshKey()
+  await backend.generate(other, entryOf())
+  assert.equal(await backend.clear(other, freshVersion()), 'stale')
+  assert.equal(await backend.clear(other), undefined)
+  assert.equal(await backend.get(other), undefined)
+}
+
+/** A backend whose commands are written down, on the server alone. */
+const written = async (t: TestContext, options: RedisOptions = {}) => {
+  const redis = await ioredisClient(t)
+  const prefix = freshPrefix()
+  const { client, sent } = watchedRedis(redis)
+  return { redis, prefix, sent, backend: redisBackend(client, { prefix, ...options }) }
+}
+
+suite('how long Redis keeps an entry', () => {
+  const NOW = Date.UTC(2001, 0, 1)
+  /** The milliseconds that a script was given, of all that were sent. */
+  const lives = (sent: readonly (readonly string[])[]) => sent.map((command) => Number(command.at(-1)))
+
+  test('a minute longer than it lives, rounded up, by our own clock, and not in a command of its own', async (t) => {
+    const { backend, sent, redis, prefix } = await written(t, { now: () => NOW })
+    const key = freshKey()
+    await backend.generate(key, entryOf({ expiresAt: NOW + 10_000.2, version: 'version1' }))
+    const change = { value: '{}', head: 'h', version: 'version2' }
+    await backend.set(key, { ...change, expiresAt: NOW + 20_000 }, 'version1')
+    await backend.touch(key, NOW + 30_000)
+    assert.deepEqual(
+      [...new Set(lives(sent))],
+      [10_001 + MINUTE, 20_000 + MINUTE, 30_000 + MINUTE],
+      'there was no other command',
+    )
+    const left = await redis.pttl(prefix + key)
+    assert.ok(left > MINUTE && left <= 30_000 + MINUTE, `${left} ms are left`)
+  })
+
+  test('a set without an expiry leaves it', async (t) => {
+    const { backend, redis, prefix } = await written(t)
+    const key = freshKey()
+    const entry = entryOf({ expiresAt: Date.now() + 5 * HOUR })
+    await backend.generate(key, entry)
+    await backend.set(key, { value: '{}', head: 'h', version: freshVersion() }, entry.version)
+    const left = await redis.pttl(prefix + key)
+    assert.ok(left > 4 * HOUR && left <= 5 * HOUR + MINUTE)
+  })
+
+  test('a mark too, and in the step that ends the entry', async (t) => {
+    const { backend, sent, redis, prefix } = await written(t, { now: () => NOW })
+    const mark = { head: 'ended', expiresAt: NOW + 40_000, version: freshVersion() }
+    const keys = [freshKey(), freshKey()]
+    for (const key of keys) await backend.generate(key, entryOf({ owner: 'app:anna' }))
+    sent.splice(0)
+    await backend.clear(keys[0] as string, undefined, mark)
+    await backend.owned?.clear('app:anna', undefined, mark)
+    for (const { sha } of [clearEntry, clearOwned]) {
+      assert.deepEqual(
+        sent.filter(([, hash]) => hash === sha).map((command) => Number(command.at(-1))),
+        [40_000 + MINUTE],
+      )
+    }
+    for (const key of keys) {
+      const left = await redis.pttl(prefix + key)
+      assert.ok(left > MINUTE && left <= 40_000 + MINUTE, `${left} ms are left`)
+    }
+  })
+
+  test('what is over stays for a minute, and no number is too large', async (t) => {
+    const { backend, sent, redis, prefix } = await written(t, { now: () => NOW })
+    for (const expiresAt of [NOW, 0, -1e15, 9e15]) {
+      const key = freshKey()
+      const entry = entryOf({ expiresAt })
+      assert.equal(await backend.generate(key, entry), undefined)
+      assert.deepEqual(await backend.get(key), entry)
+      assert.ok((await redis.pttl(prefix + key)) > 0)
+    }
+    const given = lives(sent.filter(([name]) => name !== 'get'))
+    assert.deepEqual([...new Set(given)], [MINUTE, 36_525 * 24 * HOUR])
+  })
+
+  test('nothing of ours lives for ever', async (t) => {
+    const { backend, redis, prefix } = await written(t)
+    await all(backend)
+    for (let i = 0; i < 5; i++) await backend.generate(freshKey(), entryOf({ owner: `app:${i % 2}` }))
+    await backend.generate(freshKey(), entryOf())
+    const keys = await redis.keys(`${prefix}*`)
+    assert.equal(keys.length, 8, 'six entries and two lists')
+    for (const key of keys) assert.ok((await redis.pttl(key)) > 0, key)
+  })
+
+  test('a list outlives the longest session, and is empty when its last session was logged out', async (t) => {
+    const { backend, redis, prefix } = await written(t)
+    const keys = [freshKey(), freshKey()]
+    for (const key of keys) await backend.generate(key, entryOf({ owner: 'app:anna' }))
+    assert.ok((await redis.pttl(`${prefix}owner:app:anna`)) > 400 * 24 * HOUR)
+    for (const key of keys) await backend.clear(key)
+    await until(async () => (await redis.exists(`${prefix}owner:app:anna`)) === 0)
+  })
+})
+
+suite('scripts', () => {
+  test('a server that has forgotten them is told again, at each operation', async (t) => {
+    const redis = await ioredisClient(t)
+    const { client } = watchedRedis(redis, async (send) => {
+      await redis.script('FLUSH')
+      return send()
+    })
+    await all(redisBackend(client, { prefix: freshPrefix() }))
+  })
+
+  test('they are sent once, and by their hash from then on', async (t) => {
+    const { backend, sent } = await written(t)
+    await all(backend)
+    sent.splice(0)
+    await all(backend)
+    assert.deepEqual([...new Set(sent.map(([name]) => name))].sort(), ['evalsha', 'get'])
+  })
+})
+
+suite('in a cluster', () => {
+  test('slots are reckoned as the servers do', async () => {
+    const { cli } = (await sharedCluster()).nodes[0] as Awaited<ReturnType<typeof redisServer>>
+    for (const key of ['', 'a', 'keepsake:owner:app:Zoë 🦊', 'a{b}c', 'a{}c', 'a{b', '}a{b}{c}', freshKey()]) {
+      assert.equal(slotOf(key), Number(await cli('cluster', 'keyslot', key)), key)
+    }
+  })
+
+  test('every command is about one key, also of an owner with sessions on all servers', async (t) => {
+    const { client, sent } = watchedRedis(await clusterClient(t))
+    const backend = redisBackend(client, { prefix: freshPrefix() })
+    await all(backend)
+    const keys = Array.from({ length: 250 }, freshKey)
+    await Promise.all(keys.map((key) => backend.generate(key, entryOf({ owner: 'app:anna' }))))
+    assert.deepEqual((await owned(backend).list('app:anna')).map(({ key }) => key).sort(), [...keys].sort())
+    assert.equal(await owned(backend).clear('app:anna', keys[7]), 249)
+    assert.deepEqual(
+      (await owned(backend).list('app:anna')).map(({ key }) => key),
+      [keys[7]],
+    )
+    for (const [name, , count] of sent) {
+      assert.ok(['get', 'pttl', 'evalsha', 'eval'].includes(name as string), name)
+      if (name?.startsWith('eval')) assert.equal(count, '1')
+    }
+  })
+
+  test('scripts are not left to a pipeline that sorts them by their hash: that of ioredis 5, and of iovalkey', async () => {
+    const called: string[] = []
+    const cluster = {
+      isCluster: true,
+      status: 'ready',
+      options: { enableAutoPipelining: true },
+      duplicate: () => {},
+      call: async (name: string) => {
+        called.push(name)
+        return null
+      },
+      pipeline: ([command]: string[][]) => ({
+        exec: async () => [command?.[0] === 'evalsha' ? [new Error('NOSCRIPT No matching script.')] : [null, null]],
+      }),
+    }
+    const backend = redisBackend(cluster)
+    await backend.get(freshKey())
+    await backend.clear(freshKey())
+    assert.deepEqual(called, ['get'])
+  })
+
+  for (const options of [{ enableAutoPipelining: true }, { keyPrefix: 'theirs:' }, { scaleReads: 'master' }] as const) {
+    test(`a Cluster with ${JSON.stringify(options)} serves`, async (t) => {
+      const { nodes } = await sharedCluster()
+      const client = new Cluster([{ host: '127.0.0.1', port: nodes[0]?.port as number }], options)
+      t.after(() => client.disconnect())
+      const backend = redisBackend(client, { prefix: freshPrefix(), waitReplicas: 1 })
+      t.after(() => backend.close?.())
+      await Promise.all(Array.from({ length: 20 }, () => all(redisBackend(client, { prefix: freshPrefix() }))))
+      await all(backend)
+    })
+  }
+})
+
+suite('clients', () => {
+  const keep = async (client: Parameters<typeof redisBackend>[0]) => {
+    await all(redisBackend(client, { prefix: freshPrefix() }))
+    await all(redisBackend(client, { prefix: `${freshPrefix()} {braces}: é 🦊 \n` }))
+  }
+
+  test('ioredis with a prefix of its own, pipelines of its own and numbers as strings', async (t) => {
+    const client = new Redis(await sharedRedis(), { keyPrefix: 'a:', enableAutoPipelining: true, stringNumbers: true })
+    t.after(() => client.disconnect())
+    await keep(client)
+  })
+
+  test('ioredis on RESP2', async (t) => {
+    const client = new Redis(await sharedRedis(), { protocol: 2 })
+    t.after(() => client.disconnect())
+    await keep(client)
+  })
+
+  test('node-redis that gives buffers', async (t) => {
+    const client = await nodeRedisClient(t)
+    await keep(client.withTypeMapping({ [RESP_TYPES.BLOB_STRING]: Buffer }))
+  })
+
+  test('a pool of node-redis, but not with replicas to wait for', async (t) => {
+    const client = createClientPool({ url: await sharedRedis() })
+    await client.connect()
+    t.after(() => client.destroy())
+    await keep(client)
+    assert.throws(() => redisBackend(client, { waitReplicas: 1 }), fault('bad_option', /createClient/))
+  })
+
+  test('a cluster of node-redis is refused, as it does not come back, and what to use instead is said', () => {
+    const client = createCluster({ rootNodes: [{ url: 'redis://127.0.0.1:1' }] })
+    assert.throws(() => redisBackend(client as never), fault('bad_option', /ioredis/))
+  })
+
+  test('a cluster that reads from replicas is refused: an ended session would open there', (t) => {
+    const client = new Cluster([{ host: '127.0.0.1', port: 1 }], { scaleReads: 'slave', lazyConnect: true })
+    t.after(() => client.disconnect())
+    assert.throws(() => redisBackend(client), fault('bad_option', /scaleReads/))
+  })
+
+  test('what is no client is refused', () => {
+    for (const client of [undefined, {}, 'redis://127.0.0.1', () => {}, { sendCommand: 1 }]) {
+      assert.throws(() => redisBackend(client as never), fault('bad_option', /needs a client/))
+    }
+  })
+
+  test('options that cannot be are refused', async (t) => {
+    const client = await ioredisClient(t)
+    const bad: [object, RegExp][] = [
+      [{ prefix: 1 }, /prefix/],
+      [{ waitReplicas: -1 }, /waitReplicas/],
+      [{ waitReplicas: 1.5 }, /waitReplicas/],
+      [{ waitReplicas: '1' }, /waitReplicas/],
+      [{ waitTimeout: 0 }, /waitTimeout/],
+      [{ waitTimeout: Number.NaN }, /waitTimeout/],
+      [{ waitTimeout: 61 }, /waitTimeout/],
+      [{ ttl: 1 }, /no option "ttl"/],
+    ]
+    for (const [options, words] of bad) {
+      assert.throws(() => redisBackend(client, options), fault('bad_option', words))
+      await assert.rejects(connectRedis('redis://127.0.0.1', options), fault('bad_option', words))
+    }
+  })
+
+  test('an error event of a client ends no process, however many backends are on it', async (t) => {
+    const sentinel = createSentinel({ name: 'm', sentinelRootNodes: [{ host: '127.0.0.1', port: 1 }] })
+    const clients = [await ioredisClient(t), await nodeRedisClient(t), await clusterClient(t), sentinel]
+    for (const client of clients) {
+      const before = client.listenerCount('error')
+      for (let i = 0; i < 20; i++) redisBackend(client as never)
+      assert.equal(client.listenerCount('error'), before + 1)
+      // Node prints a warning where there are more than ten.
+      for (const event of client.eventNames()) assert.ok(client.listenerCount(event as string) <= 10, String(event))
+      client.emit('error', new Error('its server is down'))
+    }
+  })
+
+  test('closing the backend leaves a client that it was given open, and ends one of its own', async (t) => {
+    const client = await ioredisClient(t)
+    await redisBackend(client).close?.()
+    assert.equal(await client.ping(), 'PONG')
+    const server = await redisServer()
+    const clients = async () => Number(/connected_clients:(\d+)/.exec(await server.cli('info', 'clients'))?.[1])
+    const own = await connectRedis(server.url, { waitReplicas: 1, waitTimeout: 0.001 })
+    await allowing(() => own.get(freshKey()))
+    /** One for commands, one for what replicas have to have, and the one that asks: those that were late are given up. */
+    const three = (backend: Backend) =>
+      allowing(async () => {
+        await assert.rejects(async () => backend.clear(freshKey()))
+        assert.equal(await clients(), 3)
+      })
+    await three(own)
+    await own.close?.()
+    await until(async () => (await clients()) === 1)
+    await assert.rejects(async () => own.get(freshKey()))
+    for (const connected of [() => new Redis(server.port), () => createClient({ url: server.url }).connect()]) {
+      const given = await connected()
+      const backend = redisBackend(given, { waitReplicas: 1, waitTimeout: 0.001 })
+      await backend.get(freshKey())
+      await three(backend)
+      await backend.close?.()
+      await until(async () => (await clients()) === 2)
+      await three(backend)
+      await given.quit()
+      await until(async () => (await clients()) === 1)
+    }
+  })
+})
+
+/** All that a backend tells by `scan`, and in how many parts. */
+const scanned = async (backend: Backend, limit = 10, between = async () => {}) => {
+  const keys = new Set<string>()
+  let cursor: string | undefined
+  let parts = 0
+  do {
+    const part = await backend.scan?.(cursor, limit)
+    assert.ok(part)
+    for (const { key } of part.entries) keys.add(key)
+    cursor = part.cursor
+    parts++
+    await between()
+  } while (cursor !== undefined)
+  return { keys: [...keys].sort(), parts }
+}
+
+suite('what it tells of all that it keeps', () => {
+  const filled = async (backend: Backend, count = 60) => {
+    const keys = Array.from({ length: count }, freshKey)
+    await Promise.all(keys.map((key) => backend.generate(key, entryOf({ owner: 'app:anna' }))))
+    return keys.sort()
+  }
+
+  test('sessions alone, under its own prefix alone, whatever characters that has', async (t) => {
+    const redis = await ioredisClient(t)
+    const start = freshPrefix()
+    const prefixes = ['', 'a*:', 'a?:', 'ab:', '[ab]:', 'a[^x]:', 'a\\:', 'a\\\\:', 'é{}-:', 'owner:'].map(
+      (end) => start + end,
+    )
+    for (const prefix of prefixes) await filled(redisBackend(redis, { prefix }), 3)
+    for (const prefix of prefixes) {
+      const { keys } = await scanned(redisBackend(redis, { prefix }))
+      assert.equal(keys.length, 3, prefix)
+    }
+  })
+
+  test('also where the client has a prefix of its own, and where it gives buffers', async (t) => {
+    const keyPrefix = freshPrefix()
+    const prefixed = new Redis(await sharedRedis(), { keyPrefix })
+    t.after(() => prefixed.disconnect())
+    const buffers = (await nodeRedisClient(t)).withTypeMapping({ [RESP_TYPES.BLOB_STRING]: Buffer })
+    for (const backend of [redisBackend(prefixed), redisBackend(buffers, { prefix: freshPrefix() })]) {
+      const keys = await filled(backend)
+      assert.deepEqual((await scanned(backend)).keys, keys)
+    }
+  })
+
+  test('a cursor of another server, or of one that was started again, begins at the start', async (t) => {
+    const one = await redisServer()
+    const backend = await connectRedis(one.url)
+    t.after(() => backend.close?.())
+    // It gives its server a second.
+    await allowing(() => filled(backend))
+    const foreign = await redisBackend(await ioredisClient(t)).scan?.(undefined, 1)
+    const first = await backend.scan?.(undefined, 10)
+    assert.ok(first?.cursor)
+    for (const cursor of [foreign?.cursor, 'nonsense', '', first.cursor.replace(/^./, '*')]) {
+      assert.deepEqual(await backend.scan?.(cursor, 10), first)
+    }
+    await one.restart()
+    await until(async () => {
+      await backend.get(freshKey())
+      return true
+    })
+    const keys = await filled(backend)
+    let { cursor } = first
+    const seen = new Set<string>()
+    while (cursor !== undefined) {
+      const part = await backend.scan?.(cursor, 10)
+      for (const { key } of part?.entries ?? []) seen.add(key)
+      cursor = part?.cursor as string
+    }
+    assert.deepEqual([...seen].sort(), keys)
+  })
+})
+
+suite('URLs', () => {
+  test('a URL that cannot be read is refused, and nothing of it is repeated', async () => {
+    const bad = [
+      'redis://',
+      'redis://user:sesame@',
+      'redis://user:sesame@host:port',
+      'redis://user:sesame@host:1/a',
+      'redis://user:sesame@host:1/0/0',
+      'redis://user:sesame@host:1,host:2',
+      'redis://user:sesame@ho st:1',
+      'redis://user:ses@ame@host:1',
+      'redis://user:sesame%@host:1',
+      'redis://user:sesame@host:1?sesame=1',
+      'redis+sentinel://user:sesame@host:1',
+      'redis+cluster://user:sesame@host:1/1',
+      'redis+other://user:sesame@host',
+      'http://user:sesame@host',
+    ]
+    for (const url of bad) {
+      await assert.rejects(connectRedis(url), (error) => {
+        assert.equal((error as Fault).code, 'bad_option', url)
+        assert.doesNotMatch(String((error as Fault).stack) + (error as Fault).cause, /sesame|ame@/, url)
+        return true
+      })
+    }
+  })
+
+  test('one that can be read connects to nothing until it is used', async () => {
+    for (const url of [
+      'redis://127.0.0.1',
+      'redis://127.0.0.1:1/15',
+      'rediss://user:p%40ss@[::1]:1',
+      'redis+sentinel://127.0.0.1,localhost:2/mymaster/3',
+      'rediss+cluster://:pass@127.0.0.1:1,127.0.0.1:2',
+    ]) {
+      await (await connectRedis(url)).close?.()
+    }
+  })
+
+  test('a login and a database are used, and the password is in no error', async () => {
+    const server = await redisServer('--requirepass', 'open sesame')
+    const good = await connectRedis(`redis://default:open%20sesame@127.0.0.1:${server.port}/3`)
+    await allowing(() => all(good))
+    await allowing(() => good.generate(freshKey(), entryOf()))
+    assert.match(await server.cli('-a', 'open sesame', 'info', 'keyspace'), /db3:keys=/)
+    await good.close?.()
+    const logins: [string, RegExp][] = [
+      [':wrong%20sesame@', /WRONGPASS/],
+      ['anna:wrong%20sesame@', /WRONGPASS/],
+      ['', /NOAUTH/],
+    ]
+    for (const [login, words] of logins) {
+      const wrong = await connectRedis(`redis://${login}127.0.0.1:${server.port}`)
+      await assert.rejects(
+        async () => wrong.get(freshKey()),
+        (error) => {
+          assert.match((error as Error).message, words)
+          assert.doesNotMatch(inspect(error, { depth: 9 }) + (error as Error).stack, /sesame/)
+          return true
+        },
+      )
+      await wrong.close?.()
+    }
+  })
+
+  test('without ioredis, the package to install is named, in one line', async () => {
+    const hook = `import { registerHooks } from 'node:module'
+      registerHooks({ resolve(name, context, next) {
+        if (name === 'ioredis') throw Object.assign(new Error('Cannot find package'), { code: 'ERR_MODULE_NOT_FOUND' })
+        return next(name, context)
+      } })
+      const { connectRedis } = await import('keepsake/redis')
+      await connectRedis('redis://:sesame@127.0.0.1').catch(({ code, message }) => console.log(code, message))`
+    const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', hook], {
+      cwd: join(import.meta.dirname, '../..'),
+    })
+    assert.equal(stdout, 'no_backend The backend of this URL needs the package ioredis: npm install ioredis\n')
+  })
+})

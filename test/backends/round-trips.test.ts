@@ -1,0 +1,131 @@
+// What a visit asks of a server: one command or statement to read, two to write; all are counted at the client.
+
+import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
+import { type TestContext, test } from 'node:test'
+import { type Backend, sessions } from 'keepsake'
+import { mysqlBackend } from 'keepsake/mysql'
+import { postgresBackend } from 'keepsake/postgres'
+import { redisBackend } from 'keepsake/redis'
+import { createPool } from 'mysql2/promise'
+import { Pool, type QueryArrayConfig } from 'pg'
+import { PATIENT } from '../support/clock.ts'
+import { freshPrefix, ioredisClient } from '../support/redis-stores.ts'
+import { watchedRedis } from '../support/redis-watched.ts'
+import { closing, freshTable, mysqlUrl, postgresUrl } from '../support/stores.ts'
+
+/** A backend, and what it has sent since it was last asked: the first word of each. */
+type Counted = { readonly backend: Backend; sent(): readonly string[] }
+
+const firstWord = (text: string): string => /\w+/.exec(text)?.[0] ?? ''
+
+const onRedis = async (t: TestContext): Promise<Counted> => {
+  const { client, sent } = watchedRedis(await ioredisClient(t))
+  return {
+    backend: redisBackend(client, { prefix: freshPrefix() }),
+    sent: () => sent.splice(0).map(([name = '']) => name),
+  }
+}
+
+const onPostgres = async (t: TestContext): Promise<Counted> => {
+  const pool = new Pool({ connectionString: await postgresUrl() })
+  closing(t, () => pool.end())
+  const table = freshTable()
+  closing(t, () => pool.query(`drop table if exists ${table}`))
+  const sent: string[] = []
+  const query = (query: QueryArrayConfig) => {
+    sent.push(firstWord(query.text))
+    return pool.query(query)
+  }
+  const backend = postgresBackend({ connect: () => {}, query }, { table })
+  await backend.migrate()
+  sent.splice(0)
+  return { backend, sent: () => sent.splice(0) }
+}
+
+const onMysql = async (t: TestContext): Promise<Counted> => {
+  const pool = createPool({ uri: await mysqlUrl() })
+  closing(t, () => pool.end())
+  const table = freshTable()
+  closing(t, () => pool.query(`drop table if exists ${table}`))
+  const sent: string[] = []
+  const execute = (query: { sql: string }, values: never[]) => {
+    sent.push(firstWord(query.sql))
+    return pool.execute(query, values)
+  }
+  const backend = mysqlBackend({ execute }, { table })
+  await backend.migrate()
+  sent.splice(0)
+  return { backend, sent: () => sent.splice(0) }
+}
+
+type Expected = {
+  readonly open: (t: TestContext) => Promise<Counted>
+  readonly read: readonly string[]
+  readonly write: readonly string[]
+  readonly first: readonly string[]
+  /** Of a stranger, and of who has a session that ends with it. */
+  readonly login: readonly string[]
+  readonly rotation: readonly string[]
+}
+
+const expected: Record<string, Expected> = {
+  redis: {
+    open: onRedis,
+    read: ['get'],
+    write: ['get', 'evalsha'],
+    first: ['evalsha'],
+    login: ['evalsha', 'evalsha', 'evalsha'],
+    rotation: ['get', 'evalsha', 'evalsha', 'evalsha', 'evalsha'],
+  },
+  postgres: {
+    open: onPostgres,
+    read: ['select'],
+    write: ['select', 'with'],
+    first: ['with'],
+    login: ['with'],
+    rotation: ['select', 'with', 'with'],
+  },
+  mysql: {
+    open: onMysql,
+    read: ['select'],
+    write: ['select', 'update'],
+    first: ['insert'],
+    login: ['insert'],
+    rotation: ['select', 'insert', 'update'],
+  },
+}
+
+for (const [name, { open, ...visits }] of Object.entries(expected)) {
+  test(`${name}: a visit makes as many round trips as it needs`, async (t) => {
+    const { backend, sent } = await open(t)
+    const manager = sessions({ backend, budget: PATIENT, secret: randomBytes(32), secure: true, sweeps: false })
+    const visit = async (cookie: string, act: (visit: Awaited<ReturnType<typeof manager.open>>) => unknown) => {
+      const opened = await manager.open({ headers: new Headers(cookie === '' ? {} : { cookie }) })
+      act(opened)
+      const committed = await opened.commit()
+      assert.ok(committed.ok)
+      return committed.headers.getSetCookie()[0]?.split(';', 1)[0] ?? cookie
+    }
+    // A script that the server has not seen is sent again, and as a whole: that is once, and not counted.
+    const warm = await visit('', (s) => s.set('n', 0))
+    await visit(warm, (s) => s.set('n', 1))
+    await visit(warm, (s) => s.login('berta'))
+    sent()
+
+    const anonymous = await visit('', (s) => s.set('n', 1))
+    assert.deepEqual(sent(), visits.first, 'the first write of a stranger')
+    await visit(anonymous, (s) => s.get('n'))
+    assert.deepEqual(sent(), visits.read, 'a read')
+    await visit(anonymous, (s) => s.set('n', Number(s.get('n')) + 1))
+    assert.deepEqual(sent(), visits.write, 'a write')
+    await visit(anonymous, (s) => s.login('anna'))
+    assert.deepEqual(sent(), visits.rotation, 'a login of who has a session')
+    const anna = await visit('', (s) => s.login('anna'))
+    assert.deepEqual(sent(), visits.login, 'a login of a stranger')
+    await visit(anna, (s) => s.get('n'))
+    assert.deepEqual(sent(), visits.read, 'a read of a session with an owner')
+    await visit(anna, (s) => s.set('n', 3))
+    assert.deepEqual(sent(), visits.write, 'a write to it')
+  })
+}

@@ -1,0 +1,357 @@
+// Forms, flash messages and foreign pages, as Chromium has them: what its headers, cookies, tabs and prefetches do to them.
+
+import assert from 'node:assert/strict'
+import { suite, type TestContext, test } from 'node:test'
+import {
+  addFlash,
+  crossOrigin,
+  csrfTag,
+  type Handler,
+  type Reason,
+  readForm,
+  run,
+  session,
+  sessions,
+  takeFlash,
+} from 'keepsake'
+import { browser } from 'keepsake/testing'
+import type { BrowserContext, Page } from 'playwright-core'
+import { follow, opened } from '../support/chromium.ts'
+
+const escaped = (text: string) => text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`)
+const html = (body: string, status = 200) =>
+  new Response(`<!doctype html><html lang="en"><title>test</title>${body}`, {
+    status,
+    headers: { 'content-type': 'text/html; charset=utf-8' },
+  })
+const seeOther = (location: string) => new Response(null, { status: 303, headers: { location } })
+
+const serve = async (t: TestContext, handler: Handler): Promise<string> => {
+  const running = await run(handler, { port: 0 })
+  t.after(() => running.close())
+  return running.url
+}
+
+type Seen = { readonly method: string; readonly headers: Headers }
+
+/** An application with notes, a form for another, and a login; and what requests it saw and refused. */
+const application = async (t: TestContext, guard: (next: Handler) => Handler) => {
+  const seen: Seen[] = []
+  const reasons: Reason[] = []
+  const form = async (request: Request, { error = '', typed = '', status = 200 } = {}) => {
+    const notes: readonly string[] = (await session(request)).get('notes') ?? []
+    return html(
+      `<p class="error">${escaped(error)}</p>
+      <ul>${notes.map((note) => `<li>${escaped(note)}</li>`).join('')}</ul>
+      <form method="post" action="/">${await csrfTag(request)}
+        <input name="note" value="${escaped(typed)}"><button>Send</button>
+      </form>`,
+      status,
+    )
+  }
+  const write = async (request: Request) => {
+    const came = await readForm(request)
+    if (!came.ok) {
+      const typed = came.error === 'wrong_session' ? (came.fields.get('note') ?? '') : ''
+      return form(request, { error: came.message, typed, status: came.status })
+    }
+    const note = came.fields.get('note') ?? ''
+    ;(await session(request)).update('notes', (notes: readonly string[] = []) => [...notes, note])
+    return seeOther('/')
+  }
+  const handle = async (request: Request) => {
+    if (request.headers.has('upgrade')) return new Response('The handler was asked.\n', { status: 426 })
+    switch (`${request.method} ${new URL(request.url).pathname}`) {
+      case 'GET /':
+        return form(request)
+      case 'POST /':
+        return write(request)
+      case 'GET /login':
+        ;(await session(request)).login('anna', { keep: ['notes'] })
+        return seeOther('/')
+      case 'GET /logout':
+        ;(await session(request)).invalidate()
+        return seeOther('/')
+      default:
+        return new Response(null, { status: 404 })
+    }
+  }
+  const withSessions = sessions({ backend: 'memory:', onEvent: ({ reason }) => void reasons.push(reason) })
+  const guarded = guard(handle)
+  const url = await serve(
+    t,
+    withSessions((request) => {
+      seen.push({ method: request.method, headers: new Headers([...request.headers]) })
+      return guarded(request)
+    }),
+  )
+  return { url, seen, reasons }
+}
+
+const unguarded = (next: Handler) => next
+
+const notesOf = (page: Page) => page.locator('li').allTextContents()
+const write = async (page: Page, note: string) => {
+  await page.fill('[name=note]', note)
+  await follow(page, 'button')
+}
+
+suite('a form in Chromium', () => {
+  for (const [guard, name] of [
+    [crossOrigin, 'with crossOrigin'],
+    [unguarded, 'without crossOrigin'],
+  ] as const) {
+    test(`${name}: what a page of ours posts is taken`, async (t) => {
+      const { url, reasons } = await application(t, (next) => guard(next))
+      const page = await (await opened(t)).newPage()
+      await page.goto(url)
+      await write(page, 'for a stranger')
+      assert.deepEqual(await notesOf(page), ['for a stranger'])
+      await page.goto(`${url}/login`)
+      await write(page, 'for anna')
+      assert.deepEqual(await notesOf(page), ['for a stranger', 'for anna'])
+      assert.ok(!reasons.includes('cross_origin') && !reasons.includes('bad_form'))
+    })
+  }
+
+  test('two strangers’ tabs: what the first one sends does not spoil the form in the second', async (t) => {
+    const { url } = await application(t, crossOrigin)
+    const context = await (await opened(t)).newContext()
+    const [one, two] = [await context.newPage(), await context.newPage()]
+    await one.goto(url)
+    await two.goto(url)
+    await write(two, 'second tab')
+    await write(one, 'first tab')
+    assert.deepEqual(await notesOf(one), ['second tab', 'first tab'])
+  })
+
+  for (const [turn, before] of [
+    ['login', '/'],
+    ['logout', '/login'],
+  ] as const) {
+    test(`two tabs, a ${turn} in one: the form in the other is shown again with what was typed, and is then taken`, async (t) => {
+      const { url, reasons } = await application(t, crossOrigin)
+      const context = await (await opened(t)).newContext()
+      const [one, two] = [await context.newPage(), await context.newPage()]
+      await one.goto(url + before)
+      await two.goto(`${url}/${turn}`)
+      const answer = one.waitForResponse((response) => response.request().method() === 'POST')
+      await write(one, 'written "before" <it>')
+      assert.equal((await answer).status(), 403)
+      assert.equal(
+        await one.textContent('.error'),
+        'You logged in or out since this form was opened. Please send it again.',
+      )
+      assert.equal(await one.inputValue('[name=note]'), 'written "before" <it>')
+      assert.deepEqual(await notesOf(one), [])
+      assert.deepEqual(
+        reasons.filter((reason) => reason === 'bad_form'),
+        ['bad_form'],
+      )
+      await follow(one, 'button')
+      assert.deepEqual(await notesOf(one), ['written "before" <it>'])
+      await write(two, 'from the other tab')
+      assert.deepEqual(await notesOf(two), ['written "before" <it>', 'from the other tab'])
+    })
+  }
+})
+
+/** A page that sends a form to the application by itself, whatever it takes to look like one of its own. */
+const trap = (url: string, token: string): string =>
+  `<form method="post" action="${url}/"><input name="_csrf" value="${token}"><input name="note" value="planted"></form>
+  <script>document.forms[0].submit()</script>`
+
+/** How a foreign page sends it, and what Chromium says of where it came from. */
+const attacks = {
+  'a page on another port, which the cookies come along from': {
+    page: trap,
+    at: (origin: string) => origin,
+    origin: (origin: string) => origin,
+    cookies: true,
+  },
+  'a page of another site': {
+    page: trap,
+    at: (origin: string) => origin.replace('127.0.0.1', 'localhost'),
+    origin: (origin: string) => origin.replace('127.0.0.1', 'localhost'),
+    cookies: false,
+  },
+  'a sandboxed frame, whose Origin is null': {
+    page: (url: string, token: string) =>
+      `<iframe sandbox="allow-forms allow-scripts" srcdoc="${escaped(trap(url, token))}"></iframe>`,
+    at: (origin: string) => origin,
+    origin: () => 'null',
+    cookies: false,
+  },
+  'a script on another port, which the cookies come along from': {
+    page: (url: string, token: string) =>
+      `<script>fetch('${url}/', { method: 'POST', mode: 'no-cors', credentials: 'include',
+        body: new URLSearchParams({ _csrf: '${token}', note: 'planted' }) })</script>`,
+    at: (origin: string) => origin,
+    origin: (origin: string) => origin,
+    cookies: true,
+  },
+}
+
+suite('a form that a foreign page sends in Chromium', () => {
+  for (const [guard, by, reason] of [
+    [crossOrigin, 'crossOrigin', 'cross_origin'],
+    [unguarded, 'its token', 'bad_form'],
+  ] as const) {
+    for (const [name, attack] of Object.entries(attacks)) {
+      test(`${name}: refused by ${by}, and nothing changes`, async (t) => {
+        const { url, seen, reasons } = await application(t, (next) => guard(next))
+        let body = ''
+        const foreign = await serve(t, () => html(body))
+        const context = await (await opened(t)).newContext()
+        const victim = await context.newPage()
+        await victim.goto(`${url}/login`)
+        await write(victim, 'mine')
+        const { length } = seen
+
+        // The best that an attacker can get: a form's token of his own.
+        const own = await browser((request) => fetch(request), { origin: url })('/')
+        const token = /name="_csrf" type="hidden" value="([\w-]+)"/.exec(await own.text())?.[1] as string
+        body = attack.page(url, token)
+        const page = await context.newPage()
+        const answer = page.waitForResponse((response) => response.request().method() === 'POST')
+        await page.goto(attack.at(foreign))
+        assert.equal((await answer).status(), 403)
+
+        const came = seen.slice(length).find(({ method }) => method === 'POST')
+        assert.equal(came?.headers.get('origin'), attack.origin(foreign))
+        assert.equal(/\bsid-\d/.test(came?.headers.get('cookie') ?? ''), attack.cookies, 'as browsers are known to')
+        assert.ok(reasons.includes(reason))
+        await victim.reload()
+        assert.deepEqual(await notesOf(victim), ['mine'])
+        await write(victim, 'mine too')
+        assert.deepEqual(await notesOf(victim), ['mine', 'mine too'], 'and her session is as it was')
+      })
+    }
+  }
+})
+
+/** Opens a WebSocket from a page; gives what its console says of why it could not. */
+const socketFrom = async (page: Page, url: string): Promise<string> => {
+  const failed = new Promise<string>((resolve) => {
+    page.once('websocket', (socket) => socket.once('socketerror', resolve))
+  })
+  await page.evaluate(
+    `new Promise((closed) => { new WebSocket('${url.replace('http:', 'ws:')}/socket').onclose = closed }).then(() => {})`,
+  )
+  return failed
+}
+
+test('a WebSocket of a page on another port is refused by crossOrigin; one of our own page reaches the handler', async (t) => {
+  const { url, seen, reasons } = await application(t, crossOrigin)
+  const foreign = await serve(t, () => html('<p>Another application'))
+  const context = await (await opened(t)).newContext()
+  const page = await context.newPage()
+  await page.goto(`${url}/login`)
+  assert.match(await socketFrom(page, url), /Unexpected response code: 426/)
+  assert.ok(!reasons.includes('cross_origin'))
+
+  await page.goto(foreign)
+  assert.match(await socketFrom(page, url), /Unexpected response code: 403/)
+  assert.ok(reasons.includes('cross_origin'))
+  const { headers } = seen.at(-1) as Seen
+  assert.match(headers.get('cookie') ?? '', /\bsid-\d/, 'though the cookie came along')
+  assert.equal(headers.get('origin'), foreign)
+})
+
+/** An application that leaves a message at /leave, and shows it on /, with whatever is on the two pages. */
+const flashing = async (t: TestContext, parts: { readonly left?: string; readonly shown?: string }) => {
+  const seen: string[] = []
+  let hear = () => {}
+  const withSessions = sessions({ backend: 'memory:' })
+  const url = await serve(
+    t,
+    withSessions(async (request) => {
+      const { pathname } = new URL(request.url)
+      const purpose = request.headers.get('sec-purpose')
+      seen.push(purpose === null ? pathname : `${pathname} ${purpose}`)
+      hear()
+      // A session and a token for every path: what an application does that has no thought of icons.
+      const tag = await csrfTag(request)
+      switch (pathname) {
+        case '/login':
+          ;(await session(request)).login('anna')
+          return html('<p>In')
+        case '/leave':
+          addFlash(request, 'info', 'Only once')
+          return html(`${parts.left ?? ''}<a href="/">on</a>`)
+        case '/': {
+          const flashes = (await takeFlash(request)).map(({ text }) => `<p class="flash">${text}</p>`)
+          return html(`${parts.shown ?? ''}${flashes.join('')}<form>${tag}</form>`)
+        }
+        default:
+          return new Response(null, { status: 404 })
+      }
+    }),
+  )
+  return {
+    url,
+    /** Settled once a request was seen. */
+    async heard(wanted: string): Promise<void> {
+      while (!seen.includes(wanted)) {
+        await new Promise<void>((resolve) => {
+          hear = resolve
+        })
+      }
+    },
+  }
+}
+
+const visitors = {
+  'a stranger': async (context: BrowserContext) => context.newPage(),
+  'somebody logged in': async (context: BrowserContext, url: string) => {
+    const page = await context.newPage()
+    await page.goto(`${url}/login`)
+    return page
+  },
+}
+
+const flashesOn = (page: Page) => page.locator('.flash').allTextContents()
+
+suite('a flash message in Chromium', () => {
+  for (const [who, arrive] of Object.entries(visitors)) {
+    test(`for ${who} it is shown once, whatever icons and pictures the pages ask for`, async (t) => {
+      const icon = '<link rel="icon" href="/favicon.ico"><img src="/favicon.ico" alt="">'
+      const { url, heard } = await flashing(t, { left: icon, shown: `${icon}<img src="/picture.png" alt="">` })
+      const page = await arrive(await (await opened(t)).newContext(), url)
+      await page.goto(`${url}/leave`)
+      await heard('/favicon.ico')
+      await page.goto(url)
+      assert.deepEqual(await flashesOn(page), ['Only once'])
+      await heard('/picture.png')
+      await page.reload()
+      assert.deepEqual(await flashesOn(page), [])
+    })
+
+    test(`for ${who} a prefetch does not take it, and the page that was prefetched shows it`, async (t) => {
+      const { url, heard } = await flashing(t, { left: '<link rel="prefetch" href="/">' })
+      const page = await arrive(await (await opened(t)).newContext(), url)
+      await page.goto(`${url}/leave`)
+      await heard('/ prefetch')
+      await follow(page, 'a')
+      assert.deepEqual(await flashesOn(page), ['Only once'])
+      await page.reload()
+      assert.deepEqual(await flashesOn(page), [])
+    })
+
+    test(`for ${who} it is shown once also where a page is rendered before anybody asks for it`, async (t) => {
+      const rules = '<script type="speculationrules">{"prerender":[{"source":"list","urls":["/"]}]}</script>'
+      const { url, heard } = await flashing(t, { left: rules })
+      const page = await arrive(await (await opened(t)).newContext(), url)
+      await page.goto(`${url}/leave`)
+      await heard('/ prefetch;prerender')
+      await page.click('a')
+      await page.waitForURL(`${url}/`)
+      // The page that was rendered before has none; Chromium may also have asked for another.
+      const first = await flashesOn(page)
+      await page.reload()
+      assert.deepEqual([...first, ...(await flashesOn(page))], ['Only once'])
+      await page.reload()
+      assert.deepEqual(await flashesOn(page), [])
+    })
+  }
+})

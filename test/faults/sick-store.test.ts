@@ -1,0 +1,242 @@
+// A store that hangs, fails or comes late: visits end in time, as strangers if so asked, and calls do not pile up.
+
+import assert from 'node:assert/strict'
+import { suite, test } from 'node:test'
+import {
+  type Awaitable,
+  addFlash,
+  type Backend,
+  csrfToken,
+  type Entry,
+  Fault,
+  type Reason,
+  session,
+  sessions,
+  takeFlash,
+} from 'keepsake'
+import { memoryBackend } from 'keepsake/memory'
+import { browser } from 'keepsake/testing'
+import { newSecret } from '../../src/crypto/seal.ts'
+import { clock, PATIENT } from '../support/clock.ts'
+import { house } from '../support/visits.ts'
+
+const secret = newSecret()
+const failing = () => Object.assign(new Error('connection refused'), { code: 'ECONNREFUSED' })
+
+suite('onStoreError: anonymous', () => {
+  const lenient = () => house({ onStoreError: 'anonymous' })
+
+  test('ST-O2: a visit whose session cannot be read is a stranger’s, and no session cookie leaves', async () => {
+    const h = await lenient()
+    const visit = h.visitor()
+    await visit((s) => s.login('anna'))
+    h.fail('get', failing())
+    const response = await visit.raw((s) => Response.json([s.owner ?? null, { ...s.fields }]))
+    assert.deepEqual(await response.json(), [null, {}])
+    assert.deepEqual(response.headers.getSetCookie(), [])
+    assert.deepEqual(h.reasons, ['login', 'read_only'])
+    assert.equal(await visit((s) => s.owner), 'anna', 'and afterwards he is who he was')
+  })
+
+  test('ST-O2: to change it throws what made it so, whatever the change, and nothing is saved', async () => {
+    const h = await lenient()
+    const visit = h.visitor()
+    await visit((s) => s.login('anna'))
+    const acts = {
+      set: (s) => s.set('a', 1),
+      drop: (s) => s.drop('a'),
+      update: (s) => s.update('a', () => 1),
+      renew: (s) => s.renew(),
+      login: (s) => s.login('bert'),
+    } satisfies Record<string, Parameters<typeof visit>[0]>
+    for (const [name, act] of Object.entries(acts)) {
+      h.fail('get', failing())
+      const response = await visit.raw(act)
+      assert.equal(response.status, 503, name)
+      assert.deepEqual(response.headers.getSetCookie(), [])
+      h.fail('get', failing())
+      await visit((s) => {
+        assert.throws(
+          () => act(s),
+          (error) => error instanceof Fault && error.code === 'unavailable',
+        )
+      })
+    }
+    assert.equal(await visit((s) => s.owner), 'anna')
+    assert.equal(h.calls.set + h.calls.clear, 0)
+  })
+
+  test('a store that fails at the commit is a failure all the same: nothing is said to be saved', async () => {
+    const h = await lenient()
+    const visit = h.visitor()
+    await visit((s) => s.set('a', 1))
+    h.fail('set', failing())
+    assert.equal(await visit((s) => s.set('a', 2)), 503)
+  })
+
+  test('a form and a flash message of such a visit are a stranger’s', async () => {
+    const h = await lenient()
+    const visit = h.visitor()
+    await visit((s) => s.set('a', 1))
+    h.fail('get', failing())
+    const response = await visit.raw(async (_, request) => {
+      addFlash(request, 'info', 'hello')
+      return new Response(await csrfToken(request))
+    })
+    assert.match(response.headers.getSetCookie().join(), /^__Host-Http-sid-pre=/)
+    h.fail('get', failing())
+    assert.equal(await visit(async (_, request) => (await takeFlash(request)).length), 1)
+  })
+
+  test('fail is the default, and other words are refused', async () => {
+    const h = await house()
+    const visit = h.visitor()
+    await visit((s) => s.set('a', 1))
+    h.fail('get', failing())
+    assert.equal(await visit((s) => s.get('a')), 503)
+    assert.throws(() => sessions({ backend: 'memory:', onStoreError: 'ignore' as never }), { code: 'bad_option' })
+  })
+})
+
+/** A backend whose calls hang until they are let go, and says how many do. */
+const hanging = () => {
+  const inner = memoryBackend()
+  const waiting = new Set<() => void>()
+  let hangs = true
+  const held = async <T>(call: () => Awaitable<T>): Promise<T> => {
+    if (hangs) await new Promise<void>((resolve) => waiting.add(resolve))
+    return call()
+  }
+  const backend: Backend = {
+    ...inner,
+    get: (key) => held(() => inner.get(key)),
+    generate: (key, entry) => held(() => inner.generate(key, entry)),
+    set: (key, change, version) => held(() => inner.set(key, change, version)),
+  }
+  return {
+    backend,
+    count: () => waiting.size,
+    async release() {
+      hangs = false
+      for (const go of waiting) go()
+      waiting.clear()
+      await new Promise((resolve) => setImmediate(resolve))
+    },
+  }
+}
+
+suite('calls under way', () => {
+  const KEY = 'A'.repeat(43)
+  const asked = (page: (request: Request) => unknown) =>
+    page(new Request('https://app.test/', { headers: { cookie: `__Host-Http-sid=${KEY}` } })) as Promise<Response>
+
+  test('ST-O5: of ten thousand requests on a store that hangs, as many wait as may, and the others fail at once', async () => {
+    const { backend, count, release } = hanging()
+    const page = sessions({ backend, secret, maxInFlight: 100, budget: PATIENT })(async (request) =>
+      Response.json((await session(request)).owner ?? null),
+    )
+    const statuses: number[] = []
+    const going = Array.from({ length: 10_000 }, () => asked(page).then(({ status }) => statuses.push(status)))
+    while (statuses.length < 9_900) await new Promise((resolve) => setImmediate(resolve))
+    assert.equal(count(), 100)
+    assert.deepEqual([...new Set(statuses)], [503])
+    await release()
+    await Promise.all(going)
+    assert.equal(statuses.filter((status) => status === 200).length, 100)
+    assert.equal((await asked(page)).status, 200, 'and afterwards it is as before')
+  })
+
+  test('one that was given up counts until it is answered, or is forgotten after half a minute', async (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] })
+    const { backend, count } = hanging()
+    const page = sessions({ backend, secret, maxInFlight: 2, budget: 0.05 })(async (request) =>
+      Response.json((await session(request)).owner ?? null),
+    )
+    assert.deepEqual(
+      (await Promise.all([asked(page), asked(page)])).map(({ status }) => status),
+      [503, 503],
+    )
+    assert.equal((await asked(page)).status, 503)
+    assert.equal(count(), 2, 'the third never got there')
+    t.mock.timers.tick(29_999)
+    await asked(page)
+    assert.equal(count(), 2)
+    t.mock.timers.tick(1)
+    await asked(page)
+    assert.equal(count(), 3)
+  })
+
+  test('the event and the Fault say so', async () => {
+    const { backend } = hanging()
+    const events: { reason: Reason; error?: unknown }[] = []
+    const page = sessions({ backend, secret, maxInFlight: 1, budget: 0.05, onEvent: (event) => events.push(event) })(
+      async (request) => Response.json((await session(request)).owner ?? null),
+    )
+    const first = asked(page)
+    assert.equal((await asked(page)).status, 503)
+    assert.match(String(events[0]?.error), /has 1 calls under way, as many as it may \(maxInFlight\)/)
+    await first
+  })
+})
+
+suite('sweeping', () => {
+  const old = (i: number): [string, Entry] => [
+    `${String(i).padStart(42, 'A')}A`,
+    { value: '{}', head: '1.0.0.', expiresAt: 1, version: 'aaaaaaaa' },
+  ]
+  const stocked = (count: number) => {
+    const backend = memoryBackend({ now: () => 0 })
+    for (let i = 0; i < count; i++) backend.generate(...old(i))
+    return backend
+  }
+
+  test('sweep removes all that has expired, in batches, and says how many', async () => {
+    const inner = stocked(333)
+    const batches: number[] = []
+    const backend: Backend = {
+      ...inner,
+      sweep(now, limit) {
+        batches.push(limit)
+        return inner.sweep?.(now, limit) ?? 0
+      },
+    }
+    const manager = sessions({ backend, now: clock() })
+    assert.equal(await manager.sweep(), 333)
+    assert.equal(await manager.sweep(), 0)
+    assert.ok(batches.length >= 7 && batches.every((limit) => limit === 50))
+  })
+
+  test('sweeps: false leaves it to whoever calls sweep; close stops what is under way', async (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] })
+    for (const [sweeps, closes, expected] of [
+      [true, false, 50],
+      [false, false, 0],
+      [true, true, 0],
+    ] as const) {
+      const inner = stocked(500)
+      let swept = 0
+      const backend: Backend = {
+        ...inner,
+        sweep(now, limit) {
+          const count = inner.sweep?.(now, limit) as number
+          swept += count
+          return count
+        },
+      }
+      const now = clock()
+      const manager = sessions({ backend, now, sweeps })
+      const visit = browser(
+        manager(async (request) => {
+          ;(await session(request)).set('a', 1)
+          return new Response()
+        }),
+        { now },
+      )
+      await visit('/')
+      if (closes) await manager.close()
+      t.mock.timers.tick(1)
+      assert.equal(swept >= expected && (expected > 0 || swept === 0), true, `${sweeps} ${closes}: ${swept}`)
+    }
+    assert.throws(() => sessions({ backend: 'memory:', sweeps: 'never' as never }), { code: 'bad_option' })
+  })
+})

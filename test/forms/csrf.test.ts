@@ -1,0 +1,315 @@
+// Form tokens: bound to this visitor and this hour, other at each rendering, and refused as a value whatever they are.
+
+import assert from 'node:assert/strict'
+import { createHmac } from 'node:crypto'
+import { suite, test } from 'node:test'
+import fc from 'fast-check'
+import { csrfField, csrfTag, csrfToken, readForm, sessions, type TokenOptions, verifyCsrfToken } from 'keepsake'
+import { browser } from 'keepsake/testing'
+import { hkdf, newSecret, ring } from '../../src/crypto/seal.ts'
+import { visitOf } from '../../src/request.ts'
+import { formSecret } from '../../src/session/form-secret.ts'
+import cases from '../data/csrf-cases.json' with { type: 'json' }
+import { DAY } from '../support/clock.ts'
+import { runs } from '../support/quick.ts'
+import { house, type Visitor } from '../support/visits.ts'
+
+const HOUR = 3_600_000
+const token = (visit: Visitor, options?: TokenOptions) =>
+  visit((_, request) => csrfToken(request, options)) as Promise<string>
+
+/** What becomes of a token at this visitor's next visit. */
+const judged = async (visit: Visitor, given: unknown, action?: string): Promise<string> => {
+  const outcome = (await visit((_, request) =>
+    verifyCsrfToken(request, given, action === undefined ? {} : { action }),
+  )) as Awaited<ReturnType<typeof verifyCsrfToken>>
+  return outcome.ok ? 'ok' : outcome.error
+}
+
+suite('a form token', () => {
+  test('D47, CSRF-8: a stranger’s costs a sealed cookie and no store call, and is good at his next visit', async () => {
+    const h = await house()
+    const visit = h.visitor()
+    const made = await token(visit)
+    assert.match(made, /^[\w-]{84}$/)
+    assert.equal(await judged(visit, made), 'ok')
+    assert.equal(await judged(visit, made), 'ok', 'it may be used again: a visitor goes back and sends it twice')
+    assert.equal(h.total(), 0)
+    assert.deepEqual([...visit.browser.cookies.keys()], ['__Host-Http-sid-pre'])
+  })
+
+  test('D47, CSRF-7: is good for an hour, or as long as it says, to the millisecond', async () => {
+    const h = await house()
+    const visit = h.visitor()
+    const [made, short] = [await token(visit), await token(visit, { validFor: 0.5 })]
+    h.now.tick(499)
+    assert.equal(await judged(visit, short), 'ok')
+    h.now.tick(1)
+    assert.equal(await judged(visit, short), 'expired')
+    h.now.tick(HOUR - 501)
+    assert.equal(await judged(visit, made), 'ok')
+    h.now.tick(1)
+    assert.equal(await judged(visit, made), 'expired')
+    const outcome = await visit((_, request) => verifyCsrfToken(request, made))
+    assert.deepEqual(outcome, { ok: false, error: 'expired', expiredAt: h.now() }, 'D48: it is told since when')
+  })
+
+  test('CSRF-6: is another one at each rendering, and every one that has not expired is good', async () => {
+    const h = await house()
+    const visit = h.visitor()
+    await visit((s) => s.set('a', 1))
+    const secret = (await visit(async (_, request) => formSecret(await visitOf(request)))) as string
+    const made = (await visit(async (_, request) => {
+      const tokens = new Set<string>()
+      for (let i = 0; i < 1000; i++) tokens.add(await csrfToken(request))
+      return [...tokens]
+    })) as string[]
+    assert.equal(made.length, 1000)
+    const parts = new Set(made.map((one) => Buffer.from(one, 'base64url').toString('hex', 7)))
+    assert.equal(parts.size, 1000)
+    for (const one of made) assert.ok(!one.includes(secret) && !Buffer.from(one, 'base64url').includes(secret))
+    await visit(async (_, request) => {
+      for (const one of made) assert.deepEqual(await verifyCsrfToken(request, one), { ok: true })
+    })
+  })
+
+  test('CSRF-6: what follows its expiry differs between two renderings in every part', async () => {
+    const h = await house()
+    const visit = h.visitor()
+    const [one, two] = [await token(visit), await token(visit)].map((text) => Buffer.from(text, 'base64url'))
+    for (let at = 7; at < 63; at += 8) assert.notDeepEqual(one?.subarray(at, at + 8), two?.subarray(at, at + 8))
+  })
+
+  test('CSRF-5: dies at login and at logout, and survives a renewal and a first write', async () => {
+    const h = await house()
+    const visit = h.visitor()
+    const stranger = await token(visit)
+    await visit((s) => s.set('cart', 1))
+    assert.equal(await judged(visit, stranger), 'ok')
+    await visit((s) => s.renew())
+    await visit((s) => s.get('cart'))
+    assert.equal(await judged(visit, stranger), 'ok')
+    await visit((s) => s.login('anna', { keep: ['cart'] }))
+    assert.equal(await judged(visit, stranger), 'wrong_session')
+    const anna = await token(visit)
+    assert.equal(await judged(visit, anna), 'ok')
+    await visit((s) => s.login('anna'))
+    assert.equal(await judged(visit, anna), 'wrong_session')
+    const again = await token(visit)
+    await visit((s) => s.invalidate())
+    assert.equal(await judged(visit, again), 'wrong_session')
+  })
+
+  test('CSRF-5: one that is rendered behind a login in the same visit is the new session’s', async () => {
+    const h = await house()
+    const visit = h.visitor()
+    const made = (await visit((s, request) => {
+      s.login('anna')
+      return csrfToken(request)
+    })) as string
+    assert.equal(await judged(visit, made), 'ok')
+  })
+
+  test('CSRF-5: one that is made for an action is good for that alone, and no other for it', async () => {
+    const h = await house()
+    const visit = h.visitor()
+    const made = await token(visit, { action: 'delete' })
+    assert.equal(await judged(visit, made, 'delete'), 'ok')
+    assert.equal(await judged(visit, made, 'delet'), 'invalid_token')
+    assert.equal(await judged(visit, made), 'invalid_token')
+    assert.equal(await judged(visit, await token(visit), 'delete'), 'invalid_token')
+  })
+
+  test('CSRF-9: a cookie and a token of the attacker’s, tossed next to the victim’s session, are refused', async () => {
+    const h = await house()
+    const [attacker, victim] = [h.visitor(), h.visitor()]
+    const made = await token(attacker)
+    await victim((s) => s.set('user', 'anna'))
+    const pre = attacker.browser.cookies.get('__Host-Http-sid-pre')
+    const sid = victim.browser.cookies.get('__Host-Http-sid')
+    const headers = { cookie: `__Host-Http-sid-pre=${pre}; __Host-Http-sid=${sid}`, 'x-csrf-token': made }
+    const outcome = await (
+      await h.visitor().raw(async (_, request) => Response.json(await verifyCsrfToken(request)), { headers })
+    ).json()
+    assert.deepEqual(outcome, { ok: false, error: 'wrong_session' })
+  })
+
+  test('D49: the tag is a hidden field with the token, and the field is its name and value', async () => {
+    const h = await house()
+    const visit = h.visitor()
+    const tag = (await visit((_, request) => csrfTag(request))) as string
+    const [, value] = /^<input name="_csrf" type="hidden" value="([\w-]{84})">$/.exec(tag) ?? []
+    assert.equal(await judged(visit, value), 'ok')
+    const field = (await visit((_, request) => csrfField(request))) as { name: string; value: string }
+    assert.equal(field.name, '_csrf')
+    assert.equal(await judged(visit, field.value), 'ok')
+  })
+
+  test('CSRF-12: a response that was asked for one is not kept by shared caches, and says so where it was to be', async () => {
+    const h = await house()
+    const visit = h.visitor()
+    const cached = (value?: string) =>
+      visit.raw(
+        async (_, request) =>
+          new Response(await csrfToken(request), value === undefined ? {} : { headers: { 'cache-control': value } }),
+      )
+    assert.equal((await cached()).headers.get('cache-control'), 'no-store', 'the first sets a cookie')
+    assert.equal((await cached()).headers.get('cache-control'), 'private, no-cache')
+    assert.equal((await cached('private, max-age=5')).headers.get('cache-control'), 'private, max-age=5')
+    assert.equal((await cached('public, max-age=5')).headers.get('cache-control'), 'private, no-store')
+    assert.deepEqual(h.reasons.slice(-1), ['cache_overridden'])
+    assert.equal((await visit.raw(() => {})).headers.get('cache-control'), null)
+  })
+
+  test('CSRF-11: a refusal is an event with the outcome and the label, without the token, and changes nothing', async () => {
+    const h = await house()
+    const visit = h.visitor()
+    await visit((s) => s.set('a', 1))
+    const before = h.total()
+    const made = `${(await token(visit)).slice(0, -4)}AAAA`
+    assert.equal(await judged(visit, made), 'invalid_token')
+    const event = h.events.at(-1) as Record<string, unknown>
+    assert.equal(event.reason, 'bad_form')
+    assert.equal(event.message, 'invalid_token')
+    assert.match(String(event.label), /^[\w-]{12}$/)
+    assert.ok(!JSON.stringify(event).includes(made.slice(8, 40)))
+    assert.equal(h.calls.set + h.calls.generate + h.calls.clear, 1)
+    assert.equal(h.total(), before + 2, 'two reads')
+  })
+
+  test('options that cannot be are refused', async () => {
+    const h = await house()
+    const visit = h.visitor()
+    for (const validFor of [0, -1, Number.NaN, Number.POSITIVE_INFINITY, '60', 401 * DAY]) {
+      await visit((_, request) =>
+        assert.rejects(csrfToken(request, { validFor: validFor as number }), { code: 'bad_option' }),
+      )
+    }
+    await visit((_, request) => assert.rejects(csrfToken(request, { action: 5 as never }), { code: 'bad_option' }))
+    await assert.rejects(csrfToken(new Request('https://app.test/')), { code: 'no_session' })
+    let left: Request | undefined
+    await visit((_, request) => {
+      left = request
+    })
+    await assert.rejects(csrfToken(left as Request), { code: 'too_late' })
+  })
+})
+
+suite('a hostile token', () => {
+  const values: Record<string, (visit: Visitor, other: Visitor) => Promise<unknown>> = {
+    $CSRF_OTHER_SESSION: (_, other) => token(other),
+    async $CSRF_BEFORE_LOGIN(visit) {
+      const made = await token(visit)
+      await visit((s) => s.login('anna'))
+      return made
+    },
+    async $CSRF_BEFORE_ROTATE(visit) {
+      await visit((s) => s.set('a', 1))
+      const made = await token(visit)
+      await visit((s) => s.renew())
+      return made
+    },
+    $CSRF_EXPIRED: (visit) => token(visit, { validFor: 0.001 }),
+    $CSRF_OTHER_ACTION: (visit) => token(visit, { action: 'transfer' }),
+    $CSRF_RAW_SECRET: (visit) => visit(async (_, request) => formSecret(await visitOf(request))),
+  }
+  const elsewhere = ['$CSRF_COOKIE_ONLY', '$CSRF_IN_QUERY']
+  for (const { name, value, expected } of cases.tokens.filter(({ value }) => !elsewhere.includes(value as string))) {
+    test(`${name}: ${expected}`, async () => {
+      const h = await house()
+      const [visit, other] = [h.visitor(), h.visitor()]
+      let given: unknown = value
+      if (typeof value === 'string' && value in values) given = await values[value]?.(visit, other)
+      else if (typeof value === 'object' && '$repeat' in value)
+        given = String(value.$repeat).repeat(Number(value.times))
+      h.now.tick(2)
+      if (expected.startsWith('accept')) assert.equal(await judged(visit, given), 'ok')
+      else assert.notEqual(await judged(visit, given), 'ok')
+    })
+  }
+
+  test('token only in cookie, token in query string: CSRF-10: neither is looked at', async () => {
+    const page = sessions({ backend: 'memory:' })(async (request) =>
+      request.method === 'GET'
+        ? new Response(await csrfToken(request))
+        : Response.json({ script: await verifyCsrfToken(request), form: await readForm(request) }),
+    )
+    const visit = browser(page)
+    const made = await (await visit('/')).text()
+    const [own] = [...visit.cookies].map(([name, value]) => `${name}=${value}`)
+    const sent = { method: 'POST', body: new URLSearchParams({ a: '1' }) }
+    for (const [path, headers] of [
+      [`/?_csrf=${made}&x-csrf-token=${made}`, {}],
+      ['/', { cookie: `${own}; _csrf=${made}; x-csrf-token=${made}` }],
+    ] as const) {
+      const outcome = await (
+        await page(
+          new Request(new URL(path, 'https://app.test'), { ...sent, headers: { cookie: own as string, ...headers } }),
+        )
+      ).json()
+      assert.equal(outcome.script.error, 'invalid_token')
+      assert.equal(outcome.form.error, 'missing_token')
+    }
+    assert.equal((await (await visit('/', { ...sent, headers: { 'x-csrf-token': made } })).json()).script.ok, true)
+  })
+
+  test('no flipped bit, no truncation, no addition and no other spelling is taken', async () => {
+    const h = await house()
+    const visit = h.visitor()
+    let made = await token(visit)
+    while (!/[-_]/.test(made)) made = await token(visit)
+    const bytes = Buffer.from(made, 'base64url')
+    const spelt = made.replaceAll('-', '+').replaceAll('_', '/')
+    const tried: unknown[] = [
+      spelt,
+      `${made.slice(0, 40)}\n${made.slice(41)}`,
+      `${made}=`,
+      ` ${made}`,
+      made.slice(1),
+      made.slice(0, -1),
+      `${made}A`,
+      made.toLowerCase(),
+    ]
+    for (let bit = 0; bit < bytes.length * 8; bit++) {
+      const flipped = Buffer.from(bytes)
+      flipped[bit >> 3] = (flipped[bit >> 3] as number) ^ (1 << (bit & 7))
+      tried.push(flipped.toString('base64url'))
+    }
+    await visit(async (_, request) => {
+      for (const one of tried)
+        assert.deepEqual(await verifyCsrfToken(request, one), { ok: false, error: 'invalid_token' })
+    })
+  })
+
+  test('whatever it is, the answer is a value', async () => {
+    const h = await house()
+    const visit = h.visitor()
+    await fc.assert(
+      fc.asyncProperty(fc.oneof(fc.anything(), fc.string({ unit: 'binary' })), async (given) => {
+        assert.notEqual(await judged(visit, given), 'ok')
+      }),
+      { numRuns: runs(300) },
+    )
+  })
+})
+
+test('SEC-2: what signs is another key than what seals, an older secret still recognises, and a short MAC is none', () => {
+  const [secret, newer] = [newSecret(), newSecret()]
+  const one = ring([secret])
+  const mac = one.sign('message')
+  assert.ok(one.signed('message', mac))
+  assert.ok(one.signed('message', mac.subarray(0, 16)))
+  assert.ok(!one.signed('message', mac.subarray(0, 15)), 'a MAC that is too short is none')
+  assert.ok(!one.signed('message', Buffer.concat([mac, mac])))
+  assert.ok(!one.signed('messag', mac))
+  assert.ok(!ring([newer]).signed('message', mac))
+  assert.ok(ring([newer, secret]).signed('message', mac))
+  const keys = ['seal', 'csrf', 'kid'].map((purpose) =>
+    hkdf(Buffer.from(secret, 'hex'), `keepsake/v1/${purpose}`, 32).toString('hex'),
+  )
+  assert.equal(new Set(keys).size, 3)
+  const expected = createHmac('sha256', Buffer.from(keys[1] as string, 'hex'))
+    .update('message')
+    .digest('hex')
+  assert.equal(mac.toString('hex'), expected)
+})

@@ -1,0 +1,45 @@
+// Forms that nobody thought of: no throw, no 5xx, no wait, and work in proportion to the bytes. FUZZ_SECONDS makes it long.
+
+import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { test } from 'node:test'
+import { fileURLToPath } from 'node:url'
+
+type Seen = {
+  readonly cases: number
+  readonly outcomes: Record<string, number>
+  readonly longest: { readonly stall: number; readonly what: string }
+  readonly heap: readonly number[]
+  readonly ratios: Record<string, number>
+}
+
+const seconds = Number(process.env.FUZZ_SECONDS ?? 0)
+
+test('generated and mutated bodies end in a documented outcome, with linear work', async (t) => {
+  const script = fileURLToPath(new URL('../support/form-fuzzer.ts', import.meta.url))
+  const child = spawn(process.execPath, ['--expose-gc', script], { stdio: ['ignore', 'pipe', 'inherit'] })
+  let output = ''
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    output += text
+  })
+  const code = await new Promise((resolve) => child.once('close', resolve))
+  const printed = output.trimEnd().split('\n')
+  for (const line of printed) t.diagnostic(line)
+  assert.equal(code, 0, 'an error, or a rejection that nobody handled; its seed is above')
+  const { cases, outcomes, longest, heap, ratios }: Seen = JSON.parse(printed.at(-1) as string)
+
+  assert.ok(cases >= (seconds > 0 ? 1 : 1_500))
+  // That the generators reach what they are about.
+  for (const outcome of ['ok', 'missing_token', 'invalid_token', 'many_tokens', 'wrong_content_type', 'too_large']) {
+    assert.ok((outcomes[outcome] ?? 0) > 0, `${outcome} was reached by no body`)
+  }
+  for (const [shape, ratio] of Object.entries(ratios)) {
+    assert.ok(ratio < 4, `${shape}: in bodies of eight times the size, a byte took ${ratio.toFixed(1)} times the work`)
+  }
+  if (seconds < 60) return
+  assert.ok(longest.stall < 50, `${longest.stall} ms of work without a turn for others: ${longest.what}`)
+  // What is always held shows in the least; the first third is for what is compiled and cached.
+  const third = Math.floor(heap.length / 3)
+  const [early, late] = [Math.min(...heap.slice(third, 2 * third)), Math.min(...heap.slice(2 * third))]
+  assert.ok(late < early + 5, `the heap grew from ${early} to ${late} MB`)
+})

@@ -1,0 +1,470 @@
+// Forms that came back: each outcome of Dream's form, fields in its order, files within limits, uploads after the token.
+
+import assert from 'node:assert/strict'
+import { suite, test } from 'node:test'
+import fc from 'fast-check'
+import { csrfTag, csrfToken, type FormOptions, readForm, run, type Session, session, type Upload } from 'keepsake'
+import { browser } from 'keepsake/testing'
+import { z } from 'zod'
+import { sessions } from '../../src/manager.ts'
+import { runs } from '../support/quick.ts'
+import { house, type Visitor } from '../support/visits.ts'
+
+const FORM = 'application/x-www-form-urlencoded'
+const token = (visit: Visitor) => visit((_, request) => csrfToken(request)) as Promise<string>
+
+type Told = {
+  readonly outcome: string
+  readonly fields?: [string, string][]
+  readonly files?: [string, string, string, string][]
+  readonly status?: number
+  readonly expiredAt?: number
+}
+
+/** What becomes of a body: the outcome's name, and what it carries. */
+const told = async (request: Request, options?: FormOptions): Promise<Told> => {
+  const form = await readForm(request, undefined, options)
+  const { ok, ...rest } = form
+  return {
+    outcome: form.ok ? 'ok' : form.error,
+    ...('status' in rest && { status: rest.status }),
+    ...('expiredAt' in rest && { expiredAt: rest.expiredAt }),
+    ...('fields' in form && {
+      fields: [...form.fields],
+      files: await Promise.all(
+        form.files.map(
+          async ([field, file]): Promise<[string, string, string, string]> => [
+            field,
+            file.name,
+            file.type,
+            await file.text(),
+          ],
+        ),
+      ),
+    }),
+  }
+}
+
+const posted = (visit: Visitor, body: BodyInit | null, more: RequestInit & { options?: FormOptions } = {}) => {
+  const { options, ...init } = more
+  const answer = visit.raw(async (_, request) => Response.json(await told(request, options)), {
+    method: 'POST',
+    body,
+    ...init,
+  })
+  return answer.then((response) => response.json()) as Promise<Told>
+}
+
+const fieldsOf = (pairs: readonly (readonly [string, string])[], multipart: boolean): BodyInit => {
+  if (!multipart) return new URLSearchParams(pairs.map(([name, value]) => [name, value]))
+  const data = new FormData()
+  for (const [name, value] of pairs) data.append(name, value)
+  return data
+}
+
+for (const multipart of [false, true]) {
+  suite(`a form, ${multipart ? 'multipart' : 'urlencoded'}`, () => {
+    const body = (...pairs: (readonly [string, string])[]) => fieldsOf(pairs, multipart)
+
+    test('D50: ok: the fields without the token, sorted by name, those of one name in their order', async () => {
+      const h = await house()
+      const visit = h.visitor()
+      const made = await token(visit)
+      const sent = body(['b', '2'], ['a', 'x'], ['_csrf', made], ['ä', ''], ['a', 'w'], ['B', 'é 🦊'])
+      assert.deepEqual(await posted(visit, sent), {
+        outcome: 'ok',
+        fields: [
+          ['B', 'é 🦊'],
+          ['a', 'x'],
+          ['a', 'w'],
+          ['b', '2'],
+          ['ä', ''],
+        ],
+        files: [],
+      })
+      assert.equal(h.total(), 0, 'CSRF-8: all this of a stranger, and no row')
+    })
+
+    test('D50: expired, with the fields and since when', async () => {
+      const h = await house()
+      const visit = h.visitor()
+      const made = await token(visit)
+      const expiredAt = h.now() + 3_600_000
+      h.now.tick(3_600_000)
+      const outcome = await posted(visit, body(['_csrf', made], ['a', '1']))
+      assert.deepEqual(outcome, { outcome: 'expired', status: 403, expiredAt, fields: [['a', '1']], files: [] })
+    })
+
+    test('D50: wrong_session, invalid_token, missing_token and many_tokens, each with the fields', async () => {
+      const h = await house()
+      const [visit, other] = [h.visitor(), h.visitor()]
+      const [made, others] = [await token(visit), await token(other)]
+      const a: readonly [string, string] = ['a', '1']
+      const carried = { status: 403, fields: [['a', '1']], files: [] }
+      assert.deepEqual(await posted(visit, body(['_csrf', others], a)), { outcome: 'wrong_session', ...carried })
+      assert.deepEqual(await posted(visit, body(['_csrf', 'x'], a)), { outcome: 'invalid_token', ...carried })
+      assert.deepEqual(await posted(visit, body(a)), { outcome: 'missing_token', ...carried })
+      const twice = body(['_csrf', made], a, ['_csrf', made])
+      assert.deepEqual(await posted(visit, twice), { outcome: 'many_tokens', ...carried })
+      assert.deepEqual(h.reasons.filter((reason) => reason === 'bad_form').length, 4)
+    })
+
+    test('D54: a script’s token comes in the header X-CSRF-Token', async () => {
+      const h = await house()
+      const visit = h.visitor()
+      const made = await token(visit)
+      assert.equal((await posted(visit, body(['a', '1']), { headers: { 'x-csrf-token': made } })).outcome, 'ok')
+      assert.equal(
+        (await posted(visit, body(['a', '1']), { headers: { 'x-csrf-token': 'x' } })).outcome,
+        'invalid_token',
+      )
+    })
+
+    test('D50: without csrf it is taken as it is; with an action the token has to be for that', async () => {
+      const h = await house()
+      const visit = h.visitor()
+      assert.equal((await posted(visit, body(['q', 'tea']), { options: { csrf: false } })).outcome, 'ok')
+      const made = (await visit((_, request) => csrfToken(request, { action: 'buy' }))) as string
+      const sent = body(['_csrf', made])
+      assert.equal((await posted(visit, sent, { options: { action: 'buy' } })).outcome, 'ok')
+      assert.equal((await posted(visit, body(['_csrf', made]))).outcome, 'invalid_token')
+    })
+
+    test('a body over its limit of bytes or fields is too_large, and one at it is not', async () => {
+      const h = await house()
+      const visit = h.visitor()
+      const made = await token(visit)
+      const many = (n: number) => body(['_csrf', made], ...Array.from({ length: n }, (_, i) => [`f${i}`, ''] as const))
+      assert.equal((await posted(visit, many(1000))).outcome, 'ok')
+      assert.deepEqual(await posted(visit, many(1001)), { outcome: 'too_large', status: 413 })
+      assert.equal((await posted(visit, many(3), { options: { maxFields: 2 } })).outcome, 'too_large')
+      const bytes = 2 ** 20
+      const large = (n: number) => body(['_csrf', made], ['text', 'x'.repeat(n)])
+      assert.equal((await posted(visit, large(bytes - 1000))).outcome, 'ok')
+      assert.equal((await posted(visit, large(bytes))).outcome, 'too_large')
+      assert.equal((await posted(visit, large(bytes), { options: { maxBytes: bytes * 2 } })).outcome, 'ok')
+    })
+
+    test('any fields come back as they were sent', async () => {
+      const h = await house()
+      const visit = h.visitor()
+      const made = await token(visit)
+      // FormData makes CRLF of every line break, and takes no names with them through all parsers.
+      const word = fc
+        .string({ unit: 'grapheme', maxLength: 20 })
+        .map((text) => text.replace(/[\r\n\0"\\%]/g, '').toWellFormed())
+      await fc.assert(
+        fc.asyncProperty(fc.array(fc.tuple(word, word), { maxLength: 8 }), async (pairs) => {
+          const mine = pairs.filter(([name]) => name !== '_csrf' && name.trim() === name && name !== '')
+          const { outcome, fields } = await posted(visit, body(['_csrf', made], ...mine))
+          assert.equal(outcome, 'ok')
+          const bytes = (name: string) => Buffer.from(name)
+          const expected = [...mine].sort(([a], [b]) => Buffer.compare(bytes(a), bytes(b)))
+          assert.deepEqual(fields, expected)
+        }),
+        { numRuns: runs(100) },
+      )
+    })
+
+    test('a schema gives the fields a type; what it refuses is invalid_fields, with the issues and the fields', async () => {
+      const h = await house()
+      const visit = h.visitor()
+      const made = await token(visit)
+      const schema = z.object({
+        age: z.coerce.number().min(18),
+        tag: z.array(z.string()),
+        __proto__: z.never().optional(),
+      })
+      const read = (...pairs: (readonly [string, string])[]) =>
+        visit
+          .raw(async (_, request) => Response.json(await readForm(request, schema)), {
+            method: 'POST',
+            body: body(['_csrf', made], ...pairs),
+          })
+          .then((response) => response.json())
+      const good = await read(['age', '20'], ['tag', 'a'], ['tag', 'b'])
+      assert.deepEqual([good.ok, good.fields], [true, { age: 20, tag: ['a', 'b'] }])
+      const bad = await read(['age', '17'], ['tag', 'a'], ['tag', 'b'])
+      assert.deepEqual([bad.ok, bad.error, bad.status], [false, 'invalid_fields', 422])
+      assert.deepEqual(bad.issues[0].path, ['age'])
+    })
+  })
+}
+
+suite('what is no form', () => {
+  const types: Record<string, string> = {
+    'no Content-Type': '',
+    'another Content-Type': 'application/json',
+    'one that only begins like it': `${FORM}x`,
+    'a multipart without a boundary': 'multipart/form-data',
+  }
+  for (const [name, type] of Object.entries(types)) {
+    test(`${name} is wrong_content_type`, async () => {
+      const h = await house()
+      const body = new Blob(['a=1'])
+      const headers: Record<string, string> = type === '' ? {} : { 'content-type': type }
+      assert.deepEqual(await posted(h.visitor(), body, { headers }), { outcome: 'wrong_content_type', status: 415 })
+    })
+  }
+  test('D50: the Content-Type may have any case, blanks and parameters', async () => {
+    const h = await house()
+    const visit = h.visitor()
+    const made = await token(visit)
+    for (const type of [FORM.toUpperCase(), `${FORM} ; charset=UTF-8`, `${FORM};charset=x`]) {
+      const outcome = await posted(visit, new Blob([`_csrf=${made}&a=1`]), { headers: { 'content-type': type } })
+      assert.equal(outcome.outcome, 'ok', type)
+    }
+  })
+  test('D51: a multipart body that breaks off anywhere, or is rubbish, is wrong_content_type or lacks its token', async () => {
+    const h = await house()
+    const visit = h.visitor()
+    const made = await token(visit)
+    const whole = `--x\r\nContent-Disposition: form-data; name="_csrf"\r\n\r\n${made}\r\n--x\r\nContent-Disposition: form-data; name="f"; filename="a.txt"\r\n\r\nhello\r\n--x--`
+    const headers = { 'content-type': 'multipart/form-data; boundary=x' }
+    assert.equal((await posted(visit, whole, { headers })).outcome, 'ok')
+    for (let length = 0; length < whole.length; length += 3) {
+      const { outcome } = await posted(visit, whole.slice(0, length), { headers })
+      assert.ok(['wrong_content_type', 'missing_token'].includes(outcome), `${length}: ${outcome}`)
+    }
+    await fc.assert(
+      fc.asyncProperty(fc.string({ unit: 'binary', maxLength: 300 }), async (rubbish) => {
+        const { outcome } = await posted(visit, new Blob([`--x\r\n${rubbish}`]), { headers })
+        assert.notEqual(outcome, 'ok')
+      }),
+      { numRuns: runs(200) },
+    )
+  })
+  test('a body whose connection breaks off is wrong_content_type, not an error', async () => {
+    const h = await house()
+    const visit = h.visitor()
+    for (const type of [FORM, 'multipart/form-data; boundary=x']) {
+      const body = new ReadableStream({
+        start: (controller) => controller.enqueue(Buffer.from('--x\r\n')),
+        pull: (controller) => controller.error(new Error('connection reset')),
+      })
+      const init = { headers: { 'content-type': type }, duplex: 'half' } as RequestInit
+      assert.equal((await posted(visit, body, init)).outcome, 'wrong_content_type')
+    }
+  })
+  test('options that nobody reads, and limits that cannot be, are refused', async () => {
+    const h = await house()
+    const visit = h.visitor()
+    for (const options of [{ maxByte: 5 }, { maxBytes: 0 }, { maxFields: Number.NaN }, { maxFileBytes: '1' }]) {
+      await visit((_, request) =>
+        assert.rejects(readForm(request, undefined, options as FormOptions), { code: 'bad_option' }),
+      )
+    }
+    await visit((_, request) => assert.rejects(readForm(request, { csrf: false } as never), { code: 'bad_option' }))
+  })
+})
+
+suite('files', () => {
+  const withFiles = (made: string, ...files: [string, string, string][]): FormData => {
+    const data = new FormData()
+    data.append('_csrf', made)
+    for (const [field, name, text] of files) data.append(field, new File([text], name, { type: 'text/plain' }))
+    return data
+  }
+  test('D51: are told beside the fields, sorted by field, without folders; an empty input is none', async () => {
+    const h = await house()
+    const visit = h.visitor()
+    const made = await token(visit)
+    const data = withFiles(made, ['b', 'x.txt', 'one'], ['a', '../../y.txt', 'two'])
+    data.append('c', new File([], '', { type: 'application/octet-stream' }))
+    data.append('text', 'words')
+    assert.deepEqual(await posted(visit, data), {
+      outcome: 'ok',
+      fields: [['text', 'words']],
+      files: [
+        ['a', 'y.txt', 'text/plain', 'two'],
+        ['b', 'x.txt', 'text/plain', 'one'],
+      ],
+    })
+  })
+  test('a file in the place of the token is no token', async () => {
+    const h = await house()
+    const visit = h.visitor()
+    const data = new FormData()
+    data.append('_csrf', new File([await token(visit)], 'token'))
+    assert.equal((await posted(visit, data)).outcome, 'missing_token')
+  })
+
+  /** Uploads, and tells what the taker of files saw. */
+  const uploaded = async (visit: Visitor, data: FormData, options: FormOptions = {}, take?: FormOptions['upload']) => {
+    const seen: string[] = []
+    const upload = async (file: Upload) => {
+      seen.push(`${file.field} ${file.filename} ${file.type}`)
+      await take?.(file)
+      if (take === undefined) seen.push(await new Response(file.stream).text())
+    }
+    return { ...(await posted(visit, data, { options: { upload, ...options } })), seen }
+  }
+  test('D52: an upload is handed over as it comes, and only once the token was seen', async () => {
+    const h = await house()
+    const visit = h.visitor()
+    const made = await token(visit)
+    const good = await uploaded(visit, withFiles(made, ['a', 'x.txt', 'one'], ['b', 'y.txt', 'two']))
+    assert.deepEqual(good.seen, ['a x.txt text/plain', 'one', 'b y.txt text/plain', 'two'])
+    assert.equal(good.outcome, 'ok')
+    for (const [name, outcome] of [
+      ['no', 'missing_token'],
+      ['invalid', 'invalid_token'],
+    ] as const) {
+      const data = name === 'no' ? new FormData() : withFiles('invalid')
+      data.append('a', new File(['one'], 'x.txt'))
+      data.append('_csrf', made)
+      assert.deepEqual(await uploaded(visit, data), {
+        outcome,
+        status: 403,
+        fields: [],
+        files: [],
+        seen: [],
+      })
+    }
+  })
+  test('D52: a token in the header lets a file come first', async () => {
+    const h = await house()
+    const visit = h.visitor()
+    const made = await token(visit)
+    const data = new FormData()
+    data.append('a', new File(['one'], 'x.txt'))
+    const seen: string[] = []
+    const upload = async ({ stream }: Upload) => seen.push(await new Response(stream).text())
+    const { outcome } = await posted(visit, data, { headers: { 'x-csrf-token': made }, options: { upload } })
+    assert.deepEqual([outcome, seen], ['ok', ['one']])
+  })
+  test('what the taker does not read is discarded, and the next part comes', async () => {
+    const h = await house()
+    const visit = h.visitor()
+    const made = await token(visit)
+    const big = 'x'.repeat(500_000)
+    const { outcome, seen } = await uploaded(visit, withFiles(made, ['a', 'x', big], ['b', 'y', big]), {}, () => {})
+    assert.deepEqual([outcome, seen.length], ['ok', 2])
+  })
+  test('a file over its limit is too_large, its stream ends in an error, and one at it is not', async () => {
+    const h = await house()
+    const visit = h.visitor()
+    const made = await token(visit)
+    const size = 100_000
+    const options = { maxFileBytes: size }
+    const exact = await uploaded(visit, withFiles(made, ['a', 'x', 'x'.repeat(size)]), options)
+    assert.equal(exact.outcome, 'ok')
+    let read: unknown
+    const take = async ({ stream }: Upload) => {
+      read = await new Response(stream).text().catch((error: Error) => error.message)
+    }
+    const over = await uploaded(visit, withFiles(made, ['a', 'x', 'x'.repeat(size + 1)]), options, take)
+    assert.equal(over.outcome, 'too_large')
+    assert.match(String(read), /too large/)
+  })
+  test('with uploads, the fields together have the limit of the body', async () => {
+    const h = await house()
+    const visit = h.visitor()
+    const fields = async (...sizes: number[]) => {
+      const data = withFiles(await token(visit), ['a', 'x', 'x'.repeat(5000)])
+      for (const size of sizes) data.append('text', 'x'.repeat(size))
+      return (await uploaded(visit, data, { maxBytes: 1000 })).outcome
+    }
+    assert.equal(await fields(400, 400), 'ok')
+    assert.equal(await fields(400, 400, 400), 'too_large')
+    assert.equal(await fields(1001), 'too_large')
+  })
+  test('what the taker throws is thrown on', async () => {
+    const h = await house()
+    const visit = h.visitor()
+    const made = await token(visit)
+    const take = () => {
+      throw new Error('the disk is full')
+    }
+    await assert.rejects(uploaded(visit, withFiles(made, ['a', 'x', 'one']), {}, take), /the disk is full/)
+  })
+  test('an upload that breaks off is wrong_content_type, and its taker’s error about that is no news', async () => {
+    const h = await house()
+    const visit = h.visitor()
+    const made = await token(visit)
+    const head = `--x\r\nContent-Disposition: form-data; name="_csrf"\r\n\r\n${made}\r\n--x\r\nContent-Disposition: form-data; name="f"; filename="a"\r\n\r\n${'y'.repeat(200_000)}`
+    const headers = { 'content-type': 'multipart/form-data; boundary=x' }
+    const upload = async ({ stream }: Upload) => void (await new Response(stream).arrayBuffer())
+    assert.equal((await posted(visit, head, { headers, options: { upload } })).outcome, 'wrong_content_type')
+  })
+})
+
+test('an upload whose connection is lost in the middle of a file is wrong_content_type, and nobody waits for more', async () => {
+  const h = await house()
+  const visit = h.visitor()
+  const head = `--x\r\nContent-Disposition: form-data; name="_csrf"\r\n\r\n${await token(visit)}\r\n--x\r\nContent-Disposition: form-data; name="f"; filename="a"\r\n\r\nsome of it`
+  const { promise: handedOver, resolve: handOver } = Promise.withResolvers<void>()
+  const body = new ReadableStream({
+    start: (controller) => controller.enqueue(Buffer.from(head)),
+    pull: async (controller) => {
+      await handedOver
+      controller.error(new Error('connection reset'))
+    },
+  })
+  const errors: unknown[] = []
+  const upload = async ({ stream }: Upload) => {
+    handOver()
+    await new Response(stream).arrayBuffer().catch((error: Error) => errors.push(error.message))
+  }
+  const headers = { 'content-type': 'multipart/form-data; boundary=x' }
+  const init = { headers, duplex: 'half', options: { upload } } as RequestInit
+  assert.equal((await posted(visit, body, init)).outcome, 'wrong_content_type')
+  assert.deepEqual(errors, ['The upload broke off.'])
+})
+
+test('over HTTP: a login form works for a stranger, with no row before the login and one after', async (t) => {
+  const h = await house()
+  const page = sessions({ backend: h.backend })(async (request) => {
+    const s: Session = await session(request)
+    if (request.method === 'GET') return new Response(`<form method="post">${await csrfTag(request)}</form>`)
+    const form = await readForm(request)
+    if (!form.ok) return new Response(form.message, { status: form.status })
+    s.login(form.fields.get('user') ?? '')
+    return new Response(`Welcome, ${s.owner}.`)
+  })
+  const running = await run(page, { port: 0 })
+  t.after(() => running.close())
+  const visit = browser((request) => fetch(request), { origin: running.url })
+  const tokenOf = async () => /value="([^"]+)"/.exec(await (await visit('/')).text())?.[1] as string
+  const login = (body: URLSearchParams) => visit('/', { method: 'POST', body })
+  const made = await tokenOf()
+  assert.equal((await login(new URLSearchParams({ user: 'anna' }))).status, 403)
+  assert.equal(h.total(), 0)
+  const welcome = await login(new URLSearchParams({ _csrf: made, user: 'anna' }))
+  assert.equal(await welcome.text(), 'Welcome, anna.')
+  assert.equal(h.calls.generate, 1)
+  assert.equal(h.total(), 1)
+  const old = await login(new URLSearchParams({ _csrf: made, user: 'bert' }))
+  assert.equal(await old.text(), 'You logged in or out since this form was opened. Please send it again.')
+})
+
+test('what is left of a refused body is read and thrown away, so that its sender hears the answer', async () => {
+  const h = await house()
+  const { promise: read, resolve: end } = Promise.withResolvers<void>()
+  let left = 20
+  const body = new ReadableStream({
+    pull: (controller) => {
+      controller.enqueue(Buffer.alloc(2 ** 16, 'a'))
+      if (--left > 0) return
+      controller.close()
+      end()
+    },
+  })
+  const init = { headers: { 'content-type': FORM }, duplex: 'half', options: { maxBytes: 100 } } as RequestInit
+  assert.equal((await posted(h.visitor(), body, init)).outcome, 'too_large')
+  await read
+})
+
+test('over HTTP: whoever sends too much hears so, and his connection is not cut', async (t) => {
+  const page = sessions({ backend: 'memory:' })(async (request) => {
+    const form = await readForm(request, undefined, { maxFileBytes: 1_000, upload: () => {} })
+    return Response.json(form.ok ? 'ok' : form.error)
+  })
+  const running = await run(page, { port: 0 })
+  t.after(() => running.close())
+  for (let time = 0; time < 5; time++) {
+    const data = new FormData()
+    data.append('a', new File([Buffer.alloc(8 * 2 ** 20)], 'big'))
+    assert.equal(await (await fetch(running.url, { method: 'POST', body: data })).json(), 'missing_token')
+  }
+})

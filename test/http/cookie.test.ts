@@ -1,0 +1,80 @@
+// Cookies on the wire: what is read of a header, and what a name and its attributes may be.
+
+import assert from 'node:assert/strict'
+import { suite, test } from 'node:test'
+import { Fault, session, sessions } from 'keepsake'
+import { browser } from 'keepsake/testing'
+import { cookieValues, printedAttributes, setCookie } from '../../src/http/cookie.ts'
+
+const all = () => true
+const code = (expected: string) => (error: unknown) => error instanceof Fault && error.code === expected
+
+suite('reading', () => {
+  test('a value may contain an equals sign, and order is kept', () => {
+    assert.deepEqual(cookieValues('a=1; sid=x==; sid=y', 'sid', all), ['x==', 'y'])
+  })
+  test('at most four values that differ and could be what is looked for', () => {
+    const header = Array.from({ length: 20 }, (_, i) => `sid=${i % 10}`).join('; ')
+    assert.deepEqual(
+      cookieValues(header, 'sid', (value) => Number(value) % 2 === 0),
+      ['0', '2', '4', '6'],
+    )
+  })
+  test('names are whole, and as they are written', () => {
+    assert.deepEqual(cookieValues('xsid=1; sidx=2; SID=3; =sid=4; a=sid=5; a=1, sid=6; sid', 'sid', all), [])
+    assert.deepEqual(cookieValues(' \tsid\t=\t"7" ; b=1', 'sid', all), ['"7"'])
+  })
+  test('a value of ours ends at a comma, and one that others wrote does not', () => {
+    assert.deepEqual(cookieValues('a=1 , b=2; sid=x ,y; sid=z,', 'sid', all), ['x', 'z'])
+    assert.deepEqual(cookieValues('a=1 , b=2; sid=x ,y; sid=z,', 'sid', all, ';'), ['x ,y', 'z,'])
+  })
+  test('reading ends whatever the name and the header are', () => {
+    for (const header of ['', ';', ';;=;', 'a', 'a=b', '=', '= ; =x', ' '.repeat(100)]) {
+      for (const name of ['', 'a', ';', '=', ' ']) assert.ok(cookieValues(header, name, all).length <= 4)
+    }
+  })
+})
+
+suite('writing', () => {
+  test('the prefix is inferred from domain and path', async () => {
+    const name = async (cookie: object) => {
+      const visit = browser(
+        sessions({ backend: 'memory:', cookie })(async (request) => {
+          ;(await session(request)).set('a', 1)
+          return new Response()
+        }),
+        { origin: 'https://app.example.test' },
+      )
+      return (await visit('/app/')).headers.getSetCookie()[0]?.replace(/=.{43};/, '=…;')
+    }
+    assert.equal(await name({}), '__Host-Http-sid=…; Max-Age=2592000; Path=/; Secure; HttpOnly; SameSite=Lax')
+    assert.equal(
+      await name({ path: '/app' }),
+      '__Secure-sid=…; Max-Age=2592000; Path=/app; Secure; HttpOnly; SameSite=Lax',
+    )
+    assert.equal(
+      await name({ domain: 'example.test', sameSite: 'none', partitioned: true, priority: 'high', name: 'x' }),
+      '__Secure-x=…; Max-Age=2592000; Path=/; Domain=example.test; Secure; HttpOnly; SameSite=None; Partitioned; Priority=High',
+    )
+  })
+  test('attributes that could smuggle something in are refused', () => {
+    for (const bad of [
+      { path: '/; HttpOnly=0' },
+      { path: 'app' },
+      { path: '/\r\nX: y' },
+      { domain: 'a.test\r\nX: y' },
+      { domain: 'localhost' },
+      { domain: `${'a.'.repeat(127)}aa` },
+      { sameSite: 'Lax; Domain=evil.test' },
+      { priority: 'urgent' },
+      { sameSite: 'none', secure: false },
+      { partitioned: true, secure: false },
+    ]) {
+      assert.throws(() => printedAttributes(bad as object), code('bad_option'), JSON.stringify(bad))
+    }
+  })
+  test('an age is whole seconds, at least 0 and at most 400 days', () => {
+    const age = (seconds: number) => /Max-Age=(.*);/.exec(setCookie('a', '', '; Path=/', seconds))?.[1]
+    assert.deepEqual([0.2, -5, 1e12, 60].map(age), ['1', '0', '34560000', '60'])
+  })
+})

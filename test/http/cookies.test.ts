@@ -1,0 +1,308 @@
+// The application's own cookies and sealed texts: safe unless it says otherwise, and good for nothing but what they are for.
+
+import assert from 'node:assert/strict'
+import { suite, test } from 'node:test'
+import fc from 'fast-check'
+import {
+  cookie,
+  dropCookie,
+  memorySessions,
+  run,
+  type SessionsOptions,
+  type SetCookieOptions,
+  seal,
+  sessions,
+  setCookie,
+  unseal,
+} from 'keepsake'
+import { browser } from 'keepsake/testing'
+import { newSecret } from '../../src/crypto/seal.ts'
+import { clock } from '../support/clock.ts'
+import { runs } from '../support/quick.ts'
+
+type Act = (request: Request) => Promise<unknown> | unknown
+
+/** A browser, and what its next visit does: a response, or what Response.json makes one of. */
+const stage = (options: Partial<SessionsOptions> = {}, origin = 'https://app.test') => {
+  const now = clock()
+  let act: Act = () => null
+  const handler = sessions({ backend: 'memory:', now, ...options })(async (request) => {
+    const result = await act(request)
+    return result instanceof Response ? result : Response.json(result ?? null)
+  })
+  const visitOf = (jar: ReturnType<typeof browser>) => async (next: Act, init?: RequestInit) => {
+    act = next
+    return jar('/', init)
+  }
+  const jar = browser(handler, { now, origin })
+  const visit = visitOf(jar)
+  const read = async (name: string, options = {}) => (await visit((request) => cookie(request, name, options))).json()
+  const set = (name: string, value: string, options: SetCookieOptions = {}) =>
+    visit((request) => setCookie(new Response(), request, name, value, options))
+  return { now, jar, visit, read, set, handler }
+}
+
+suite('a cookie of the application', () => {
+  test('D31, D32: is sealed, and has the safest name and attributes', async () => {
+    const { set, jar, read } = stage()
+    const response = await set('theme', 'dark & quiet')
+    const [line = ''] = response.headers.getSetCookie()
+    assert.match(line, /^__Host-Http-theme=[\w-]+; Path=\/; Secure; HttpOnly; SameSite=Lax$/)
+    assert.ok(!line.includes('dark'))
+    assert.equal(await read('theme'), 'dark & quiet')
+    assert.equal(response.headers.get('cache-control'), 'no-store')
+    assert.equal(response.headers.get('vary'), 'Cookie')
+    assert.deepEqual([...jar.cookies.keys()], ['__Host-Http-theme'])
+  })
+
+  test('D31: its prefix follows from domain, path and httpOnly, when it is set and when it is read', async () => {
+    for (const [options, name] of [
+      [{ httpOnly: false }, '__Host-theme'],
+      [{ path: '/x' }, '__Secure-theme'],
+      [{ domain: 'app.test' }, '__Secure-theme'],
+      [{ domain: 'app.test', httpOnly: false }, '__Secure-theme'],
+    ] as const) {
+      const { set, visit } = stage()
+      const [line = ''] = (await set('theme', 'dark', options)).headers.getSetCookie()
+      assert.equal(line.slice(0, line.indexOf('=')), name)
+      const header = { headers: { cookie: line.slice(0, line.indexOf(';')) } }
+      const answer = await visit((request) => cookie(request, 'theme', options), header)
+      assert.equal(await answer.json(), 'dark')
+    }
+  })
+
+  test('D32: attributes, an age and a plain value go out as they are given', async () => {
+    const { set, read } = stage()
+    const options = { sealed: false, httpOnly: false, sameSite: 'strict', maxAge: 90.2, priority: 'low' } as const
+    const [line] = (await set('theme', 'a=b', options)).headers.getSetCookie()
+    assert.equal(
+      line,
+      '__Host-theme=a=b; Max-Age=91; Path=/; Secure; SameSite=Strict; Priority=low'.replace('low', 'Low'),
+    )
+    assert.equal(await read('theme', { sealed: false, httpOnly: false }), 'a=b')
+    assert.equal(
+      await read('theme', { httpOnly: false }),
+      null,
+      'a plain value is none of ours where a sealed one is wanted',
+    )
+  })
+
+  test('D33: what another application sealed, whatever its name, is undefined', async () => {
+    const { set, jar } = stage()
+    await set('theme', 'dark')
+    let seen: unknown = 'nothing was asked'
+    await stage().visit(
+      async (request) => {
+        seen = await cookie(request, 'theme')
+      },
+      { headers: { cookie: `__Host-Http-theme=${jar.cookies.get('__Host-Http-theme')}` } },
+    )
+    assert.equal(seen, undefined)
+  })
+
+  test('D46, ENC-3: a value of one cookie opens as no other, nor as a session’s or a text', async () => {
+    const secret = newSecret()
+    const values = new Map<string, string>()
+    const { set, jar } = stage({ secret })
+    await set('a', '5')
+    await set('b', '6')
+    for (const [name, value] of jar.cookies) values.set(name, value)
+    const read = async (header: string, act: Act) => {
+      let seen: unknown
+      const handler = sessions({ backend: 'memory:', secret, now: clock() })(async (request) => {
+        seen = await act(request)
+        return new Response()
+      })
+      await handler(new Request('https://app.test/', { headers: { cookie: header } }))
+      return seen
+    }
+    const a = values.get('__Host-Http-a') as string
+    assert.equal(await read(`__Host-Http-a=${a}`, (request) => cookie(request, 'a')), '5')
+    assert.equal(await read(`__Host-Http-b=${a}`, (request) => cookie(request, 'b')), undefined)
+    assert.equal(await read(`__Host-a=${a}`, (request) => cookie(request, 'a', { httpOnly: false })), undefined)
+    for (const purpose of ['a', '__Host-Http-a', 'cookie']) {
+      assert.equal(await read('', (request) => unseal(request, a, purpose)), undefined)
+    }
+    const planted = `__Host-Http-a=x; __Host-Http-a=${a}`
+    assert.equal(
+      await read(planted, (request) => cookie(request, 'a')),
+      '5',
+      'one that was planted before it does not hide it',
+    )
+  })
+
+  test('ENC-6: a sealed one that is over is undefined, whatever the browser sends', async () => {
+    const { set, now, visit, jar } = stage()
+    await set('code', '1234', { maxAge: 60 })
+    const header = { headers: { cookie: `__Host-Http-code=${jar.cookies.get('__Host-Http-code')}` } }
+    const read = async () => (await visit((request) => cookie(request, 'code'), header)).json()
+    now.tick(59_999)
+    assert.equal(await read(), '1234')
+    now.tick(1)
+    assert.equal(await read(), null)
+  })
+
+  test('D34: dropCookie really drops it, with the attributes it was set with', async () => {
+    for (const place of [{}, { path: '/' }, { httpOnly: false }, { domain: 'app.test' }]) {
+      const { set, jar, visit } = stage()
+      await set('theme', 'dark', place)
+      assert.equal(jar.cookies.size, 1)
+      const response = await visit((request) => dropCookie(new Response(), request, 'theme', place))
+      assert.match(response.headers.getSetCookie()[0] ?? '', /=; Max-Age=0; Path=\//)
+      assert.equal(jar.cookies.size, 0)
+    }
+  })
+
+  test('CK-7: one that is set twice in a response goes out once, the later; others stay', async () => {
+    const { visit } = stage()
+    const response = await visit(async (request) => {
+      let answer = new Response(null, { headers: { 'set-cookie': 'own=1' } })
+      answer = await setCookie(answer, request, 'a', '1', { sealed: false })
+      answer = await setCookie(answer, request, 'b', '1', { sealed: false })
+      answer = await setCookie(answer, request, 'a', '2', { sealed: false })
+      return dropCookie(answer, request, 'b')
+    })
+    const lines = response.headers
+      .getSetCookie()
+      .map((line) => line.slice(0, line.indexOf(';') === -1 ? undefined : line.indexOf(';')))
+    assert.deepEqual(lines, ['own=1', '__Host-Http-a=2', '__Host-Http-b='])
+  })
+
+  test('a redirect, whose headers cannot be changed, comes back as a copy with it', async () => {
+    const { visit, jar } = stage()
+    const response = await visit((request) =>
+      setCookie(Response.redirect('https://app.test/next', 303), request, 'a', '1'),
+    )
+    assert.deepEqual([response.status, response.headers.get('location')], [303, 'https://app.test/next'])
+    assert.equal(jar.cookies.size, 1)
+  })
+
+  test('over plain HTTP on this machine it has a plain name, and fetch gets it back', async (t) => {
+    const running = await run(
+      memorySessions(async (request) =>
+        request.url.endsWith('/set')
+          ? setCookie(new Response(), request, 'theme', 'dark')
+          : Response.json(await cookie(request, 'theme')),
+      ),
+      { port: 0 },
+    )
+    t.after(() => running.close())
+    const visit = browser((request) => fetch(request), { origin: running.url })
+    await visit('/set')
+    assert.deepEqual([...visit.cookies.keys()], [`theme-${running.port}`])
+    assert.equal(await (await visit('/')).json(), 'dark')
+  })
+
+  test('a plain one that a script or another server wrote comes back whole, commas and all', async () => {
+    const { read, visit } = stage()
+    for (const value of ['a,b', '1,2,3', ',', '{"a":1,"b":2}']) {
+      const headers = { cookie: `x=1; __Host-Http-list=${value}; y=2` }
+      assert.equal(
+        await (await visit((request) => cookie(request, 'list', { sealed: false }), { headers })).json(),
+        value,
+      )
+    }
+    assert.equal(await read('list', { sealed: false }), null)
+  })
+
+  test('any text comes back, and hostile headers give undefined', async () => {
+    const { set, read, visit } = stage()
+    await fc.assert(
+      fc.asyncProperty(fc.string({ unit: 'grapheme', maxLength: 100 }), async (text) => {
+        await set('a', text)
+        assert.equal(await read('a'), text.toWellFormed())
+      }),
+      { numRuns: runs(60) },
+    )
+    await fc.assert(
+      fc.asyncProperty(fc.string({ maxLength: 200 }), async (text) => {
+        const header = `__Host-Http-z=${text.replace(/[^\x20-\x7e]/g, '')}`
+        const answer = await visit((request) => cookie(request, 'z'), { headers: { cookie: header } })
+        assert.equal(await answer.json(), null)
+      }),
+      { numRuns: runs(60) },
+    )
+  })
+
+  test('D37: names, values and options that cannot be are refused, and nothing is smuggled in', async () => {
+    const { visit } = stage()
+    const refused = (act: Act, code = 'bad_option') =>
+      visit(async (request) => {
+        await assert.rejects(async () => act(request), { code })
+      })
+    const response = () => new Response()
+    for (const name of ['', 'a b', 'a=b', 'a;b', '__Host-a', 'sid', 'sid-pre', 5 as never]) {
+      await refused((request) => setCookie(response(), request, name, 'x'))
+      await refused((request) => cookie(request, name))
+    }
+    for (const value of ['a b', 'a;b', 'a,b', '"a"', 'a\\b', 'é', 'a\r\nSet-Cookie: b=c']) {
+      await refused((request) => setCookie(response(), request, 'a', value, { sealed: false }))
+    }
+    for (const options of [
+      { maxAge: 0 },
+      { maxAge: -1 },
+      { maxAge: Number.NaN },
+      { path: 'x' },
+      { path: '/;a' },
+      { domain: 'a;b' },
+      { expires: 1 },
+      { sameSite: 'x' },
+    ]) {
+      await refused((request) => setCookie(response(), request, 'a', 'x', options as SetCookieOptions))
+    }
+    await refused((request) => setCookie(response(), request, 'a', 5 as never))
+    await refused((request) => setCookie(response(), request, 'a', 'x'.repeat(3000)), 'too_large')
+    await assert.rejects(cookie(new Request('https://app.test/'), 'a'), { code: 'no_session' })
+  })
+
+  test('costs no session: none is opened, none is sent', async () => {
+    const events: string[] = []
+    const { set, jar, read } = stage({ onEvent: ({ reason }) => events.push(reason) })
+    await set('a', '1')
+    await read('a')
+    assert.deepEqual([...jar.cookies.keys()], ['__Host-Http-a'])
+    assert.deepEqual(events, [])
+  })
+})
+
+suite('a sealed text', () => {
+  test('D41, D42: opens with the associated data that it was sealed with, and with no others', async () => {
+    const manager = sessions({ backend: 'memory:' })
+    const sealed = await manager.seal('anna', 'password reset')
+    assert.match(sealed, /^[\w-]+$/)
+    assert.ok(!Buffer.from(sealed, 'base64url').includes('anna'))
+    assert.notEqual(await manager.seal('anna', 'password reset'), sealed)
+    assert.equal(await manager.unseal(sealed, 'password reset'), 'anna')
+    for (const other of ['password reset ', 'Password reset', 'unsubscribe']) {
+      assert.equal(await manager.unseal(sealed, other), undefined)
+    }
+    for (const other of ['', 'x', `${sealed}A`, sealed.slice(1), 5 as never]) {
+      assert.equal(await manager.unseal(other, 'password reset'), undefined)
+    }
+  })
+
+  test('may be made in a request and opened in a job, of the same application', async () => {
+    const secret = newSecret()
+    const manager = sessions({ backend: 'memory:', secret })
+    const handler = manager(async (request) => {
+      const sealed = await seal(request, 'Zoë 🦊', 'letter')
+      assert.equal(await unseal(request, sealed, 'letter'), 'Zoë 🦊')
+      return new Response(sealed)
+    })
+    const sealed = await (await handler(new Request('https://app.test/'))).text()
+    assert.equal(await manager.unseal(sealed, 'letter'), 'Zoë 🦊')
+    const other = sessions({ backend: 'memory:', secret, namespace: 'other' })
+    assert.equal(await other.unseal(sealed, 'letter'), undefined, 'of another application under the same secret')
+  })
+
+  test('has a limit, and has to be for something', async () => {
+    const manager = sessions({ backend: 'memory:' })
+    const long = 'é'.repeat(32_768)
+    assert.equal(await manager.unseal(await manager.seal(long, 'x'), 'x'), long)
+    await assert.rejects(manager.seal(`${long}a`, 'x'), { code: 'too_large' })
+    for (const associated of ['', undefined, 5, 'x'.repeat(1001), 'half \ud83e']) {
+      await assert.rejects(manager.seal('a', associated as string), { code: 'bad_option' })
+      await assert.rejects(manager.unseal('a', associated as string), { code: 'bad_option' })
+    }
+  })
+})

@@ -1,0 +1,350 @@
+// A handler on a port: it says where, answers errors, and ends without cutting a request.
+
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { Agent, get, type IncomingMessage } from 'node:http'
+import { connect } from 'node:net'
+import { networkInterfaces } from 'node:os'
+import { join } from 'node:path'
+import { suite, type TestContext, test } from 'node:test'
+import { Fault, type Handler, logger, memorySessions, run, session, sessions } from 'keepsake'
+import { browser } from 'keepsake/testing'
+import { folder } from '../support/folder.ts'
+import { start } from '../support/process.ts'
+
+/** A handler that answers when it is let. */
+const held = () => {
+  const arrived = Promise.withResolvers<void>()
+  const gone = Promise.withResolvers<void>()
+  return {
+    arrived: arrived.promise,
+    go: gone.resolve,
+    async handler() {
+      arrived.resolve()
+      await gone.promise
+      return new Response('in full')
+    },
+  }
+}
+
+const kept = (t: TestContext): Agent => {
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+  t.after(() => agent.destroy())
+  return agent
+}
+
+const asked = async (url: string, options: { readonly agent: Agent }): Promise<IncomingMessage> => {
+  const [response] = await once(get(url, options), 'response')
+  return response
+}
+
+const textOf = async (response: IncomingMessage): Promise<string> =>
+  (await response.setEncoding('utf8').toArray()).join('')
+
+const refused = async (url: string): Promise<void> => {
+  // Until its listening has ended, for which nobody can wait from outside.
+  for (;;) {
+    const socket = connect(Number(new URL(url).port), new URL(url).hostname)
+    const code = await once(socket, 'connect').then(
+      () => undefined,
+      (error) => error.code,
+    )
+    socket.destroy()
+    if (code === 'ECONNREFUSED') return
+  }
+}
+
+const mockedConsole = (t: TestContext): (() => string) => {
+  const { mock } = t.mock.method(console, 'error', () => {})
+  return () => mock.calls.flatMap(({ arguments: words }) => words).join('\n')
+}
+
+suite('run', () => {
+  test('lets responses under way finish when it closes, then closes what the handler stands on', async () => {
+    const order: string[] = []
+    const { arrived, go, handler } = held()
+    const running = await run(
+      Object.assign(
+        async () => {
+          const response = await handler()
+          order.push('answered')
+          return response
+        },
+        {
+          ready: async () => void order.push('ready'),
+          close: async () => void order.push('closed'),
+        },
+      ),
+      { port: 0 },
+    )
+    const response = fetch(running.url)
+    await arrived
+    const closing = running.close()
+    go()
+    assert.equal(await (await response).text(), 'in full')
+    await closing
+    await running.close()
+    assert.deepEqual(order, ['ready', 'answered', 'closed'])
+    await assert.rejects(fetch(running.url))
+  })
+  test('a connection on which nothing ever came, and one that is idle, end at once', async (t) => {
+    // Nobody moves this clock, so whoever waits for its ten seconds waits for ever.
+    t.mock.timers.enable({ apis: ['setTimeout'] })
+    const running = await run(() => new Response('x'), { port: 0 })
+    const socket = connect(running.port, '127.0.0.1')
+    await once(socket, 'connect')
+    await textOf(await asked(running.url, { agent: kept(t) }))
+    const ended = once(socket, 'close')
+    await running.close()
+    await ended
+  })
+  test('a request whose head is half sent when it closes is answered', async () => {
+    const running = await run(({ url }) => new Response(new URL(url).pathname), { port: 0 })
+    const socket = connect(running.port, '127.0.0.1').setEncoding('utf8')
+    // A whole request shows that the half behind it has come.
+    socket.write('GET /first HTTP/1.1\r\nHost: x\r\n\r\nGET /second HTTP/1.1\r\nHo')
+    const [first] = await once(socket, 'data')
+    assert.match(first, /\/first/)
+    const closing = running.close()
+    await refused(running.url)
+    socket.write('st: x\r\n\r\n')
+    const rest = (await socket.toArray()).join('')
+    assert.match(rest, /connection: close.*\/second/is)
+    await closing
+  })
+  test('a close waits for what the handler gave to waitUntil', async () => {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    let done = false
+    const running = await run(
+      (request) => {
+        const { ip, waitUntil } = request as Request & { ip: string; waitUntil(work: Promise<unknown>): void }
+        waitUntil(
+          promise.then(() => {
+            done = true
+          }),
+        )
+        return new Response(ip)
+      },
+      { port: 0 },
+    )
+    assert.equal(await (await fetch(running.url)).text(), '127.0.0.1')
+    const closing = running.close()
+    resolve()
+    await closing
+    assert.ok(done)
+  })
+  test('what two servers have in common is closed with the later one, and once', async () => {
+    let closed = 0
+    const handler: Handler = Object.assign(() => new Response('x'), { close: async () => void closed++ })
+    const first = await run(handler, { port: 0 })
+    const second = await run(handler, { port: 0 })
+    await first.close()
+    assert.equal(closed, 0)
+    assert.equal(await (await fetch(second.url)).text(), 'x')
+    await second.close()
+    assert.equal(closed, 1)
+  })
+  test('a store that never closes is left after ten seconds', async (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] })
+    const { promise: asked, resolve } = Promise.withResolvers<void>()
+    const close = () => {
+      resolve()
+      return new Promise<void>(() => {})
+    }
+    const running = await run(
+      Object.assign(() => new Response(), { close }),
+      { port: 0 },
+    )
+    const closing = running.close()
+    await asked
+    await new Promise(setImmediate)
+    t.mock.timers.tick(10_000)
+    await assert.rejects(closing, { code: 'unavailable', message: /10 seconds/ })
+  })
+  for (const hostname of [undefined, '127.0.0.1', '0.0.0.0', '0', '::1', '::', 'localhost']) {
+    const ipv6 = hostname?.includes(':')
+    const there = Object.values(networkInterfaces()).some((all) => all?.some(({ address }) => address === '::1'))
+    test(`what it prints for the hostname ${hostname} can be opened`, { skip: ipv6 && !there }, async (t) => {
+      const { mock } = t.mock.method(console, 'log', () => {})
+      const running = await run(() => new Response('here'), { port: 0, hostname })
+      t.after(() => running.close())
+      assert.deepEqual(mock.calls[0]?.arguments, [`Running at ${running.url}`])
+      assert.equal(await (await fetch(running.url)).text(), 'here')
+      // Browsers connect to no such address; and a name may be another address than the one listened on.
+      assert.doesNotMatch(running.url, hostname === 'localhost' ? /\/0|\[::\]/ : /\/0|\[::\]|localhost/)
+    })
+  }
+  test('an error of the handler is 500 without its words', async (t) => {
+    const printed = mockedConsole(t)
+    const running = await run(
+      () => {
+        throw new Error('the table is gone')
+      },
+      { port: 0 },
+    )
+    t.after(() => running.close())
+    const response = await fetch(running.url)
+    assert.equal(response.status, 500)
+    assert.equal(await response.text(), 'Internal Server Error\n')
+    assert.match(printed(), /Error: the table is gone\n +at /)
+  })
+  test('of an error the stack, the code and the causes are printed, and no command with its values', async (t) => {
+    const printed = mockedConsole(t)
+    const thrown: Record<string, unknown> = {
+      '/driver': Object.assign(
+        new Error('not saved', {
+          cause: Object.assign(new Error('WRONGPASS'), { code: 'EAUTH', command: ['hunter2'] }),
+        }),
+        {
+          values: ['hunter2'],
+        },
+      ),
+      '/several': new AggregateError([new Error('the first'), new Error('the second')]),
+      '/text': 'a text',
+      '/nothing': undefined,
+      '/object': { password: 'hunter2' },
+      '/unprintable': Object.create(null),
+    }
+    const circle = new Error('circle')
+    circle.cause = circle
+    thrown['/circle'] = circle
+    const running = await run(
+      ({ url }) => {
+        throw thrown[new URL(url).pathname]
+      },
+      { port: 0 },
+    )
+    t.after(() => running.close())
+    for (const path of Object.keys(thrown)) assert.equal((await fetch(running.url + path)).status, 500)
+    assert.match(printed(), /not saved\n.*caused by: Error: WRONGPASS\n.*code: EAUTH/s)
+    assert.match(printed(), /the first.*the second.*a text.*circle/s)
+    assert.doesNotMatch(printed(), /hunter2/)
+  })
+  test('what is no response, and a body that breaks off, are printed too', async (t) => {
+    const printed = mockedConsole(t)
+    const running = await run(
+      ({ url }) => {
+        if (!url.endsWith('/body')) return undefined as unknown as Response
+        return new Response(new ReadableStream({ pull: (controller) => controller.error(new Error('it broke off')) }))
+      },
+      { port: 0 },
+    )
+    t.after(() => running.close())
+    assert.equal((await fetch(running.url)).status, 500)
+    assert.match(printed(), /has to give a Response, and gave undefined/)
+    await assert.rejects(fetch(`${running.url}/body`))
+    assert.match(printed(), /it broke off/)
+  })
+  test('a port that is taken, or none, is a Fault that says so', async (t) => {
+    const running = await run(() => new Response(), { port: 0 })
+    t.after(() => running.close())
+    await assert.rejects(
+      run(() => new Response(), { port: running.port }),
+      (error) =>
+        error instanceof Fault && error.code === 'unavailable' && /EADDRINUSE.*Choose another port/.test(error.message),
+    )
+    const none = { port: Number('80a') }
+    const odd = [none, { hostname: '' }, { hostname: 1 as unknown as string }, { host: '::1' } as object]
+    for (const options of odd)
+      await assert.rejects(
+        run(() => new Response(), options),
+        { code: 'bad_option' },
+      )
+  })
+})
+
+suite('at SIGTERM', () => {
+  const started = async (t: TestContext) => {
+    const backend = `sqlite:${join(folder(t), 'sessions.db')}`
+    const child = start(t, 'test/support/serving.ts', [backend])
+    const url = async () => {
+      const { value } = await child.lines.next()
+      return value?.split(' ').at(-1) ?? assert.fail(child.errors())
+    }
+    const urls = [await url(), await url()] as const
+    const said = async (word: string) => {
+      for (;;) if ((await once(child.child, 'message'))[0] === word) return
+    }
+    return { ...child, backend, urls, said }
+  }
+
+  test('all servers of a process answer what is under way, and say that it is the last', async (t) => {
+    const { child, urls, said, ended, errors } = await started(t)
+    const [one, other] = urls
+    const agents = [kept(t), kept(t), kept(t)] as const
+    const idle = kept(t)
+    await textOf(await asked(one, { agent: idle }))
+    const arrived = [said('/a'), said('/b')]
+    const a = asked(`${one}/a`, { agent: agents[0] })
+    const b = asked(`${other}/b`, { agent: agents[1] })
+    await Promise.all(arrived)
+    const told = said('told to end')
+    child.kill('SIGTERM')
+    await told
+    await refused(one)
+    await refused(other)
+    const late = await asked(one, { agent: idle })
+    assert.equal(late.statusCode, 200)
+    assert.equal(late.headers.connection, 'close')
+    child.send('/a')
+    const first = await a
+    assert.equal(first.headers.connection, 'close')
+    assert.equal(await textOf(first), '/a')
+    // The other server has not ended meanwhile, nor has the store that both stand on.
+    child.send('/b')
+    const second = await b
+    assert.equal(second.headers.connection, 'close')
+    assert.equal(await textOf(second), '/b')
+    assert.equal(await ended, 0, errors())
+  })
+  test('an endless response is cut after ten seconds, and its session is saved', async (t) => {
+    const { backend, child, urls, said, ended, errors } = await started(t)
+    const stream = await asked(`${urls[0]}/endless`, { agent: kept(t) })
+    const cookie = stream.headers['set-cookie']?.[0]?.split(';')[0] ?? ''
+    await once(stream, 'readable')
+    const told = said('told to end')
+    child.kill('SIGTERM')
+    await told
+    await refused(urls[0])
+    child.send('ten seconds')
+    assert.equal(await ended, 0, errors())
+    const manager = sessions({ backend })
+    t.after(() => manager.close())
+    assert.equal((await manager.open({ headers: new Headers({ cookie }), url: urls[0] })).get('n'), 1)
+  })
+})
+
+suite('logger', () => {
+  test('a line a response: number, method, path, status, time, and the label where a session was touched', async () => {
+    const lines: string[] = []
+    let label = ''
+    const page = memorySessions(async (request) => {
+      if (request.url.endsWith('/login')) {
+        const s = await session(request)
+        s.login('anna')
+        label = s.label
+      }
+      return new Response('', { status: request.url.includes('/x') ? 404 : 200 })
+    })
+    const visit = browser(logger(page, { write: (line) => void lines.push(line) }))
+    await visit('/x?y=1')
+    await visit('/login')
+    assert.match(lines[0] ?? '', /^\d+ GET \/x\?y=1 404 \d+\.\d ms$/)
+    assert.match(lines[1] ?? '', new RegExp(`^\\d+ GET /login 200 \\d+\\.\\d ms ${label}$`))
+    assert.equal(Number.parseInt(lines[1] ?? '', 10) - Number.parseInt(lines[0] ?? '', 10), 1)
+  })
+  test('what a handler throws is a line, and is thrown on', async () => {
+    const lines: string[] = []
+    const visit = browser(
+      logger(
+        () => {
+          throw new RangeError('secret words')
+        },
+        { write: (line) => void lines.push(line) },
+      ),
+    )
+    await assert.rejects(visit('/'), RangeError)
+    assert.match(lines[0] ?? '', /GET \/ aborted by RangeError/)
+    assert.ok(!lines[0]?.includes('secret words'))
+  })
+})

@@ -1,0 +1,72 @@
+// The public names, subpath by subpath: a new one is written down twice.
+
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { test } from 'node:test'
+
+const root = resolve(import.meta.dirname, '../..')
+const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
+
+const names: Record<string, readonly string[]> = {
+  keepsake: [
+    'Fault',
+    'addFlash',
+    'connect',
+    'cookie',
+    'cookieSessions',
+    'copySessions',
+    'crossOrigin',
+    'csrfField',
+    'csrfTag',
+    'csrfToken',
+    'dropCookie',
+    'fileSessions',
+    'logger',
+    'memorySessions',
+    'movingBackend',
+    'readForm',
+    'run',
+    'seal',
+    'session',
+    'sessions',
+    'setCookie',
+    'sqlSessions',
+    'takeFlash',
+    'unseal',
+    'verifyCsrfToken',
+  ],
+  'keepsake/cookie': ['cookieBackend'],
+  'keepsake/file': ['fileBackend'],
+  'keepsake/memory': ['memoryBackend'],
+  'keepsake/mysql': ['connectMysql', 'mysqlBackend'],
+  'keepsake/postgres': ['connectPostgres', 'postgresBackend'],
+  'keepsake/redis': ['connectRedis', 'redisBackend'],
+  'keepsake/session': [
+    'clear',
+    'clearHeaders',
+    'generate',
+    'ofHeader',
+    'ofHeaderOrCreate',
+    'ofKey',
+    'set',
+    'toCookieHeaders',
+  ],
+  'keepsake/sqlite': ['sqliteBackend'],
+  'keepsake/testing': ['backendCases', 'browser'],
+}
+
+for (const [path, expected] of Object.entries(names)) {
+  test(`${path} exports these names`, async () => {
+    assert.deepEqual(Object.keys(await import(path)).sort(), [...expected].sort())
+  })
+}
+
+test('the manifest has these subpaths and no others', () => {
+  const paths = Object.keys(manifest.exports).filter((path) => path !== './package.json')
+  assert.deepEqual(paths.map((path) => path.replace('.', 'keepsake')).sort(), Object.keys(names).sort())
+})
+
+test('two runtime dependencies, each loaded by what needs it', () => {
+  assert.deepEqual(Object.keys(manifest.dependencies), ['@fastify/busboy', 'srvx'])
+})

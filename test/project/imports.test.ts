@@ -1,0 +1,127 @@
+// The imports of the sources: each folder imports only from the folders that its rule names, and no files import in a circle.
+
+import assert from 'node:assert/strict'
+import { readdirSync, readFileSync } from 'node:fs'
+import { dirname, join, relative, resolve } from 'node:path'
+import { suite, test } from 'node:test'
+
+const root = resolve(import.meta.dirname, '../../src')
+
+/** Every file may import these. They import only each other. */
+const GROUND = ['error', 'events', 'json', 'packages', 'schema']
+
+/**
+ * A folder, or a file of the root, and where it may import from beside itself and the ground: a folder stands for all its
+ * files. A new file in a folder needs no line here.
+ */
+const rules: Readonly<Record<string, readonly string[]>> = {
+  error: [],
+  events: [],
+  json: [],
+  packages: [],
+  schema: [],
+  'crypto/': [],
+  'http/': [],
+  'backends/': ['crypto/', 'session/metadata'],
+  'session/': ['crypto/', 'http/', 'backends/contract', 'backends/deadline', 'backends/sweeper'],
+  'keyed-session': ['crypto/', 'http/', 'backends/contract', 'session/'],
+  request: ['http/', 'session/'],
+  response: ['http/', 'session/'],
+  accounts: ['session/', 'backends/'],
+  flash: ['http/', 'session/', 'request'],
+  'sealed-text': ['request'],
+  cookies: ['http/', 'crypto/', 'session/', 'request', 'response'],
+  'forms/': ['http/', 'crypto/', 'session/', 'request', 'response'],
+  logger: ['http/', 'request'],
+  serve: ['http/'],
+  options: ['crypto/', 'http/', 'backends/', 'session/'],
+  middleware: ['http/', 'session/', 'request', 'response'],
+  manager: [
+    ...['crypto/', 'http/', 'backends/', 'session/'],
+    ...['request', 'response', 'accounts', 'sealed-text', 'options', 'middleware'],
+  ],
+  testing: ['testing/'],
+  'testing/': ['http/', 'backends/contract'],
+  index: [
+    ...['http/', 'backends/', 'session/', 'forms/', 'request', 'accounts', 'flash', 'sealed-text', 'cookies'],
+    ...['options', 'manager'],
+  ],
+}
+
+const sources = readdirSync(root, { recursive: true, encoding: 'utf8' })
+  .filter((file) => file.endsWith('.ts'))
+  .map((file) => file.replaceAll('\\', '/').replace(/\.ts$/, ''))
+
+const textOf = (file: string): string => readFileSync(join(root, `${file}.ts`), 'utf8')
+
+const importsOf = (file: string): string[] =>
+  [...textOf(file).matchAll(/(?:from|import\()\s*'(\.[^']+)'/g)].map(([, path]) =>
+    relative(root, resolve(root, dirname(file), path as string))
+      .replaceAll('\\', '/')
+      .replace(/\.ts$/, ''),
+  )
+
+/** The folder or the file of the root whose rule a file is under. */
+const placeOf = (file: string): string => (file.includes('/') ? `${file.split('/')[0]}/` : file)
+
+const isIn = (file: string, place: string): boolean => (place.endsWith('/') ? file.startsWith(place) : file === place)
+
+suite('imports', () => {
+  test('every folder and every file of the root has a rule, and every rule names what is there', () => {
+    assert.deepEqual([...new Set(sources.map(placeOf))].sort(), Object.keys(rules).sort())
+    for (const place of Object.values(rules).flat()) {
+      assert.ok(
+        sources.some((file) => isIn(file, place)),
+        place,
+      )
+    }
+  })
+
+  test('a file imports only from its own folder, from the ground, and from where its rule says', () => {
+    const broken = sources.flatMap((file) => {
+      const place = placeOf(file)
+      const allowed = [...(rules[place] ?? []), ...GROUND, ...(place.endsWith('/') ? [place] : [])]
+      const wrong = importsOf(file).filter((imported) => !allowed.some((one) => isIn(imported, one)))
+      return wrong.map((imported) => `src/${file}.ts imports ${imported}`)
+    })
+    assert.deepEqual(broken, [])
+  })
+
+  test('a rule allows nothing that no file uses', () => {
+    for (const [place, allowed] of Object.entries(rules)) {
+      const used = sources.filter((file) => placeOf(file) === place).flatMap(importsOf)
+      for (const one of allowed) {
+        assert.ok(
+          used.some((file) => isIn(file, one)),
+          `${place} imports nothing of ${one}`,
+        )
+      }
+    }
+  })
+
+  test('no files import in a circle', () => {
+    const done = new Set<string>()
+    const visit = (file: string, path: readonly string[]): void => {
+      assert.ok(!path.includes(file), [...path, file].join(' → '))
+      if (done.has(file)) return
+      for (const imported of importsOf(file)) visit(imported, [...path, file])
+      done.add(file)
+    }
+    for (const file of sources) visit(file, [])
+  })
+})
+
+test('no file has a name that says nothing', () => {
+  const empty = /(^|\/)(lib|core|utils?|common|helpers?|types|misc)(\/|$)/
+  assert.deepEqual(
+    sources.filter((file) => empty.test(file)),
+    [],
+  )
+})
+
+test('line 1 of every file is its idea in one sentence', () => {
+  for (const file of sources) {
+    const [first = ''] = textOf(file).split('\n')
+    assert.match(first, /^\/\/ [A-Z`].{20,118}\.$/, `src/${file}.ts`)
+  }
+})

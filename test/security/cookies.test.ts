@@ -1,0 +1,438 @@
+// Cookies written and cookies read, against whatever a handler or a browser does: one test for each requirement.
+
+import assert from 'node:assert/strict'
+import crypto from 'node:crypto'
+import { once } from 'node:events'
+import { syncBuiltinESMExports } from 'node:module'
+import { connect as dial } from 'node:net'
+import { suite, test } from 'node:test'
+import { type CookieOptions, Fault, type Handler, run, type Session, session, sessions } from 'keepsake'
+import { browser } from 'keepsake/testing'
+import { isKey } from '../../src/crypto/keys.ts'
+import { cookieValues, setCookie } from '../../src/http/cookie.ts'
+import { DAY } from '../support/clock.ts'
+import { adapted, guardPrototypes, NAME, PRE, SECRET, stage } from '../support/hostile-requests.ts'
+import { onePass, ratio } from '../support/spent.ts'
+import { house } from '../support/visits.ts'
+
+const clean = guardPrototypes()
+const cookiesOf = (response: Response) => response.headers.getSetCookie()
+const set = (s: Session) => s.set('a', 1)
+const made = (cookie: object) => sessions({ backend: 'memory:', cookie: cookie as CookieOptions })
+const code = (expected: string) => (error: unknown) => error instanceof Fault && error.code === expected
+
+suite('cookies that are written', () => {
+  test('CK-1: the first cookie, to the letter; a pre-session’s as well', async () => {
+    const s = await stage()
+    const visit = s.visitor()
+    const [cookie = ''] = cookiesOf(await visit.raw(set))
+    const key = visit.browser.cookies.get(NAME)
+    assert.equal(cookie, `__Host-Http-sid=${key}; Max-Age=2592000; Path=/; Secure; HttpOnly; SameSite=Lax`)
+    const [pre = ''] = cookiesOf((await s.see(adapted(undefined), 'form')).response)
+    const token = pre.slice(pre.indexOf('=') + 1, pre.indexOf(';'))
+    assert.equal(pre, `__Host-Http-sid-pre=${token}; Max-Age=1209600; Path=/; Secure; HttpOnly; SameSite=Lax`)
+  })
+  test('CK-2: a prefix is only ever given to a cookie that browsers let have it', async () => {
+    for (const name of ['sid', 'a', 'SID', "!#$%&'*+-.^`|~"]) {
+      for (const domain of [undefined, 'app.test'])
+        for (const path of [undefined, '/', '/app'])
+          for (const secure of [undefined, true] as const) {
+            const cookie = { name, ...(domain && { domain }), ...(path && { path }) }
+            const handler = sessions({ backend: 'memory:', cookie, ...(secure && { secure }) })(async (request) => {
+              set(await session(request))
+              return new Response()
+            })
+            const [line = ''] = cookiesOf(await handler(new Request('https://app.test/app')))
+            const parts = line.split('; ')
+            assert.ok(parts.includes('Secure') && parts.includes('HttpOnly'))
+            const host = domain === undefined && (path ?? '/') === '/'
+            assert.ok(line.startsWith(host ? `__Host-Http-${name}=` : `__Secure-${name}=`), line)
+            assert.equal(parts.includes('Path=/') && !line.includes('Domain='), host)
+          }
+    }
+  })
+  test('CK-3: no character that ends a field gets into one, whichever it is', () => {
+    const good = { name: 'sid', path: '/app', domain: 'app.test', sameSite: 'lax', priority: 'low' } as const
+    assert.ok(made(good))
+    const odd = [';', ',', '\r', '\n', '\0', '=', ' ', '\t', '"', '\\', '\x7f', '\x1b', 'é', '\u2028', '🦊', '\ud800']
+    for (const field of Object.keys(good) as (keyof typeof good)[]) {
+      for (const one of odd) {
+        // A path may have those that mean nothing there.
+        if (field === 'path' && ',= "\\'.includes(one)) continue
+        for (const value of [good[field] + one, one + good[field], `${good[field]}${one}x`]) {
+          if (field === 'path' && !value.startsWith('/')) continue
+          assert.throws(
+            () => made({ ...good, [field]: value }),
+            code('bad_option'),
+            `${field} ${JSON.stringify(value)}`,
+          )
+        }
+      }
+    }
+  })
+  test('CK-4: whatever the options, name and value stay under 4096 bytes and the header under 4093', async () => {
+    const cookie = {
+      name: 'a'.repeat(256),
+      path: `/${'p'.repeat(1023)}`,
+      domain: `${'d'.repeat(63)}.test`,
+      priority: 'medium',
+    }
+    const handler = made({ ...cookie, sameSite: 'strict', partitioned: true })(async (request) => {
+      set(await session(request))
+      return new Response()
+    })
+    const [line = ''] = cookiesOf(await handler(new Request(`https://app.test${cookie.path}`)))
+    assert.ok(line.length > 1000 && Buffer.byteLength(line) <= 4093)
+  })
+  test('CK-4: a value that is too large changes nothing: no cookie, and the entry stays', async () => {
+    const h = await house({ maxBytes: 100 })
+    const visit = h.visitor()
+    await visit((s) => s.set('a', 'x'.repeat(90)))
+    const key = visit.browser.cookies.get(NAME)
+    for (const act of [
+      (s: Session) => s.set('b', 'x'.repeat(3)),
+      (s: Session) => s.set('a', 'x'.repeat(93)),
+      (s: Session) => {
+        s.login('anna', { keep: ['a'] })
+        s.set('b', 'xxx')
+      },
+      (s: Session) => {
+        s.renew()
+        s.set('b', 'xxx')
+      },
+    ]) {
+      const response = await visit.raw(act)
+      assert.deepEqual([response.status, cookiesOf(response)], [500, []])
+      assert.deepEqual(await visit((s) => [s.get('a').length, s.owner]), [90, undefined])
+    }
+    assert.equal(visit.browser.cookies.get(NAME), key)
+    assert.equal(await visit((s) => s.set('a', 'x'.repeat(92))), undefined, 'a hundred bytes are allowed')
+  })
+  test('CK-5: an age is a whole number of seconds, at most 400 days, and the only date there is', async () => {
+    for (const [lifetime, age] of [
+      [0.001, 1],
+      [1.5, 2],
+      [400 * 86_400, 34_560_000],
+    ] as const) {
+      const h = await house({ lifetime, absoluteLifetime: lifetime })
+      const [line = ''] = cookiesOf(await h.visitor().raw(set))
+      assert.match(line, new RegExp(`; Max-Age=${age}; `))
+      assert.doesNotMatch(line, /Expires/i)
+    }
+    assert.throws(() => sessions({ backend: 'memory:', absoluteLifetime: 400 * 86_400 + 1 }), code('bad_option'))
+    for (const age of [Number.MAX_SAFE_INTEGER, Number.POSITIVE_INFINITY]) {
+      assert.match(setCookie('a', 'b', '', age), /; Max-Age=34560000$/)
+    }
+    for (const age of [-1, -0.5, 0, Number.NEGATIVE_INFINITY])
+      assert.match(setCookie('a', 'b', '', age), /; Max-Age=-?0$/)
+  })
+  test('CK-6: SameSite=None and Partitioned go with Secure, and with the cookie that clears as well', async () => {
+    const h = await house({ cookie: { sameSite: 'none', partitioned: true } })
+    const visit = h.visitor()
+    const [line = ''] = cookiesOf(await visit.raw(set))
+    assert.match(line, /; Path=\/; Secure; HttpOnly; SameSite=None; Partitioned$/)
+    const clearing = cookiesOf(await visit.raw((s) => s.invalidate()))
+    assert.deepEqual(clearing, [`${NAME}=; Max-Age=0; Path=/; Secure; HttpOnly; SameSite=None; Partitioned`])
+    for (const cookie of [{ sameSite: 'none' }, { partitioned: true }] as const) {
+      assert.throws(() => sessions({ backend: 'memory:', secure: false, cookie }), code('bad_option'))
+    }
+    // On loopback, where nothing is Secure, neither is said.
+    const plain = sessions({ backend: 'memory:', cookie: { sameSite: 'none', partitioned: true } })(async (request) => {
+      set(await session(request))
+      return new Response()
+    })
+    assert.match(
+      cookiesOf(await plain(new Request('http://localhost/')))[0] ?? '',
+      /; Path=\/; HttpOnly; SameSite=Lax$/,
+    )
+  })
+  test('CK-7: one cookie of ours at most, and all of the application’s', async () => {
+    const h = await house()
+    const own = () => {
+      const response = new Response()
+      for (const line of ['a=1', 'b=2; Path=/', 'a=3']) response.headers.append('set-cookie', line)
+      return response
+    }
+    const visit = h.visitor()
+    for (const act of [
+      set,
+      (s: Session) => {
+        s.renew()
+        s.renew()
+      },
+      (s: Session) => {
+        s.login('anna')
+        s.renew()
+        s.login('bert')
+      },
+      (s: Session) => {
+        s.invalidate()
+        s.set('b', 1)
+        s.login('carl')
+        s.invalidate()
+        s.set('c', 1)
+      },
+      (s: Session) => s.invalidate(),
+    ]) {
+      const lines = cookiesOf(
+        await visit.raw((s) => {
+          act(s)
+          return own()
+        }),
+      )
+      assert.deepEqual(lines.slice(0, 3), ['a=1', 'b=2; Path=/', 'a=3'])
+      assert.equal(lines.filter((line) => line.startsWith(`${NAME}=`)).length, 1, `${lines}`)
+      assert.equal(lines.length, 4)
+    }
+  })
+  test('CK-8: a response that cannot be changed is copied whole: redirects, fetched ones, those without a body', async () => {
+    const h = await house()
+    const fetched = await fetch('data:text/plain,hello')
+    const made: [string, () => Response, number, string][] = [
+      ['redirect', () => Response.redirect('https://app.test/x', 303), 303, ''],
+      ['fetched', () => fetched, 200, 'hello'],
+      ['no content', () => new Response(null, { status: 204, headers: { 'x-own': '1' } }), 204, ''],
+      ['not modified', () => new Response(null, { status: 304 }), 304, ''],
+    ]
+    for (const [name, make, status, text] of made) {
+      const visit = h.visitor()
+      const response = await visit.raw((s) => {
+        set(s)
+        return make()
+      })
+      assert.equal(response.status, status, name)
+      assert.equal(cookiesOf(response).length, 1, name)
+      assert.equal(await response.text(), text, name)
+      assert.equal(response.headers.get('vary'), 'Cookie')
+      assert.equal(response.headers.get('cache-control'), 'no-store')
+    }
+  })
+})
+
+suite('cookies that are read', () => {
+  test('CP-1: what is made to be slow is read in one pass: a mebibyte takes less than fifty times as long as looking at it', async () => {
+    const pieces = [
+      `${NAME}=;`,
+      `${NAME}=,;`,
+      `${NAME}=A;`,
+      `${NAME} =;`,
+      `${NAME}=\t`,
+      `${NAME} `,
+      NAME,
+      `;${NAME}`,
+      `;${NAME}= ,`,
+      `${NAME}=${'A'.repeat(42)}B;`,
+      `${NAME}=${'A'.repeat(4097)};`,
+      ' ',
+      '\t;',
+      ';',
+      '=',
+      ',',
+      NAME.slice(0, -1),
+      '_',
+      'a=1;',
+    ]
+    for (const piece of pieces) {
+      const header = piece.repeat(Math.ceil(2 ** 20 / piece.length))
+      assert.deepEqual(cookieValues(header, NAME, isKey), [])
+      const times = await ratio(() => cookieValues(header, NAME, isKey), onePass(header))
+      assert.ok(times < 50, `${JSON.stringify(piece.slice(0, 30))}: ${times} times`)
+    }
+  })
+  test('CP-2: four candidates at most; the right one among them is found, and two that open two sessions open none', async () => {
+    const s = await stage()
+    const [one, two] = [await s.live('one'), await s.live('two')]
+    const wrong = (i: number) => `${NAME}=${i}${'x'.repeat(41)}A`
+    const at = async (...pairs: string[]) => {
+      s.news()
+      const gets = s.calls.get
+      const { who } = await s.see(adapted(pairs.join('; ')))
+      return [who, s.calls.get - gets]
+    }
+    assert.deepEqual(await at(wrong(1), wrong(2), wrong(3), `${NAME}=${one}`), ['one', 4])
+    assert.deepEqual(await at(wrong(1), wrong(2), wrong(3), wrong(4), `${NAME}=${one}`), [undefined, 4])
+    assert.deepEqual(await at(...Array(50).fill(`${NAME}=junk`), `${NAME}=${one}`), ['one', 1])
+    assert.deepEqual(await at(...Array(50).fill(`${NAME}=${one}`)), ['one', 1])
+    assert.deepEqual(await at(`${NAME}=${one}`, `${NAME}=${two}`), [undefined, 2])
+    assert.deepEqual(s.news(), ['ambiguous_cookies'])
+    // And whoever planted one of them has not changed either.
+    assert.deepEqual(await at(`${NAME}=${one}`), ['one', 1])
+    assert.deepEqual(await at(`${NAME}=${two}`), ['two', 1])
+  })
+  test('CP-2: the old and the new key of one session are one session, not two', async () => {
+    const s = await stage()
+    const visit = s.visitor()
+    await visit((own) => own.set('who', 'one'))
+    const old = visit.browser.cookies.get(NAME)
+    await visit((own) => own.renew())
+    const fresh = visit.browser.cookies.get(NAME)
+    assert.notEqual(old, fresh)
+    assert.equal((await s.see(adapted(`${NAME}=${old}; ${NAME}=${fresh}`))).who, 'one')
+    assert.equal((await s.see(adapted(`${NAME}=${fresh}; ${NAME}=${old}`))).who, 'one')
+  })
+  test('CP-3: names and fields that every object inherits have no effect', async () => {
+    const s = await stage()
+    const key = await s.live('one')
+    const inherited = Reflect.ownKeys(Object.prototype).filter((name) => typeof name === 'string')
+    const header = inherited.map((name) => `${name}=x`).join('; ')
+    assert.equal((await s.see(adapted(`${header}; ${NAME}=${key}`))).who, 'one')
+    const visit = s.visitor()
+    await visit((own) => {
+      for (const name of inherited) assert.equal(own.get(name), undefined, name)
+      for (const name of inherited) own.set(name, { admin: true })
+      assert.equal((own.fields as { admin?: unknown }).admin, undefined)
+    })
+    await visit((own) => {
+      for (const name of inherited) assert.deepEqual({ ...own.get(name) }, { admin: true }, name)
+      assert.equal((own.fields as { admin?: unknown }).admin, undefined)
+      for (const name of inherited) own.drop(name)
+      for (const name of inherited) assert.equal(own.get(name), undefined, name)
+    })
+    assert.ok(clean())
+  })
+  test('CP-4: names and prefixes are compared letter by letter', async () => {
+    const s = await stage()
+    const key = await s.live('one')
+    for (const name of [
+      '__host-http-sid',
+      '__HOST-HTTP-SID',
+      '__Host-Http-SID',
+      '__Host-http-sid',
+      'ſid',
+      '__Host-Http-ſid',
+    ]) {
+      assert.equal((await s.see(adapted(`${name}=${key}`))).who, undefined, name)
+    }
+    assert.equal(s.calls.get, 0)
+  })
+
+  /** Answers `who` to a request of these lines over a socket, as no client library would send them. */
+  const spoken = async (handler: Handler, lines: readonly string[]): Promise<string> => {
+    const log = console.log
+    console.log = () => {}
+    const server = await run(handler, { port: 0 })
+    console.log = log
+    try {
+      const socket = dial(server.port, '127.0.0.1')
+      socket.end(
+        ['GET / HTTP/1.1', `Host: localhost:${server.port}`, 'Connection: close', ...lines, '', ''].join('\r\n'),
+        'latin1',
+      )
+      let text = ''
+      socket.setEncoding('latin1').on('data', (chunk) => {
+        text += chunk
+      })
+      await once(socket, 'close')
+      return text
+    } finally {
+      await server.close()
+    }
+  }
+  test('CP-6: several Cookie headers, joined by a semicolon or a comma or not yet at all, are never another value', async () => {
+    const s = await stage()
+    const key = await s.live('one')
+    const appended = new Headers()
+    appended.append('cookie', 'a=1')
+    appended.append('cookie', `${NAME}=${key}`)
+    appended.append('cookie', 'b=2')
+    assert.equal((await s.see(new Request('https://app.test/', { headers: appended }))).who, 'one')
+    assert.equal((await s.see(adapted(`${NAME}=${key}, b=2`))).who, 'one')
+    assert.equal((await s.see(adapted(`a=1, ${NAME}=${key}`))).who, undefined, 'a value may smuggle in nothing')
+    const page = sessions({ backend: s.backend, secret: SECRET, secure: true, now: s.now })(
+      async (request) => new Response(`[${(await session(request)).get('who')}]`),
+    )
+    for (const lines of [
+      [`Cookie: a=1`, `Cookie: ${NAME}=${key}`, 'Cookie: b=2'],
+      [`cookie: ${NAME}=${key}`, 'COOKIE: b=2'],
+      [`Cookie: a=\xff\x80; ${NAME}=${key}; c="`],
+    ]) {
+      assert.match(await spoken(page, lines), /\[one\]/, lines.join())
+    }
+    for (const lines of [[`Cookie: ${NAME}=${key}\xa0`], [`Cookie: \xa0${NAME}=${key}`], [`X: 1`]]) {
+      assert.match(await spoken(page, lines), /\[undefined\]/, lines.join())
+    }
+  })
+  test('CP-7: a value that is too long is not decoded, hashed, decrypted or looked up', async () => {
+    const s = await stage()
+    await s.see(adapted(undefined))
+    const real = { hash: crypto.hash, createDecipheriv: crypto.createDecipheriv, createHmac: crypto.createHmac }
+    let calls = 0
+    const from = Buffer.from
+    const spied = <F extends (...args: never[]) => unknown>(call: F) =>
+      ((...args: never[]) => {
+        calls++
+        return call(...args)
+      }) as unknown as F
+    Object.assign(crypto, {
+      hash: spied(crypto.hash as never),
+      createDecipheriv: spied(crypto.createDecipheriv as never),
+      createHmac: spied(crypto.createHmac as never),
+    })
+    syncBuiltinESMExports()
+    let decoded = 0
+    Buffer.from = ((value: unknown, ...more: unknown[]) => {
+      if (typeof value === 'string' && value.length > 4096) decoded++
+      return (from as (...args: unknown[]) => Buffer)(value, ...more)
+    }) as typeof from
+    try {
+      for (const length of [4097, 16_384, 1_000_000]) {
+        for (const name of [NAME, PRE]) {
+          const before = calls
+          await s.see(adapted(`${name}=${'A'.repeat(length)}`))
+          assert.equal(calls, before, `${name} ${length}`)
+        }
+      }
+      await s.see(adapted(`${NAME}=${'A'.repeat(43)}`))
+      assert.ok(calls > 0, 'the spy sees those that are made')
+    } finally {
+      Object.assign(crypto, real)
+      syncBuiltinESMExports()
+      Buffer.from = from
+    }
+    assert.equal(decoded, 0)
+    assert.equal(s.calls.get, 1)
+  })
+  test('CP-8: no cookie is put together from others, however many it announces', async () => {
+    const s = await stage()
+    const key = await s.live('one')
+    const half = [key.slice(0, 20), key.slice(20)]
+    for (const header of [
+      `${NAME}=__chunked__999999`,
+      `${NAME}=__chunked__2; ${NAME}.0=${half[0]}; ${NAME}.1=${half[1]}`,
+      `${NAME}.0=${half[0]}; ${NAME}.1=${half[1]}`,
+      `${NAME}.1=${half[0]}; ${NAME}.2=${half[1]}`,
+    ]) {
+      const seen = await s.see(adapted(header))
+      assert.deepEqual([seen.response.status, seen.who], [200, undefined])
+    }
+    assert.equal(s.calls.get, 0)
+  })
+  test('CP-5: a planted cookie locks nobody out: beside it, and after it, a first write and a login work', async () => {
+    const s = await stage()
+    for (const junk of [
+      'a*b*c*d*e*f*g*h',
+      'constructor',
+      '%',
+      '"',
+      `${'A'.repeat(43)}`,
+      '\u00ff',
+      `${'x'.repeat(4000)}`,
+    ]) {
+      const page = sessions({ backend: s.backend, secret: SECRET, now: s.now })(async (request) => {
+        const own = await session(request)
+        if (request.method === 'POST') own.login('anna')
+        return new Response(String(own.owner))
+      })
+      const visit = browser(page, { now: s.now })
+      const headers = { cookie: `${NAME}=${junk}; ${PRE}=${junk}` }
+      const response = await page(new Request('https://app.test/', { method: 'POST', headers }))
+      assert.equal(response.status, 200)
+      const [line = ''] = cookiesOf(response)
+      const key = line.slice(line.indexOf('=') + 1, line.indexOf(';'))
+      const next = await page(adapted(`${NAME}=${junk}; ${NAME}=${key}`))
+      assert.equal(await next.text(), 'anna')
+      assert.equal(visit.cookies.size, 0)
+    }
+    s.now.tick(DAY)
+  })
+})

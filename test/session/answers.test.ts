@@ -1,0 +1,356 @@
+// What a handler answers with: looked at before anything is saved, never changed, and kept from shared caches.
+
+import assert from 'node:assert/strict'
+import { suite, test } from 'node:test'
+import { addFlash, csrfToken, dropCookie, Fault, type Session, session, sessions, setCookie, takeFlash } from 'keepsake'
+import { browser } from 'keepsake/testing'
+import { clock } from '../support/clock.ts'
+import { house } from '../support/visits.ts'
+
+const code = (expected: string) => (error: unknown) => error instanceof Fault && error.code === expected
+const manager = () => sessions({ backend: 'memory:' })
+
+suite('a Response of a handler is never changed', () => {
+  const constants: Record<string, Response> = {
+    'a redirect': new Response(null, { status: 303, headers: { location: '/' } }),
+    'an empty page': new Response(null, { status: 204 }),
+    'one that has a Vary': new Response(null, { headers: { vary: 'Accept' } }),
+    'one whose headers cannot be changed': Response.redirect('https://app.test/', 303),
+  }
+  for (const [name, constant] of Object.entries(constants)) {
+    test(`${name}: each visitor gets a cookie of his own, and the constant none`, async () => {
+      const before = [...constant.headers]
+      const page = manager()(async (request) => {
+        ;(await session(request)).login(new URL(request.url).pathname)
+        addFlash(request, 'info', 'Welcome.')
+        await csrfToken(request)
+        return constant
+      })
+      const [anna, ben] = [browser(page), browser(page)]
+      const [one, other] = await Promise.all([anna('/anna'), ben('/ben')])
+      assert.equal(one.headers.getSetCookie().length, 1)
+      assert.equal(other.headers.getSetCookie().length, 1)
+      assert.notEqual(one.headers.get('set-cookie'), other.headers.get('set-cookie'))
+      assert.equal(one.status, constant.status)
+      assert.deepEqual([...constant.headers], before)
+    })
+  }
+  test('nor by setCookie and dropCookie', async () => {
+    const constant = new Response(null, { status: 303 })
+    const page = manager()(async (request) =>
+      dropCookie(await setCookie(constant, request, 'theme', 'dark'), request, 'old'),
+    )
+    for (const _ of [1, 2]) assert.equal((await browser(page)('/')).headers.getSetCookie().length, 2)
+    assert.deepEqual([...constant.headers], [])
+  })
+  test('nor where nothing was asked but the session itself', async () => {
+    const constant = new Response(null)
+    const page = manager()(async (request) => {
+      await session(request)
+      return constant
+    })
+    assert.equal((await browser(page)('/')).headers.get('vary'), 'Cookie')
+    assert.deepEqual([...constant.headers], [])
+  })
+  test('the copy has the body, the status and its text', async () => {
+    const page = manager()(async (request) => {
+      await session(request)
+      return new Response('hello', { status: 418, statusText: 'Teapot', headers: { 'x-a': 'b' } })
+    })
+    const response = await browser(page)('/')
+    assert.deepEqual(
+      [response.status, response.statusText, response.headers.get('x-a'), await response.text()],
+      [418, 'Teapot', 'b', 'hello'],
+    )
+  })
+})
+
+suite('an answer that cannot be sent counts as a handler that threw', () => {
+  const read = async () => {
+    const response = new Response('once')
+    await response.text()
+    return response
+  }
+  const locked = () => {
+    const response = new Response('once')
+    response.body?.getReader()
+    return response
+  }
+  const answers: Record<string, () => unknown> = {
+    undefined: () => undefined,
+    null: () => null,
+    'a number': () => 1,
+    'a text': () => 'page',
+    'an object': () => ({ status: 200, headers: {} }),
+    'a Response whose body was read': read,
+    'a Response whose body is locked': locked,
+    'Response.error()': () => Response.error(),
+  }
+  for (const [name, give] of Object.entries(answers)) {
+    test(`${name}: nothing is saved, the old key lives, and a message waits on`, async () => {
+      const app = manager()
+      const acting = app(async (request) => {
+        const s = await session(request)
+        s.login('ben')
+        await takeFlash(request)
+        return give() as Response
+      })
+      const reading = app(async (request) => {
+        const s = await session(request)
+        if (request.url.endsWith('/in')) {
+          s.login('anna')
+          addFlash(request, 'info', 'Welcome.')
+          return new Response()
+        }
+        return Response.json([s.owner, (await takeFlash(request)).length])
+      })
+      const visit = browser(reading)
+      await visit('/in')
+      const same = visit.copy(acting)
+      await assert.rejects(async () => same('/'), code('no_response'))
+      assert.deepEqual(await (await visit('/')).json(), ['anna', 1])
+    })
+    test(`${name}: an invalidate is carried out all the same`, async () => {
+      const app = manager()
+      const ending = app(async (request) => {
+        ;(await session(request)).invalidate()
+        return give() as Response
+      })
+      const page = app(async (request) => {
+        const s = await session(request)
+        if (request.url.endsWith('/in')) s.login('anna')
+        return Response.json(s.owner ?? null)
+      })
+      const visit = browser(page)
+      await visit('/in')
+      await assert.rejects(async () => visit.copy(ending)('/'), code('no_response'))
+      assert.equal(await (await visit('/')).json(), null)
+    })
+  }
+  test('the error says what came, and what to return', async () => {
+    const page = manager()(async (request) => {
+      await session(request)
+      return undefined as unknown as Response
+    })
+    await assert.rejects(async () => browser(page)('/'), /returned undefined\. It has to return a Response/)
+  })
+})
+
+test('the body of an answer that is replaced is cancelled', async () => {
+  let cancelled = 0
+  const h = await house({ maxBytes: 100 })
+  const setting = (field: string, value: unknown) => (s: Session) => {
+    s.set(field, value)
+    return new Response(new ReadableStream({ cancel: () => void cancelled++ }))
+  }
+  const visit = h.visitor()
+  await visit((s) => s.set('a', 1))
+  const late = visit.thief()
+  assert.equal((await visit.raw(setting('big', 'x'.repeat(200)))).status, 500)
+  await visit((s) => s.invalidate())
+  assert.equal((await late.raw(setting('a', 2))).status, 409)
+  assert.equal(cancelled, 2)
+})
+
+suite('a Response that is thrown is an answer', () => {
+  for (const [name, wrap] of Object.entries({
+    'at once': (response: Response) => {
+      throw response
+    },
+    later: async (response: Response) => {
+      await null
+      throw response
+    },
+  })) {
+    test(`${name}: what was set before it is saved, and its cookies leave`, async () => {
+      const page = manager()((request) => {
+        const work = async () => {
+          const s = await session(request)
+          if (!request.url.endsWith('/desk')) {
+            return Response.json([s.get('wanted') ?? null, (await takeFlash(request)).length])
+          }
+          s.set('wanted', '/desk')
+          addFlash(request, 'info', 'Please log in.')
+          return wrap(new Response(null, { status: 303, headers: { location: '/login' } }))
+        }
+        return work()
+      })
+      const visit = browser(page)
+      const response = await visit('/desk')
+      assert.deepEqual([response.status, response.headers.get('location')], [303, '/login'])
+      assert.deepEqual(await (await visit('/')).json(), ['/desk', 1])
+    })
+  }
+  test('one thrown by a handler that asked nothing is handed on as it is', async () => {
+    const answer = new Response('bye')
+    const page = manager()(() => {
+      throw answer
+    })
+    assert.equal(await page(new Request('https://app.test/')), answer)
+  })
+})
+
+suite('whatever has a then is awaited', () => {
+  /** As the promises of some query builders: nothing runs before it is awaited, and it has a then alone. */
+  const lazy = <T>(work: () => Promise<T>): Promise<T> =>
+    // biome-ignore lint/suspicious/noThenProperty: this is what the test is about
+    ({ then: (yes: never, no: never) => work().then(yes, no) }) as unknown as Promise<T>
+
+  test('from a handler', async () => {
+    const app = manager()
+    const page = app((request) =>
+      lazy(async () => {
+        ;(await session(request)).login('anna')
+        return new Response('in', { status: 201 })
+      }),
+    )
+    const visit = browser(page)
+    assert.equal((await visit('/')).status, 201)
+    const who = visit.copy(app(async (request) => new Response((await session(request)).owner)))
+    assert.equal(await (await who('/')).text(), 'anna')
+  })
+  test('from every operation of a backend', async () => {
+    const h = await house()
+    const later = Object.fromEntries(
+      (['get', 'generate', 'set', 'clear', 'touch'] as const).map((name) => [
+        name,
+        (...args: never[]) => lazy(async () => (h.backend[name] as (...args: never[]) => unknown)(...args)),
+      ]),
+    )
+    const slow = await house({ backend: { ...h.backend, ...later }, now: h.now })
+    const visit = slow.visitor()
+    await visit((s) => s.login('anna'))
+    const thief = visit.thief()
+    await visit((s) => s.login('anna'))
+    assert.equal(await visit((s) => s.owner), 'anna')
+    assert.equal(await thief((s) => s.owner), undefined, 'a second login has ended the first session')
+  })
+})
+
+suite('a response for one visitor alone is kept by no shared cache', () => {
+  const fields: Record<string, string> = {
+    'cache-control': 'public, max-age=600',
+    'cdn-cache-control': 'public, max-age=600',
+    'cloudflare-cdn-cache-control': 'max-age=600',
+    'vercel-cdn-cache-control': 'max-age=600',
+    'netlify-cdn-cache-control': 'public, durable, max-age=600',
+    'akamai-cache-control': 'max-age=600',
+    'x-litespeed-cache-control': 'public, max-age=600',
+    'surrogate-control': 'max-age=600',
+    'edge-control': 'max-age=600',
+    'x-accel-expires': '600',
+  }
+  const acts: Record<string, (request: Request) => Promise<unknown>> = {
+    'a session cookie': async (request) => (await session(request)).set('a', 1),
+    'a form token': async (request) => csrfToken(request),
+    'a flash message': async (request) => takeFlash(request),
+  }
+  for (const [what, act] of Object.entries(acts)) {
+    test(`${what}, whatever field says that it may be kept`, async () => {
+      const events: string[] = []
+      const app = sessions({ backend: 'memory:', onEvent: ({ reason }) => events.push(reason) })
+      const page = app(async (request) => {
+        if (request.url.endsWith('/in')) {
+          ;(await session(request)).login('anna')
+          addFlash(request, 'info', 'Welcome.')
+          return new Response()
+        }
+        await act(request)
+        return new Response('page', { headers: fields })
+      })
+      const visit = browser(page)
+      if (what !== 'a session cookie') await visit('/in')
+      const { headers } = await visit('/')
+      for (const name of Object.keys(fields)) {
+        assert.match(headers.get(name) ?? '', name === 'x-accel-expires' ? /^0$/ : /no-store/, name)
+      }
+      assert.ok(events.includes('cache_overridden'))
+    })
+  }
+  test('a page that shows nothing of its visitor stays as it is', async () => {
+    const page = manager()(async (request) => {
+      await session(request)
+      await takeFlash(request)
+      return new Response('page', { headers: fields })
+    })
+    const { headers } = await browser(page)('/')
+    for (const [name, value] of Object.entries(fields)) assert.equal(headers.get(name), value)
+  })
+})
+
+suite('one request is one session of one manager', () => {
+  test('entered twice, it is the same session, and is saved once', async () => {
+    const h = await house()
+    const app = sessions({ backend: h.backend, now: h.now })
+    const page = app(
+      app(async (request) => {
+        ;(await session(request)).update('n', (n = 0) => n + 1)
+        return new Response()
+      }),
+    )
+    const response = await browser(page)('/')
+    assert.equal(response.headers.getSetCookie().length, 1)
+    assert.deepEqual([h.calls.generate, h.calls.set], [1, 0])
+  })
+  for (const [name, asks] of [
+    ['that asked for its session', true],
+    ['that did not', false],
+  ] as const) {
+    test(`code around an inner manager ${name} has its own again`, async () => {
+      const inner = sessions({ backend: 'memory:', cookie: { name: 'admin' } })(async (request) => {
+        if (asks) (await session(request)).set('inner', 1)
+        return new Response()
+      })
+      const outer = sessions({ backend: 'memory:', cookie: { name: 'user' } })
+      const page = outer(async (request) => {
+        const response = await inner(request)
+        const s = await session(request)
+        s.update('outer', (n = 0) => n + 1)
+        assert.equal(s.get('inner'), undefined)
+        return setCookie(response, request, 'theme', 'dark')
+      })
+      const visit = browser(page)
+      await visit('/')
+      await visit('/')
+      assert.equal(visit.cookies.size, asks ? 3 : 2)
+    })
+  }
+  test('what frameworks give beside the request reaches the handler', async () => {
+    const app = manager()
+    const page = app(app(async (_request, context: unknown, more: unknown) => Response.json([context, more])))
+    assert.deepEqual(await (await page(new Request('https://app.test/'), { id: 7 }, 'env')).json(), [{ id: 7 }, 'env'])
+  })
+})
+
+suite('what nobody reads is refused', () => {
+  test('an assignment to the session', async () => {
+    const h = await house()
+    const visit = h.visitor()
+    await visit((s) => {
+      assert.throws(() => Object.assign(s, { user: 'anna' }), code('bad_option'))
+      assert.throws(
+        () => ((s as unknown as Record<string, unknown>).user = 'anna'),
+        /no property "user"\. To save a field: s\.set\("user", value\)/,
+      )
+    })
+  })
+  test('an option of login and of revokeAll', async () => {
+    const h = await house()
+    await h.visitor()((s) => {
+      assert.throws(() => s.login('anna', { kepp: ['a'] } as never), code('bad_option'))
+      assert.throws(() => s.login('anna', { keep: 'a' } as never), code('bad_option'))
+    })
+    await assert.rejects(manager().revokeAll('anna', { exept: 'x' } as never), code('bad_option'))
+  })
+  test('the fields equal a plain object', async () => {
+    const h = await house({ now: clock() })
+    await h.visitor()((s) => {
+      s.set('a', 1)
+      s.set('__proto__', { b: 2 })
+      const expected = { a: 1 }
+      Object.defineProperty(expected, '__proto__', { value: { b: 2 }, enumerable: true })
+      assert.deepEqual(s.fields, expected)
+      assert.equal(Object.getPrototypeOf(s.fields), Object.prototype)
+    })
+  })
+})

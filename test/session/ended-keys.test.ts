@@ -1,0 +1,202 @@
+// A request that was under way when its session ended: it is told so, saves nothing, and takes nothing from the browser.
+
+import assert from 'node:assert/strict'
+import { suite, test } from 'node:test'
+import { addFlash, type Backend, csrfToken, session, sessions, takeFlash } from 'keepsake'
+import { type Browser, browser } from 'keepsake/testing'
+import { clock, PATIENT, SECOND } from '../support/clock.ts'
+import { stores } from '../support/stores.ts'
+import { house } from '../support/visits.ts'
+
+const secret = 'q7Jm3vX0bT9sLk2Wd5Rf8Yh1Zc4Ng6Pa_EuIoBxVtQw'
+
+/** Pages that do what their path says, before a network that holds back whatever asks for a path below /late. */
+const shop = (backend: Backend | string) => {
+  const now = clock(Date.now())
+  const reasons: string[] = []
+  const manager = sessions({ backend, budget: PATIENT, secret, now, onEvent: ({ reason }) => reasons.push(reason) })
+  const acts: Record<string, (request: Request) => Promise<unknown>> = {
+    write: async (request) => (await session(request)).update('n', (n = 0) => n + 1),
+    read: async (request) => (await session(request)).fields,
+    login: async (request) => (await session(request)).login('anna'),
+    logout: async (request) => (await session(request)).invalidate(),
+    again: async (request) => {
+      const s = await session(request)
+      s.invalidate()
+      s.set('fresh', true)
+    },
+    flash: async (request) => addFlash(request, 'info', 'Saved.'),
+    taken: takeFlash,
+    form: csrfToken,
+    who: async (request) => (await session(request)).owner ?? null,
+  }
+  const page = manager(async (request) => {
+    const [act = ''] = new URL(request.url).pathname.split('/').slice(-1)
+    return Response.json((await acts[act]?.(request)) ?? null)
+  })
+  const gate = Promise.withResolvers<void>()
+  const network = async (request: Request) => {
+    if (request.url.includes('/late/')) await gate.promise
+    return page(request)
+  }
+  const visit = browser(network, { now })
+  const whoAmI = async (visit: Browser) => (await visit('/who')).json()
+  return { manager, visit, now, reasons, open: gate.resolve, whoAmI }
+}
+
+for (const { name, opener } of stores) {
+  test(`on ${name}: a write that comes after the login undoes it neither in the store nor in the browser`, async (t) => {
+    const { visit, open, whoAmI, reasons } = shop(await opener(t)())
+    await visit('/write')
+    const late = visit('/late/write')
+    await visit('/login')
+    open()
+    const response = await late
+    assert.equal(response.status, 409)
+    assert.deepEqual(response.headers.getSetCookie(), [])
+    assert.equal(await whoAmI(visit), 'anna')
+    assert.ok(reasons.includes('ended_key') && reasons.includes('ended'))
+  })
+  test(`on ${name}: nor does one that comes after a logout begin another session`, async (t) => {
+    const { visit, open, whoAmI } = shop(await opener(t)())
+    await visit('/login')
+    const late = visit('/late/write')
+    await visit('/logout')
+    open()
+    assert.equal((await late).status, 409)
+    assert.equal(visit.cookies.size, 0)
+    assert.equal(await whoAmI(visit), null)
+  })
+  test(`on ${name}: nor after a revocation, of one or of all`, async (t) => {
+    for (const all of [false, true]) {
+      const { manager, visit, open } = shop(await opener(t)())
+      await visit('/login')
+      const [mine] = await manager.list('anna')
+      const late = visit('/late/write')
+      if (all) assert.equal(await manager.revokeAll('anna'), 1)
+      else await manager.revoke(mine?.label ?? '')
+      open()
+      assert.equal((await late).status, 409)
+      assert.deepEqual(await manager.list('anna'), [])
+    }
+  })
+}
+
+test('in a cookie, with ends', async () => {
+  const { visit, open, whoAmI } = shop('cookie:memory:')
+  await visit('/write')
+  const late = visit('/late/write')
+  await visit('/login')
+  open()
+  const response = await late
+  assert.equal(response.status, 409)
+  assert.deepEqual(response.headers.getSetCookie(), [])
+  assert.equal(await whoAmI(visit), 'anna')
+})
+
+suite('what such a request may ask', () => {
+  const late = async (act: string, end = 'login') => {
+    const site = shop('memory:')
+    if (end === 'logout') await site.visit('/login')
+    await site.visit('/write')
+    const under = site.visit(`/late/${act}`)
+    await site.visit(`/${end}`)
+    site.open()
+    const response = await under
+    return {
+      ...site,
+      status: response.status,
+      cookies: response.headers.getSetCookie(),
+      body: await response.json().catch(() => null),
+    }
+  }
+  test('to read: it is an anonymous visitor’s, and no cookie leaves', async () => {
+    const { status, cookies, body } = await late('read')
+    assert.deepEqual([status, cookies, body], [200, [], {}])
+  })
+  test('a form’s token: the page is shown, and no cookie leaves, so that the form is refused later', async () => {
+    const { status, cookies } = await late('form')
+    assert.deepEqual([status, cookies], [200, []])
+  })
+  test('flash messages: they wait on for the session of the login', async () => {
+    const site = shop('memory:')
+    await site.visit('/write')
+    const under = site.visit('/late/taken')
+    await site.visit('/login')
+    await site.visit('/flash')
+    site.open()
+    assert.deepEqual(await (await under).json(), [])
+    assert.equal(((await (await site.visit('/taken')).json()) as unknown[]).length, 1)
+  })
+  test('to leave a message: that would need a cookie, so it is refused', async () => {
+    const { status, cookies } = await late('flash')
+    assert.deepEqual([status, cookies], [409, []])
+  })
+  test('to log out: refused after a login, because it would end another session than it was sent to', async () => {
+    const { status, cookies, visit, whoAmI } = await late('logout')
+    assert.deepEqual([status, cookies], [409, []])
+    assert.equal(await whoAmI(visit), 'anna')
+  })
+  test('to log out a second time: that is done already, and no cookie leaves', async () => {
+    const { status, cookies } = await late('logout', 'logout')
+    assert.deepEqual([status, cookies], [200, []])
+  })
+  test('to begin anew after an invalidate: refused', async () => {
+    const { status, cookies, visit, whoAmI } = await late('again')
+    assert.deepEqual([status, cookies], [409, []])
+    assert.equal(await whoAmI(visit), 'anna')
+  })
+  test('to log in: whoever sends a login form twice is logged in', async () => {
+    const { status, cookies, visit, whoAmI } = await late('login')
+    assert.deepEqual([status, cookies.length], [200, 1])
+    assert.equal(await whoAmI(visit), 'anna')
+  })
+})
+
+test('half a minute later a key that ended is as unknown as one that nobody gave out', async () => {
+  for (const [seconds, status] of [
+    [29, 409],
+    [31, 200],
+  ] as const) {
+    const { visit, now, open } = shop('memory:')
+    await visit('/write')
+    const late = visit('/late/write')
+    await visit('/login')
+    now.tick(seconds * SECOND)
+    open()
+    assert.equal((await late).status, status, `${seconds} s`)
+  }
+})
+
+test('the touch of a read that was under way does not make the mark last', async () => {
+  const h = await house()
+  const visit = h.visitor()
+  await visit((s) => s.set('a', 1))
+  h.now.tick(8 * 86_400 * SECOND)
+  const held = h.hold('touch')
+  const reading = visit.elsewhere()((s) => s.get('a'))
+  await held.arrived
+  const copy = visit.thief()
+  await visit((s) => s.invalidate())
+  held.go()
+  await reading
+  h.now.tick(31 * SECOND)
+  assert.equal((await copy.raw((s) => s.set('b', 1))).status, 200)
+})
+
+test('outside a middleware the answer is a value', async () => {
+  const now = clock()
+  const manager = sessions({ backend: 'memory:', now })
+  const arrive = (cookie?: string) =>
+    manager.open({ url: 'https://app.test/', headers: new Headers(cookie ? { cookie } : {}) })
+  const first = await arrive()
+  first.set('a', 1)
+  const done = await first.commit()
+  const cookie = done.ok ? (done.headers.get('set-cookie')?.split(';')[0] ?? '') : ''
+  const login = await arrive(cookie)
+  login.login('anna')
+  await login.commit()
+  const late = await arrive(cookie)
+  late.set('b', 1)
+  assert.deepEqual(await late.commit(), { ok: false, error: 'ended' })
+})

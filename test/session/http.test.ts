@@ -1,0 +1,134 @@
+// Over real HTTP and several processes: fifty writers lose nothing, a late one revives nothing, a kill loses nothing.
+
+import assert from 'node:assert/strict'
+import { join } from 'node:path'
+import { suite, type TestContext, test } from 'node:test'
+import { run, type Session, type SessionsOptions, session, sessions } from 'keepsake'
+import { PATIENT } from '../support/clock.ts'
+import { folder } from '../support/folder.ts'
+import { start } from '../support/process.ts'
+import { runs } from '../support/quick.ts'
+
+type Page = (s: Session, url: URL) => unknown
+
+/** Serves a page on a free port; gives a client that keeps its cookie. */
+const served = async (t: TestContext, options: SessionsOptions, page: Page) => {
+  const manager = sessions(options)
+  const running = await run(
+    manager(async (request) => Response.json({ answer: await page(await session(request), new URL(request.url)) })),
+    { port: 0 },
+  )
+  t.after(() => running.close())
+  let cookie = ''
+  const get = async (path: string) => {
+    const response = await fetch(running.url + path, { headers: { cookie } })
+    const [line] = response.headers.getSetCookie()
+    if (line !== undefined) cookie = line.slice(0, line.indexOf(';'))
+    return { status: response.status, set: line, answer: response.ok ? (await response.json()).answer : undefined }
+  }
+  return { get, manager, running, forget: () => cookie }
+}
+
+/** The Cookie header of a session that a test makes, and a way to read it again. */
+const made = async (backend: string, fields: Record<string, unknown>) => {
+  const manager = sessions({ backend, budget: PATIENT })
+  const s = await manager.open({ headers: new Headers() })
+  for (const [field, value] of Object.entries(fields)) s.set(field, value)
+  const done = await s.commit()
+  assert.ok(done.ok)
+  const [line = ''] = done.headers.getSetCookie()
+  const cookie = line.slice(0, line.indexOf(';'))
+  await manager.close()
+  const read = async () => {
+    const reader = sessions({ backend, budget: PATIENT })
+    const { fields } = await reader.open({ headers: new Headers({ cookie }) })
+    await reader.close()
+    return fields
+  }
+  return { cookie, read }
+}
+
+const backends: Record<string, (t: TestContext) => string> = {
+  memory: () => 'memory:',
+  sqlite: (t) => `sqlite:${join(folder(t), 'sessions.db')}`,
+  file: (t) => `file:${join(folder(t), 'sessions')}`,
+}
+
+for (const [name, url] of Object.entries(backends)) {
+  suite(`over HTTP on ${name}`, () => {
+    test('50 parallel writes to 50 fields keep 50, and 50 parallel increments count 50', async (t) => {
+      const { get } = await served(t, { backend: url(t) }, async (s, { pathname, searchParams }) => {
+        const field = searchParams.get('field')
+        if (field !== null) s.set(field, true)
+        if (pathname === '/add') s.update('n', (n = 0) => n + 1)
+        // Time for the others to read what this one has read.
+        if (pathname !== '/') await new Promise((resolve) => setTimeout(resolve, 20))
+        return s.fields
+      })
+      await get('/?field=begun')
+      await Promise.all(Array.from({ length: 50 }, (_, i) => get(`/set?field=field${i}`)))
+      await Promise.all(Array.from({ length: 50 }, () => get('/add')))
+      const { answer } = await get('/')
+      assert.equal(Object.keys(answer).length, 52)
+      assert.equal(answer.n, 50)
+    })
+
+    test('a slow request in flight while the session is invalidated neither brings it back nor sends a cookie', async (t) => {
+      const { promise: gone, resolve: go } = Promise.withResolvers<void>()
+      const { promise: there, resolve: arrived } = Promise.withResolvers<void>()
+      const { get } = await served(t, { backend: url(t) }, async (s, { pathname }) => {
+        if (pathname === '/login') s.set('user', 'anna')
+        if (pathname === '/logout') s.invalidate()
+        if (pathname === '/slow') {
+          s.set('late', true)
+          arrived()
+          await gone
+        }
+        return s.get('user') ?? null
+      })
+      await get('/login')
+      const slow = get('/slow')
+      await there
+      assert.match((await get('/logout')).set ?? '', /Max-Age=0/)
+      go()
+      const late = await slow
+      assert.equal(late.status, 409)
+      assert.equal(late.set, undefined)
+      assert.equal((await get('/')).answer, null)
+    })
+  })
+}
+
+suite('several processes on one SQLite file', () => {
+  const count = runs(1000)
+  test(`four count 4 × ${count} increments as ${4 * count}`, async (t) => {
+    const backend = backends.sqlite?.(t) as string
+    const { cookie, read } = await made(backend, { n: 0 })
+    const children = Array.from({ length: 4 }, () =>
+      start(t, 'test/support/incrementer.ts', [backend, cookie, `${count}`]),
+    )
+    let unsure = 0
+    for (const { ended, errors, lines } of children) {
+      unsure += Number((await lines.next()).value)
+      assert.equal(await ended, 0, errors())
+    }
+    // None is unsure unless the machine stood still.
+    const { n } = await read()
+    assert.ok(n >= 4 * count && n <= 4 * count + unsure, `${n}`)
+  })
+
+  test('a process killed while it writes loses nothing that it acknowledged', async (t) => {
+    const backend = backends.sqlite?.(t) as string
+    const { cookie, read } = await made(backend, { n: 0 })
+    for (let kill = 1; kill <= 8; kill++) {
+      const { child, lines, ended } = start(t, 'test/support/writer.ts', [backend, cookie])
+      let acknowledged = 0
+      for (let i = 0; i < kill * 7; i++) acknowledged = Number((await lines.next()).value)
+      child.kill('SIGKILL')
+      for (let line = await lines.next(); !line.done; line = await lines.next()) acknowledged = Number(line.value)
+      await ended
+      const n: number = (await read()).n
+      assert.ok(n === acknowledged || n === acknowledged + 1, `${n} of ${acknowledged}`)
+    }
+  })
+})

@@ -1,0 +1,317 @@
+// A logout ends what it was sent to, whatever state it is in; or it says that it did not, and never 200.
+
+import assert from 'node:assert/strict'
+import { suite, test } from 'node:test'
+import { type Backend, connect, Fault, type Reason, type SessionsOptions, session, sessions } from 'keepsake'
+import { browser } from 'keepsake/testing'
+import { clock, SECOND } from '../support/clock.ts'
+import { stores } from '../support/stores.ts'
+import { house } from '../support/visits.ts'
+
+const NAME = '__Host-Http-sid'
+const HOUR = 3_600 * SECOND
+const secret = 'q7Jm3vX0bT9sLk2Wd5Rf8Yh1Zc4Ng6Pa_EuIoBxVtQw'
+
+const schema = (version: number) => ({
+  '~standard': {
+    version: 1 as const,
+    vendor: 'test',
+    validate: (fields: unknown) =>
+      (fields as { v?: number }).v === version ? { value: fields } : { issues: [{ message: 'another version' }] },
+  },
+})
+
+/** Pages of one application on a backend, as one of its servers is set. */
+const server = (backend: Backend | string, options: Partial<SessionsOptions> = {}) => {
+  const reasons: Reason[] = []
+  const manager = sessions({
+    backend,
+    secret,
+    onEvent: ({ reason }) => reasons.push(reason),
+    ...options,
+  } as SessionsOptions)
+  const page = manager(async (request) => {
+    const s = await session(request)
+    const { pathname } = new URL(request.url)
+    if (pathname === '/login') {
+      s.login('anna')
+      s.set('v', 2)
+    }
+    if (pathname === '/other') s.login('ben')
+    if (pathname === '/logout') s.invalidate()
+    if (pathname === '/write') s.set('v', 3)
+    return Response.json(s.owner ?? null)
+  })
+  return { manager, page, reasons }
+}
+
+const unreadable: Record<string, readonly [here: Partial<SessionsOptions>, there: Partial<SessionsOptions>]> = {
+  'whose clock is two hours behind': [{}, { now: () => Date.now() - 2 * HOUR }],
+  'whose clock is two hours ahead of a session of one hour': [
+    { lifetime: 3600 },
+    { lifetime: 3600, now: () => Date.now() + 2 * HOUR },
+  ],
+  'with the schema of an older deployment': [{ schema: schema(2) }, { schema: schema(1) }],
+}
+
+for (const { name, opener } of stores.filter(({ name }) => ['memory', 'sqlite'].includes(name))) {
+  suite(`on ${name}, at a server that cannot read the session`, () => {
+    for (const [why, [here, there]] of Object.entries(unreadable)) {
+      test(`${why}: a logout ends it for every copy of its key`, async (t) => {
+        const backend = await opener(t)()
+        const [good, bad] = [server(backend, here), server(backend, there)]
+        const visit = browser(good.page)
+        await visit('/login')
+        const thief = visit.copy()
+        const out = await visit.copy(bad.page)('/logout')
+        assert.equal(out.status, 200)
+        assert.match(out.headers.get('set-cookie') ?? '', /Max-Age=0/)
+        assert.equal(await (await thief('/')).json(), null)
+      })
+      test(`${why}: a login ends it as well`, async (t) => {
+        const backend = await opener(t)()
+        const [good, bad] = [server(backend, here), server(backend, there)]
+        const visit = browser(good.page)
+        await visit('/login')
+        const thief = visit.copy()
+        const there_ = visit.copy(bad.page)
+        // The schema of the older deployment takes no fields but its own, and none at all.
+        assert.equal((await there_('/other')).status, 200)
+        assert.equal(await (await thief('/')).json(), null)
+      })
+      test(`${why}: nothing else harms it`, async (t) => {
+        const backend = await opener(t)()
+        const [good, bad] = [server(backend, here), server(backend, there)]
+        const visit = browser(good.page)
+        await visit('/login')
+        await visit.copy(bad.page)('/')
+        await bad.manager.sweep()
+        assert.equal(await (await visit('/')).json(), 'anna')
+      })
+    }
+  })
+}
+
+test('a login ends the session that expires while it is served: the clock may be wrong', async () => {
+  const h = await house({ lifetime: 3600 })
+  const visit = h.visitor()
+  await visit((s) => s.login('anna'))
+  const thief = visit.thief()
+  await visit((s) => {
+    s.login('ben')
+    h.now.tick(2 * HOUR)
+  })
+  h.now.tick(-2 * HOUR)
+  assert.equal(await thief((s) => s.owner), undefined)
+})
+
+test('a server whose clock is behind does not replace the cookie of a session that is not born yet', async () => {
+  const backend = await connect('memory:')
+  const [good, bad] = [server(backend), server(backend, { now: () => Date.now() - 2 * HOUR })]
+  const visit = browser(good.page)
+  await visit('/login')
+  const response = await visit.copy(bad.page)('/write')
+  assert.equal(response.status, 503)
+  assert.deepEqual(response.headers.getSetCookie(), [])
+  assert.ok(bad.reasons.includes('clock_skew'))
+})
+
+test('of two cookies that open two sessions, a logout ends both', async () => {
+  const { page } = server(await connect('memory:'))
+  const [anna, planted] = [browser(page), browser(page)]
+  await anna('/login')
+  await planted('/login')
+  const both = [anna, planted].map((visit) => `${NAME}=${visit.cookies.get(NAME)}`)
+  const out = await browser(page)('/logout', { headers: { cookie: both.join('; ') } })
+  assert.equal(out.status, 200)
+  for (const visit of [anna, planted]) assert.equal(await (await visit('/')).json(), null)
+})
+
+test('a key that was retired by a rotation may still end its session, and nothing else', async () => {
+  const h = await house()
+  const visit = h.visitor()
+  await visit((s) => s.login('anna'))
+  const old = visit.thief()
+  await visit((s) => s.renew())
+  await visit(() => {})
+  h.now.tick(31 * SECOND)
+  assert.equal(await old((s) => s.owner), undefined)
+  assert.equal((await old.raw((s) => s.invalidate())).status, 200)
+  assert.equal(await visit((s) => s.owner), undefined)
+})
+
+test('a key with a wrong secret ends nothing, and its cookie goes', async () => {
+  const h = await house()
+  const visit = h.visitor()
+  await visit((s) => s.login('anna'))
+  const key = visit.browser.cookies.get(NAME) ?? ''
+  const forged = key.slice(0, 12) + (key[12] === 'A' ? 'B' : 'A') + key.slice(13)
+  const out = await h.visitor().raw((s) => s.invalidate(), { headers: { cookie: `${NAME}=${forged}` } })
+  assert.equal(out.status, 200)
+  assert.match(out.headers.get('set-cookie') ?? '', /Max-Age=0/)
+  assert.equal(await visit((s) => s.owner), 'anna')
+})
+
+suite('an entry that this version cannot read', () => {
+  const heads = { 'of a newer version': '9.x', damaged: '', 'of nonsense': '1.!.' }
+  for (const [what, head] of Object.entries(heads)) {
+    for (const path of ['/logout', '/other']) {
+      test(`${what}: ${path} is answered with 503, the event not_ended, and the cookie goes`, async () => {
+        const inner = await connect('memory:')
+        const one = server(inner)
+        const visit = browser(one.page)
+        await visit('/login')
+        const backend: Backend = {
+          ...inner,
+          get: async (key) => {
+            const entry = await inner.get(key)
+            return entry && { ...entry, head }
+          },
+        }
+        const two = server(backend)
+        const out = await visit.copy(two.page)(path)
+        assert.equal(out.status, 503)
+        assert.match(out.headers.get('set-cookie') ?? '', /Max-Age=0/)
+        assert.ok(two.reasons.includes('not_ended'))
+        assert.equal(await (await visit('/')).json(), 'anna', 'nobody can end a session by its label alone')
+      })
+    }
+  }
+  test('whose fields are damaged: the right secret ends it', async () => {
+    const inner = await connect('memory:')
+    const one = server(inner)
+    const visit = browser(one.page)
+    await visit('/login')
+    const broken: Backend = {
+      ...inner,
+      get: async (key) => {
+        const entry = await inner.get(key)
+        return entry && { ...entry, value: '{"v":' }
+      },
+    }
+    assert.equal((await visit.copy(server(broken).page)('/logout')).status, 200)
+    assert.equal(await (await visit('/')).json(), null)
+  })
+})
+
+suite('while the backend cannot be read', () => {
+  const down = async () => {
+    const inner = await connect('memory:')
+    let broken = 0
+    const backend: Backend = {
+      ...inner,
+      get: async (key) => {
+        if (broken > 0 && broken--) throw new Error('down')
+        return inner.get(key)
+      },
+    }
+    return { backend, fail: (times: number) => (broken = times) }
+  }
+  for (const onStoreError of ['fail', 'anonymous'] as const) {
+    test(`${onStoreError}: a logout clears the cookie, and says 503`, async () => {
+      const { backend, fail } = await down()
+      const { page, reasons } = server(backend, { onStoreError })
+      const visit = browser(page)
+      await visit('/login')
+      const thief = visit.copy()
+      fail(2)
+      const out = await visit('/logout')
+      assert.equal(out.status, 503)
+      assert.equal(visit.cookies.size, 0)
+      assert.ok(reasons.includes('not_ended'))
+      assert.equal(await (await thief('/')).json(), 'anna')
+    })
+    test(`${onStoreError}: a logout tries once more, and ends the session if that works`, async () => {
+      const { backend, fail } = await down()
+      const visit = browser(server(backend, { onStoreError }).page)
+      await visit('/login')
+      const thief = visit.copy()
+      fail(1)
+      assert.equal((await visit('/logout')).status, 200)
+      assert.equal(visit.cookies.size, 0)
+      assert.equal(await (await thief('/')).json(), null)
+    })
+  }
+  test('a backend that cannot even be opened keeps nobody logged in', async () => {
+    const { page } = server('sqlite:/nowhere/at/all.db')
+    const out = await browser(page)('/logout', { headers: { cookie: `${NAME}=${'A'.repeat(43)}` } })
+    assert.equal(out.status, 503)
+    assert.match(out.headers.get('set-cookie') ?? '', /Max-Age=0/)
+  })
+  test('outside a middleware the error has the headers that clear the cookie', async () => {
+    const now = clock()
+    const inner = await connect('memory:')
+    const manager = sessions({
+      backend: {
+        ...inner,
+        clear: async () => {
+          throw new Error('down')
+        },
+      },
+      secret,
+      now,
+    })
+    const arrive = (cookie = '') => manager.open({ url: 'https://app.test/', headers: new Headers({ cookie }) })
+    const first = await arrive()
+    first.set('a', 1)
+    const done = await first.commit()
+    const s = await arrive(done.ok ? (done.headers.get('set-cookie')?.split(';')[0] ?? '') : '')
+    s.invalidate()
+    await assert.rejects(s.commit(), (error) => {
+      assert.ok(error instanceof Fault)
+      assert.match(error.headers?.get('set-cookie') ?? '', /Max-Age=0/)
+      return true
+    })
+  })
+})
+
+suite('after the first change of a request', () => {
+  /** A backend one of whose operations fails, from the moment on that a test says so. */
+  const failing = async (operation: 'get' | 'generate' | 'clear' | 'list') => {
+    const inner = await connect('memory:')
+    let armed = false
+    const wrap =
+      <A extends unknown[], R>(name: string, call: (...args: A) => R) =>
+      async (...args: A): Promise<Awaited<R>> => {
+        if (armed && name === operation) throw new Error('connection reset')
+        return await call(...args)
+      }
+    const owned = inner.owned ?? assert.fail()
+    const backend: Backend = {
+      ...inner,
+      get: wrap('get', inner.get),
+      generate: wrap('generate', inner.generate),
+      clear: wrap('clear', inner.clear),
+      owned: { ...owned, list: wrap('list', owned.list) },
+    }
+    return { inner, backend, arm: () => (armed = true) }
+  }
+  test('a login whose owner’s list cannot be read leaves with its key', async () => {
+    const { backend, arm } = await failing('list')
+    const { page, reasons } = server(backend, { sessionsPerOwner: 3 })
+    const visit = browser(page)
+    await visit('/login')
+    arm()
+    assert.equal((await visit('/other')).status, 200)
+    assert.equal(await (await visit('/')).json(), 'ben')
+    assert.ok(reasons.includes('store_error'))
+  })
+  for (const operation of ['get', 'clear'] as const) {
+    test(`no failure says that nothing was changed: ${operation}`, async () => {
+      const { backend, arm } = await failing(operation)
+      const h = await house({ backend, secret })
+      const visit = h.visitor()
+      await visit((s) => s.login('anna'))
+      // The new session is there when the old one is found changed, and then read, or ended.
+      const held = h.hold('generate')
+      const login = visit.elsewhere().raw((s) => s.login('ben'))
+      await held.arrived
+      await visit((s) => s.set('a', 1))
+      arm()
+      held.go()
+      assert.equal((await login).status, 503)
+      const error = h.events.map((event) => (event as { error?: Fault }).error).find((error) => error instanceof Fault)
+      assert.equal(error?.code, 'unknown_outcome')
+    })
+  }
+})

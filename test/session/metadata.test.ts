@@ -1,0 +1,46 @@
+// The format of a record: what version 1 wrote opens for ever, and what a later version writes is left alone.
+
+import assert from 'node:assert/strict'
+import { suite, test } from 'node:test'
+import { connect, type Entry, type Reason, session, sessions } from 'keepsake'
+import { browser } from 'keepsake/testing'
+import fixtures from '../data/record-v1.json' with { type: 'json' }
+
+const NAME = '__Host-Http-sid'
+
+/** What a visitor with this key sees in a store that holds this entry, and what is told of it. */
+const visited = async (address: string, entry: Entry, key: string, change = false) => {
+  const backend = await connect('memory:', { now: () => fixtures.writtenAt })
+  await backend.generate(address, entry)
+  const reasons: Reason[] = []
+  const now = () => fixtures.writtenAt + 1000
+  const page = sessions({ backend, now, onEvent: ({ reason }) => reasons.push(reason) })(async (request) => {
+    const s = await session(request)
+    if (change) s.set('new', true)
+    return Response.json({ fields: s.fields, owner: s.owner ?? null })
+  })
+  const response = await browser(page, { now })('/', { headers: { cookie: `${NAME}=${key}` } })
+  return { ...(await response.json()), reasons, backend }
+}
+
+suite('a record of version 1', () => {
+  for (const { state, keys, address, entry, fields } of fixtures.records) {
+    for (const [role, key] of Object.entries(keys)) {
+      test(`${state}: the ${role} key opens it, with all its fields`, async () => {
+        const seen = await visited(address, entry as Entry, key)
+        assert.deepEqual(seen.fields, fields)
+        assert.equal(seen.owner, (entry as Entry).owner ?? null)
+        assert.deepEqual(seen.reasons, [])
+      })
+    }
+  }
+})
+
+test('DES-4: a record of a later version is a stranger’s, and is left alone also when he writes', async () => {
+  const [{ address, keys, entry }] = fixtures.records as [(typeof fixtures.records)[0]]
+  const later = { ...entry, head: `2${entry.head.slice(1)}` } as Entry
+  const seen = await visited(address, later, Object.values(keys)[0] as string, true)
+  assert.deepEqual(seen.fields, { new: true })
+  assert.deepEqual(seen.reasons, ['corrupt', 'born'])
+  assert.deepEqual(await seen.backend.get(address), { ...later, owner: undefined })
+})

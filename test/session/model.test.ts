@@ -1,0 +1,88 @@
+// The order of writes keeps its promises in every interleaving, and each of its rules is needed.
+
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { explore, type Mutation, type Script } from '../model/protocol.ts'
+import { runs } from '../support/quick.ts'
+
+const scripts: readonly Script[] = [
+  {},
+  { set: 'a' },
+  { add: true },
+  { renew: true },
+  { renew: true, set: 'a' },
+  { turn: 'login' },
+  { turn: 'login', set: 'a', after: 'z' },
+  { turn: 'same' },
+  { turn: 'same', add: true },
+  { turn: 'invalidate' },
+  { clock: 'ahead', set: 'a' },
+  { clock: 'ahead', turn: 'invalidate' },
+  { clock: 'behind', set: 'a' },
+  { clock: 'behind', turn: 'login' },
+  { clock: 'behind', turn: 'invalidate' },
+  { turn: 'invalidate', after: 'z' },
+]
+
+/** Each visit sets fields of its own, so that a lost one can be named. */
+const apart = (chosen: readonly Script[]): Script[] =>
+  chosen.map((script, i) => ({
+    ...script,
+    ...(script.set && { set: script.set + i }),
+    ...(script.after && { after: script.after + i }),
+  }))
+
+const pairs = scripts.flatMap((first, i) => scripts.slice(i).map((second) => apart([first, second])))
+
+/** A request that stalls while the key is renewed twice around it. */
+const stalled: Script[] = [{ renew: true }, {}, { follows: 0 }, { renew: true, follows: 2 }, { follows: 3 }]
+/** A request under way while its key is renewed and the new one is presented. */
+const overtaken: Script[] = [{ renew: true }, {}, { follows: 0 }]
+
+const holds = (chosen: readonly Script[]) => {
+  const { broken } = explore(chosen)
+  assert.equal(broken, undefined, `${JSON.stringify(chosen)}: ${broken}`)
+}
+
+test('two visits: every interleaving, one crash anywhere, replies lost or late', () => {
+  for (const pair of pairs) holds(pair)
+})
+
+test('three visits: every interleaving of scripts that fast-check draws', () => {
+  const script = fc.constantFrom(...scripts)
+  fc.assert(
+    fc.property(fc.tuple(script, script, script), (triple) => holds(apart(triple))),
+    { numRuns: runs(24) },
+  )
+})
+
+test('renewals in a row: a stalled request and a late reply log nobody out', () => {
+  holds(stalled)
+  holds(overtaken)
+})
+
+const mutations: Record<Mutation, string> = {
+  upsert: 'ended and is back',
+  blind: 'was acknowledged and is not in',
+  'no grace': 'a request under way was refused',
+  'fresh offer': 'the browser lost it',
+  'late offer': 'the browser lost it',
+  'send first': 'was sent while',
+  forget: 'did not come along',
+  'same survives': 'outlived it',
+  'no mark': 'replaced a newer one',
+  'blind logout': 'replaced a newer one',
+  'sweeping clock': 'destroyed L',
+  'ends nothing': 'L is there',
+}
+
+for (const [mutation, words] of Object.entries(mutations)) {
+  test(`the model objects when a rule is left out: ${mutation}`, () => {
+    const found = [...pairs, stalled, overtaken].map((chosen) => explore(chosen, mutation as Mutation).broken)
+    assert.ok(
+      found.some((broken) => broken?.includes(words)),
+      `no interleaving breaks without the rule; found: ${[...new Set(found)].join('; ')}`,
+    )
+  })
+}

@@ -1,0 +1,359 @@
+// The sessions of an account: listed, ended one by one and all at once, as many as it may have, on every store.
+
+import assert from 'node:assert/strict'
+import { suite, test } from 'node:test'
+import fc from 'fast-check'
+import { type Backend, type OwnedSession, type Session, type SessionEvent, session, sessions } from 'keepsake'
+import { cookieBackend } from 'keepsake/cookie'
+import { memoryBackend } from 'keepsake/memory'
+import { type Browser, browser } from 'keepsake/testing'
+import { newSecret } from '../../src/crypto/seal.ts'
+import { clock, DAY, PATIENT } from '../support/clock.ts'
+import { runs } from '../support/quick.ts'
+import { stores } from '../support/stores.ts'
+
+const secret = newSecret()
+const MINUTE = 60_000
+
+type Act = (s: Session) => unknown
+
+/** Two processes on one store, and browsers whose visits are answered by either. */
+const stage = (backends: readonly Backend[], options: Partial<Parameters<typeof sessions>[0]> = {}) => {
+  const now = clock()
+  const events: { reason: string; label?: string }[] = []
+  let act: Act = () => {}
+  let result: unknown
+  const processes = backends.map((backend) =>
+    sessions({ backend, budget: PATIENT, now, secret, onEvent: (event) => events.push(event as never), ...options }),
+  )
+  const handlers = processes.map((manager) =>
+    manager(async (request) => {
+      result = await act(await session(request))
+      return new Response()
+    }),
+  )
+  const visitOf = (jar: Browser) => {
+    const visit = async (next: Act) => {
+      act = next
+      result = undefined
+      const { status } = await jar('/')
+      return status === 200 ? result : status
+    }
+    return Object.assign(visit, { jar, in: (i: number) => visitOf(jar.copy(handlers[i] as (typeof handlers)[0])) })
+  }
+  const visitor = (i = 0) => visitOf(browser(handlers[i] as (typeof handlers)[0], { now }))
+  const manager = processes[0] as (typeof processes)[0]
+  return { now, events, processes, manager, visitor }
+}
+const owner: Act = (s) => s.owner
+const labels = (list: readonly OwnedSession<object>[]) => list.map(({ label }) => label)
+
+for (const { name, opener } of stores) {
+  suite(`owners on ${name}`, () => {
+    const opened = async (t: Parameters<typeof opener>[0], options = {}) => {
+      const open = opener(t)
+      return stage([await open(), await open()], options)
+    }
+    const login =
+      (user: string, device = 'a phone'): Act =>
+      (s) => {
+        s.login(user)
+        s.set('device', device)
+        return s.label
+      }
+
+    test('LIFE-14: list: the living sessions of one account, the youngest first, with what the application noted', async (t) => {
+      const h = await opened(t)
+      const [one, two, other, stranger] = [h.visitor(), h.visitor(), h.visitor(), h.visitor()]
+      const first = await one(login('anna', 'a phone'))
+      h.now.tick(MINUTE)
+      const second = await two(login('anna', 'a laptop'))
+      await other(login('bert'))
+      await stranger((s) => s.set('device', 'none'))
+      const list = await h.manager.list('anna')
+      assert.deepEqual(labels(list), [second, first])
+      assert.deepEqual({ ...list[1]?.fields }, { device: 'a phone' })
+      assert.deepEqual([list[0]?.bornAt, list[0]?.seenAt], [h.now(), h.now()])
+      assert.equal(list[1]?.expiresAt, h.now() - MINUTE + 14 * DAY)
+      await one((s) => s.set('device', 'an old phone'))
+      assert.equal((await h.manager.list('anna'))[1]?.fields.device, 'an old phone')
+      await one((s) => s.invalidate())
+      assert.deepEqual(labels(await h.manager.list('anna')), [second])
+      assert.deepEqual(await h.manager.list('nobody'), [])
+      h.now.tick(14 * DAY)
+      assert.deepEqual(await h.manager.list('anna'), [], 'what has expired is not living')
+    })
+
+    test('accounts are told apart to the letter, and by application', async (t) => {
+      const h = await opened(t)
+      const users = ['anna', 'Anna', 'anna ', '\u00e1nna', 'a\u0301nna', 'a:b', '%3A', '"', 'x'.repeat(255)]
+      for (const user of users) await h.visitor()(login(user))
+      for (const user of users) {
+        assert.equal((await h.manager.list(user)).length, 1, user)
+      }
+    })
+
+    test('revoke ends the session of a label, whoever has it, and does not mind if there is none', async (t) => {
+      const h = await opened(t)
+      const [one, two] = [h.visitor(), h.visitor(1)]
+      const label = (await one(login('anna'))) as string
+      await two(login('anna'))
+      await h.manager.revoke(label)
+      await h.manager.revoke(label)
+      assert.deepEqual([await one(owner), await two(owner)], [undefined, 'anna'])
+      assert.deepEqual(
+        h.events.filter(({ reason }) => reason === 'revoked').map(({ label }) => label),
+        [label, label],
+      )
+      for (const bad of ['', 'x', 5, `${label}A`]) {
+        await assert.rejects(h.manager.revoke(bad as string), { code: 'bad_option' })
+      }
+    })
+
+    test('revokeAll ends all but the one that asks; a visit under way is told and saves nothing', async (t) => {
+      const h = await opened(t)
+      const visitors = [h.visitor(), h.visitor(1), h.visitor()]
+      for (const visit of visitors) await visit(login('anna'))
+      const [mine, two, three] = visitors as [(typeof visitors)[0], (typeof visitors)[0], (typeof visitors)[0]]
+      const bert = h.visitor()
+      await bert(login('bert'))
+      const status = await two(async (s) => {
+        const label = await mine.in(1)((s) => s.label)
+        assert.equal(await h.manager.revokeAll('anna', { except: label as string }), 2)
+        s.set('late', true)
+      })
+      assert.equal(status, 409)
+      assert.deepEqual(
+        [await mine(owner), await two(owner), await three(owner), await bert(owner)],
+        ['anna', undefined, undefined, 'bert'],
+      )
+      assert.equal(await h.manager.revokeAll('anna'), 1)
+      assert.equal(await h.manager.revokeAll('anna'), 0)
+      assert.equal(await mine(owner), undefined)
+    })
+
+    test('LIFE-7: revokeAll while ten sessions are renewed, logged in again and written to: none is usable afterwards', async (t) => {
+      const h = await opened(t)
+      for (let round = 0; round < 5; round++) {
+        const visitors = Array.from({ length: 10 }, (_, i) => h.visitor(i % 2))
+        for (const visit of visitors) await visit(login('anna'))
+        const acts: Act[] = [(s) => s.renew(), (s) => s.login('anna'), (s) => s.set('n', 1)]
+        const running = h.processes.map((manager, at) => {
+          const handler = manager(async (request) => {
+            const s = await session(request)
+            // Whoever finds himself logged out already does not log in again.
+            if (s.owner === undefined) return new Response(null, { status: 401 })
+            await acts[Number(new URL(request.url).searchParams.get('act'))]?.(s)
+            return new Response()
+          })
+          return visitors
+            .filter((_, i) => i % 2 === at)
+            .map((visit, i) => {
+              const tab = visit.jar.copy(handler)
+              return tab(`/?act=${i % 3}`).then(() => tab)
+            })
+        })
+        const revoking = h.manager.revokeAll('anna')
+        const tabs = await Promise.all(running.flat())
+        await revoking
+        for (const tab of tabs) {
+          let left: unknown = 'unasked'
+          await tab.copy(
+            h.manager(async (request) => {
+              left = (await session(request)).owner
+              return new Response()
+            }),
+          )('/')
+          assert.equal(left, undefined)
+        }
+        assert.deepEqual(await h.manager.list('anna'), [])
+      }
+    })
+
+    test('LIM-6: sessionsPerOwner: the oldest goes, and is named; also where logins come at once', async (t) => {
+      const h = await opened(t, { sessionsPerOwner: 2 })
+      const visitors = [h.visitor(), h.visitor(), h.visitor()]
+      const seen: unknown[] = []
+      for (const visit of visitors) {
+        seen.push(await visit(login('anna')))
+        h.now.tick(1)
+      }
+      assert.deepEqual(labels(await h.manager.list('anna')), [seen[2], seen[1]])
+      assert.deepEqual(
+        h.events.filter(({ reason }) => reason === 'displaced').map(({ label }) => label),
+        [seen[0]],
+      )
+      const known = []
+      for (const visit of visitors) known.push(await visit(owner))
+      assert.deepEqual(known, [undefined, 'anna', 'anna'])
+      const handlers = h.processes.map((manager) =>
+        manager(async (request) => {
+          const s = await session(request)
+          s.login('anna')
+          return new Response()
+        }),
+      )
+      const answers = await Promise.all(
+        Array.from({ length: 12 }, (_, i) => browser(handlers[i % 2] as (typeof handlers)[0], { now: h.now })('/')),
+      )
+      for (const { status } of answers) assert.ok([200, 409].includes(status))
+      assert.equal((await h.manager.list('anna')).length, 2)
+      await h.visitor()((s) => s.login('anna'))
+      const same = visitors[2] as (typeof visitors)[0]
+      await same((s) => s.login('anna'))
+      assert.equal((await h.manager.list('anna')).length, 2)
+    })
+  })
+}
+
+suite('when a session was last seen', () => {
+  test('is as exact as half its lifetime, and at once where a visit saves something', async () => {
+    const h = stage([memoryBackend()])
+    const visit = h.visitor()
+    await visit((s) => s.login('anna'))
+    const seen = async () => (await h.manager.list('anna'))[0]?.seenAt
+    const born = h.now()
+    h.now.tick(6 * DAY)
+    await visit(owner)
+    assert.equal(await seen(), born)
+    h.now.tick(2 * DAY)
+    await visit(owner)
+    assert.equal(await seen(), h.now(), 'moved in the second half')
+    h.now.tick(MINUTE)
+    await visit((s) => s.set('n', 1))
+    assert.equal(await seen(), h.now())
+  })
+
+  test('with lastSeen it is as exact as that, to the absolute end, and costs a write as often', async () => {
+    const backend = memoryBackend()
+    let writes = 0
+    const counted: Backend = {
+      ...backend,
+      set(key, change, version) {
+        writes++
+        return backend.set(key, change, version)
+      },
+    }
+    const h = stage([counted], { lastSeen: 300 })
+    const [visit, stranger] = [h.visitor(), h.visitor()]
+    await visit((s) => s.login('anna'))
+    await stranger((s) => s.set('n', 1))
+    const seen = async () => (await h.manager.list('anna'))[0]?.seenAt
+    for (let minute = 1; minute <= 10; minute++) {
+      h.now.tick(MINUTE)
+      await visit(owner)
+      await stranger(owner)
+    }
+    assert.equal(writes, 2)
+    assert.equal(await seen(), h.now())
+    for (let day = 0; day < 28; day++) {
+      h.now.tick(DAY)
+      await visit(owner)
+      assert.equal(await seen(), h.now(), `day ${day}`)
+    }
+    assert.equal(await visit((s) => s.expiresAt), h.manager && (await h.manager.list('anna'))[0]?.expiresAt)
+  })
+})
+
+test('LIFE-14: what a list shows opens nothing', async () => {
+  const h = stage([memoryBackend()])
+  await h.visitor()((s) => s.login('anna'))
+  const [listed] = await h.manager.list('anna')
+  const { label = '' } = listed ?? {}
+  for (const value of [label, label.padEnd(43, 'A'), JSON.stringify(listed)]) {
+    const s = await h.manager.open({ headers: new Headers({ cookie: `__Host-Http-sid=${value.replaceAll('"', '')}` }) })
+    assert.equal(s.owner, undefined)
+  }
+})
+
+suite('owners where sessions are cookies', () => {
+  test('a label can be revoked where ends are kept, and else the call says what is missing', async () => {
+    const ends = memoryBackend()
+    const h = stage([cookieBackend({ secret, ends })])
+    const visit = h.visitor()
+    const label = (await visit((s) => {
+      s.login('anna')
+      return s.label
+    })) as string
+    const thief = visit.in(0)
+    await h.manager.revoke(label)
+    assert.deepEqual([await visit(owner), await thief(owner)], [undefined, undefined])
+    await assert.rejects(h.manager.list('anna'), { code: 'bad_option' })
+    await assert.rejects(h.manager.revokeAll('anna'), { code: 'bad_option' })
+    const without = stage([cookieBackend({ secret })])
+    await assert.rejects(without.manager.revoke(label), { code: 'bad_option' })
+  })
+
+  test('a limit on them is refused when the backend is opened', async () => {
+    const manager = sessions({ backend: cookieBackend({ secret }), budget: PATIENT, secret, sessionsPerOwner: 2 })
+    await assert.rejects(manager.ready(), { code: 'bad_option' })
+  })
+})
+
+test('whoever is revoked while he logs in is not logged in, whatever the order of their store calls', async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.scheduler(), fc.constantFrom('login', 'again', 'renew'), async (s, kind) => {
+      const backend = memoryBackend()
+      const through = () => s.schedule(Promise.resolve())
+      const slow: Backend = {
+        ...backend,
+        get: (key) => through().then(() => backend.get(key)),
+        generate: (key, entry) => through().then(() => backend.generate(key, entry)),
+        set: (key, change, version) => through().then(() => backend.set(key, change, version)),
+        clear: (key, version) => through().then(() => backend.clear(key, version)),
+        owned: {
+          list: (name) => through().then(() => backend.owned?.list(name) ?? []),
+          clear: (name, except) => through().then(() => backend.owned?.clear(name, except) ?? 0),
+        },
+      }
+      const h = stage([backend])
+      const first = h.visitor()
+      await first((s) => s.login('anna'))
+      const manager = sessions({ backend: slow, budget: PATIENT, now: h.now, secret })
+      const tab = first.jar.copy(
+        manager(async (request) => {
+          const s = await session(request)
+          if (s.owner === undefined) return new Response(null, { status: 401 })
+          if (kind === 'renew') s.renew()
+          else s.login(kind === 'again' ? 'anna' : 'bert')
+          return new Response()
+        }),
+      )
+      const going = tab('/')
+      const revoking = manager.revokeAll('anna')
+      await s.waitFor(Promise.all([going, revoking]))
+      const left = await h.manager.list('anna')
+      assert.deepEqual(left, [], 'none of anna is left')
+    }),
+    { numRuns: runs(300) },
+  )
+})
+
+test('the end of an owner’s session by time is an event, with its label and owner, when a sweep removes it', async (t) => {
+  for (const { name, opener } of stores.filter(({ far }) => !far)) {
+    const backend = await opener(t)()
+    // A day behind both clocks: a sweep believes the earlier one, and waits a day.
+    const now = clock(Date.now() - 3 * DAY)
+    const events: SessionEvent[] = []
+    const manager = sessions({
+      backend,
+      budget: PATIENT,
+      secret,
+      now,
+      lifetime: 3600,
+      onEvent: (event) => events.push(event),
+    })
+    const arrive = () => manager.open({ url: 'https://app.test/', headers: new Headers() })
+    const s = await arrive()
+    s.login('anna')
+    const { label } = s
+    await s.commit()
+    const anonymous = await arrive()
+    anonymous.set('a', 1)
+    await anonymous.commit()
+    now.tick(2 * DAY)
+    await manager.sweep()
+    const ends = events.filter(({ reason }) => reason === 'timed_out')
+    assert.deepEqual(ends, [{ reason: 'timed_out', label, owner: 'anna' }], name)
+  }
+})

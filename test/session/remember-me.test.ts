@@ -1,0 +1,90 @@
+// “Remember me”: a login says how long its session lives, and whether its cookie outlives the browser.
+
+import assert from 'node:assert/strict'
+import { suite, type TestContext, test } from 'node:test'
+import { Fault, type Session } from 'keepsake'
+import { cookieBackend } from 'keepsake/cookie'
+import { DAY, PATIENT, SECOND } from '../support/clock.ts'
+import { stores } from '../support/stores.ts'
+import { house } from '../support/visits.ts'
+
+const HOUR = 3_600
+const brief = { lifetime: 4 * HOUR, absoluteLifetime: 8 * HOUR, persistent: false }
+const cookie = (response: Response) => response.headers.get('set-cookie') ?? ''
+const secret = 'q7Jm3vX0bT9sLk2Wd5Rf8Yh1Zc4Ng6Pa_EuIoBxVtQw'
+const login = (options: Parameters<Session['login']>[1]) => (s: Session) => s.login('anna', options)
+
+for (const { name, opener } of [
+  ...stores.filter(({ far }) => !far),
+  { name: 'cookie', opener: () => async () => cookieBackend({ secret }) },
+]) {
+  /** The memory of a house has its clock: with another it would tidy up too early. */
+  const settings = async (t: TestContext) => (name === 'memory' ? {} : { backend: await opener(t)(), secret })
+  suite(`on ${name}`, () => {
+    test('a session lives as long as its login said, over renewals too', async (t) => {
+      const h = await house(await settings(t))
+      const visit = h.visitor()
+      const response = await visit.raw(login(brief))
+      assert.doesNotMatch(cookie(response), /Max-Age|Expires/)
+      assert.equal(await visit((s) => s.expiresAt - h.now()), 4 * HOUR * SECOND)
+      h.now.tick(3 * HOUR * SECOND)
+      const renewal = await visit.raw((s) => s.renew())
+      assert.doesNotMatch(cookie(renewal), /Max-Age|Expires/)
+      h.now.tick(3 * HOUR * SECOND)
+      assert.equal(await visit((s) => s.owner), 'anna', 'six hours, and never four without a visit')
+      h.now.tick(3 * HOUR * SECOND)
+      assert.equal(await visit((s) => s.owner), undefined, 'nine hours, and eight at the most')
+    })
+    test('unused it ends after its own idle time', async (t) => {
+      const h = await house(await settings(t))
+      const visit = h.visitor()
+      await visit(login(brief))
+      h.now.tick(5 * HOUR * SECOND)
+      assert.equal(await visit((s) => s.owner), undefined)
+    })
+    test('a later login that says nothing is as the manager is set', async (t) => {
+      const h = await house(await settings(t))
+      const visit = h.visitor()
+      await visit(login({ lifetime: 30 * 24 * HOUR }))
+      assert.match(cookie(await visit.raw(login({}))), /Max-Age=2592000/)
+      h.now.tick(15 * DAY)
+      assert.equal(await visit((s) => s.owner), undefined)
+    })
+  })
+}
+
+test('persistent: false of the manager is a cookie without Max-Age, and a login may say otherwise', async () => {
+  const h = await house({ persistent: false })
+  const visit = h.visitor()
+  assert.doesNotMatch(cookie(await visit.raw((s) => s.set('a', 1))), /Max-Age/)
+  assert.match(cookie(await visit.raw(login({ persistent: true }))), /Max-Age=2592000/)
+})
+
+test('the list of an owner shows when each session ends', async () => {
+  const { sessions } = await import('keepsake')
+  const h = await house()
+  await h.visitor()(login(brief))
+  const manager = sessions({ backend: h.backend, budget: PATIENT, now: h.now })
+  const [one] = await manager.list('anna')
+  assert.equal(one?.expiresAt, h.now() + 4 * HOUR * SECOND)
+})
+
+test('a login cannot name more than the manager allows, nor what is no number', async () => {
+  const h = await house({ absoluteLifetime: 20 * 24 * HOUR })
+  const wrong = [
+    { lifetime: 21 * 24 * HOUR },
+    { absoluteLifetime: 21 * 24 * HOUR },
+    { lifetime: 2 * HOUR, absoluteLifetime: HOUR },
+    { lifetime: 0 },
+    { lifetime: '1' },
+    { persistent: 1 },
+  ]
+  await h.visitor()((s) => {
+    for (const options of wrong) {
+      assert.throws(
+        () => s.login('anna', options as never),
+        (error) => error instanceof Fault && error.code === 'bad_option',
+      )
+    }
+  })
+})

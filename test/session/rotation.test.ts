@@ -1,0 +1,96 @@
+// Secrets are rotated while visitors are about: nobody is logged out, and what is made under an old one works until it goes.
+
+import assert from 'node:assert/strict'
+import { suite, test } from 'node:test'
+import { addFlash, cookie, csrfToken, readForm, session, sessions, setCookie, takeFlash } from 'keepsake'
+import { memoryBackend } from 'keepsake/memory'
+import { browser } from 'keepsake/testing'
+import { newSecret } from '../../src/crypto/seal.ts'
+
+const [a, b] = [newSecret(), newSecret()]
+const kinds = ['memory', 'cookie'] as const
+
+for (const kind of kinds) {
+  suite(`secrets [a] → [b, a] → [b], sessions ${kind === 'cookie' ? 'in cookies' : 'in a store'}`, () => {
+    const deployment = () => {
+      const store = memoryBackend()
+      return (secret: readonly string[]) =>
+        sessions({ backend: kind === 'cookie' ? 'cookie:' : store, secret })(async (request) => {
+          const { pathname } = new URL(request.url)
+          const s = pathname === '/form' && request.method === 'POST' ? undefined : await session(request)
+          if (pathname === '/login') s?.login('anna')
+          if (pathname === '/touch') s?.update('n', (n = 0) => n + 1)
+          if (pathname === '/flash') addFlash(request, 'info', 'hello')
+          if (pathname === '/take') return Response.json((await takeFlash(request)).length)
+          if (pathname === '/form' && s) return new Response(await csrfToken(request, { validFor: 86_400 }))
+          if (pathname === '/form') {
+            const form = await readForm(request)
+            return Response.json(form.ok ? 'ok' : form.error)
+          }
+          if (pathname === '/set') return setCookie(new Response(), request, 'theme', 'dark')
+          if (pathname === '/theme') return Response.json((await cookie(request, 'theme')) ?? null)
+          return Response.json(s?.owner ?? null)
+        })
+    }
+    const json = async (response: Promise<Response>) => (await response).json()
+    const post = (token: string) => ({ method: 'POST', body: new URLSearchParams({ _csrf: token }) })
+
+    test('Dream’s issue #432: what was made under a works under [b, a]: sessions, forms, flash and cookies, for a visitor who is logged in and for a stranger', async () => {
+      const under = deployment()
+      for (const known of [true, false]) {
+        const before = browser(under([a]))
+        if (known) await before('/login')
+        const token = await (await before('/form')).text()
+        await before('/flash')
+        await before('/set')
+        const middle = before.copy(under([b, a]))
+        assert.equal(await json(middle('/')), known ? 'anna' : null)
+        assert.equal(await json(middle('/form', post(token))), 'ok')
+        assert.equal(await json(middle('/theme')), 'dark')
+        assert.equal(await json(middle('/take')), 1)
+      }
+    })
+
+    test('what was used in the middle lives at the end; what was not dies there, and is an anonymous visit', async () => {
+      const under = deployment()
+      const first = under([a])
+      const [used, unused, stranger] = [browser(first), browser(first), browser(first)]
+      for (const one of [used, unused]) await one('/login')
+      for (const one of [used, unused, stranger]) await one('/set')
+      const strangersToken = await (await stranger('/form')).text()
+      const usedToken = await (await used('/form')).text()
+      const middle = used.copy(under([b, a]))
+      await middle('/touch')
+      await middle('/set')
+      const middleToken = await (await middle('/form')).text()
+      const last = under([b])
+      const end = middle.copy(last)
+      assert.equal(await json(end('/')), 'anna')
+      assert.equal(await json(end('/theme')), 'dark')
+      assert.equal(await json(end('/form', post(middleToken))), 'ok')
+      assert.equal(await json(end('/form', post(usedToken))), 'invalid_token', 'a token of a is dead with a')
+      const left = unused.copy(last)
+      assert.equal(
+        await json(left('/')),
+        kind === 'cookie' ? null : 'anna',
+        'stored sessions do not depend on the secret',
+      )
+      assert.equal(await json(left('/theme')), null)
+      assert.notEqual(await json(stranger.copy(last)('/form', post(strangersToken))), 'ok')
+    })
+
+    test('ENC-7: nodes that roll from [a] by [a, b] and [b, a] to [b] understand each other on the way', async () => {
+      const under = deployment()
+      const steps = [[a], [a, b], [b, a], [b]]
+      for (let i = 0; i + 1 < steps.length; i++) {
+        const [old, next] = [under(steps[i] as string[]), under(steps[i + 1] as string[])]
+        const visitor = browser(i === 0 ? old : next)
+        await visitor('/login')
+        const token = await (await visitor('/form')).text()
+        const other = visitor.copy(i === 0 ? next : under(steps[i] as string[]))
+        assert.equal(await json(other('/')), 'anna', `step ${i}`)
+        assert.equal(await json(other('/form', post(token))), 'ok', `step ${i}`)
+      }
+    })
+  })
+}

@@ -1,0 +1,236 @@
+// The middleware itself: several of them, what a session says of itself, and the backend in memory.
+
+import assert from 'node:assert/strict'
+import { channel } from 'node:diagnostics_channel'
+import { suite, test } from 'node:test'
+import { inspect } from 'node:util'
+import { connect, Fault, type SessionEvent, session, sessions } from 'keepsake'
+import { memoryBackend } from 'keepsake/memory'
+import { browser } from 'keepsake/testing'
+import { newSecret } from '../../src/crypto/seal.ts'
+import { clock, DAY } from '../support/clock.ts'
+import { house } from '../support/visits.ts'
+
+const code = (expected: string) => (error: unknown) => error instanceof Fault && error.code === expected
+
+suite('sessions', () => {
+  test('without a middleware, asking is a Fault that says what to wrap', async () => {
+    const request = new Request('https://app.test/')
+    await assert.rejects(session(request), /no sessions middleware.*sessions\(\{ backend \}\)\(handler\)/s)
+    await assert.rejects(sessions({ backend: 'memory:' }).of(request), code('no_session'))
+  })
+  test('several sessions side by side, each by its own manager', async () => {
+    const backend = await connect('memory:')
+    const account = sessions({ backend, cookie: { name: 'account' } })
+    const basket = sessions({ backend, cookie: { name: 'basket' } })
+    const visit = browser(
+      account(
+        basket(async (request) => {
+          const [a, b, innermost] = [await account.of(request), await basket.of(request), await session(request)]
+          if (request.url.endsWith('/set')) {
+            a.login('anna')
+            b.set('items', 3)
+          }
+          return Response.json([a.owner, b.get('items'), innermost.label === b.label])
+        }),
+      ),
+    )
+    await visit('/set')
+    assert.deepEqual(await (await visit('/')).json(), ['anna', 3, true])
+    assert.deepEqual([...visit.cookies.keys()].sort(), ['__Host-Http-account', '__Host-Http-basket'])
+    const swapped = `__Host-Http-basket=${visit.cookies.get('__Host-Http-account')}`
+    const other = browser(basket(async (request) => Response.json((await session(request)).owner ?? null)))
+    assert.equal(
+      await (await other('/', { headers: { cookie: swapped } })).json(),
+      null,
+      'a key of one opens nothing in the other',
+    )
+  })
+  test('one manager around many handlers is one store', async () => {
+    const manager = sessions({ backend: 'memory:' })
+    const write = manager(async (request) => {
+      const s = await session(request)
+      s.set('a', 1)
+      return new Response()
+    })
+    const read = manager(async (request) => Response.json((await session(request)).get('a') ?? null))
+    const visit = browser((request) => (request.url.endsWith('/write') ? write(request) : read(request)))
+    await visit('/write')
+    assert.equal(await (await visit('/read')).json(), 1)
+  })
+  test('it can be made without its secret, and says so when it is opened', async () => {
+    const handler = async (request: Request) => Response.json((await session(request)).fields)
+    const { secret: _, ...backend } = await connect('memory:')
+    for (const given of ['redis://127.0.0.1:1', 'postgres://127.0.0.1:1/x', 'cookie:', 'cookie:redis://h', backend]) {
+      const manager = sessions({ backend: given, secret: undefined })
+      const route = manager(handler)
+      const request = () => new Request('https://app.test/')
+      await assert.rejects(manager.ready(), code('no_secret'))
+      await assert.rejects(async () => route.ready?.(), code('no_secret'))
+      await assert.rejects(async () => route(request()), code('no_secret'))
+      await assert.rejects(manager.open(request()), code('no_secret'))
+      await assert.rejects(manager.list('anna'), code('no_secret'))
+      await assert.rejects(manager.seal('text', 'a test'), code('no_secret'))
+      await manager.close()
+    }
+    assert.throws(() => sessions({ backend: 'redis://127.0.0.1:1', secret: 'short' }), code('bad_option'))
+  })
+  test('what a session says of itself', async () => {
+    const h = await house()
+    const visit = h.visitor()
+    await visit((s) => {
+      assert.equal(s.expiresAt, h.now() + 14 * DAY)
+      assert.equal(s.owner, undefined)
+      s.login('anna')
+      assert.equal(s.owner, 'anna')
+      s.set('a', 1)
+      assert.deepEqual({ ...s.fields }, { a: 1 })
+    })
+    for (let day = 0; day < 22; day++) {
+      h.now.tick(DAY)
+      await visit((s) => assert.ok(s.expiresAt <= h.now() + 14 * DAY))
+    }
+    await visit((s) => assert.equal(s.expiresAt, h.now() + 8 * DAY, 'never past the absolute end'))
+  })
+  test('a session shows nothing of itself to an inspector', async () => {
+    const h = await house()
+    const visit = h.visitor()
+    await visit((s) => s.set('password', 'hunter2'))
+    const [key = ''] = visit.browser.cookies.values()
+    await visit((s) => {
+      for (const shown of [inspect(s, { depth: 9, showHidden: true }), JSON.stringify(s), String(s)]) {
+        assert.ok(!shown.includes(key.slice(12)) && !shown.includes('hunter2'), shown)
+      }
+    })
+  })
+  test('open and commit: the headers of a visit outside a middleware, once', async () => {
+    const now = clock()
+    const manager = sessions({ backend: 'memory:', now })
+    const first = await manager.open({ headers: new Headers(), url: 'http://localhost:3000/' })
+    first.set('a', 1)
+    const done = await first.commit()
+    assert.ok(done.ok)
+    assert.deepEqual([...done.headers.keys()].sort(), ['cache-control', 'set-cookie', 'vary'])
+    const [line = ''] = done.headers.getSetCookie()
+    assert.match(line, /^sid-3000=/)
+    await assert.rejects(first.commit(), code('too_late'))
+    assert.throws(() => first.set('a', 2), code('too_late'))
+    const headers = new Headers({ cookie: line.slice(0, line.indexOf(';')) })
+    const again = await manager.open({ headers, url: 'http://localhost:3000/' })
+    assert.equal(again.get('a'), 1)
+    assert.equal(
+      (await manager.open({ headers })).get('a'),
+      undefined,
+      'without a URL, only names with a prefix are read',
+    )
+    const rival = await manager.open({ headers, url: 'http://localhost:3000/' })
+    rival.invalidate()
+    await rival.commit()
+    again.set('a', 2)
+    assert.deepEqual(await again.commit(), { ok: false, error: 'ended' })
+  })
+  test('events reach the listener and the diagnostics channel; one that throws breaks nothing', async () => {
+    const heard: string[] = []
+    const listen = (event: unknown) => heard.push((event as SessionEvent).reason)
+    channel('keepsake').subscribe(listen)
+    const h = await house({
+      onEvent: () => {
+        throw new Error('a broken logger')
+      },
+    })
+    const response = await h.visitor().raw((s) => s.set('a', 1))
+    channel('keepsake').unsubscribe(listen)
+    assert.equal(response.status, 200)
+    assert.deepEqual(heard, ['born'])
+  })
+  test('options that nobody reads, or that make no sense, are refused', async () => {
+    for (const bad of [
+      { lifetme: 60 },
+      { lifetime: 0 },
+      { lifetime: -1 },
+      { lifetime: Number.NaN },
+      { lifetime: '1 fortnight' },
+      { lifetime: 41 * 86_400, absoluteLifetime: 40 * 86_400 },
+      { absoluteLifetime: 401 * 86_400 },
+      { budget: 0 },
+      { maxBytes: 1 },
+      { cookie: { httpOnly: false } },
+      { cookie: { sameSite: 'none' }, secure: false },
+    ]) {
+      assert.throws(() => sessions({ backend: 'memory:', ...(bad as object) }), code('bad_option'), JSON.stringify(bad))
+    }
+    for (const backend of ['mongodb://localhost', '', 'sessions.db', 'MEMORY:', '__proto__:x']) {
+      assert.throws(() => sessions({ backend }), code('no_backend'), backend)
+    }
+    for (const scheme of [
+      'postgres',
+      'postgresql',
+      'mysql',
+      'mariadb',
+      'redis',
+      'rediss',
+      'redis+cluster',
+      'redis+sentinel',
+    ]) {
+      const backend = `${scheme}://user:hunter2@localhost/x`
+      const refused = (error: unknown) =>
+        (error as { code: string }).code === 'no_secret' && !String(error).includes('hunter2')
+      await assert.rejects(sessions({ backend }).ready(), refused, `${scheme} keeps no secret`)
+      await assert.rejects(sessions({ backend: `cookie:${backend}` }).ready(), refused)
+      assert.ok(sessions({ backend, secret: newSecret() }), 'and nobody is asked before it is needed')
+    }
+    assert.throws(
+      () => sessions({ backend: 'mongodb://:hunter2@localhost' }),
+      (error) => !String(error).includes('hunter2'),
+    )
+  })
+})
+
+suite('the backend in memory', () => {
+  const entry = (owner?: string, more = {}) => ({
+    value: '{}',
+    head: 'h',
+    version: 'versions',
+    expiresAt: 1e15,
+    owner,
+    ...more,
+  })
+  const key = (i: number) => String(i).padStart(43, 'k')
+  test('a full memory backend forgets strangers before owners, and says so', () => {
+    const heard: string[] = []
+    const backend = memoryBackend({ maxEntries: 4, onEvent: ({ reason }) => heard.push(reason) })
+    backend.generate(key(0), entry('anna'))
+    for (let i = 1; i <= 6; i++) backend.generate(key(i), entry())
+    assert.deepEqual(heard, ['evicted', 'evicted', 'evicted'])
+    assert.ok(backend.get(key(0)))
+    assert.deepEqual(
+      [1, 2, 3, 4, 5, 6].map((i) => backend.get(key(i)) !== undefined),
+      [false, false, false, true, true, true],
+    )
+    backend.touch(key(4), 2e15)
+    for (let i = 7; i <= 9; i++) backend.generate(key(i), entry('bert'))
+    assert.ok(!backend.get(key(4)) && backend.get(key(0)), 'all strangers are gone, and no owner')
+    backend.generate(key(10), entry('carl'))
+    assert.ok(!backend.get(key(0)), 'then the owner written longest ago')
+  })
+  test('it is bounded by bytes too', () => {
+    const heard: string[] = []
+    const backend = memoryBackend({ maxBytes: 10_000, onEvent: ({ reason }) => heard.push(reason) })
+    for (let i = 0; i < 20; i++) backend.generate(key(i), entry(undefined, { value: 'x'.repeat(1000) }))
+    assert.ok(heard.length >= 10)
+    assert.ok(backend.get(key(19)))
+  })
+  test('memory forgets what has expired while it is written, without a timer', () => {
+    const now = clock()
+    const backend = memoryBackend({ now })
+    for (let i = 0; i < 100; i++) backend.generate(key(i), entry(undefined, { expiresAt: now() + 1 }))
+    now.tick(1)
+    for (let i = 100; i < 250; i++) backend.generate(key(i), entry(undefined, { expiresAt: now() + 1e6 }))
+    assert.equal(backend.sweep?.(now(), 1000), 0)
+    assert.ok(backend.get(key(249)))
+  })
+  test('limits that make no sense are refused', () => {
+    assert.throws(() => memoryBackend({ maxEntries: 0 }), code('bad_option'))
+    assert.throws(() => memoryBackend({ maxBytes: Number.NaN }), code('bad_option'))
+  })
+})

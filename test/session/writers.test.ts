@@ -1,0 +1,97 @@
+// A write is recognised as its own however many others follow it, or nobody says what became of it.
+
+import assert from 'node:assert/strict'
+import { suite, test } from 'node:test'
+import { type Backend, connect, type Session, session, sessions } from 'keepsake'
+import { browser } from 'keepsake/testing'
+import { newKey, versions } from '../../src/crypto/keys.ts'
+import { newHead, nextHead, parseHead, printHead, wrote } from '../../src/session/metadata.ts'
+
+const secret = 'q7Jm3vX0bT9sLk2Wd5Rf8Yh1Zc4Ng6Pa_EuIoBxVtQw'
+const add = (s: Session) => s.update('n', (n = 0) => n + 1)
+
+/** As many servers as asked for on one store; the first one's driver sends a write twice, and the others write in between. */
+const sentTwice = async (others: number, each: number) => {
+  const inner = await connect('memory:')
+  let armed = false
+  let between: () => Promise<unknown> = async () => {}
+  const twice: Backend = {
+    ...inner,
+    async set(...args) {
+      const first = await inner.set(...args)
+      if (!armed) return first
+      armed = false
+      await between()
+      return inner.set(...args)
+    },
+  }
+  const server = (backend: Backend) =>
+    sessions({ backend, secret })(async (request) => {
+      const s = await session(request)
+      if (request.method === 'POST') add(s)
+      return Response.json(s.get('n') ?? null)
+    })
+  const visit = browser(server(twice))
+  const post = { method: 'POST' }
+  await visit('/', post)
+  const servers = Array.from({ length: others }, () => visit.copy(server(inner)))
+  between = async () => {
+    for (let i = 0; i < each; i++) for (const other of servers) assert.equal((await other('/', post)).status, 200)
+  }
+  armed = true
+  const { status } = await visit('/', post)
+  return { status, counted: await (await visit('/')).json(), written: 1 + others * each + 1 }
+}
+
+for (const [others, each] of [
+  [1, 5],
+  [1, 100],
+  [3, 20],
+  [15, 2],
+] as const) {
+  test(`a write that is sent twice counts once, with ${each} writes of each of ${others} servers in between`, async () => {
+    const { status, counted, written } = await sentTwice(others, each)
+    assert.deepEqual([status, counted], [200, written])
+  })
+}
+
+test('with so many servers in between that nobody can say, it is not replayed, and the answer is 503', async () => {
+  const { status, counted, written } = await sentTwice(40, 1)
+  assert.deepEqual([status, counted], [503, written])
+})
+
+suite('the history in a head', () => {
+  const key = newKey()
+  const first = { head: newHead(key, 0, undefined, undefined, undefined), version: versions()() }
+  type Written = typeof first
+  const by = (writer: () => string, { head, version }: Written): Written => {
+    const next = writer()
+    const printed = printHead(nextHead(head, key, [version, next], false, 0))
+    return { head: parseHead(printed) ?? assert.fail(), version: next }
+  }
+  const state = ({ head, version }: Written) => ({ head, entry: { version } })
+  test('has the last version of each writer, at most seventeen with the entry’s own', () => {
+    let latest = first
+    for (let i = 0; i < 100; i++) latest = by(versions(), latest)
+    assert.equal(latest.head.before.length, 16 * 8)
+    assert.ok(printHead(latest.head).length <= 400)
+  })
+  test('knows a write among those of sixteen other writers, however many they are', () => {
+    const mine = versions()
+    const written = by(mine, first)
+    let latest = written
+    const others = Array.from({ length: 16 }, () => versions())
+    for (let i = 0; i < 50; i++) for (const other of others) latest = by(other, latest)
+    assert.equal(wrote(written.version, state(first), state(latest)), 'yes')
+    assert.equal(wrote(mine(), state(first), state(latest)), 'unknown')
+  })
+  test('knows that a write was not carried out, while something older is remembered', () => {
+    let latest = first
+    const others = Array.from({ length: 16 }, () => versions())
+    for (let i = 0; i < 50; i++) for (const other of others) latest = by(other, latest)
+    const base = latest
+    const mine = versions()
+    for (const other of others.slice(1)) latest = by(other, latest)
+    assert.equal(wrote(mine(), state(base), state(latest)), 'no')
+  })
+})
