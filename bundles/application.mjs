@@ -1,7 +1,7 @@
 // An application with SQLite alone. It says `works` where sessions, an upload and the words about a missing driver do.
 
 import assert from 'node:assert/strict'
-import { csrfToken, readForm, run, session, sessions } from 'keepsake'
+import { csrfToken, readForm, serve, session, sessionManager } from 'keepsake'
 
 const handler = async (request) => {
   const s = await session(request)
@@ -33,7 +33,7 @@ const missing = async () => {
   const secret = crypto.getRandomValues(new Uint8Array(32))
   const drivers = { 'postgres://127.0.0.1/x': 'pg', 'mysql://127.0.0.1/x': 'mysql2', 'redis://127.0.0.1': 'ioredis' }
   for (const [backend, driver] of Object.entries(drivers)) {
-    const error = await sessions({ backend, secret })
+    const error = await sessionManager({ backend, secret })
       .ready()
       .then(
         () => assert.fail(`${driver} was there`),
@@ -45,7 +45,7 @@ const missing = async () => {
 }
 
 const main = async () => {
-  const server = await run(sessions({ backend: 'sqlite::memory:' })(handler), { port: 0 })
+  const server = await serve(sessionManager({ backend: 'sqlite::memory:' })(handler), { port: 0 })
   await visits(server.url)
   await server.close()
   await missing()

@@ -1,12 +1,12 @@
 // The application as a route of Next: made once, when the build loads this module too.
 
-import { csrfToken, readForm, session, sessions } from 'keepsake'
+import { csrfToken, readForm, session, sessionManager } from 'keepsake'
 
-const withSessions = sessions({ backend: process.env.SESSIONS ?? 'memory:' })
+const withSessions = sessionManager({ backend: process.env.SESSIONS ?? 'memory:' })
 
 const missing = async (backend) => {
   const secret = crypto.getRandomValues(new Uint8Array(32))
-  const manager = sessions({ backend, secret })
+  const manager = sessionManager({ backend, secret })
   return manager.ready().then(
     () => 'ready',
     ({ code, message }) => `${code}: ${message}`,

@@ -1,11 +1,11 @@
 // Whose sessions: an account's sessions listed and ended, from a page, a job or a console.
 
-import type { Budget } from './backends/deadline.ts'
-import { Fault } from './error.ts'
+import type { Deadline } from './backends/deadline.ts'
+import { KeepsakeError } from './error.ts'
 import { FLASH } from './session/changes.ts'
-import { isMisfit } from './session/codec.ts'
-import { ownedBy, seenAt } from './session/owned.ts'
-import { type Asker, changing, endOf, type House, markOf, shaped } from './session/work.ts'
+import { isMismatch } from './session/codec.ts'
+import { sessionsOfOwner, lastSeenAt } from './session/owned.ts'
+import { type StoreCaller, callWrite, absoluteEndOf, type ManagerContext, markOf, decode } from './session/work.ts'
 
 /** One session of an account. Times are in milliseconds since 1970. */
 export type OwnedSession<F extends object> = {
@@ -21,33 +21,33 @@ export type OwnedSession<F extends object> = {
   readonly fields: Readonly<Partial<F>>
 }
 
-const needsOwned = ({ backend }: House): void => {
+const checkFindsOwners = ({ backend }: ManagerContext): void => {
   if (backend.owned !== undefined) return
-  throw new Fault(
+  throw new KeepsakeError(
     'bad_option',
     `The ${backend.name} backend cannot find sessions by their owner. Use one that keeps them: memory, sqlite, file, or a database.`,
   )
 }
 
 /** The living sessions of an account, the youngest first. @throws Fault `bad_option`, `unavailable` */
-export const listed = async <F extends object>(
-  house: House,
-  budget: Budget,
+export const listSessions = async <F extends object>(
+  house: ManagerContext,
+  budget: Deadline,
   owner: string,
 ): Promise<readonly OwnedSession<F>[]> => {
-  needsOwned(house)
-  const asker: Asker = { house, budget }
-  const found = await ownedBy(asker, house.owners.kept(owner))
+  checkFindsOwners(house)
+  const asker: StoreCaller = { house, budget }
+  const found = await sessionsOfOwner(asker, house.owners.kept(owner))
   return Promise.all(
     found.map(async ({ label, entry, head, fields }) => {
       const { [FLASH]: _, ...own } = fields
-      const seen = await shaped(asker, own)
+      const seen = await decode(asker, own)
       return {
         label,
         bornAt: head.bornAt,
-        seenAt: seenAt(house, entry, head),
-        expiresAt: Math.min(entry.expiresAt, endOf(house, head)),
-        fields: Object.freeze(isMisfit(seen) ? {} : seen) as Partial<F>,
+        seenAt: lastSeenAt(house, entry, head),
+        expiresAt: Math.min(entry.expiresAt, absoluteEndOf(house, head)),
+        fields: Object.freeze(isMismatch(seen) ? {} : seen) as Partial<F>,
       }
     }),
   )
@@ -61,16 +61,16 @@ const LABEL = /^[A-Za-z0-9_-]{12}$/
  *
  * @throws Fault `bad_option`, `unknown_outcome`
  */
-export const revoked = async (house: House, budget: Budget, label: string): Promise<void> => {
+export const revokeSession = async (house: ManagerContext, budget: Deadline, label: string): Promise<void> => {
   if (typeof label !== 'string' || !LABEL.test(label)) {
-    throw new Fault('bad_option', 'A label has 12 characters: the label of a session, as logs and lists name it.')
+    throw new KeepsakeError('bad_option', 'A label has 12 characters: the label of a session, as logs and lists name it.')
   }
   const { backend, address } = house
   if (backend.stateless && !backend.revocable) {
-    throw new Fault('bad_option', "Sessions in cookies can be revoked where ends are kept: 'cookie:sqlite:ends.db'.")
+    throw new KeepsakeError('bad_option', "Sessions in cookies can be revoked where ends are kept: 'cookie:sqlite:ends.db'.")
   }
   const place = backend.stateless ? `=${label}` : address(label)
-  await changing({ house, budget }, () => backend.clear(place, undefined, markOf(house, 'end')))
+  await callWrite({ house, budget }, () => backend.clear(place, undefined, markOf(house, 'end')))
   house.emit('revoked', { label })
 }
 
@@ -81,15 +81,15 @@ export const revoked = async (house: House, budget: Budget, label: string): Prom
  * @returns how many
  * @throws Fault `bad_option`, `unknown_outcome`: then some may be left, and it may be asked again
  */
-export const revokedAll = async (
-  house: House,
-  budget: Budget,
+export const revokeAllSessions = async (
+  house: ManagerContext,
+  budget: Deadline,
   owner: string,
   except: string | undefined,
 ): Promise<number> => {
-  needsOwned(house)
+  checkFindsOwners(house)
   const spared = except === undefined ? undefined : house.address(except)
-  const count = await changing(
+  const count = await callWrite(
     { house, budget },
     ({ owned }) => owned?.clear(house.owners.kept(owner), spared, markOf(house, 'end')) ?? 0,
   )

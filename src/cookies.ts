@@ -1,11 +1,11 @@
 // Cookies of the application's own: sealed unless it says otherwise, with the safest name and attributes that fit.
 
-import { Fault, onlyKnown } from './error.ts'
-import { bareName, type CookieAttributes, cookieValues, setCookie as printedCookie } from './http/cookie.ts'
-import { carried, type Names } from './http/cookie-names.ts'
-import { type Ground, groundOf } from './request.ts'
-import { dressed } from './response.ts'
-import type { House } from './session/work.ts'
+import { KeepsakeError, checkOptionNames } from './error.ts'
+import { bareName, type CookieAttributes, cookieValues, formatSetCookie as printedCookie } from './http/cookie.ts'
+import { cookieSettingsFor, type CookieSettings } from './http/cookie-names.ts'
+import { type Manager, managerOf } from './request.ts'
+import { withHeaders } from './response.ts'
+import type { ManagerContext } from './session/work.ts'
 
 /** Where a cookie belongs: what finds it again, and what drops it. */
 export type CookiePlace = Pick<CookieAttributes, 'domain' | 'path' | 'httpOnly'>
@@ -30,32 +30,32 @@ const LONGEST_COOKIE = 4093
 const placed = ['domain', 'path', 'httpOnly'] as const
 const written = ['sameSite', 'partitioned', 'priority', 'sealed', 'maxAge'] as const
 
-const namesFor = (ground: Ground, request: Request, name: string, options: SetCookieOptions): Names => {
+const namesFor = (ground: Manager, request: Request, name: string, options: SetCookieOptions): CookieSettings => {
   const { sealed: _, maxAge: __, ...attributes } = options
   const bare = bareName(name)
   if (bare === ground.cookieName || bare === `${ground.cookieName}-pre`) {
-    throw new Fault(
+    throw new KeepsakeError(
       'bad_option',
       `The cookie ${bare} is the session's own. Choose another name, or another cookie.name.`,
     )
   }
-  return carried({ ...ground.transport, cookie: { ...attributes, name: bare } })(request)
+  return cookieSettingsFor({ ...ground.transport, cookie: { ...attributes, name: bare } })(request)
 }
 
-const context = ({ namespace }: Ground, { session: name, place }: Names) => ({
+const sealContext = ({ namespace }: Manager, { session: name, place }: CookieSettings) => ({
   purpose: 'cookie',
   name: name + place,
   audience: namespace,
 })
 
 /** Eight bytes of the end in milliseconds since 1970, Infinity for none, and the text. */
-const packed = (text: string, until: number): Buffer => {
+const encodeValue = (text: string, until: number): Buffer => {
   const end = Buffer.alloc(8)
   end.writeDoubleBE(until)
   return Buffer.concat([end, Buffer.from(text)])
 }
 
-const unpacked = (bytes: Buffer | undefined, now: number): string | undefined =>
+const decodeValue = (bytes: Buffer | undefined, now: number): string | undefined =>
   bytes !== undefined && bytes.length >= 8 && now < bytes.readDoubleBE() ? bytes.toString('utf8', 8) : undefined
 
 /**
@@ -65,14 +65,14 @@ const unpacked = (bytes: Buffer | undefined, now: number): string | undefined =>
  *
  * @throws Fault `bad_option`, `no_session`, `unavailable`
  */
-export const cookie = async (
+export const getCookie = async (
   request: Request,
   name: string,
   options: ReadCookieOptions = {},
 ): Promise<string | undefined> => {
-  onlyKnown(options, [...placed, 'sealed'], 'cookie()')
+  checkOptionNames(options, [...placed, 'sealed'], 'cookie()')
   const { sealed = true } = options
-  const ground = groundOf(request)
+  const ground = managerOf(request)
   const names = namesFor(ground, request, name, options)
   // What others wrote may have commas; what is sealed has none.
   const values = cookieValues(request.headers.get('cookie') ?? '', names.session, () => true, sealed ? ',' : ';')
@@ -80,24 +80,24 @@ export const cookie = async (
   if (values.length === 0) return undefined
   const { ring, now } = await ground.house()
   for (const value of values) {
-    const text = unpacked(ring.open(context(ground, names), value), now())
+    const text = decodeValue(ring.open(sealContext(ground, names), value), now())
     if (text !== undefined) return text
   }
   return undefined
 }
 
 /** A response with one more Set-Cookie, in the place of an earlier one of the same name and place. */
-const put = (response: Response, line: string, ground: Pick<House, 'emit'>): Response => {
+const put = (response: Response, line: string, ground: Pick<ManagerContext, 'emit'>): Response => {
   const pair = (text: string) => text.slice(0, text.indexOf('='))
   const where = (text: string) => text.match(/; (Path|Domain)=[^;]*/g)?.join()
   const { headers } = response
   const earlier = headers.getSetCookie()
   const others = earlier.filter((text) => pair(text) !== pair(line) || where(text) !== where(line))
-  if (others.length === earlier.length) return dressed(response, [line], ground)
+  if (others.length === earlier.length) return withHeaders(response, [line], ground)
   const copy = new Response(response.body, response)
   copy.headers.delete('set-cookie')
   for (const text of others) copy.headers.append('set-cookie', text)
-  return dressed(copy, [line], ground)
+  return withHeaders(copy, [line], ground)
 }
 
 /**
@@ -115,29 +115,29 @@ export const setCookie = async (
   value: string,
   options: SetCookieOptions = {},
 ): Promise<Response> => {
-  onlyKnown(options, [...placed, ...written], 'setCookie()')
+  checkOptionNames(options, [...placed, ...written], 'setCookie()')
   const { sealed = true, maxAge } = options
-  if (typeof value !== 'string') throw new Fault('bad_option', 'The value of a cookie has to be a string.')
+  if (typeof value !== 'string') throw new KeepsakeError('bad_option', 'The value of a cookie has to be a string.')
   if (maxAge !== undefined && !(typeof maxAge === 'number' && maxAge > 0 && Number.isFinite(maxAge))) {
-    throw new Fault('bad_option', 'maxAge has to be a number of seconds, more than 0. To remove a cookie, dropCookie.')
+    throw new KeepsakeError('bad_option', 'maxAge has to be a number of seconds, more than 0. To remove a cookie, dropCookie.')
   }
   if (!sealed && !plainValue.test(value)) {
-    throw new Fault(
+    throw new KeepsakeError(
       'bad_option',
       'A cookie that is not sealed cannot have blanks, commas, semicolons, quotes, backslashes or other characters than ASCII in its value. Encode it, with encodeURIComponent say.',
     )
   }
-  const ground = groundOf(request)
+  const ground = managerOf(request)
   const names = namesFor(ground, request, name, options)
   let kept = value
   if (sealed) {
     const { ring, now } = await ground.house()
     const until = maxAge === undefined ? Number.POSITIVE_INFINITY : now() + maxAge * 1000
-    kept = ring.seal(context(ground, names), packed(value, until))
+    kept = ring.seal(sealContext(ground, names), encodeValue(value, until))
   }
   const line = printedCookie(names.session, kept, names.attributes, maxAge)
   if (line.length <= LONGEST_COOKIE) return put(response, line, ground)
-  throw new Fault(
+  throw new KeepsakeError(
     'too_large',
     `The cookie ${name} would have ${line.length} bytes, and browsers keep at most ${LONGEST_COOKIE}. Keep less in it, or keep it in the session.`,
   )
@@ -149,14 +149,14 @@ export const setCookie = async (
  * @returns as `setCookie`
  * @throws Fault `bad_option`, `no_session`
  */
-export const dropCookie = async (
+export const deleteCookie = async (
   response: Response,
   request: Request,
   name: string,
   options: CookiePlace = {},
 ): Promise<Response> => {
-  onlyKnown(options, placed, 'dropCookie()')
-  const ground = groundOf(request)
+  checkOptionNames(options, placed, 'dropCookie()')
+  const ground = managerOf(request)
   const { session: full, attributes } = namesFor(ground, request, name, options)
   return put(response, printedCookie(full, '', attributes, 0), ground)
 }

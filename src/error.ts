@@ -15,7 +15,7 @@ export const isThenable = <T>(value: Awaitable<T> | PromiseLike<T>): value is Pr
   typeof (value as PromiseLike<T> | undefined)?.then === 'function'
 
 /** `next` of a value, at once where it is at hand: what is synchronous below stays so above. */
-export const after = <T, R>(value: Awaitable<T>, next: (value: T) => Awaitable<R>): Awaitable<R> =>
+export const chain = <T, R>(value: Awaitable<T>, next: (value: T) => Awaitable<R>): Awaitable<R> =>
   isThenable(value) ? Promise.resolve(value).then(next) : next(value)
 
 /**
@@ -37,7 +37,7 @@ export const after = <T, R>(value: Awaitable<T>, next: (value: T) => Awaitable<R
  * - `contended`: others kept changing the same session until the time of the visit was over. Nothing was saved.
  * - `no_fresh_key`: three fresh keys in a row were taken already: the random numbers are not random.
  */
-export type FaultCode =
+export type ErrorCode =
   | 'bad_option'
   | 'no_secret'
   | 'no_session'
@@ -54,36 +54,36 @@ export type FaultCode =
   | 'no_fresh_key'
 
 /** What marks a Fault of any copy of this package, in any realm. */
-const FAULT = Symbol.for('keepsake.Fault')
+const MARK = Symbol.for('keepsake.Fault')
 
-const again: readonly FaultCode[] = ['unavailable', 'unknown_outcome', 'contended']
+const again: readonly ErrorCode[] = ['unavailable', 'unknown_outcome', 'contended']
 
 /**
  * The one error that this library throws. Its message says what to do; `cause` is the driver's error, where there is one.
  * `instanceof Fault` is true also for one of another copy of the package.
  */
-export class Fault extends Error {
+export class KeepsakeError extends Error {
   override readonly name = 'Fault'
-  readonly code: FaultCode
+  readonly code: ErrorCode
   /** 503 if another try may work. Without one, frameworks answer 500; they may write one here. */
   declare status?: number
   /** Of a failed `commit()`: what has to go out with the error all the same, such as the cookie that a logout clears. */
   headers?: Headers
 
-  constructor(code: FaultCode, message: string, options?: { cause?: unknown }) {
+  constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
     super(message, options)
     this.code = code
     if (again.includes(code)) this.status = 503
-    Object.defineProperty(this, FAULT, { value: true })
+    Object.defineProperty(this, MARK, { value: true })
   }
 
   static override [Symbol.hasInstance](value: unknown): boolean {
-    return isFault(value)
+    return isKeepsakeError(value)
   }
 }
 
-export const isFault = (value: unknown): value is Fault =>
-  typeof value === 'object' && value !== null && (value as { [FAULT]?: unknown })[FAULT] === true
+export const isKeepsakeError = (value: unknown): value is KeepsakeError =>
+  typeof value === 'object' && value !== null && (value as { [MARK]?: unknown })[MARK] === true
 
 /** What was thrown, in words, whatever it is. */
 export const messageOf = (error: unknown): string => {
@@ -92,8 +92,8 @@ export const messageOf = (error: unknown): string => {
 }
 
 /** Refuses options that nobody reads: most are misspelt. @throws Fault `bad_option` */
-export const onlyKnown = (options: object, known: readonly string[], where: string): void => {
+export const checkOptionNames = (options: object, known: readonly string[], where: string): void => {
   const unknown = Object.keys(options).find((name) => !known.includes(name))
   if (unknown === undefined) return
-  throw new Fault('bad_option', `${where} has no option ${JSON.stringify(unknown)}. There are: ${known.join(', ')}.`)
+  throw new KeepsakeError('bad_option', `${where} has no option ${JSON.stringify(unknown)}. There are: ${known.join(', ')}.`)
 }

@@ -45,7 +45,7 @@ import { isThenable } from './error.ts'
  * - `insecure_request`: told once: a request came over plain HTTP; browsers will not return the Secure cookie.
  * - `cache_overridden`: a response that sets a session cookie allowed caches to keep it, and was changed.
  */
-export type Reason =
+export type EventType =
   | 'born'
   | 'renewed'
   | 'login'
@@ -78,7 +78,7 @@ export type Reason =
   | 'cache_overridden'
 
 export type SessionEvent = {
-  readonly reason: Reason
+  readonly reason: EventType
   /** The session's label: safe to log. */
   readonly label?: string
   /** Of `timed_out`: whose session it was. */
@@ -88,13 +88,13 @@ export type SessionEvent = {
   readonly error?: unknown
 }
 
-export type Listener = (event: SessionEvent) => void
-export type Emit = (reason: Reason, more?: Omit<SessionEvent, 'reason'>) => void
+export type SessionEventListener = (event: SessionEvent) => void
+export type Emit = (reason: EventType, more?: Omit<SessionEvent, 'reason'>) => void
 
 const events = channel('keepsake')
 
 /** Tells one listener. A logger that is broken must not log anybody out: what it throws, now or later, is dropped. */
-const tell = (listener: (event: SessionEvent) => unknown, event: SessionEvent): void => {
+const callListener = (listener: (event: SessionEvent) => unknown, event: SessionEvent): void => {
   try {
     const done = listener(event)
     if (isThenable(done)) Promise.resolve(done).catch(() => {})
@@ -113,15 +113,15 @@ const subscribersOf = (to: Channel): readonly ((event: SessionEvent, name: strin
 const publish = (event: SessionEvent): void => {
   const subscribers = subscribersOf(events) ?? [() => events.publish(event)]
   // A copy, because a subscriber may leave while it is told.
-  for (const subscriber of [...subscribers]) tell(() => subscriber(event, 'keepsake'), event)
+  for (const subscriber of [...subscribers]) callListener(() => subscriber(event, 'keepsake'), event)
 }
 
 /** Tells the listener and the channel `keepsake`. What a listener throws, or its promise, breaks no request and is dropped. */
 export const emitter =
-  (listener?: Listener): Emit =>
+  (listener?: SessionEventListener): Emit =>
   (reason, more) => {
     if (listener === undefined && !events.hasSubscribers) return
     const event: SessionEvent = Object.freeze({ reason, ...more })
     if (events.hasSubscribers) publish(event)
-    if (listener !== undefined) tell(listener, event)
+    if (listener !== undefined) callListener(listener, event)
   }

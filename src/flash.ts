@@ -1,9 +1,9 @@
 // Messages for the visitor's next page: added by one request, taken by the next that shows them.
 
 import { isPrefetch } from './http/prefetch.ts'
-import { leaveFlash, visitOf } from './request.ts'
-import { claim } from './session/flash.ts'
-import { type Flash, flash } from './session/flash-messages.ts'
+import { queueFlash, workOf } from './request.ts'
+import { takeMessages } from './session/flash.ts'
+import { type Flash, newFlash } from './session/flash-messages.ts'
 
 /**
  * Leaves a message for the next page that this visitor is shown, whether he has a session or not, and over a login or a
@@ -12,7 +12,7 @@ import { type Flash, flash } from './session/flash-messages.ts'
  * @throws Fault `not_json`, `too_large`, `no_session`, `too_late`
  */
 export const addFlash = (request: Request, category: string, text: string): void =>
-  leaveFlash(request, flash(category, text))
+  queueFlash(request, newFlash(category, text))
 
 /** Whether a request is for something that may never be shown. */
 const unseen = (request: Request): boolean => request.method === 'HEAD' || isPrefetch(request)
@@ -27,6 +27,6 @@ const unseen = (request: Request): boolean => request.method === 'HEAD' || isPre
  * @throws Fault `unavailable`, `unknown_outcome`, `contended`, and as `session`
  */
 export const takeFlash = async (request: Request): Promise<readonly Flash[]> => {
-  const visit = await visitOf(request)
-  return unseen(request) ? [] : claim(visit)
+  const visit = await workOf(request)
+  return unseen(request) ? [] : takeMessages(visit)
 }

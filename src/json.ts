@@ -1,11 +1,11 @@
 // Values that JSON keeps: taken as a frozen copy, or refused with the path to what it cannot keep.
 
-import { Fault } from './error.ts'
+import { KeepsakeError } from './error.ts'
 
 export type Json = string | number | boolean | null | readonly Json[] | { readonly [field: string]: Json }
 
 /** Sets an own property, also one whose name every object inherits: `__proto__`, or any where prototypes are frozen. */
-export const own = (copy: Record<string, Json>, name: string, value: Json): void => {
+export const setOwn = (copy: Record<string, Json>, name: string, value: Json): void => {
   if (!(name in Object.prototype)) copy[name] = value
   else Object.defineProperty(copy, name, { value, enumerable: true, configurable: true, writable: true })
 }
@@ -14,7 +14,7 @@ export const own = (copy: Record<string, Json>, name: string, value: Json): void
 const DEEPEST = 64
 
 const refuse = (path: string, what: string): never => {
-  throw new Fault('not_json', `${path} is ${what}, which JSON cannot keep`)
+  throw new KeepsakeError('not_json', `${path} is ${what}, which JSON cannot keep`)
 }
 
 const named = (path: string, name: string): string =>
@@ -34,7 +34,7 @@ const kind = (value: object): string => {
  * @throws Fault `not_json`, for functions, symbols, bigints, NaN, infinities, `undefined` itself, holes in arrays, dates,
  *   maps and other objects of a class, circles, and whatever is nested more than 64 deep
  */
-export const frozen = (value: unknown, path: string): Json => {
+export const frozenCopy = (value: unknown, path: string): Json => {
   if (typeof value === 'string' || typeof value === 'boolean' || value === null) return value
   return frozenObject(value, /^[\w$ -]+$/.test(path) ? path : JSON.stringify(path), 0)
 }
@@ -56,7 +56,7 @@ const frozenObject = (value: unknown, path: string, depth: number): Json => {
   const copy: Record<string, Json> = {}
   for (const [name, item] of Object.entries(value)) {
     if (item === undefined) continue
-    own(copy, name, frozenObject(item, named(path, name), depth + 1))
+    setOwn(copy, name, frozenObject(item, named(path, name), depth + 1))
   }
   return Object.freeze(copy)
 }

@@ -1,21 +1,21 @@
 // The seed's Session.S: eight functions on any backend, for who wants no middleware (ocaml-session's session.mli).
 
 import type { Backend, Entry } from './backends/contract.ts'
-import { addresses, isKey, labelOf, newKey, newVersion } from './crypto/keys.ts'
-import { Fault, onlyKnown, type Result } from './error.ts'
+import { storageKeys, isKey, labelOf, newKey, newVersion } from './crypto/keys.ts'
+import { KeepsakeError, checkOptionNames, type Result } from './error.ts'
 import {
   type CookieAttributes,
   cookieValues,
-  fullName,
+  checkPrefix,
   possibleName,
-  printedAttributes,
-  setCookie,
+  formatAttributes,
+  formatSetCookie,
 } from './http/cookie.ts'
-import { frozen, type Json } from './json.ts'
-import { newHead, parseHead, printHead, standing } from './session/metadata.ts'
+import { frozenCopy, type Json } from './json.ts'
+import { newMetadata, decodeMetadata, encodeMetadata, keyStatus } from './session/metadata.ts'
 
 /** `not_found`: no session has the key, or it has expired, or cannot be read. `not_set`: it was begun, and no value was ever set. */
-export type SessionError = 'not_found' | 'not_set'
+export type LookupError = 'not_found' | 'not_set'
 
 declare const made: unique symbol
 
@@ -35,11 +35,11 @@ export type KeyedSession<V = Json> = {
   readonly modified: boolean
 }
 
-export type Clocked = {
+export type ClockOptions = {
   /** Milliseconds since 1970. */
   readonly now?: (() => number) | undefined
 }
-export type Expiring = Clocked & {
+export type ExpiryOptions = ClockOptions & {
   /** Seconds from now. Default: the backend's period, a week where it has none. 0 or less: over at once. */
   readonly expiry?: number | undefined
 }
@@ -47,13 +47,13 @@ export type Expiring = Clocked & {
 /** Seconds: ocaml-session's default of all backends. */
 const WEEK = 604_800
 
-const address = addresses('keepsake/session')
-const addressOf = (key: string): string => address(labelOf(key))
+const storageKey = storageKeys('keepsake/session')
+const storageKeyOf = (key: string): string => storageKey(labelOf(key))
 
-const periodOf = (backend: Backend, { expiry }: Expiring): number => {
+const periodOf = (backend: Backend, { expiry }: ExpiryOptions): number => {
   const period = expiry ?? backend.defaultPeriod ?? WEEK
   if (Number.isFinite(period)) return period
-  throw new Fault('bad_option', 'expiry has to be a number of seconds.')
+  throw new KeepsakeError('bad_option', 'expiry has to be a number of seconds.')
 }
 
 /** Milliseconds: the last moment that a Date can name. */
@@ -76,7 +76,7 @@ const session = <V>(fields: Omit<KeyedSession<unknown>, typeof made>): KeyedSess
 
 const keptBy = (backend: Backend): Backend => {
   if (!backend.stateless) return backend
-  throw new Fault('bad_option', `The ${backend.name} backend keeps nothing under a key; sessions() can use it.`)
+  throw new KeepsakeError('bad_option', `The ${backend.name} backend keeps nothing under a key; sessions() can use it.`)
 }
 
 /** The options that say when, and for how long. */
@@ -84,9 +84,9 @@ const timing = ['expiry', 'now'] as const
 
 /** The live entry of a key: one that has another secret, or is over, is none. */
 const found = async (backend: Backend, key: string, now: number): Promise<Entry | undefined> => {
-  const entry = isKey(key) ? await keptBy(backend).get(addressOf(key)) : undefined
-  const head = entry && parseHead(entry.head)
-  return head && now < entry.expiresAt && standing(head, key, now) === 'current' ? entry : undefined
+  const entry = isKey(key) ? await keptBy(backend).get(storageKeyOf(key)) : undefined
+  const head = entry && decodeMetadata(entry.head)
+  return head && now < entry.expiresAt && keyStatus(head, key, now) === 'current' ? entry : undefined
 }
 
 /**
@@ -97,9 +97,9 @@ const found = async (backend: Backend, key: string, now: number): Promise<Entry 
 export const ofKey = async <V = Json>(
   backend: Backend,
   key: string,
-  options: Clocked = {},
-): Promise<Result<KeyedSession<V>, SessionError>> => {
-  onlyKnown(options, timing, 'ofKey()')
+  options: ClockOptions = {},
+): Promise<Result<KeyedSession<V>, LookupError>> => {
+  checkOptionNames(options, timing, 'ofKey()')
   const { now = Date.now } = options
   const time = Math.floor(now())
   const entry = await found(backend, key, time)
@@ -119,8 +119,8 @@ export const ofHeader = async <V = Json>(
   backend: Backend,
   cookie: string,
   headers: Headers,
-  options: Clocked = {},
-): Promise<Result<KeyedSession<V> | undefined, SessionError>> => {
+  options: ClockOptions = {},
+): Promise<Result<KeyedSession<V> | undefined, LookupError>> => {
   const [key] = cookieValues(headers.get('cookie') ?? '', possibleName(cookie), () => true)
   return key === undefined ? { ok: true, value: undefined } : ofKey(backend, key, options)
 }
@@ -135,7 +135,7 @@ export const ofHeaderOrCreate = async <V>(
   cookie: string,
   usual: V,
   headers: Headers,
-  options: Expiring = {},
+  options: ExpiryOptions = {},
 ): Promise<KeyedSession<V>> => {
   const known = await ofHeader<V>(backend, cookie, headers, options)
   return known.ok && known.value !== undefined ? known.value : generate(backend, usual, options)
@@ -149,24 +149,24 @@ export const ofHeaderOrCreate = async <V>(
 export const generate = async <V>(
   backend: Backend,
   value: V | undefined,
-  options: Expiring = {},
+  options: ExpiryOptions = {},
 ): Promise<KeyedSession<V>> => {
-  onlyKnown(options, timing, 'generate()')
+  checkOptionNames(options, timing, 'generate()')
   const { now = Date.now } = options
   const period = periodOf(backend, options)
-  const copy = value === undefined ? undefined : frozen(value, 'value')
+  const copy = value === undefined ? undefined : frozenCopy(value, 'value')
   for (let tries = 0; tries < 3; tries++) {
     const key = newKey()
     const time = Math.floor(now())
-    const taken = await keptBy(backend).generate(addressOf(key), {
+    const taken = await keptBy(backend).generate(storageKeyOf(key), {
       value: copy === undefined ? undefined : JSON.stringify(copy),
-      head: printHead(newHead(key, time, undefined, undefined, undefined)),
+      head: encodeMetadata(newMetadata(key, time, undefined, undefined, undefined)),
       expiresAt: endOf(time, period),
       version: newVersion(),
     })
     if (taken !== 'taken') return session({ key, value: copy, expiryPeriod: period, modified: true })
   }
-  throw new Fault(
+  throw new KeepsakeError(
     'no_fresh_key',
     'Three fresh keys in a row were taken: the random numbers of this machine are not random.',
   )
@@ -182,12 +182,12 @@ export const generate = async <V>(
 export const set = async <V>(
   backend: Backend,
   one: KeyedSession<V>,
-  options: Expiring & { readonly value?: NoInfer<V> | undefined } = {},
+  options: ExpiryOptions & { readonly value?: NoInfer<V> | undefined } = {},
 ): Promise<Result<void, 'not_found'>> => {
-  onlyKnown(options, [...timing, 'value'], 'set()')
+  checkOptionNames(options, [...timing, 'value'], 'set()')
   const { now = Date.now, value } = options
   const period = periodOf(backend, options)
-  const copy = value === undefined ? undefined : frozen(value, 'value')
+  const copy = value === undefined ? undefined : frozenCopy(value, 'value')
   for (;;) {
     const time = Math.floor(now())
     const entry = await found(backend, one.key, time)
@@ -198,7 +198,7 @@ export const set = async <V>(
       version: newVersion(),
       expiresAt: endOf(time, period),
     }
-    const outcome = await backend.set(addressOf(one.key), change, entry.version)
+    const outcome = await backend.set(storageKeyOf(one.key), change, entry.version)
     if (outcome === 'gone') return { ok: false, error: 'not_found' }
     if (outcome === 'stale') continue
     Object.assign(one, { ...(copy !== undefined && { value: copy }), expiryPeriod: period, modified: true })
@@ -213,7 +213,7 @@ export const set = async <V>(
  * @throws whatever the backend throws
  */
 export const clear = async (backend: Backend, one: KeyedSession): Promise<void> => {
-  await keptBy(backend).clear(addressOf(one.key))
+  await keptBy(backend).clear(storageKeyOf(one.key))
   Object.assign(one, { value: undefined, expiryPeriod: 0, modified: true })
 }
 
@@ -233,12 +233,12 @@ type Header = readonly [name: string, value: string]
  * @throws Fault `bad_option` for a name or attributes that a browser would refuse
  */
 export const toCookieHeaders = (cookie: string, one: KeyedSession, options: CookieHeaderOptions = {}): Header[] => {
-  onlyKnown(options, [...attributeNames, 'discard'], 'toCookieHeaders()')
+  checkOptionNames(options, [...attributeNames, 'discard'], 'toCookieHeaders()')
   const { discard = false, ...attributes } = options
   if (!one.modified) return [VARY]
   if (one.expiryPeriod === 0) return [...clearHeaders(cookie, attributes), VARY]
   const maxAge = discard ? undefined : one.expiryPeriod
-  return [['Set-Cookie', setCookie(fullName(cookie, attributes), one.key, printedAttributes(attributes), maxAge)], VARY]
+  return [['Set-Cookie', formatSetCookie(checkPrefix(cookie, attributes), one.key, formatAttributes(attributes), maxAge)], VARY]
 }
 
 /**
@@ -247,6 +247,6 @@ export const toCookieHeaders = (cookie: string, one: KeyedSession, options: Cook
  * @throws Fault `bad_option`
  */
 export const clearHeaders = (cookie: string, attributes: CookieAttributes = {}): Header[] => {
-  onlyKnown(attributes, attributeNames, 'clearHeaders()')
-  return [['Set-Cookie', setCookie(fullName(cookie, attributes), '', printedAttributes(attributes), 0)]]
+  checkOptionNames(attributes, attributeNames, 'clearHeaders()')
+  return [['Set-Cookie', formatSetCookie(checkPrefix(cookie, attributes), '', formatAttributes(attributes), 0)]]
 }

@@ -1,8 +1,8 @@
 // A line a response, as Dream's logger: number, method, path, status, time, and the label of the session it touched.
 
-import { onlyKnown } from './error.ts'
+import { checkOptionNames } from './error.ts'
 import { around, type Handler } from './http/handler.ts'
-import { touched } from './request.ts'
+import { labelFor } from './request.ts'
 
 export type LoggerOptions = {
   /** Takes a line without its end. Default: standard error. */
@@ -31,14 +31,14 @@ export const logger = <R extends Request = Request, Rest extends readonly unknow
   next: Handler<R, Rest>,
   options: LoggerOptions = {},
 ): Handler<R, Rest> => {
-  onlyKnown(options, ['write'], 'logger()')
+  checkOptionNames(options, ['write'], 'logger()')
   const { write = (line) => process.stderr.write(`${line}\n`) } = options
   return around(next, async function withLogger(request: R, ...rest: Rest) {
     requests += 1
     const number = requests
     const started = performance.now()
     const line = (outcome: string) => {
-      const label = touched(request)
+      const label = labelFor(request)
       const time = `${(performance.now() - started).toFixed(1)} ms`
       write([number, request.method, pathOf(request.url), outcome, time, ...(label ? [label] : [])].join(' '))
     }

@@ -1,32 +1,32 @@
 // The sessions of an application: a middleware, and the way from a request to its session.
 
 import { inspect } from 'node:util'
-import { listed, type OwnedSession, revoked, revokedAll } from './accounts.ts'
+import { listSessions, type OwnedSession, revokeSession, revokeAllSessions } from './accounts.ts'
 import type { Backend } from './backends/contract.ts'
-import type { Budget } from './backends/deadline.ts'
-import { checkSecret, checkUrl, connect } from './backends/from-url.ts'
+import type { Deadline } from './backends/deadline.ts'
+import { checkSecret, checkUrl, backendFromUrl } from './backends/from-url.ts'
 import { sweeper } from './backends/sweeper.ts'
-import { addresses, isKey, ownersIn, versions } from './crypto/keys.ts'
-import { HOW_TO_MAKE_ONE, isToken, newSecret, ring } from './crypto/seal.ts'
-import { type Awaitable, Fault, isFault, isThenable, onlyKnown } from './error.ts'
-import { emitter, type Listener } from './events.ts'
+import { storageKeys, isKey, ownerNames, versions } from './crypto/keys.ts'
+import { HOW_TO_MAKE_ONE, isToken, newSecret, keyRing } from './crypto/seal.ts'
+import { type Awaitable, KeepsakeError, isKeepsakeError, isThenable, checkOptionNames } from './error.ts'
+import { emitter, type SessionEventListener } from './events.ts'
 import { cookieValues } from './http/cookie.ts'
-import { type Arrival, type TransportOptions, transport } from './http/cookie-names.ts'
+import { type IncomingRequest, type TransportOptions, cookieSettings } from './http/cookie-names.ts'
 import { around, type Handler, type Middleware } from './http/handler.ts'
 import { withheldFrom } from './http/withheld.ts'
-import { enter, type Ground, isInside, leave, openFor, type Passage, sessionOf } from './request.ts'
-import { conflict, cookiesOf, dress, dressed, failure, isResponse, sendable } from './response.ts'
+import { attach, type Manager, isInside, release, openOnce, type RequestContext, sessionOf } from './request.ts'
+import { conflictResponse, setCookieHeaders, addHeaders, withHeaders, failureResponse, isResponse, sendable } from './response.ts'
 import { isSchema, type OutputOf, type StandardSchema } from './schema.ts'
 import { sealText, unsealText } from './sealed-text.ts'
-import { shapeOf } from './session/codec.ts'
-import { commit, type Outcome } from './session/commit.ts'
+import { fieldCodec } from './session/codec.ts'
+import { commit, type CommitOutcome } from './session/commit.ts'
 import { end } from './session/end.ts'
-import { giveBack } from './session/flash.ts'
+import { returnMessages } from './session/flash.ts'
 import { open } from './session/open.ts'
-import { type AnyFields, handle, type Session } from './session/session.ts'
-import type { House, Visit } from './session/work.ts'
+import { type AnyFields, createHandle, type Session } from './session/session.ts'
+import type { ManagerContext, UnitOfWork } from './session/work.ts'
 
-export type SessionsOptions = TransportOptions & {
+export type SessionManagerOptions = TransportOptions & {
   /** Where sessions are kept: a backend, or a URL such as `sqlite:sessions.db`, as a text or as an object. */
   readonly backend: Backend | string | URL
   /**
@@ -81,11 +81,11 @@ export type SessionsOptions = TransportOptions & {
   /** Milliseconds since 1970. */
   readonly now?: (() => number) | undefined
   /** Hears what happens; so does the `node:diagnostics_channel` named `keepsake`. */
-  readonly onEvent?: Listener | undefined
+  readonly onEvent?: SessionEventListener | undefined
 }
 
 /** What became of a visit outside a middleware: what to send, or why its changes were not saved. */
-export type Committed =
+export type CommitResult =
   | { readonly ok: true; readonly headers: Headers }
   | { readonly ok: false; readonly error: 'ended' | 'conflict' | 'withheld' }
 
@@ -97,11 +97,11 @@ export type OpenSession<F extends object = AnyFields> = Session<F> & {
    *
    * @throws Fault `unavailable`, `unknown_outcome`, `contended`, `too_large`, `bad_fields`, `too_late`
    */
-  commit(): Promise<Committed>
+  commit(): Promise<CommitResult>
 }
 
 /** A middleware with ways of its own to its sessions. */
-export type Sessions<F extends object = AnyFields> = Middleware & {
+export type SessionManager<F extends object = AnyFields> = Middleware & {
   /** The session of a request that came through this middleware, also where another is nested in it. */
   of(request: Request): Promise<Session<F>>
   /** A session for a job, a socket, a server action. Without `url`, only cookies with a prefix are read. */
@@ -156,10 +156,10 @@ const known = [
   'cookie',
   'secure',
   'trustProxy',
-] as const satisfies readonly (keyof SessionsOptions)[]
+] as const satisfies readonly (keyof SessionManagerOptions)[]
 
 const within = (
-  options: SessionsOptions,
+  options: SessionManagerOptions,
   name: 'lifetime' | 'absoluteLifetime' | 'maxBytes' | 'budget' | 'sessionsPerOwner' | 'lastSeen' | 'maxInFlight',
   usual: number,
   least: number,
@@ -167,7 +167,7 @@ const within = (
 ): number => {
   const value = options[name] ?? usual
   if (typeof value === 'number' && value >= least && value <= most) return value
-  throw new Fault('bad_option', `${name} has to be a number from ${least} to ${most}, and is ${inspect(value)}.`)
+  throw new KeepsakeError('bad_option', `${name} has to be a number from ${least} to ${most}, and is ${inspect(value)}.`)
 }
 
 const DAY = 86_400
@@ -183,64 +183,64 @@ type FieldsOf<S extends StandardSchema> = OutputOf<S> extends object ? OutputOf<
  *
  * @throws Fault `bad_option`, `no_backend`; `no_secret` is thrown by `ready` and the first use
  */
-export function sessions<S extends StandardSchema>(
-  options: SessionsOptions & { readonly schema: S },
-): Sessions<FieldsOf<S>>
-export function sessions<F extends object = AnyFields>(options: SessionsOptions): Sessions<F>
-export function sessions(options: SessionsOptions): Sessions {
-  onlyKnown(options, known, 'sessions()')
-  const nameOf = transport(options)
+export function sessionManager<S extends StandardSchema>(
+  options: SessionManagerOptions & { readonly schema: S },
+): SessionManager<FieldsOf<S>>
+export function sessionManager<F extends object = AnyFields>(options: SessionManagerOptions): SessionManager<F>
+export function sessionManager(options: SessionManagerOptions): SessionManager {
+  checkOptionNames(options, known, 'sessions()')
+  const nameOf = cookieSettings(options)
   const lifetime = within(options, 'lifetime', 14 * DAY, 0.001, 400 * DAY)
   const absolute = within(options, 'absoluteLifetime', Math.max(30 * DAY, lifetime), 0.001, 400 * DAY)
   const largest = within(options, 'maxBytes', 65_536, 2, 2 ** 30)
   const budget = within(options, 'budget', 2, 0.001, 3600) * 1000
-  if (lifetime > absolute) throw new Fault('bad_option', 'lifetime has to be at most absoluteLifetime.')
+  if (lifetime > absolute) throw new KeepsakeError('bad_option', 'lifetime has to be at most absoluteLifetime.')
   const given = isUrl(options.backend) ? options.backend.href : options.backend
   const { secret, namespace = options.cookie?.name ?? 'sid' } = options
   // Half a surrogate pair has no UTF-8: two such namespaces would be one.
   if (typeof namespace !== 'string' || namespace.length > 1000 || !namespace.isWellFormed()) {
-    throw new Fault('bad_option', 'namespace has to be a string of at most 1000 characters of well-formed Unicode.')
+    throw new KeepsakeError('bad_option', 'namespace has to be a string of at most 1000 characters of well-formed Unicode.')
   }
   const { schema, migrate, onStoreError = 'fail' } = options
   if (onStoreError !== 'fail' && onStoreError !== 'anonymous') {
-    throw new Fault('bad_option', "onStoreError has to be 'fail' or 'anonymous'.")
+    throw new KeepsakeError('bad_option', "onStoreError has to be 'fail' or 'anonymous'.")
   }
   const mostOwned =
     options.sessionsPerOwner === undefined ? undefined : within(options, 'sessionsPerOwner', 1, 1, 10_000)
   const seenWithin = options.lastSeen === undefined ? undefined : within(options, 'lastSeen', 1, 1, 400 * DAY) * 1000
   const bulkhead = { inFlight: 0, most: within(options, 'maxInFlight', 2_000, 1, 1_000_000) }
   if (schema !== undefined && !isSchema(schema)) {
-    throw new Fault('bad_option', 'schema has to be a Standard Schema, such as one of zod, valibot or arktype.')
+    throw new KeepsakeError('bad_option', 'schema has to be a Standard Schema, such as one of zod, valibot or arktype.')
   }
   if (migrate !== undefined && schema === undefined) {
-    throw new Fault('bad_option', 'migrate makes fields that a schema takes, so it needs one: give schema too.')
+    throw new KeepsakeError('bad_option', 'migrate makes fields that a schema takes, so it needs one: give schema too.')
   }
   for (const name of ['sweeps', 'persistent'] as const) {
     if (!['boolean', 'undefined'].includes(typeof options[name])) {
-      throw new Fault('bad_option', `${name} has to be true or false.`)
+      throw new KeepsakeError('bad_option', `${name} has to be true or false.`)
     }
   }
   for (const name of ['now', 'onEvent', 'migrate'] as const) {
     if (!['function', 'undefined'].includes(typeof options[name])) {
-      throw new Fault('bad_option', `${name} has to be a function.`)
+      throw new KeepsakeError('bad_option', `${name} has to be a function.`)
     }
   }
   // Looked up at each use, so that a test may replace Date.
   const now = () => Math.floor(options.now?.() ?? Date.now())
   const secrets = [secret ?? []].flat()
-  if (secret !== undefined) ring(secrets)
+  if (secret !== undefined) keyRing(secrets)
   if (typeof given === 'string') checkUrl(given)
   const emit = emitter(options.onEvent)
   const told = new Set<string>()
 
-  const furnish = async (): Promise<House> => {
+  const furnish = async (): Promise<ManagerContext> => {
     if (typeof given === 'string') checkSecret(given, options)
     const { onEvent } = options
     const its = { now: options.now, onEvent, secret, namespace, absoluteLifetime: absolute, budget: options.budget }
-    const backend = typeof given === 'string' ? await connect(given, its) : given
+    const backend = typeof given === 'string' ? await backendFromUrl(given, its) : given
     if (secret === undefined && backend.secret === undefined) throw noSecret(backend)
     if (mostOwned !== undefined && backend.owned === undefined) {
-      throw new Fault(
+      throw new KeepsakeError(
         'bad_option',
         `The ${backend.name} backend cannot find sessions by their owner, so sessionsPerOwner cannot be kept.`,
       )
@@ -249,15 +249,15 @@ export function sessions(options: SessionsOptions): Sessions {
     return {
       ...settings,
       backend,
-      ring: ring(secrets, kept),
+      ring: keyRing(secrets, kept),
       sweeper: sweeper(backend, now, emit, settings.owners.name),
     }
   }
   /** What is known of all sessions before their backend is open. */
   const settings = {
     namespace,
-    address: addresses(namespace),
-    owners: ownersIn(namespace),
+    address: storageKeys(namespace),
+    owners: ownerNames(namespace),
     mostOwned,
     seenWithin,
     lenient: onStoreError === 'anonymous',
@@ -267,13 +267,13 @@ export function sessions(options: SessionsOptions): Sessions {
     absolute: Math.ceil(absolute * 1000),
     persistent: options.persistent ?? true,
     largest,
-    shape: schema && shapeOf(schema, migrate),
+    shape: schema && fieldCodec(schema, migrate),
     emit,
     turns: new Map<string, Promise<unknown>>(),
     tidies: options.sweeps !== false,
   }
   /** Stands for a backend that could not be opened: whatever is asked of it fails, and a logout clears its cookie. */
-  const unopened = (fault: Fault): House => {
+  const unopened = (fault: KeepsakeError): ManagerContext => {
     const fail = () => {
       throw fault
     }
@@ -289,7 +289,7 @@ export function sessions(options: SessionsOptions): Sessions {
   }
   let looked = false
   /** Has the store looked at once, and again where it was down. @throws Fault `bad_option` */
-  const look = async ({ backend }: House): Promise<void> => {
+  const look = async ({ backend }: ManagerContext): Promise<void> => {
     if (looked) return
     looked = true
     try {
@@ -297,12 +297,12 @@ export function sessions(options: SessionsOptions): Sessions {
       if (message !== undefined) emit('eviction', { message })
     } catch (error) {
       looked = false
-      if (isFault(error) && error.code === 'bad_option') throw error
+      if (isKeepsakeError(error) && error.code === 'bad_option') throw error
     }
   }
-  let furnished: House | undefined
-  let furnishing: Promise<House> | undefined
-  const house = async (): Promise<House> => {
+  let furnished: ManagerContext | undefined
+  let furnishing: Promise<ManagerContext> | undefined
+  const house = async (): Promise<ManagerContext> => {
     furnishing ??= furnish()
     try {
       furnished = await furnishing
@@ -310,19 +310,19 @@ export function sessions(options: SessionsOptions): Sessions {
     } catch (error) {
       // The next visit tries again: the file may be there by then.
       furnishing = undefined
-      throw error instanceof Fault
+      throw error instanceof KeepsakeError
         ? error
-        : new Fault('unavailable', 'The backend could not be opened.', { cause: error })
+        : new KeepsakeError('unavailable', 'The backend could not be opened.', { cause: error })
     }
   }
 
-  const time = (): Budget => ({ left: budget, bulkhead })
+  const time = (): Deadline => ({ left: budget, bulkhead })
 
   const { sameSite, path } = options.cookie ?? {}
   const placed = { ...(sameSite !== undefined && { sameSite }), ...(path !== undefined && { path }) }
   const trustProxy = options.trustProxy === true
 
-  const visitIn = (here: House, arrival: Arrival): Awaitable<Visit> => {
+  const visitIn = (here: ManagerContext, arrival: IncomingRequest): Awaitable<UnitOfWork> => {
     const names = nameOf(arrival)
     const { notice } = names
     if (notice !== undefined && !told.has(notice.reason)) {
@@ -338,7 +338,7 @@ export function sessions(options: SessionsOptions): Sessions {
     const keys = values.filter(could)
     return open(here, left, { keys, names, header, withheld })
   }
-  const visitOn = (arrival: Arrival): Awaitable<Visit> => {
+  const visitOn = (arrival: IncomingRequest): Awaitable<UnitOfWork> => {
     if (furnished !== undefined) return visitIn(furnished, arrival)
     return house().then(
       (here) => visitIn(here, arrival),
@@ -350,41 +350,41 @@ export function sessions(options: SessionsOptions): Sessions {
   }
 
   /** What goes out with a failure: where somebody logged out, the cookie is cleared, whatever became of the session. */
-  const clearing = (visit: Visit): readonly string[] => {
+  const clearing = (visit: UnitOfWork): readonly string[] => {
     const { turn, presented, unusable } = visit
     const ends = turn === 'invalidate' || (turn !== undefined && unusable.some(({ proven }) => !proven))
-    return ends && presented ? cookiesOf({ session: 'clear' }, visit) : []
+    return ends && presented ? setCookieHeaders({ session: 'clear' }, visit) : []
   }
 
   /** Gives back what was claimed for a page that is not shown. */
-  const unshow = async (visit: Visit): Promise<void> => {
-    if (visit.taken.length > 0) await giveBack(visit).catch((error) => emit('store_error', { error }))
+  const unshow = async (visit: UnitOfWork): Promise<void> => {
+    if (visit.taken.length > 0) await returnMessages(visit).catch((error) => emit('store_error', { error }))
   }
 
   /** The response as it leaves: after the commit, and an error where that failed. */
-  const finish = (answer: Response, visit: Visit): Awaitable<Response> => {
+  const finish = (answer: Response, visit: UnitOfWork): Awaitable<Response> => {
     const instead = async (response: Response, cookies: readonly string[]) => {
       // Nobody reads the handler's: what it stands on, such as a file, is let go.
       answer.body?.cancel().catch(() => {})
       await unshow(visit)
-      return dressed(response, cookies, visit.house)
+      return withHeaders(response, cookies, visit.house)
     }
-    const saved = (outcome: Outcome): Awaitable<Response> =>
+    const saved = (outcome: CommitOutcome): Awaitable<Response> =>
       outcome.lost !== undefined
-        ? instead(conflict(outcome.lost), [])
-        : dressed(answer, cookiesOf(outcome, visit), visit.house, visit.confidential)
+        ? instead(conflictResponse(outcome.lost), [])
+        : withHeaders(answer, setCookieHeaders(outcome, visit), visit.house, visit.confidential)
     const failed = (error: unknown): Promise<Response> => {
-      if (!(error instanceof Fault)) {
+      if (!(error instanceof KeepsakeError)) {
         answer.body?.cancel().catch(() => {})
         return unshow(visit).then(() => Promise.reject(error))
       }
       emit('store_error', { error })
-      return instead(failure(error.status), clearing(visit))
+      return instead(failureResponse(error.status), clearing(visit))
     }
     try {
       // The browser shows the page that it has: what was claimed for this one is for the next.
       const unshown = answer.status === 304 && visit.taken.length > 0
-      const outcome = unshown ? giveBack(visit).then(() => commit(visit)) : commit(visit)
+      const outcome = unshown ? returnMessages(visit).then(() => commit(visit)) : commit(visit)
       return isThenable(outcome) ? outcome.then(saved, failed) : saved(outcome)
     } catch (error) {
       return failed(error)
@@ -392,7 +392,7 @@ export function sessions(options: SessionsOptions): Sessions {
   }
 
   /** What is left to do when a handler threw: nothing is saved, but what was to end ends. */
-  const abandon = async (request: Request, passage: Passage, error: unknown): Promise<Response> => {
+  const abandon = async (request: Request, passage: RequestContext, error: unknown): Promise<Response> => {
     await passage.session?.catch(() => {})
     const { visit } = passage
     try {
@@ -406,33 +406,33 @@ export function sessions(options: SessionsOptions): Sessions {
     } catch (failed) {
       emit('store_error', { error: failed })
     }
-    leave(request, passage)
-    if (!(error instanceof Fault) || error.status !== 503) throw error
+    release(request, passage)
+    if (!(error instanceof KeepsakeError) || error.status !== 503) throw error
     emit('store_error', { error })
-    return visit === undefined ? failure(503) : dressed(failure(503), clearing(visit), visit.house)
+    return visit === undefined ? failureResponse(503) : withHeaders(failureResponse(503), clearing(visit), visit.house)
   }
 
   /** The response of a handler that left a message for the next page, and did not wait for a session. */
-  const late = async (request: Request, passage: Passage, response: Response): Promise<Response> => {
+  const late = async (request: Request, passage: RequestContext, response: Response): Promise<Response> => {
     try {
-      await openFor(request, passage)
-      const visit = passage.visit as Visit
+      await openOnce(request, passage)
+      const visit = passage.visit as UnitOfWork
       visit.outbox = passage.outbox
       return await finish(response, visit)
     } catch (error) {
-      if (!(error instanceof Fault)) throw error
+      if (!(error instanceof KeepsakeError)) throw error
       emit('store_error', { error })
-      return failure(error.status)
+      return failureResponse(error.status)
     } finally {
-      leave(request, passage)
+      release(request, passage)
     }
   }
 
-  const answered = (request: Request, passage: Passage, answer: Response): Awaitable<Response> => {
+  const answered = (request: Request, passage: RequestContext, answer: Response): Awaitable<Response> => {
     passage.over = true
     const { session, visit, outbox } = passage
     if (session === undefined && outbox.length === 0) {
-      leave(request, passage)
+      release(request, passage)
       return answer
     }
     let response: Response
@@ -446,19 +446,19 @@ export function sessions(options: SessionsOptions): Sessions {
       // The handler did not wait for it, or caught why it could not be had.
       return (session as Promise<Session>)
         .then(
-          () => finish(response, passage.visit as Visit),
+          () => finish(response, passage.visit as UnitOfWork),
           () => response,
         )
-        .finally(() => leave(request, passage))
+        .finally(() => release(request, passage))
     }
     visit.outbox = outbox
     const finished = finish(response, visit)
-    if (isThenable(finished)) return finished.finally(() => leave(request, passage))
-    leave(request, passage)
+    if (isThenable(finished)) return finished.finally(() => release(request, passage))
+    release(request, passage)
     return finished
   }
 
-  const ground: Ground = {
+  const ground: Manager = {
     house: () => furnished ?? house(),
     emit,
     transport: {
@@ -476,7 +476,7 @@ export function sessions(options: SessionsOptions): Sessions {
       (request: R, ...rest: Rest) => {
         // A handler may be wrapped twice, and one request is one session of one manager.
         if (isInside(request, middleware)) return next(request, ...rest)
-        const passage = enter(request, middleware, ground)
+        const passage = attach(request, middleware, ground)
         const threw = (error: unknown): Awaitable<Response> => {
           // Some frameworks leave a handler by throwing the answer.
           if (isResponse(error)) return answered(request, passage, error)
@@ -506,32 +506,32 @@ export function sessions(options: SessionsOptions): Sessions {
 
   return Object.assign(middleware as Middleware, {
     of: (request: Request) => sessionOf(request, middleware),
-    async open(arrival: Arrival): Promise<OpenSession> {
+    async open(arrival: IncomingRequest): Promise<OpenSession> {
       const visit = await visitOn(arrival)
       const dressing = (cookies: readonly string[]): Headers => {
         const headers = new Headers()
-        dress(headers, cookies, emit)
+        addHeaders(headers, cookies, emit)
         return headers
       }
-      const committed = async (): Promise<Committed> => {
-        if (visit.over) throw new Fault('too_late', 'This session was committed already. Open it again.')
+      const committed = async (): Promise<CommitResult> => {
+        if (visit.over) throw new KeepsakeError('too_late', 'This session was committed already. Open it again.')
         try {
           const outcome = await commit(visit)
           if (outcome.lost !== undefined) return { ok: false, error: outcome.lost }
-          return { ok: true, headers: dressing(cookiesOf(outcome, visit)) }
+          return { ok: true, headers: dressing(setCookieHeaders(outcome, visit)) }
         } catch (error) {
           const cookies = clearing(visit)
-          if (error instanceof Fault && cookies.length > 0) error.headers = dressing(cookies)
+          if (error instanceof KeepsakeError && cookies.length > 0) error.headers = dressing(cookies)
           throw error
         }
       }
-      return Object.defineProperty(handle(visit), 'commit', { value: committed }) as OpenSession
+      return Object.defineProperty(createHandle(visit), 'commit', { value: committed }) as OpenSession
     },
-    list: async (owner: string) => listed<AnyFields>(await house(), time(), owner),
-    revoke: async (label: string) => revoked(await house(), time(), label),
+    list: async (owner: string) => listSessions<AnyFields>(await house(), time(), owner),
+    revoke: async (label: string) => revokeSession(await house(), time(), label),
     async revokeAll(owner: string, options: { readonly except?: string } = {}) {
-      onlyKnown(options, ['except'], 'revokeAll()')
-      return revokedAll(await house(), time(), owner, options.except)
+      checkOptionNames(options, ['except'], 'revokeAll()')
+      return revokeAllSessions(await house(), time(), owner, options.except)
     },
     seal: (text: string, associated: string) => sealText(ground, text, associated),
     unseal: (sealed: string, associated: string) => unsealText(ground, sealed, associated),
@@ -545,8 +545,8 @@ export function sessions(options: SessionsOptions): Sessions {
 const isUrl = (backend: Backend | string | URL): backend is URL =>
   typeof (backend as URL | undefined)?.href === 'string'
 
-const noSecret = ({ name }: Backend): Fault =>
-  new Fault(
+const noSecret = ({ name }: Backend): KeepsakeError =>
+  new KeepsakeError(
     'no_secret',
     `The ${name} backend keeps no secret of its own, so sessions need one that all processes share: sessions({ backend, secret }). Make one: ${HOW_TO_MAKE_ONE}`,
   )
@@ -554,23 +554,23 @@ const noSecret = ({ name }: Backend): Fault =>
 /** Sessions in the memory of this process, as Dream's `memory_sessions`. */
 export const memorySessions = <R extends Request = Request, Rest extends readonly unknown[] = readonly []>(
   next: Handler<R, Rest>,
-  options: Omit<SessionsOptions, 'backend'> = {},
-): Handler<R, Rest> => sessions({ ...options, backend: 'memory:' })(next)
+  options: Omit<SessionManagerOptions, 'backend'> = {},
+): Handler<R, Rest> => sessionManager({ ...options, backend: 'memory:' })(next)
 
 /** Sessions in a database, as Dream's `sql_sessions`: in `sqlite:sessions.db` unless `backend` says otherwise. */
 export const sqlSessions = <R extends Request = Request, Rest extends readonly unknown[] = readonly []>(
   next: Handler<R, Rest>,
-  options: Partial<SessionsOptions> = {},
-): Handler<R, Rest> => sessions({ ...options, backend: options.backend ?? 'sqlite:sessions.db' })(next)
+  options: Partial<SessionManagerOptions> = {},
+): Handler<R, Rest> => sessionManager({ ...options, backend: options.backend ?? 'sqlite:sessions.db' })(next)
 
 /** Sessions in files, as Dream plans them: in `file:sessions` unless `backend` says otherwise. */
 export const fileSessions = <R extends Request = Request, Rest extends readonly unknown[] = readonly []>(
   next: Handler<R, Rest>,
-  options: Partial<SessionsOptions> = {},
-): Handler<R, Rest> => sessions({ ...options, backend: options.backend ?? 'file:sessions' })(next)
+  options: Partial<SessionManagerOptions> = {},
+): Handler<R, Rest> => sessionManager({ ...options, backend: options.backend ?? 'file:sessions' })(next)
 
 /** Sessions in the client's own sealed cookie, as Dream's `cookie_sessions`. Give a `secret`. */
 export const cookieSessions = <R extends Request = Request, Rest extends readonly unknown[] = readonly []>(
   next: Handler<R, Rest>,
-  options: Omit<SessionsOptions, 'backend'>,
-): Handler<R, Rest> => sessions({ ...options, backend: 'cookie:' })(next)
+  options: Omit<SessionManagerOptions, 'backend'>,
+): Handler<R, Rest> => sessionManager({ ...options, backend: 'cookie:' })(next)

@@ -1,6 +1,6 @@
 // Packages that are loaded when they are first wanted, in the shapes in which bundlers hand them over.
 
-import { Fault, messageOf } from './error.ts'
+import { KeepsakeError, messageOf } from './error.ts'
 
 /** What Node's namespace of a CommonJS package has beside its names. */
 const whole = ['default', 'module.exports']
@@ -28,10 +28,10 @@ export const installed = async <Module extends object>(name: string, load: () =>
   } catch (cause) {
     const there = !String((cause as { code?: unknown } | undefined)?.code).endsWith('MODULE_NOT_FOUND')
     const why = there ? `, which could not be loaded (${messageOf(cause)})` : ''
-    throw new Fault('no_backend', `The backend of this URL needs the package ${name}${why}: npm install ${name}`, {
+    throw new KeepsakeError('no_backend', `The backend of this URL needs the package ${name}${why}: npm install ${name}`, {
       cause,
     })
   }
   if (Object.keys(names).length > 0) return names
-  throw new Fault('no_backend', `The backend of this URL needs the package ${name}: npm install ${name}`)
+  throw new KeepsakeError('no_backend', `The backend of this URL needs the package ${name}: npm install ${name}`)
 }

@@ -1,32 +1,32 @@
 // The way from a request to its session: whoever asks first opens it, for all who ask.
 
-import { type Awaitable, Fault, isThenable } from './error.ts'
+import { type Awaitable, KeepsakeError, isThenable } from './error.ts'
 import type { Emit } from './events.ts'
 import type { TransportOptions } from './http/cookie-names.ts'
 import type { Flash } from './session/flash-messages.ts'
-import { type AnyFields, handle, type Session } from './session/session.ts'
-import type { House, Visit } from './session/work.ts'
+import { type AnyFields, createHandle, type Session } from './session/session.ts'
+import type { ManagerContext, UnitOfWork } from './session/work.ts'
 
 /** What a sessions middleware stands on, for whom no session is needed: cookies of the application, sealed texts. */
-export type Ground = {
-  readonly house: () => Awaitable<House>
+export type Manager = {
+  readonly house: () => Awaitable<ManagerContext>
   readonly emit: Emit
   readonly transport: TransportOptions
   readonly namespace: string
   /** Of the session, without a prefix. */
   readonly cookieName: string
-  readonly open: (request: Request) => Awaitable<Visit>
+  readonly open: (request: Request) => Awaitable<UnitOfWork>
 }
 
 /** One request on its way through one sessions middleware. */
-export type Passage = {
+export type RequestContext = {
   /** The middleware, to tell it from others that the same request comes through. */
   readonly owner: unknown
-  outer: Passage | undefined
-  readonly ground: Ground
+  outer: RequestContext | undefined
+  readonly ground: Manager
   /** Once it was asked for. */
   session: Promise<Session> | undefined
-  visit: Visit | undefined
+  visit: UnitOfWork | undefined
   /** Messages for the next page. */
   outbox: readonly Flash[]
   /** The response has left: nothing of the visit is held any more but its label. */
@@ -38,18 +38,18 @@ export type Passage = {
  * On the request itself, where it costs a tenth of what a WeakMap does; nothing else holds it. The symbol is registered, so
  * that another copy of this package finds what this one has put there.
  */
-const PASSAGE = Symbol.for('keepsake.passage')
-type Marked = Request & { [PASSAGE]?: Passage }
+const CONTEXT = Symbol.for('keepsake.passage')
+type Marked = Request & { [CONTEXT]?: RequestContext }
 
-const passageOf = (request: Request): Passage | undefined => (request as Marked)[PASSAGE]
+const contextOf = (request: Request): RequestContext | undefined => (request as Marked)[CONTEXT]
 
 const none: readonly Flash[] = []
 
 /** Marks a request as one that comes through `owner`. */
-export const enter = (request: Request, owner: unknown, ground: Ground): Passage => {
-  const passage: Passage = {
+export const attach = (request: Request, owner: unknown, ground: Manager): RequestContext => {
+  const passage: RequestContext = {
     owner,
-    outer: passageOf(request),
+    outer: contextOf(request),
     ground,
     session: undefined,
     visit: undefined,
@@ -57,31 +57,31 @@ export const enter = (request: Request, owner: unknown, ground: Ground): Passage
     over: false,
     label: undefined,
   }
-  ;(request as Marked)[PASSAGE] = passage
+  ;(request as Marked)[CONTEXT] = passage
   return passage
 }
 
 /** Whether a request is on its way through `owner`, and has not been answered there. */
 export const isInside = (request: Request, owner: unknown): boolean => {
-  for (let passage = passageOf(request); passage !== undefined; passage = passage.outer) {
+  for (let passage = contextOf(request); passage !== undefined; passage = passage.outer) {
     if (passage.owner === owner && !passage.over) return true
   }
   return false
 }
 
 /** Ends a passage: lets go of what it held, and gives the request back to the middleware around. */
-export const leave = (request: Request, passage: Passage): void => {
+export const release = (request: Request, passage: RequestContext): void => {
   passage.label = passage.visit?.stored?.label
   passage.session = undefined
   passage.visit = undefined
   const { outer } = passage
-  if (outer !== undefined && passageOf(request) === passage) (request as Marked)[PASSAGE] = outer
+  if (outer !== undefined && contextOf(request) === passage) (request as Marked)[CONTEXT] = outer
 }
 
-const begin = (request: Request, passage: Passage): Promise<Session> => {
-  const begun = (visit: Visit): Session => {
+const startOpening = (request: Request, passage: RequestContext): Promise<Session> => {
+  const begun = (visit: UnitOfWork): Session => {
     passage.visit = visit
-    return handle(visit)
+    return createHandle(visit)
   }
   try {
     const visit = passage.ground.open(request)
@@ -98,30 +98,30 @@ const begin = (request: Request, passage: Passage): Promise<Session> => {
 }
 
 /** Leaves a message for the next page. @throws Fault `no_session`, `too_late` */
-export const leaveFlash = (request: Request, message: Flash): void => {
-  const passage = passageOf(request)
-  if (passage === undefined) throw missing()
-  if (passage.over) throw new Fault('too_late', 'A flash message was added after the response had left. Add it before.')
+export const queueFlash = (request: Request, message: Flash): void => {
+  const passage = contextOf(request)
+  if (passage === undefined) throw noMiddleware()
+  if (passage.over) throw new KeepsakeError('too_late', 'A flash message was added after the response had left. Add it before.')
   passage.outbox = [...passage.outbox, message]
 }
 
 /** Opens the session of a passage whose handler never asked for it, because something else needs it. */
-export const openFor = (request: Request, passage: Passage): Promise<Session> => {
-  passage.session ??= begin(request, passage)
+export const openOnce = (request: Request, passage: RequestContext): Promise<Session> => {
+  passage.session ??= startOpening(request, passage)
   return passage.session
 }
 
-const ask = (request: Request, passage: Passage): Promise<Session> => {
+const sessionFor = (request: Request, passage: RequestContext): Promise<Session> => {
   if (passage.session === undefined && passage.over) {
     const why =
       'The session was asked for after its response had left. Ask before, or open a visit of its own with sessions.open().'
-    return Promise.reject(new Fault('too_late', why))
+    return Promise.reject(new KeepsakeError('too_late', why))
   }
-  return openFor(request, passage)
+  return openOnce(request, passage)
 }
 
-const missing = (): Fault =>
-  new Fault(
+const noMiddleware = (): KeepsakeError =>
+  new KeepsakeError(
     'no_session',
     'This request came through no sessions middleware. Wrap the handler: sessions({ backend })(handler); and hand on the request itself, not a clone of it.',
   )
@@ -133,43 +133,43 @@ const missing = (): Fault =>
  * @throws Fault `no_session` without a sessions middleware, `unavailable` where the backend fails, `too_late`
  */
 export const session = <F extends object = AnyFields>(request: Request): Promise<Session<F>> => {
-  const passage = passageOf(request)
+  const passage = contextOf(request)
   return passage === undefined
-    ? Promise.reject(missing())
-    : (ask(request, passage) as Promise<unknown> as Promise<Session<F>>)
+    ? Promise.reject(noMiddleware())
+    : (sessionFor(request, passage) as Promise<unknown> as Promise<Session<F>>)
 }
 
 /** The session of a request that came through `owner`, also where it came through others since. */
 export const sessionOf = (request: Request, owner: unknown): Promise<Session> => {
-  for (let passage = passageOf(request); passage !== undefined; passage = passage.outer) {
-    if (passage.owner === owner) return ask(request, passage)
+  for (let passage = contextOf(request); passage !== undefined; passage = passage.outer) {
+    if (passage.owner === owner) return sessionFor(request, passage)
   }
-  return Promise.reject(missing())
+  return Promise.reject(noMiddleware())
 }
 
 /** The label of the session that a request touched, if it touched one. */
-export const touched = (request: Request): string | undefined => passageOf(request)?.label
+export const labelFor = (request: Request): string | undefined => contextOf(request)?.label
 
 /**
  * The visit behind the session of a request: for what is built on sessions, such as forms.
  *
  * @throws as `session`
  */
-export const visitOf = async (request: Request): Promise<Visit> => {
+export const workOf = async (request: Request): Promise<UnitOfWork> => {
   await session(request)
-  const visit = passageOf(request)?.visit
+  const visit = contextOf(request)?.visit
   const { barred } = visit ?? {}
   if (barred !== undefined && !barred.reads) throw barred.fault
   if (visit !== undefined && !visit.over) return visit
-  throw new Fault('too_late', 'The session was asked for something after its response had left. Ask before.')
+  throw new KeepsakeError('too_late', 'The session was asked for something after its response had left. Ask before.')
 }
 
 /** What the innermost sessions middleware of a request stands on, if it came through one. */
-export const groundIfAny = (request: Request): Ground | undefined => passageOf(request)?.ground
+export const findManager = (request: Request): Manager | undefined => contextOf(request)?.ground
 
 /** The same. @throws Fault `no_session` */
-export const groundOf = (request: Request): Ground => {
-  const ground = groundIfAny(request)
-  if (ground === undefined) throw missing()
+export const managerOf = (request: Request): Manager => {
+  const ground = findManager(request)
+  if (ground === undefined) throw noMiddleware()
   return ground
 }

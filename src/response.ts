@@ -1,19 +1,19 @@
 // What a visit adds to its response: cookies, Vary, and what caches must not do with them.
 
-import { Fault } from './error.ts'
+import { KeepsakeError } from './error.ts'
 import type { Emit } from './events.ts'
-import { setCookie } from './http/cookie.ts'
-import type { Outcome } from './session/commit.ts'
-import type { House, Visit } from './session/work.ts'
+import { formatSetCookie } from './http/cookie.ts'
+import type { CommitOutcome } from './session/commit.ts'
+import type { ManagerContext, UnitOfWork } from './session/work.ts'
 
 const none: readonly string[] = []
 
 /** The Set-Cookie values that tell the client of an outcome. */
-export const cookiesOf = ({ session, preSession }: Outcome, { names, house }: Visit): readonly string[] => {
+export const setCookieHeaders = ({ session, preSession }: CommitOutcome, { names, house }: UnitOfWork): readonly string[] => {
   if (session === undefined && preSession === undefined) return none
   const now = house.now()
   const cookie = (name: string, value: string, until: number | undefined) =>
-    setCookie(name, value, names.attributes, until === undefined ? undefined : (until - now) / 1000)
+    formatSetCookie(name, value, names.attributes, until === undefined ? undefined : (until - now) / 1000)
   const cookies: string[] = []
   if (session === 'clear') cookies.push(cookie(names.session, '', now))
   else if (session) cookies.push(cookie(names.session, session.key, session.until))
@@ -63,7 +63,7 @@ const namesCookie = (vary: string | null): boolean => vary !== null && /(^|,)\s*
  * Puts cookies on headers, beside those that are there, and says what caches must not do (RFC 9111 §7.3: Set-Cookie
  * alone stops none). A confidential response has something in it that is for one visitor alone.
  */
-export const dress = (headers: Headers, cookies: readonly string[], emit: Emit, confidential = false): void => {
+export const addHeaders = (headers: Headers, cookies: readonly string[], emit: Emit, confidential = false): void => {
   const vary = headers.get('vary')
   if (!namesCookie(vary)) headers.set('vary', vary === null ? 'Cookie' : `${vary}, Cookie`)
   if (cookies.length === 0 && !confidential) return
@@ -79,15 +79,15 @@ const copyOf = (response: Response): Response => {
 }
 
 /** A copy of a response, dressed; itself if there is nothing to add. */
-export const dressed = (
+export const withHeaders = (
   response: Response,
   cookies: readonly string[],
-  { emit }: Pick<House, 'emit'>,
+  { emit }: Pick<ManagerContext, 'emit'>,
   confidential = false,
 ): Response => {
   if (cookies.length === 0 && !confidential && namesCookie(response.headers.get('vary'))) return response
   const copy = copyOf(response)
-  dress(copy.headers, cookies, emit, confidential)
+  addHeaders(copy.headers, cookies, emit, confidential)
   return copy
 }
 
@@ -105,16 +105,16 @@ export const isResponse = (value: unknown): value is Response => {
 export const sendable = (answer: unknown): Response => {
   if (!isResponse(answer)) {
     const what = typeof answer === 'object' && answer !== null ? 'an object' : String(answer)
-    throw new Fault('no_response', `The handler returned ${what}. It has to return a Response. Nothing was saved.`)
+    throw new KeepsakeError('no_response', `The handler returned ${what}. It has to return a Response. Nothing was saved.`)
   }
   if (answer.bodyUsed || answer.body?.locked) {
-    throw new Fault(
+    throw new KeepsakeError(
       'no_response',
       'The handler returned a Response whose body has been read already. Return a new one, or a clone. Nothing was saved.',
     )
   }
   if (answer.status === 0) {
-    throw new Fault('no_response', 'The handler returned Response.error(), which cannot be sent. Nothing was saved.')
+    throw new KeepsakeError('no_response', 'The handler returned Response.error(), which cannot be sent. Nothing was saved.')
   }
   return answer
 }
@@ -133,11 +133,11 @@ const conflicts = {
 } as const
 
 /** For a visit whose changes were not saved. */
-export const conflict = (lost: keyof typeof conflicts): Response => plain(conflicts[lost], 409)
+export const conflictResponse = (lost: keyof typeof conflicts): Response => plain(conflicts[lost], 409)
 /** For a request that may have been made for a visitor by a page of another site. */
-export const forbidden = (): Response => plain('This request did not come from our own pages.', 403)
+export const forbiddenResponse = (): Response => plain('This request did not come from our own pages.', 403)
 /** For a visit whose backend failed. */
-export const failure = (status = 500): Response =>
+export const failureResponse = (status = 500): Response =>
   plain(
     status === 503 ? 'The session store is not available. Please try again.' : 'The session could not be saved.',
     status,

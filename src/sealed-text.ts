@@ -1,7 +1,7 @@
 // Texts sealed for the application under its secrets, each bound to what it is for.
 
-import { Fault } from './error.ts'
-import { type Ground, groundOf } from './request.ts'
+import { KeepsakeError } from './error.ts'
+import { type Manager, managerOf } from './request.ts'
 
 /** Bytes of a text, and characters of one sealed. */
 const LARGEST = 65_536
@@ -9,11 +9,11 @@ const LONGEST_ASSOCIATED = 1_000
 const LONGEST = Math.ceil(((LARGEST + 100) * 4) / 3)
 
 /* The associated data stand where a cookie's name does for cookies: bound, and not in the token. */
-const context = ({ namespace }: Ground, associated: string) => {
+const sealContext = ({ namespace }: Manager, associated: string) => {
   const fits = typeof associated === 'string' && associated !== '' && associated.length <= LONGEST_ASSOCIATED
   // Half a surrogate pair has no UTF-8: two such texts would be the same bytes.
   if (!fits || !associated.isWellFormed()) {
-    throw new Fault(
+    throw new KeepsakeError(
       'bad_option',
       `Say what a sealed text is for, such as 'password reset', in 1 to ${LONGEST_ASSOCIATED} characters of well-formed Unicode: it opens for that alone.`,
     )
@@ -22,16 +22,16 @@ const context = ({ namespace }: Ground, associated: string) => {
 }
 
 /** @throws Fault `bad_option`, `too_large`, `unavailable` */
-export const sealText = async (ground: Ground, text: string, associated: string): Promise<string> => {
+export const sealText = async (ground: Manager, text: string, associated: string): Promise<string> => {
   const bytes = Buffer.from(text)
-  const where = context(ground, associated)
+  const where = sealContext(ground, associated)
   if (bytes.length <= LARGEST) return (await ground.house()).ring.seal(where, bytes)
-  throw new Fault('too_large', `The text has ${bytes.length} bytes, and at most ${LARGEST} can be sealed.`)
+  throw new KeepsakeError('too_large', `The text has ${bytes.length} bytes, and at most ${LARGEST} can be sealed.`)
 }
 
 /** @throws Fault `bad_option`, `unavailable` */
-export const unsealText = async (ground: Ground, sealed: string, associated: string): Promise<string | undefined> => {
-  const where = context(ground, associated)
+export const unsealText = async (ground: Manager, sealed: string, associated: string): Promise<string | undefined> => {
+  const where = sealContext(ground, associated)
   const { ring } = await ground.house()
   return typeof sealed === 'string' ? ring.open(where, sealed, LONGEST)?.toString() : undefined
 }
@@ -43,7 +43,7 @@ export const unsealText = async (ground: Ground, sealed: string, associated: str
  * @throws Fault `bad_option`, `too_large` over 64 KiB, `no_session`, `unavailable`
  */
 export const seal = async (request: Request, text: string, associated: string): Promise<string> =>
-  sealText(groundOf(request), text, associated)
+  sealText(managerOf(request), text, associated)
 
 /**
  * The text of a sealed one; undefined for whatever was not sealed here with this associated data.
@@ -51,4 +51,4 @@ export const seal = async (request: Request, text: string, associated: string): 
  * @throws Fault `bad_option`, `no_session`, `unavailable`
  */
 export const unseal = async (request: Request, sealed: string, associated: string): Promise<string | undefined> =>
-  unsealText(groundOf(request), sealed, associated)
+  unsealText(managerOf(request), sealed, associated)

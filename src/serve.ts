@@ -1,14 +1,14 @@
 // A handler on a port, until somebody says stop.
 
-import type { Server } from 'node:http'
+import type { Server as HttpServer } from 'node:http'
 import { isIP } from 'node:net'
 import { networkInterfaces } from 'node:os'
-import { after, Fault, messageOf, onlyKnown } from './error.ts'
+import { chain, KeepsakeError, messageOf, checkOptionNames } from './error.ts'
 import { drainOf, PATIENCE } from './http/draining.ts'
 import type { Handler } from './http/handler.ts'
 import { trace } from './http/trace.ts'
 
-export type RunOptions = {
+export type ServeOptions = {
   /** Default 8080. 0 takes a free one. */
   readonly port?: number | undefined
   /**
@@ -18,7 +18,7 @@ export type RunOptions = {
   readonly hostname?: string | undefined
 }
 
-export type Running = {
+export type Server = {
   /** Where this machine reaches it: what was listened on, as an address; the name where a name was given. */
   readonly url: string
   readonly port: number
@@ -41,12 +41,12 @@ const printed = (error: unknown): Response => {
 
 const portOf = (port: unknown): number => {
   if (typeof port === 'number' && Number.isInteger(port) && port >= 0 && port <= 65_535) return port
-  throw new Fault('bad_option', 'port has to be a whole number from 0 to 65535.')
+  throw new KeepsakeError('bad_option', 'port has to be a whole number from 0 to 65535.')
 }
 
 const hostnameOf = (hostname: unknown): string => {
   if (typeof hostname === 'string' && hostname !== '') return hostname
-  throw new Fault('bad_option', "hostname has to be an address or a name of this machine, such as '127.0.0.1'.")
+  throw new KeepsakeError('bad_option', "hostname has to be an address or a name of this machine, such as '127.0.0.1'.")
 }
 
 /** Whether this machine has ::1. A container often has none, and listens on :: all the same. */
@@ -73,7 +73,7 @@ const responseOf = (given: Response): Response => {
 const inTime = async (work: Promise<unknown> | undefined, what: string): Promise<void> => {
   const { promise: late, reject } = Promise.withResolvers<never>()
   const timer = setTimeout(
-    () => reject(new Fault('unavailable', `${what} took more than ${PATIENCE / 1000} seconds, and was left.`)),
+    () => reject(new KeepsakeError('unavailable', `${what} took more than ${PATIENCE / 1000} seconds, and was left.`)),
     PATIENCE,
   )
   try {
@@ -109,15 +109,15 @@ const unhook = () => process.off('SIGINT', shared.stop).off('SIGTERM', shared.st
  *
  * @throws Fault `bad_option`, `unavailable` where the port cannot be had or the store not be opened
  */
-export const run = async (handler: Handler, options: RunOptions = {}): Promise<Running> => {
-  onlyKnown(options, ['port', 'hostname'], 'run()')
+export const serve = async (handler: Handler, options: ServeOptions = {}): Promise<Server> => {
+  checkOptionNames(options, ['port', 'hostname'], 'run()')
   const hostname = hostnameOf(options.hostname ?? '127.0.0.1')
   const wanted = portOf(options.port ?? 8080)
   await handler.ready?.()
   // By its path: a bundler that knows of no conditions takes a server that does not listen.
   const { serve } = await import('srvx/node')
   const server = serve({
-    fetch: (request) => after(handler(request), responseOf),
+    fetch: (request) => chain(handler(request), responseOf),
     error: printed,
     port: wanted,
     hostname,
@@ -125,7 +125,7 @@ export const run = async (handler: Handler, options: RunOptions = {}): Promise<R
     silent: true,
     gracefulShutdown: false,
   })
-  const http = server.node?.server as Server
+  const http = server.node?.server as HttpServer
   const drain = drainOf(http)
   // A body that breaks off cannot be answered any more, but it can be heard of.
   http.on('request', (_, response) => {
@@ -135,7 +135,7 @@ export const run = async (handler: Handler, options: RunOptions = {}): Promise<R
     await server.serve()
   } catch (cause) {
     await handler.close?.()
-    throw new Fault(
+    throw new KeepsakeError(
       'unavailable',
       `Port ${wanted} of ${hostname} cannot be had: ${messageOf(cause)}. Choose another port or hostname.`,
       { cause },

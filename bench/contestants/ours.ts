@@ -3,7 +3,7 @@
 import { hash } from 'node:crypto'
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { type Backend, Fault, session, sessions } from '../../src/index.ts'
+import { type Backend, KeepsakeError, session, sessionManager } from '../../src/index.ts'
 import { FIELDS, nextSeen, type Workload, workloadOf } from '../workloads.ts'
 import { ALL, type App, type Contestant, platformReply, type Reply } from './contestant.ts'
 
@@ -50,7 +50,7 @@ const answer = async (request: Request, reply: Reply): Promise<Response> => {
 
 /** An application with sessions in a backend. Over HTTP: a server behind a proxy that ends TLS. */
 export const served = async (backend: Backend | string, reply: Reply, secure = true): Promise<App> => {
-  const middleware = sessions({ backend, secret, ...(secure && { secure }) })
+  const middleware = sessionManager({ backend, secret, ...(secure && { secure }) })
   await middleware.ready()
   return {
     kind: 'fetch',
@@ -68,10 +68,10 @@ const open = async ({ url, loopback = false }: Entry, folder: string, reply: Rep
 /** Whether the library knows the backend of an entry. */
 const known = ({ name, url }: Entry): boolean => {
   try {
-    sessions({ backend: url('nowhere'), secret })
+    sessionManager({ backend: url('nowhere'), secret })
     return true
   } catch (error) {
-    if (!(error instanceof Fault) || error.code !== 'no_backend') throw error
+    if (!(error instanceof KeepsakeError) || error.code !== 'no_backend') throw error
     left.push(`keepsake: ${name} is left out: the library has no such backend yet.`)
     return false
   }

@@ -1,7 +1,7 @@
 // The servers' own floors: what a driver alone takes for the same rows, with the same statements, without sessions.
 
 import { hash } from 'node:crypto'
-import { packed, setEntry } from '../../src/backends/redis/scripts.ts'
+import { encodeEntry, setEntry } from '../../src/backends/redis/scripts.ts'
 import { mysqlBackend } from '../../src/backends/sql/mysql.ts'
 import { postgresBackend } from '../../src/backends/sql/postgres.ts'
 import type { Entry } from '../../src/index.ts'
@@ -57,7 +57,7 @@ type Redis = {
 
 const overRedis = async ({ set, load, get, evalsha }: Redis): Promise<Raw> => {
   const names = keys.map((key) => `raw:${process.pid}:${key}`)
-  for (const name of names) await set(name, packed(entry))
+  for (const name of names) await set(name, encodeEntry(entry))
   await load(setEntry.lua)
   return raw({
     read: async (number) => (await get(at(names, number)))?.length,

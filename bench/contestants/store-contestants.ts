@@ -4,7 +4,7 @@ import { hash } from 'node:crypto'
 import { redisBackend } from '../../src/backends/redis/backend.ts'
 import { mysqlBackend } from '../../src/backends/sql/mysql.ts'
 import { postgresBackend } from '../../src/backends/sql/postgres.ts'
-import { type Backend, sessions } from '../../src/index.ts'
+import { type Backend, sessionManager } from '../../src/index.ts'
 import type { Store } from '../parts/servers.ts'
 import {
   cookieHeader,
@@ -129,7 +129,7 @@ const onMysql = async (): Promise<Backend> => {
 
 /** Sessions without a request or a response around them: what is left is the session's own, and its store's. */
 const openedOn = async (backend: Backend): Promise<Raw> => {
-  const manager = sessions({ backend, secret, secure: true })
+  const manager = sessionManager({ backend, secret, secure: true })
   const jar: Headers[] = []
   while (jar.length < SESSIONS) {
     const visit = await manager.open({ headers: new Headers() })

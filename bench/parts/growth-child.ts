@@ -2,7 +2,7 @@
 
 import { hash } from 'node:crypto'
 import { join } from 'node:path'
-import { connect, sessions } from '../../src/index.ts'
+import { backendFromUrl, sessionManager } from '../../src/index.ts'
 import { answering } from '../child.ts'
 import { summary } from '../statistics.ts'
 import { FIELDS, keptOf } from '../workloads.ts'
@@ -46,8 +46,8 @@ const ranked = (values: Float64Array, part: number): number => values[Math.floor
 /** The least that could keep them: JSON under hashed ids. */
 const plain = new Map<string, string>()
 const url = kind === 'sqlite' ? `sqlite:${join(folder, 'grown.db')}` : 'memory:'
-const backend = await connect(url, { now })
-const house = sessions({ backend, now })
+const backend = await backendFromUrl(url, { now })
+const house = sessionManager({ backend, now })
 await house.ready()
 const jar: Headers[] = []
 

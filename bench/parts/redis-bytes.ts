@@ -1,7 +1,7 @@
 // Bytes of a session in Redis, by MEMORY USAGE of every key that it has there.
 
 import { redisBackend } from '../../src/backends/redis/backend.ts'
-import { sessions } from '../../src/index.ts'
+import { sessionManager } from '../../src/index.ts'
 import { ioredis } from '../contestants/clients.ts'
 import { secret } from '../contestants/ours.ts'
 import { stage } from '../contestants/stage.ts'
@@ -28,7 +28,7 @@ const usage = async (what: string, prefix: string): Promise<RedisBytes> => {
 
 const ours = async (prefix: string, owned: boolean): Promise<void> => {
   const client = await ioredis()
-  const manager = sessions({ backend: redisBackend(client, { prefix }), secret, secure: true })
+  const manager = sessionManager({ backend: redisBackend(client, { prefix }), secret, secure: true })
   for (let count = 0; count < COUNT; count++) {
     const visit = await manager.open({ headers: new Headers() })
     if (owned) visit.login(`${FIELDS.user}${count}`)

@@ -2,7 +2,7 @@
 
 import { connectMysql } from '../../src/backends/sql/mysql.ts'
 import { connectPostgres } from '../../src/backends/sql/postgres.ts'
-import { type Backend, connect, sessions } from '../../src/index.ts'
+import { type Backend, backendFromUrl, sessionManager } from '../../src/index.ts'
 import { answering } from '../child.ts'
 import { secret } from '../contestants/ours.ts'
 import { keptOf } from '../workloads.ts'
@@ -26,7 +26,7 @@ const LIVING = 256
 const [kind = '', url = ''] = process.argv.slice(2)
 const opened = (): Promise<Backend> => {
   if (kind === 'postgres') return connectPostgres(url)
-  return kind === 'mysql' ? connectMysql(url) : connect(url)
+  return kind === 'mysql' ? connectMysql(url) : backendFromUrl(url)
 }
 const inner = await opened()
 const batches: number[] = []
@@ -42,7 +42,7 @@ const backend: Backend = {
     return swept instanceof Promise ? swept.then(took) : took(swept)
   },
 }
-const manager = sessions({ backend, secret, sweeps: false })
+const manager = sessionManager({ backend, secret, sweeps: false })
 
 const jar = async (): Promise<string[]> => {
   const cookies: string[] = []

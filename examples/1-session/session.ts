@@ -1,6 +1,6 @@
 // Dream's b-session: a visitor is logged in at the first visit and recognised at the next, also after a restart.
 
-import { logger, run, session, sessions } from 'keepsake'
+import { logger, serve, session, sessionManager } from 'keepsake'
 
 const escapes: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;', "'": '&#39;' }
 const escaped = (text: string) => text.replace(/[&<>"']/g, (character) => escapes[character] as string)
@@ -9,9 +9,9 @@ const html = (text: string) => new Response(text, { headers: { 'content-type': '
 
 const { SESSIONS = 'sqlite:sessions.db', PORT = '8080' } = process.env
 
-await run(
+await serve(
   logger(
-    sessions({ backend: SESSIONS })(async (request) => {
+    sessionManager({ backend: SESSIONS })(async (request) => {
       const s = await session(request)
       const user: string | undefined = s.get('user')
       if (user === undefined) {

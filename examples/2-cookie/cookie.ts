@@ -1,6 +1,6 @@
 // Dream's c-cookie: what a visitor prefers, in sealed cookies of the application's own: set, read and dropped.
 
-import { cookie, crossOrigin, dropCookie, logger, run, sessions, setCookie } from 'keepsake'
+import { getCookie, crossOriginProtection, deleteCookie, logger, serve, sessionManager, setCookie } from 'keepsake'
 
 const style = `body { font: 1.1rem/1.5 system-ui, sans-serif; max-width: 34rem; margin: 3rem auto; padding: 0 1rem }
 form { display: flex; flex-wrap: wrap; align-items: center; gap: .5rem; margin: .8rem 0 }
@@ -20,7 +20,7 @@ const YEAR = 365 * 86_400
 
 const home = async (request: Request) => {
   const kept = async (name: string) => {
-    const code = await cookie(request, name)
+    const code = await getCookie(request, name)
     return languages.find((language) => language.code === code)
   }
   const spoken = (await kept(names.speak)) ?? english
@@ -41,17 +41,17 @@ const home = async (request: Request) => {
 
 const { SESSIONS = 'sqlite:sessions.db', PORT = '8080' } = process.env
 
-await run(
+await serve(
   logger(
-    sessions({ backend: SESSIONS })(
-      crossOrigin(async (request) => {
+    sessionManager({ backend: SESSIONS })(
+      crossOriginProtection(async (request) => {
         const [name = '', code = ''] = new URL(request.url).pathname.split('/').slice(1)
         if (request.method === 'GET' && name === '') return home(request)
         if (request.method !== 'POST' || !isName(name)) return new Response('There is no such page.\n', { status: 404 })
         const response = new Response(null, { status: 303, headers: { location: '/' } })
         return languages.some((language) => language.code === code)
           ? setCookie(response, request, names[name], code, { maxAge: YEAR })
-          : dropCookie(response, request, names[name])
+          : deleteCookie(response, request, names[name])
       }),
     ),
   ),

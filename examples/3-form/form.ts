@@ -1,6 +1,6 @@
 // Dream's d-form: a form that only this visitor can send, and a friendly answer to whatever comes of it.
 
-import { crossOrigin, csrfTag, type Form, logger, readForm, run, sessions } from 'keepsake'
+import { crossOriginProtection, csrfTag, type FormResult, logger, readForm, serve, sessionManager } from 'keepsake'
 import { z } from 'zod'
 
 const escaped = (text: string) => text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`)
@@ -24,7 +24,7 @@ const show = async (request: Request, { above = '', typed = '', status = 200 } =
   )
 
 /** What there is to say to each outcome; and what was typed, where it may be shown for another try. */
-const answer = (form: Form<z.infer<typeof Message>>, file: string) => {
+const answer = (form: FormResult<z.infer<typeof Message>>, file: string) => {
   if (form.ok) return { above: `<p>You wrote: <b>${escaped(form.fields.message)}</b>${file}</p>` }
   const error = (text: string) => ({ above: `<p class="error" role="alert">${escaped(text)}</p>`, status: form.status })
   switch (form.error) {
@@ -44,10 +44,10 @@ const answer = (form: Form<z.infer<typeof Message>>, file: string) => {
 
 const { SESSIONS = 'sqlite:sessions.db', PORT = '8080' } = process.env
 
-await run(
+await serve(
   logger(
-    sessions({ backend: SESSIONS })(
-      crossOrigin(async (request) => {
+    sessionManager({ backend: SESSIONS })(
+      crossOriginProtection(async (request) => {
         if (new URL(request.url).pathname !== '/') return new Response('There is no such page.\n', { status: 404 })
         if (request.method !== 'POST') return show(request)
         let file = ''

@@ -1,6 +1,6 @@
 // Dream's w-flash: a message that one request leaves, and the next page shows, once.
 
-import { addFlash, crossOrigin, csrfTag, logger, readForm, run, sessions, takeFlash } from 'keepsake'
+import { addFlash, crossOriginProtection, csrfTag, logger, readForm, serve, sessionManager, takeFlash } from 'keepsake'
 import { z } from 'zod'
 
 const escaped = (text: string) => text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`)
@@ -34,10 +34,10 @@ const leave = async (request: Request) => {
 
 const { SESSIONS = 'sqlite:sessions.db', PORT = '8080' } = process.env
 
-await run(
+await serve(
   logger(
-    sessions({ backend: SESSIONS })(
-      crossOrigin((request) => {
+    sessionManager({ backend: SESSIONS })(
+      crossOriginProtection((request) => {
         switch (`${request.method} ${new URL(request.url).pathname}`) {
           case 'GET /':
             return home(request)

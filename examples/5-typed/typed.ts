@@ -1,6 +1,6 @@
 // Sessions with a schema: typed, checked, and migrated from what an older version of the program kept.
 
-import { crossOrigin, csrfTag, logger, readForm, run, sessions } from 'keepsake'
+import { crossOriginProtection, csrfTag, logger, readForm, serve, sessionManager } from 'keepsake'
 import { z } from 'zod'
 
 const { SESSIONS = 'sqlite:sessions.db', PORT = '8080', VERSION = '2' } = process.env
@@ -37,7 +37,7 @@ const page = async (request: Request, lines: readonly string[]) =>
 type Cart = { readonly lines: readonly string[]; readonly add: (item: string) => void }
 
 const shop = (cartOf: (request: Request) => Promise<Cart>) =>
-  crossOrigin(async (request) => {
+  crossOriginProtection(async (request) => {
     const cart = await cartOf(request)
     if (request.method !== 'POST') return page(request, cart.lines)
     const form = await readForm(request, Order)
@@ -46,13 +46,13 @@ const shop = (cartOf: (request: Request) => Promise<Cart>) =>
     return new Response(null, { status: 303, headers: { location: '/' } })
   })
 
-const first = sessions({ backend: SESSIONS, schema: First })
+const first = sessionManager({ backend: SESSIONS, schema: First })
 const firstShop = shop(async (request) => {
   const s = await first.of(request)
   return { lines: s.get('cart') ?? [], add: (item) => s.update('cart', (cart = []) => [...cart, item]) }
 })
 
-const second = sessions({ backend: SESSIONS, schema: Second, migrate })
+const second = sessionManager({ backend: SESSIONS, schema: Second, migrate })
 const secondShop = shop(async (request) => {
   const s = await second.of(request)
   return {
@@ -61,4 +61,4 @@ const secondShop = shop(async (request) => {
   }
 })
 
-await run(logger(VERSION === '1' ? first(firstShop) : second(secondShop)), { port: Number(PORT) })
+await serve(logger(VERSION === '1' ? first(firstShop) : second(secondShop)), { port: Number(PORT) })

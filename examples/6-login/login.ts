@@ -2,7 +2,7 @@
 
 import { randomBytes, scrypt, timingSafeEqual } from 'node:crypto'
 import { promisify } from 'node:util'
-import { addFlash, crossOrigin, csrfTag, logger, readForm, run, session, sessions, takeFlash } from 'keepsake'
+import { addFlash, crossOriginProtection, csrfTag, logger, readForm, serve, session, sessionManager, takeFlash } from 'keepsake'
 import { z } from 'zod'
 
 const derived = promisify<string, Buffer, number, object, Buffer>(scrypt)
@@ -148,6 +148,6 @@ const handle = (request: Request) => {
 
 const { SESSIONS = 'sqlite:sessions.db', PORT = '8080' } = process.env
 
-const manager = sessions({ backend: SESSIONS })
+const manager = sessionManager({ backend: SESSIONS })
 
-await run(logger(manager(crossOrigin(handle))), { port: Number(PORT) })
+await serve(logger(manager(crossOriginProtection(handle))), { port: Number(PORT) })

@@ -25,7 +25,7 @@ export type Entry = {
 export type Mark = Pick<Entry, 'head' | 'expiresAt' | 'version'>
 
 /** The sessions of an account: for a backend that can find entries by their owner. */
-export type Owned = {
+export type OwnerIndex = {
   /** An owner's entries with their keys, expired ones perhaps among them. */
   list(owner: string): Awaitable<readonly (Entry & { readonly key: string })[]>
   /**
@@ -48,7 +48,7 @@ export type Change = {
 }
 
 /** A part of all entries. */
-export type Scanned = {
+export type ScanPage = {
   readonly entries: readonly (Entry & { readonly key: string })[]
   readonly cursor: string | undefined
 }
@@ -126,7 +126,7 @@ export type Backend = {
    * cursor, from the start. An entry that is there all the while is given at least once. A cursor that is not known any
    * more begins at the start. Absent where nothing is kept.
    */
-  scan?(cursor: string | undefined, limit: number): Awaitable<Scanned>
+  scan?(cursor: string | undefined, limit: number): Awaitable<ScanPage>
   /**
    * Looks whether the store may forget what is kept in it before it expires: sessions, or the ends of sessions. Gives a
    * warning in words, or undefined; it may throw while the store is down. Where ends would be forgotten, it has to throw:
@@ -136,6 +136,6 @@ export type Backend = {
    */
   check?(use: 'sessions' | 'ends'): Awaitable<string | undefined>
   /** Absent where entries cannot be found by their owner: a stateless backend keeps none. */
-  readonly owned?: Owned
+  readonly owned?: OwnerIndex
   close?(): Awaitable<void>
 }

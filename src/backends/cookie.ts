@@ -2,9 +2,9 @@
 
 import { hash } from 'node:crypto'
 import { newVersion } from '../crypto/keys.ts'
-import { type Ring, ring } from '../crypto/seal.ts'
-import { type Awaitable, after, Fault, onlyKnown } from '../error.ts'
-import { parseHead } from '../session/metadata.ts'
+import { type KeyRing, keyRing } from '../crypto/seal.ts'
+import { type Awaitable, chain, KeepsakeError, checkOptionNames } from '../error.ts'
+import { decodeMetadata } from '../session/metadata.ts'
 import type { Backend, Entry, Mark } from './contract.ts'
 import { checkedEnds } from './ends.ts'
 
@@ -38,7 +38,7 @@ const VERSION = 8
 const FIXED = 1 + 8 + 8 + LABEL + VERSION + 1 + 2 + 1
 
 /** format · expiry · latest end · label · version · length of head, of owner · whether there is a value · head, owner, value */
-const packed = ({ value, head, expiresAt, endsAt, version, owner = '', label }: Sealed): Buffer => {
+const encodeEntry = ({ value, head, expiresAt, endsAt, version, owner = '', label }: Sealed): Buffer => {
   const body = Buffer.from(head + owner + (value ?? ''))
   const bytes = Buffer.allocUnsafe(FIXED + body.length)
   let at = bytes.writeUInt8(FORMAT)
@@ -53,7 +53,7 @@ const packed = ({ value, head, expiresAt, endsAt, version, owner = '', label }: 
   return bytes
 }
 
-const unpacked = (bytes: Buffer): Sealed | undefined => {
+const decodeEntry = (bytes: Buffer): Sealed | undefined => {
   if (bytes.length < FIXED || bytes[0] !== FORMAT) return undefined
   const label = bytes.toString('latin1', 17, 17 + LABEL)
   const version = bytes.toString('latin1', 17 + LABEL, 17 + LABEL + VERSION)
@@ -125,16 +125,16 @@ const markIn = ({ value, head, version }: Entry, now: number): Entry | undefined
  * @throws Fault `bad_option`, `no_secret`
  */
 export const cookieBackend = (options: CookieBackendOptions, kept?: string): Backend => {
-  onlyKnown(options, ['secret', 'namespace', 'ends', 'absoluteLifetime', 'now'], 'cookieBackend()')
+  checkOptionNames(options, ['secret', 'namespace', 'ends', 'absoluteLifetime', 'now'], 'cookieBackend()')
   const { namespace = '', absoluteLifetime = LONGEST, now = () => Date.now() } = options
   const ends = options.ends && checkedEnds(options.ends)
   if (options.secret === undefined && kept === undefined) {
-    throw new Fault('no_secret', 'Sessions in cookies are sealed, and need a secret that all processes share.')
+    throw new KeepsakeError('no_secret', 'Sessions in cookies are sealed, and need a secret that all processes share.')
   }
   if (!(absoluteLifetime > 0 && absoluteLifetime <= LONGEST)) {
-    throw new Fault('bad_option', `absoluteLifetime has to be a number of seconds above 0, and at most ${LONGEST}.`)
+    throw new KeepsakeError('bad_option', `absoluteLifetime has to be a number of seconds above 0, and at most ${LONGEST}.`)
   }
-  const keys: Ring = ring([options.secret ?? []].flat(), kept)
+  const keys: KeyRing = keyRing([options.secret ?? []].flat(), kept)
   const seen = memory()
   const contextOf = (name: string) => ({ purpose: 'session', name, audience: namespace })
   const nameOf = (key: string): string => key.slice(0, key.indexOf('='))
@@ -145,13 +145,13 @@ export const cookieBackend = (options: CookieBackendOptions, kept?: string): Bac
     if (known !== undefined) return known
     const name = nameOf(key)
     const bytes = keys.open(contextOf(name), key.slice(name.length + 1))
-    const entry = bytes && unpacked(bytes)
+    const entry = bytes && decodeEntry(bytes)
     if (entry !== undefined) seen.put(key, entry)
     return entry
   }
   const sealed = (name: string, entry: Sealed): string => {
     const within = { ...entry, expiresAt: Math.min(entry.expiresAt, entry.endsAt) }
-    const value = keys.seal(contextOf(name), packed(within))
+    const value = keys.seal(contextOf(name), encodeEntry(within))
     seen.put(`${name}=${value}`, within)
     return value
   }
@@ -159,11 +159,11 @@ export const cookieBackend = (options: CookieBackendOptions, kept?: string): Bac
   const found = (key: string): Awaitable<{ readonly entry: Sealed; readonly end: Entry | undefined } | undefined> => {
     const entry = opened(key)
     if (entry === undefined || ends === undefined) return entry && { entry, end: undefined }
-    return after(ends.get(endOf(entry.label)), (end) => ({ entry, end }))
+    return chain(ends.get(endOf(entry.label)), (end) => ({ entry, end }))
   }
   /** The entry in a key, unless its session has ended. */
   const living = (key: string): Awaitable<Sealed | undefined> =>
-    after(found(key), (there) => (there?.end === undefined ? there?.entry : undefined))
+    chain(found(key), (there) => (there?.end === undefined ? there?.entry : undefined))
   /** The label in a key, which may be the label itself in the place of the value. */
   const labelIn = (key: string): string | undefined => {
     const value = key.slice(nameOf(key).length + 1)
@@ -175,7 +175,7 @@ export const cookieBackend = (options: CookieBackendOptions, kept?: string): Bac
     stateless: true,
     ...(ends && { revocable: true }),
     get: (key) =>
-      after(found(key), (there) => {
+      chain(found(key), (there) => {
         if (there === undefined) return undefined
         const { endsAt: _, ...entry } = there.entry
         if (there.end === undefined) return entry
@@ -184,27 +184,27 @@ export const cookieBackend = (options: CookieBackendOptions, kept?: string): Bac
       }),
     generate(key, entry) {
       const name = nameOf(key)
-      const { bornAt = 0, absolute = absoluteLifetime * 1000 } = parseHead(entry.head) ?? {}
+      const { bornAt = 0, absolute = absoluteLifetime * 1000 } = decodeMetadata(entry.head) ?? {}
       // By the clock of who gave birth or by this one, whichever is ahead: an end is rather kept too long.
       const endsAt = Math.max(Math.max(bornAt, now()) + absolute, entry.expiresAt)
       return sealed(name, { ...entry, endsAt, label: key.slice(name.length + 1, name.length + 1 + LABEL) })
     },
     set: (key, change) =>
-      after(living(key), (entry) => (entry === undefined ? 'gone' : sealed(nameOf(key), { ...entry, ...change }))),
+      chain(living(key), (entry) => (entry === undefined ? 'gone' : sealed(nameOf(key), { ...entry, ...change }))),
     clear(key, version, mark) {
       const label = labelIn(key)
       if (label === undefined || ends === undefined) return undefined
       // Of a session that is named by its label alone nobody knows the birth: its end is kept as long as any can live.
       const end = endWith(mark, opened(key)?.endsAt ?? now() + LONGEST * 1000)
       const place = endOf(label)
-      return after(ends.generate(place, end), (answer) => {
+      return chain(ends.generate(place, end), (answer) => {
         // Where ends are kept by servers that fail over, an end that is told has to outlive that.
         const sure = ends.settle?.(place)
-        return after(sure, () => (answer === 'taken' && version !== undefined ? 'stale' : undefined))
+        return chain(sure, () => (answer === 'taken' && version !== undefined ? 'stale' : undefined))
       })
     },
     touch: (key, expiresAt) =>
-      after(living(key), (entry) =>
+      chain(living(key), (entry) =>
         entry !== undefined && Math.min(expiresAt, entry.endsAt) > entry.expiresAt
           ? sealed(nameOf(key), { ...entry, expiresAt })
           : undefined,

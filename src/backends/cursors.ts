@@ -5,7 +5,7 @@ import { randomUUID } from 'node:crypto'
 /** Rounds that may be under way: whoever leaves one unfinished makes room for the others. */
 const MOST = 16
 
-export type Rounds<T> = {
+export type Cursors<T> = {
   /** The next values of a round, and where to go on. A cursor that is not known any more begins another round. */
   next(
     cursor: string | undefined,
@@ -14,7 +14,7 @@ export type Rounds<T> = {
 }
 
 /** Rounds over what `begin` iterates. */
-export const rounds = <T>(begin: () => Iterator<T>): Rounds<T> => {
+export const cursors = <T>(begin: () => Iterator<T>): Cursors<T> => {
   const open = new Map<string, Iterator<T>>()
   return {
     next(cursor = '', limit) {

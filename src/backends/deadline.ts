@@ -1,11 +1,11 @@
 // The time that one request may spend waiting for its backend, whatever the driver does.
 
-import { type Awaitable, Fault, isThenable } from '../error.ts'
+import { type Awaitable, KeepsakeError, isThenable } from '../error.ts'
 
 /** How many calls of an application are under way, and how many may be: one backend that hangs must not fill the memory. */
 type Bulkhead = { inFlight: number; readonly most: number }
 
-export type Budget = {
+export type Deadline = {
   /** Milliseconds that are left. Only promises are waited for, so a synchronous backend spends nothing. */
   left: number
   readonly bulkhead?: Bulkhead
@@ -14,7 +14,7 @@ export type Budget = {
 }
 
 /** Milliseconds after which a call that was given up counts no more, whether its driver ever answers or not. */
-const FORGOTTEN = 30_000
+const ABANDONED = 30_000
 
 type Waiting = { readonly until: number; readonly giveUp: () => void }
 
@@ -70,12 +70,12 @@ const startClock = (): number => {
 }
 
 /** One promise, and nothing else to collect, for each call that is waited for: a read of a fast server is mostly this. */
-const bounded = <T>(
-  budget: Budget,
+const withTimer = <T>(
+  budget: Deadline,
   promise: PromiseLike<T>,
   taken: (answer: T) => T,
-  failure: (error: unknown) => Fault,
-  late: () => Fault,
+  failure: (error: unknown) => KeepsakeError,
+  late: () => KeepsakeError,
 ): Promise<T> => {
   const { bulkhead } = budget
   const started = startClock()
@@ -98,7 +98,7 @@ const bounded = <T>(
       until: started + budget.left,
       giveUp() {
         end()
-        if (counts) globalThis.setTimeout(uncount, FORGOTTEN).unref()
+        if (counts) globalThis.setTimeout(uncount, ABANDONED).unref()
         reject(late())
       },
     }
@@ -120,7 +120,7 @@ const bounded = <T>(
 }
 
 /** Asks whether the time is over, also in a loop that never waits. */
-export const lasting = (budget: Budget): (() => boolean) => {
+export const untilDeadline = (budget: Deadline): (() => boolean) => {
   const until = time() + budget.left
   return () => budget.left > 0 && time() < until
 }
@@ -129,21 +129,21 @@ const PARTLY =
   'An earlier step of this request has changed something already, so the outcome is unknown: read the session again.'
 
 /** A failure of a request that has changed something: whatever it is, nobody can say any more that nothing was changed. */
-export const afterChange = ({ changed }: Budget, fault: Fault): Fault =>
+export const afterChange = ({ changed }: Deadline, fault: KeepsakeError): KeepsakeError =>
   changed && (fault.code === 'unavailable' || fault.code === 'contended')
-    ? new Fault('unknown_outcome', `${fault.message.replace(/ Nothing was (changed|saved)\b[^.]*\./, '')} ${PARTLY}`, {
+    ? new KeepsakeError('unknown_outcome', `${fault.message.replace(/ Nothing was (changed|saved)\b[^.]*\./, '')} ${PARTLY}`, {
         cause: fault.cause ?? fault,
       })
     : fault
 
-const failed = (name: string, changing: boolean, why: string, cause?: unknown): Fault =>
+const failureOf = (name: string, changing: boolean, why: string, cause?: unknown): KeepsakeError =>
   changing
-    ? new Fault(
+    ? new KeepsakeError(
         'unknown_outcome',
         `The ${name} backend ${why} while it was changing a session: it may be either way.`,
         cause === undefined ? {} : { cause },
       )
-    : new Fault(
+    : new KeepsakeError(
         'unavailable',
         `The ${name} backend ${why}. Nothing was changed; see whether it is up.`,
         cause === undefined ? {} : { cause },
@@ -158,27 +158,27 @@ const refusals: readonly unknown[] = ['stale', 'taken', 'gone']
  * @throws Fault `unavailable` where a reading call fails or is late, `unknown_outcome` where a changing one does, and
  *   where an earlier one of this request has changed something
  */
-export const within = <T>(budget: Budget, name: string, changing: boolean, call: () => Awaitable<T>): Awaitable<T> => {
-  const noted = (fault: Fault): Fault => {
+export const callBackend = <T>(budget: Deadline, name: string, changing: boolean, call: () => Awaitable<T>): Awaitable<T> => {
+  const noted = (fault: KeepsakeError): KeepsakeError => {
     const told = afterChange(budget, fault)
     if (changing && told.code === 'unknown_outcome') budget.changed = true
     return told
   }
-  const failure = (error: unknown): Fault =>
-    noted(error instanceof Fault ? error : failed(name, changing, 'failed', error))
+  const failure = (error: unknown): KeepsakeError =>
+    noted(error instanceof KeepsakeError ? error : failureOf(name, changing, 'failed', error))
   const taken = (answer: T): T => {
     if (changing && !refusals.includes(answer)) budget.changed = true
     return answer
   }
-  if (budget.left <= 0) throw noted(failed(name, false, 'used up the time of the request'))
+  if (budget.left <= 0) throw noted(failureOf(name, false, 'used up the time of the request'))
   const { bulkhead } = budget
   if (bulkhead !== undefined && bulkhead.inFlight >= bulkhead.most) {
-    throw noted(failed(name, false, `has ${bulkhead.most} calls under way, as many as it may (maxInFlight)`))
+    throw noted(failureOf(name, false, `has ${bulkhead.most} calls under way, as many as it may (maxInFlight)`))
   }
   try {
     const answer = call()
     if (!isThenable(answer)) return taken(answer)
-    return bounded(budget, answer, taken, failure, () => noted(failed(name, changing, 'did not answer in time')))
+    return withTimer(budget, answer, taken, failure, () => noted(failureOf(name, changing, 'did not answer in time')))
   } catch (error) {
     throw failure(error)
   }

@@ -1,6 +1,6 @@
 // Where ends of sessions are kept: only in a store that forgets none of them.
 
-import { type Awaitable, after } from '../error.ts'
+import { type Awaitable, chain } from '../error.ts'
 import type { Backend } from './contract.ts'
 
 /**
@@ -14,12 +14,12 @@ export const checkedEnds = (ends: Backend): Backend => {
   const check = (): Awaitable<string | undefined> =>
     checked
       ? warning
-      : after(ends.check?.('ends'), (words) => {
+      : chain(ends.check?.('ends'), (words) => {
           checked = true
           warning = words
           return words
         })
-  const first = <T>(act: () => Awaitable<T>): Awaitable<T> => (checked ? act() : after(check(), act))
+  const first = <T>(act: () => Awaitable<T>): Awaitable<T> => (checked ? act() : chain(check(), act))
   return {
     ...ends,
     check,

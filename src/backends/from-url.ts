@@ -2,15 +2,15 @@
 
 import { fileURLToPath } from 'node:url'
 import { HOW_TO_MAKE_ONE, newSecret } from '../crypto/seal.ts'
-import { Fault, messageOf, onlyKnown } from '../error.ts'
-import type { Listener } from '../events.ts'
+import { KeepsakeError, messageOf, checkOptionNames } from '../error.ts'
+import type { SessionEventListener } from '../events.ts'
 import type { Backend } from './contract.ts'
 
-export type ConnectOptions = {
+export type BackendFromUrlOptions = {
   /** Milliseconds since 1970; for a backend that tidies up by itself. */
   readonly now?: (() => number) | undefined
   /** Hears of evictions, and of files that cannot be read. */
-  readonly onEvent?: Listener | undefined
+  readonly onEvent?: SessionEventListener | undefined
   /** For `cookie:`, as `sessions()` takes them. */
   readonly secret?: string | Uint8Array | readonly (string | Uint8Array)[] | undefined
   readonly namespace?: string | undefined
@@ -19,7 +19,7 @@ export type ConnectOptions = {
   readonly budget?: number | undefined
 }
 
-type Opener = (rest: string, options: ConnectOptions, url: string) => Promise<Backend>
+type Opener = (rest: string, options: BackendFromUrlOptions, url: string) => Promise<Backend>
 
 const redis: Opener = async (_, { now, budget }, url) => {
   const { connectRedis } = await import('./redis/backend.ts')
@@ -35,7 +35,7 @@ const mysql: Opener = async (_rest, _options, url) => (await import('./sql/mysql
 const pathIn = (rest: string): string => {
   if (!/^\/\/(?:localhost)?\//.test(rest)) return rest.replace(/^\/\//, '')
   const refuse = (why: string, cause?: unknown) =>
-    new Fault('no_backend', `The path ${JSON.stringify(rest.slice(2))} in a backend's URL ${why}.`, { cause })
+    new KeepsakeError('no_backend', `The path ${JSON.stringify(rest.slice(2))} in a backend's URL ${why}.`, { cause })
   if (/[?#]/.test(rest)) throw refuse('has a ? or a #, which a path in a URL writes as %3F and %23')
   try {
     return fileURLToPath(`file:${rest}`)
@@ -46,7 +46,7 @@ const pathIn = (rest: string): string => {
 
 const schemes: Readonly<Record<string, Opener>> = {
   memory: async (rest, options) => {
-    if (rest !== '') throw new Fault('no_backend', "'memory:' takes nothing behind the colon.")
+    if (rest !== '') throw new KeepsakeError('no_backend', "'memory:' takes nothing behind the colon.")
     const { memoryBackend } = await import('./memory.ts')
     const { now, onEvent } = options
     return memoryBackend({ now, onEvent })
@@ -64,7 +64,7 @@ const schemes: Readonly<Record<string, Opener>> = {
     const { secret, namespace, absoluteLifetime, now } = options
     const own = { secret, namespace, absoluteLifetime, now }
     if (rest === '') return cookieBackend(own)
-    const ends = await connect(rest, options)
+    const ends = await backendFromUrl(rest, options)
     return cookieBackend({ ...own, ends }, await ends.secret?.(newSecret()))
   },
   postgres,
@@ -87,7 +87,7 @@ const split = (url: string): { readonly scheme: string; readonly open: Opener; r
   const scheme = url.slice(0, Math.max(colon, 0))
   if (!Object.hasOwn(schemes, scheme)) {
     // The URL itself may hold a password: it stays out of the message.
-    throw new Fault(
+    throw new KeepsakeError(
       'no_backend',
       `A backend's URL begins with one of ${Object.keys(schemes)
         .map((name) => `'${name}:'`)
@@ -113,7 +113,7 @@ export const checkUrl = (url: string): void => {
  *
  * @throws Fault `no_secret`
  */
-export const checkSecret = (url: string, { secret }: ConnectOptions): void => {
+export const checkSecret = (url: string, { secret }: BackendFromUrlOptions): void => {
   const { scheme, rest } = split(url)
   if (scheme === 'cookie' && rest !== '') {
     checkSecret(rest, { secret })
@@ -124,7 +124,7 @@ export const checkSecret = (url: string, { secret }: ConnectOptions): void => {
     scheme === 'cookie'
       ? 'Sessions in cookies are sealed, so they need a secret'
       : `A ${scheme} backend keeps no secret of its own, so sessions need one`
-  throw new Fault(
+  throw new KeepsakeError(
     'no_secret',
     `${why} that all processes share: sessions({ backend: '${scheme}:…', secret }). Make one: ${HOW_TO_MAKE_ONE}`,
   )
@@ -146,8 +146,8 @@ export const checkSecret = (url: string, { secret }: ConnectOptions): void => {
  *
  * @throws Fault `no_backend`, `no_secret`, `unavailable`
  */
-export const connect = async (url: string | URL, options: ConnectOptions = {}): Promise<Backend> => {
-  onlyKnown(options, ['now', 'onEvent', 'secret', 'namespace', 'absoluteLifetime', 'budget'], 'connect()')
+export const backendFromUrl = async (url: string | URL, options: BackendFromUrlOptions = {}): Promise<Backend> => {
+  checkOptionNames(options, ['now', 'onEvent', 'secret', 'namespace', 'absoluteLifetime', 'budget'], 'connect()')
   const text = String(url)
   const { open, rest } = split(text)
   return open(rest, options, text)

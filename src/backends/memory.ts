@@ -1,10 +1,10 @@
 // Sessions in the memory of this process: gone when it ends, bounded in number and size, strangers evicted first.
 
 import { getHeapStatistics, isStringOneByteRepresentation } from 'node:v8'
-import { Fault, onlyKnown } from '../error.ts'
-import { emitter, type Listener } from '../events.ts'
+import { KeepsakeError, checkOptionNames } from '../error.ts'
+import { emitter, type SessionEventListener } from '../events.ts'
 import type { Backend, Entry, Mark, Removed } from './contract.ts'
-import { rounds } from './cursors.ts'
+import { cursors } from './cursors.ts'
 
 export type MemoryOptions = {
   /** How many sessions are kept. Default 1 000 000. */
@@ -17,7 +17,7 @@ export type MemoryOptions = {
   /** Milliseconds since 1970. */
   readonly now?: (() => number) | undefined
   /** Hears of evictions. */
-  readonly onEvent?: Listener | undefined
+  readonly onEvent?: SessionEventListener | undefined
 }
 
 /** Bytes of an entry beside its text: its key, and its place in a map. Measured on Node 24: 111 to 157. */
@@ -44,30 +44,30 @@ const NONE = '\0'
  * memory, and a million objects are more work for the collector than a million texts. The owner is last, because only
  * he may have a line break in him; whether there is one, the shelf says.
  */
-const packed = ({ expiresAt, version, head, value = NONE, owner }: Entry): string =>
+const encodeEntry = ({ expiresAt, version, head, value = NONE, owner }: Entry): string =>
   [String(expiresAt), version, head, value, owner].join('\n')
 
-const expiryOf = (text: string): number => Number.parseFloat(text)
+const expiryIn = (text: string): number => Number.parseFloat(text)
 
-const versionOf = (text: string): string => {
+const versionIn = (text: string): string => {
   const at = text.indexOf('\n') + 1
   return text.slice(at, text.indexOf('\n', at))
 }
 
-const after = (text: string, at: number): number => text.indexOf('\n', at) + 1
+const afterVersion = (text: string, at: number): number => text.indexOf('\n', at) + 1
 
-const ownerOf = (text: string): string => text.slice(after(text, after(text, after(text, after(text, 0)))))
+const ownerIn = (text: string): string => text.slice(afterVersion(text, afterVersion(text, afterVersion(text, afterVersion(text, 0)))))
 
-const unpacked = (text: string, owned: boolean): Entry => {
-  const version = after(text, 0)
-  const head = after(text, version)
-  const value = after(text, head)
-  const owner = after(text, value)
+const decodeEntry = (text: string, owned: boolean): Entry => {
+  const version = afterVersion(text, 0)
+  const head = afterVersion(text, version)
+  const value = afterVersion(text, head)
+  const owner = afterVersion(text, value)
   const fields = text.slice(value, owner - 1)
   return {
     value: fields === NONE ? undefined : fields,
     head: text.slice(head, value - 1),
-    expiresAt: expiryOf(text),
+    expiresAt: expiryIn(text),
     version: text.slice(version, head - 1),
     owner: owned ? text.slice(owner) : undefined,
   }
@@ -80,10 +80,10 @@ const bytesOf = (text: string): number => (isStringOneByteRepresentation(text) ?
  * A text with characters of its own. One that was cut out of another, or added up, would keep those in memory: an owner's
  * name the whole body of the form that it came with.
  */
-const own = (text: string): string => [text.slice(0, 1), text.slice(1)].join('')
+const ownCopy = (text: string): string => [text.slice(0, 1), text.slice(1)].join('')
 
 /** The keys of each owner. Most have one or a few, for which a set would take more memory than all else of them. */
-class Owners {
+class OwnerSets {
   readonly #keys = new Map<string, string | readonly string[] | Set<string>>()
 
   add(owner: string, key: string): void {
@@ -119,10 +119,10 @@ class Owners {
 }
 
 /** Entries from the one written longest ago to the one written last, with a hand that goes round them. */
-class Shelf {
+class EntryMap {
   readonly entries = new Map<string, string>()
   /** Kept in step by all that puts or removes: the shelf of strangers has none, and pays nothing. */
-  readonly owners: Owners | undefined
+  readonly owners: OwnerSets | undefined
   readonly #overhead: number
   bytes = 0
   #hand = this.entries.entries()
@@ -133,7 +133,7 @@ class Shelf {
    */
   #oldest: MapIterator<[string, string]> | undefined
 
-  constructor(overhead: number, owners?: Owners) {
+  constructor(overhead: number, owners?: OwnerSets) {
     this.#overhead = overhead
     this.owners = owners
   }
@@ -146,12 +146,12 @@ class Shelf {
 
   /** Puts a new entry last. The owner is no piece of the text, which an index of pieces would keep for ever. */
   putNew(key: string, text: string, owner = ''): void {
-    this.owners?.add(own(owner), own(key))
+    this.owners?.add(ownCopy(owner), ownCopy(key))
     this.#add(key, text)
   }
 
   remove(key: string, text: string): void {
-    this.owners?.remove(ownerOf(text), key)
+    this.owners?.remove(ownerIn(text), key)
     this.#drop(key, text)
   }
 
@@ -167,7 +167,7 @@ class Shelf {
   }
 
   #add(key: string, text: string): void {
-    this.entries.set(own(key), text)
+    this.entries.set(ownCopy(key), text)
     this.bytes += this.#cost(text)
   }
 
@@ -177,7 +177,7 @@ class Shelf {
   }
 
   #cost(text: string): number {
-    const name = this.owners ? bytesOf(ownerOf(text)) : 0
+    const name = this.owners ? bytesOf(ownerIn(text)) : 0
     return this.#overhead + bytesOf(text) + name
   }
 
@@ -194,8 +194,8 @@ class Shelf {
       }
       const [key, text] = next.value
       // So put, because an expiry that is no number is for the layer above to judge.
-      if (!(now >= expiryOf(text))) continue
-      const { head, owner } = unpacked(text, this.owners !== undefined)
+      if (!(now >= expiryIn(text))) continue
+      const { head, owner } = decodeEntry(text, this.owners !== undefined)
       this.remove(key, text)
       if (owner !== undefined) gone?.({ key, head, owner })
       removed++
@@ -206,7 +206,7 @@ class Shelf {
 
 const positive = (value: number, name: string): number => {
   if (Number.isFinite(value) && value >= 1) return value
-  throw new Fault('bad_option', `${name} has to be a number of at least 1.`)
+  throw new KeepsakeError('bad_option', `${name} has to be a number of at least 1.`)
 }
 
 /**
@@ -216,24 +216,24 @@ const positive = (value: number, name: string): number => {
  * @throws Fault `bad_option`
  */
 export const memoryBackend = (options: MemoryOptions = {}): Backend => {
-  onlyKnown(options, ['maxEntries', 'maxBytes', 'now', 'onEvent'], 'memoryBackend()')
+  checkOptionNames(options, ['maxEntries', 'maxBytes', 'now', 'onEvent'], 'memoryBackend()')
   const maxEntries = positive(options.maxEntries ?? 1_000_000, 'maxEntries')
   const maxBytes = positive(options.maxBytes ?? Math.min(MOST, getHeapStatistics().heap_size_limit * SHARE), 'maxBytes')
   const { now = () => Date.now() } = options
   const emit = emitter(options.onEvent)
-  const strangers = new Shelf(OVERHEAD)
-  const owners = new Owners()
-  const owned = new Shelf(OVERHEAD + OWNED, owners)
+  const strangers = new EntryMap(OVERHEAD)
+  const owners = new OwnerSets()
+  const owned = new EntryMap(OVERHEAD + OWNED, owners)
   let kept: string | undefined
   /** The shelf on which a key has an entry. */
-  const shelfOf = (key: string): Shelf | undefined =>
+  const shelfOf = (key: string): EntryMap | undefined =>
     strangers.entries.has(key) ? strangers : owned.entries.has(key) ? owned : undefined
 
   /** What was removed between two sweeps: the next one tells of it. */
   const tidied: Removed[] = []
 
   /** Has a shelf that was written to forget a little of what has expired, and evicts what is too much. */
-  const makeRoom = (written: Shelf): void => {
+  const makeRoom = (written: EntryMap): void => {
     written.tidy(now(), STEPS, STEPS, (entry) => tidied.push(entry))
     if (tidied.length > TIDIED) tidied.shift()
     while (strangers.entries.size + owned.entries.size > maxEntries || strangers.bytes + owned.bytes > maxBytes) {
@@ -244,14 +244,14 @@ export const memoryBackend = (options: MemoryOptions = {}): Backend => {
     }
   }
 
-  const end = (shelf: Shelf, key: string, text: string, mark: Mark | undefined): void => {
+  const end = (shelf: EntryMap, key: string, text: string, mark: Mark | undefined): void => {
     shelf.remove(key, text)
-    if (mark !== undefined) strangers.putNew(key, packed({ value: undefined, ...mark }))
+    if (mark !== undefined) strangers.putNew(key, encodeEntry({ value: undefined, ...mark }))
   }
 
-  const everything = rounds(function* () {
-    for (const [key, text] of strangers.entries) yield { key, ...unpacked(text, false) }
-    for (const [key, text] of owned.entries) yield { key, ...unpacked(text, true) }
+  const everything = cursors(function* () {
+    for (const [key, text] of strangers.entries) yield { key, ...decodeEntry(text, false) }
+    for (const [key, text] of owned.entries) yield { key, ...decodeEntry(text, true) }
   })
 
   return {
@@ -259,15 +259,15 @@ export const memoryBackend = (options: MemoryOptions = {}): Backend => {
     defaultPeriod: 604_800,
     get(key) {
       const text = strangers.entries.get(key)
-      if (text !== undefined) return unpacked(text, false)
+      if (text !== undefined) return decodeEntry(text, false)
       const other = owned.entries.get(key)
-      return other === undefined ? undefined : unpacked(other, true)
+      return other === undefined ? undefined : decodeEntry(other, true)
     },
     generate(key, entry) {
       const there = shelfOf(key)?.entries.get(key)
-      if (there !== undefined) return versionOf(there) === entry.version ? undefined : 'taken'
+      if (there !== undefined) return versionIn(there) === entry.version ? undefined : 'taken'
       const shelf = entry.owner === undefined ? strangers : owned
-      shelf.putNew(key, packed(entry), entry.owner)
+      shelf.putNew(key, encodeEntry(entry), entry.owner)
       makeRoom(shelf)
       return undefined
     },
@@ -275,28 +275,28 @@ export const memoryBackend = (options: MemoryOptions = {}): Backend => {
       const shelf = shelfOf(key)
       const text = shelf?.entries.get(key)
       if (shelf === undefined || text === undefined) return 'gone'
-      const there = versionOf(text)
+      const there = versionIn(text)
       if (there === version) return undefined
       if (there !== expected) return 'stale'
-      const { owner, expiresAt: before } = unpacked(text, shelf === owned)
-      shelf.put(key, packed({ value, head, version, expiresAt: expiresAt ?? before, owner }), text)
+      const { owner, expiresAt: before } = decodeEntry(text, shelf === owned)
+      shelf.put(key, encodeEntry({ value, head, version, expiresAt: expiresAt ?? before, owner }), text)
       makeRoom(shelf)
       return undefined
     },
     clear(key, version, mark) {
       const shelf = shelfOf(key)
       const text = shelf?.entries.get(key)
-      const there = text && versionOf(text)
+      const there = text && versionIn(text)
       if (there !== undefined && there === mark?.version) return undefined
       if (version !== undefined && there !== version) return 'stale'
-      if (text !== undefined) end(shelf as Shelf, key, text, mark)
+      if (text !== undefined) end(shelf as EntryMap, key, text, mark)
       return undefined
     },
     touch(key, expiresAt) {
       const shelf = shelfOf(key)
       const text = shelf?.entries.get(key)
-      if (shelf === undefined || text === undefined || expiresAt <= expiryOf(text)) return undefined
-      shelf.put(key, packed({ ...unpacked(text, shelf === owned), expiresAt }), text)
+      if (shelf === undefined || text === undefined || expiresAt <= expiryIn(text)) return undefined
+      shelf.put(key, encodeEntry({ ...decodeEntry(text, shelf === owned), expiresAt }), text)
       return undefined
     },
     sweep(before, limit, removed) {
@@ -313,7 +313,7 @@ export const memoryBackend = (options: MemoryOptions = {}): Backend => {
       return kept
     },
     owned: {
-      list: (owner) => owners.of(owner).map((key) => ({ key, ...unpacked(owned.entries.get(key) as string, true) })),
+      list: (owner) => owners.of(owner).map((key) => ({ key, ...decodeEntry(owned.entries.get(key) as string, true) })),
       clear(owner, except, mark) {
         const keys = owners.of(owner).filter((key) => key !== except)
         for (const key of keys) end(owned, key, owned.entries.get(key) as string, mark)

@@ -1,7 +1,7 @@
 // How one entry moves from an old store to a new one: by one compare-and-set, that no clock and no crash can undo.
 
 import { newVersion } from '../crypto/keys.ts'
-import { Fault } from '../error.ts'
+import { KeepsakeError } from '../error.ts'
 import type { Backend, Entry } from './contract.ts'
 
 /*
@@ -91,7 +91,7 @@ export const finder = (from: Backend, to: Backend, now: () => number): Find => {
         if ((await from.clear(key, old.version, mark)) === undefined) await finish(key, there)
       }
     }
-    throw new Fault(
+    throw new KeepsakeError(
       'unavailable',
       `A session could not be moved to the ${to.name} backend, because what was put there did not stay. Does it evict what it keeps?`,
     )

@@ -1,7 +1,7 @@
 // Moving to another backend while both run: sessions are moved when they are asked for, and all others by a copier.
 
-import { type Awaitable, Fault, onlyKnown } from '../error.ts'
-import type { Backend, Entry, Mark, Owned } from './contract.ts'
+import { type Awaitable, KeepsakeError, checkOptionNames } from '../error.ts'
+import type { Backend, Entry, Mark, OwnerIndex } from './contract.ts'
 import { finder, isCopy, isMoved, isThere, type Place } from './move-entry.ts'
 
 export type MovingOptions = {
@@ -18,7 +18,7 @@ export type MovingOptions = {
 const statefulOnly = (...backends: readonly Backend[]): void => {
   const stateless = backends.find((backend) => backend.stateless)
   if (stateless === undefined) return
-  throw new Fault('bad_option', `The ${stateless.name} backend keeps no sessions that could be moved.`)
+  throw new KeepsakeError('bad_option', `The ${stateless.name} backend keeps no sessions that could be moved.`)
 }
 
 /**
@@ -33,7 +33,7 @@ const statefulOnly = (...backends: readonly Backend[]): void => {
  */
 export const movingBackend = (from: Backend, to: Backend, options: MovingOptions = {}): Backend => {
   statefulOnly(from, to)
-  onlyKnown(options, ['startsAt', 'now'], 'movingBackend()')
+  checkOptionNames(options, ['startsAt', 'now'], 'movingBackend()')
   const { startsAt = 0, now = () => Date.now() } = options
   const moves = () => now() >= startsAt
   const find = finder(from, to, now)
@@ -105,7 +105,7 @@ export const movingBackend = (from: Backend, to: Backend, options: MovingOptions
 }
 
 /** The sessions of an owner in both stores: the old one first, because sessions go from there, and never come back. */
-const owned = (from: Owned, to: Owned, find: (key: string) => Promise<Place | undefined>): Owned => ({
+const owned = (from: OwnerIndex, to: OwnerIndex, find: (key: string) => Promise<Place | undefined>): OwnerIndex => ({
   async list(owner) {
     const found = new Map<string, Entry>()
     for (const { key, ...entry } of await from.list(owner)) if (isThere(entry)) found.set(key, entry)
@@ -157,10 +157,10 @@ export type CopyOptions = {
  */
 export const copySessions = async (from: Backend, to: Backend, options: CopyOptions = {}): Promise<CopyProgress> => {
   statefulOnly(from, to)
-  onlyKnown(options, ['onProgress', 'cursor', 'batch', 'now'], 'copySessions()')
+  checkOptionNames(options, ['onProgress', 'cursor', 'batch', 'now'], 'copySessions()')
   const { onProgress, batch = 500, now = () => Date.now() } = options
   const scan = from.scan?.bind(from)
-  if (scan === undefined) throw new Fault('bad_option', `The ${from.name} backend cannot tell what it keeps.`)
+  if (scan === undefined) throw new KeepsakeError('bad_option', `The ${from.name} backend cannot tell what it keeps.`)
   const find = finder(from, to, now)
   /** Whether it moved; undefined for what is no session. */
   const move = async (key: string, entry: Entry): Promise<boolean | undefined> => {

@@ -2,7 +2,7 @@
 
 import { isThenable } from '../error.ts'
 import type { Emit } from '../events.ts'
-import { LONG_OVER, parseHead } from '../session/metadata.ts'
+import { EXPIRED_KEPT, decodeMetadata } from '../session/metadata.ts'
 import type { Backend, Removed } from './contract.ts'
 
 /** Milliseconds between two sweeps. */
@@ -28,7 +28,7 @@ export const sweeper = (
   nameOf: (owner: string) => string,
 ): Sweeper => {
   const removed = ({ head, owner }: Removed): void => {
-    const label = parseHead(head)?.label
+    const label = decodeMetadata(head)?.label
     if (label !== undefined) emit('timed_out', { label, owner: nameOf(owner) })
   }
   let next = Number.NEGATIVE_INFINITY
@@ -40,7 +40,7 @@ export const sweeper = (
   const batch = async (): Promise<{ readonly swept: number; readonly more: boolean }> => {
     const limit = size
     // The earlier of two clocks is believed, because one of them may be wrong.
-    const answer = backend.sweep?.(Math.min(now(), Date.now()) - LONG_OVER, limit, removed) ?? 0
+    const answer = backend.sweep?.(Math.min(now(), Date.now()) - EXPIRED_KEPT, limit, removed) ?? 0
     size = isThenable(answer) ? Math.min(limit * 2, REMOTE_BATCH) : BATCH
     const swept = await answer
     return { swept, more: swept >= limit }

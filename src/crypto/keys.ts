@@ -47,19 +47,19 @@ export const labelOf = (key: string): string => key.slice(0, LABEL)
  * Where the entries of a namespace lie. The label is hashed, so that a store shows no part of a key; and the namespace
  * with it, so that a key of one application opens nothing in another that shares its store.
  */
-export const addresses = (namespace: string): ((label: string) => string) => {
+export const storageKeys = (namespace: string): ((label: string) => string) => {
   const prefix = `keepsake/1 entry ${Buffer.byteLength(namespace)} ${namespace} `
   return (label) => hash('sha256', prefix + label, 'base64url')
 }
 
 /** The accounts of a namespace as entries name them, so that applications that share a store keep their own lists. */
-export type Owners = {
+export type OwnerNames = {
   readonly kept: (name: string) => string
   /** Of an entry that has no such prefix: what it has. */
   readonly name: (kept: string) => string
 }
 
-export const ownersIn = (namespace: string): Owners => {
+export const ownerNames = (namespace: string): OwnerNames => {
   const prefix = `${namespace.replaceAll('%', '%25').replaceAll(':', '%3A')}:`
   return {
     kept: (name) => prefix + name,
@@ -68,7 +68,7 @@ export const ownersIn = (namespace: string): Owners => {
 }
 
 /** What an entry keeps of a key: enough to recognise it, useless to whoever reads the store. */
-export const digest = (key: string): string => hash('sha256', key, 'base64url')
+export const hashKey = (key: string): string => hash('sha256', key, 'base64url')
 
 /** Characters of a SHA-256 in base64url. */
 const DIGEST = 43
@@ -76,7 +76,7 @@ const left = Buffer.alloc(DIGEST)
 const right = Buffer.alloc(DIGEST)
 
 /** Whether two digests are equal, in a time that does not depend on where they differ. */
-export const sameDigest = (a: string, b: string): boolean => {
+export const sameHash = (a: string, b: string): boolean => {
   if (a.length !== DIGEST || b.length !== DIGEST) return false
   left.write(a, 'latin1')
   right.write(b, 'latin1')
@@ -85,7 +85,7 @@ export const sameDigest = (a: string, b: string): boolean => {
 }
 
 /** The key that follows `key` at a renewal: the same label, and a secret that only holders of both parts can tell. */
-export const keyAfter = (key: string, salt: string): string => {
+export const rotatedKey = (key: string, salt: string): string => {
   const secret = createHmac('sha256', salt).update(`keepsake/1 renew ${key}`).digest()
   return labelOf(key) + secret.toString('base64url', 0, 23)
 }

@@ -11,7 +11,7 @@ import {
   timingSafeEqual,
 } from 'node:crypto'
 import { types } from 'node:util'
-import { Fault } from '../error.ts'
+import { KeepsakeError } from '../error.ts'
 import { randomBuffer } from './random.ts'
 
 const LABEL = 'keepsake/v1'
@@ -29,7 +29,7 @@ const LONGEST = 4096
 type Context = { readonly purpose: string; readonly name: string; readonly audience?: string }
 
 /** Secrets, newest first: the first one seals, all of them open. */
-export type Ring = {
+export type KeyRing = {
   /** The bytes as a token of base64url. */
   seal(context: Context, plain: Uint8Array): string
   /** The bytes of a token, or undefined for whatever was not sealed for this context by a secret of this ring. */
@@ -106,7 +106,7 @@ const subkey = (secret: Uint8Array, purpose: string, length: number): Buffer =>
   hkdf(secret, `${LABEL}/${purpose}`, length)
 
 const refuse = (why: string): never => {
-  throw new Fault(
+  throw new KeepsakeError(
     'bad_option',
     `A secret has to be 32 random bytes or more, as base64url, hex or a Uint8Array; ${why}. Make one: ${HOW_TO_MAKE_ONE}`,
   )
@@ -118,12 +118,12 @@ export const newSecret = (): string => randomBytes(32).toString('hex')
 export const HOW_TO_MAKE_ONE = `node -p "crypto.randomBytes(32).toString('base64url')"`
 
 /** What people type instead of random characters. Random text of 43 has one of these once in 10^7 times. */
-const typed = /secret|passw|change|sample|example|complex|random/i
+const looksTyped = /secret|passw|change|sample|example|complex|random/i
 
 const bytesOf = (secret: string | Uint8Array): Uint8Array => {
   if (types.isUint8Array(secret)) return secret
   if (typeof secret !== 'string') return refuse(`this is a ${typeof secret}`)
-  if (typed.test(secret)) return refuse('this one has a word in it')
+  if (looksTyped.test(secret)) return refuse('this one has a word in it')
   if (/^([0-9a-f]{2})+$/i.test(secret)) return Buffer.from(secret, 'hex')
   if (!/^[A-Za-z0-9_+/-]+={0,2}$/.test(secret)) return refuse('this one has other characters in it')
   // 32 random bytes have no capital or no small letter once in 10^9 times; a phrase often has none.
@@ -182,7 +182,7 @@ export const isToken = (text: string): boolean => text.length >= SHORTEST && /^[
  *
  * @throws Fault `bad_option` for an empty ring, a secret that is no secret, or the same one twice
  */
-export const ring = (secrets: readonly (string | Uint8Array)[], kept?: string): Ring => {
+export const keyRing = (secrets: readonly (string | Uint8Array)[], kept?: string): KeyRing => {
   const keys = new Map<number, Aead>()
   const signers: KeyObject[] = []
   let newest: Buffer | undefined
@@ -190,12 +190,12 @@ export const ring = (secrets: readonly (string | Uint8Array)[], kept?: string): 
     const bytes = checkedSecret(secret)
     const id = subkey(bytes, 'kid', KEY_ID)
     if (keys.has(id.readUInt32BE()) && secret === kept) break
-    if (keys.has(id.readUInt32BE())) throw new Fault('bad_option', 'Two of the secrets are the same one.')
+    if (keys.has(id.readUInt32BE())) throw new KeepsakeError('bad_option', 'Two of the secrets are the same one.')
     keys.set(id.readUInt32BE(), xaes(subkey(bytes, 'seal', 32)))
     signers.push(createSecretKey(subkey(bytes, 'csrf', 32)))
     newest ??= Buffer.from([VERSION, ...id])
   }
-  if (newest === undefined) throw new Fault('bad_option', `The list of secrets is empty. Make one: ${HOW_TO_MAKE_ONE}`)
+  if (newest === undefined) throw new KeepsakeError('bad_option', `The list of secrets is empty. Make one: ${HOW_TO_MAKE_ONE}`)
   const header = newest
   const sealer = keys.get(header.readUInt32BE(1)) as Aead
   const data = remembered()

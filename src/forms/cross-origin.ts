@@ -1,22 +1,22 @@
 // Requests that a page of another site made in the visitor's name are refused before the handler sees them.
 
-import { Fault, onlyKnown } from '../error.ts'
-import { emitter, type Listener } from '../events.ts'
+import { KeepsakeError, checkOptionNames } from '../error.ts'
+import { emitter, type SessionEventListener } from '../events.ts'
 import { around, type Handler } from '../http/handler.ts'
 import { sourceOf } from '../http/origin.ts'
-import { groundIfAny, visitOf } from '../request.ts'
-import { forbidden } from '../response.ts'
+import { findManager, workOf } from '../request.ts'
+import { forbiddenResponse } from '../response.ts'
 import { discardRest, fieldIn } from './body.ts'
-import { refused, TOKEN_FIELD, TOKEN_HEADER, verified } from './csrf.ts'
+import { reportRejected, TOKEN_FIELD, TOKEN_HEADER, verifyToken } from './csrf.ts'
 
-export type CrossOriginOptions = {
+export type CrossOriginProtectionOptions = {
   /**
    * Origins whose pages may make requests, as browsers print them, such as `https://app.example`: this application's
    * own, and others that you trust with your visitors. Default: the origin of the request's own URL.
    */
   readonly origins?: readonly string[] | undefined
   /** Hears of what was refused, where no sessions middleware is around to hear it: `cross_origin`. */
-  readonly onEvent?: Listener | undefined
+  readonly onEvent?: SessionEventListener | undefined
 }
 
 const safe = new Set(['GET', 'HEAD', 'OPTIONS'])
@@ -30,7 +30,7 @@ const printedOrigin = (origin: string): boolean => {
 }
 
 /** What the headers say of where a request comes from: `unknown` where they are no evidence. */
-const evidence = (request: Request, origins: ReadonlySet<string> | undefined): 'own' | 'foreign' | 'unknown' => {
+const requestOrigin = (request: Request, origins: ReadonlySet<string> | undefined): 'own' | 'foreign' | 'unknown' => {
   const source = sourceOf(request)
   // A page of ours with Referrer-Policy: no-referrer sends `Origin: null`, and so does a frame of anybody's.
   if (source === 'hidden' || source === 'unknown') return 'unknown'
@@ -54,16 +54,16 @@ const adviceOn = (from: 'foreign' | 'unknown', origin: string | null): string =>
 
 /** Whether a request that shows nothing else carries a token of this visitor's, in its header or its form. */
 const hasToken = async (request: Request): Promise<boolean> => {
-  if (groundIfAny(request) === undefined) return false
+  if (findManager(request) === undefined) return false
   const token = request.headers.get(TOKEN_HEADER) ?? (await fieldIn(request, TOKEN_FIELD))
   if (token === undefined) return false
-  const visit = await visitOf(request).catch((error) => {
+  const visit = await workOf(request).catch((error) => {
     // The body was looked into, and would wait for a reader, and its connection with it.
     void discardRest(request)
     throw error
   })
-  const outcome = verified(visit, request, token)
-  if (!outcome.ok) refused(visit, request, outcome.error)
+  const outcome = verifyToken(visit, request, token)
+  if (!outcome.ok) reportRejected(visit, request, outcome.error)
   return outcome.ok
 }
 
@@ -79,15 +79,15 @@ const hasToken = async (request: Request): Promise<boolean> => {
  *
  * @throws Fault `bad_option`
  */
-export const crossOrigin = <R extends Request = Request, Rest extends readonly unknown[] = readonly []>(
+export const crossOriginProtection = <R extends Request = Request, Rest extends readonly unknown[] = readonly []>(
   next: Handler<R, Rest>,
-  options: CrossOriginOptions = {},
+  options: CrossOriginProtectionOptions = {},
 ): Handler<R, Rest> => {
-  onlyKnown(options, ['origins', 'onEvent'], 'crossOrigin()')
+  checkOptionNames(options, ['origins', 'onEvent'], 'crossOrigin()')
   const { origins } = options
   const odd = origins?.find((origin) => !printedOrigin(origin))
   if (odd !== undefined) {
-    throw new Fault(
+    throw new KeepsakeError(
       'bad_option',
       `An origin has to be as browsers print it, such as https://app.example, and is ${JSON.stringify(odd)}.`,
     )
@@ -97,11 +97,11 @@ export const crossOrigin = <R extends Request = Request, Rest extends readonly u
   return around(next, async (request: R, ...rest: Rest) => {
     const upgrades = request.headers.get('upgrade') !== null
     if (safe.has(request.method) && !upgrades) return next(request, ...rest)
-    const from = evidence(request, listed)
+    const from = requestOrigin(request, listed)
     if (from === 'own' || (from === 'unknown' && (await hasToken(request)))) return next(request, ...rest)
-    const emit = groundIfAny(request)?.emit ?? listener
+    const emit = findManager(request)?.emit ?? listener
     emit('cross_origin', { message: adviceOn(from, request.headers.get('origin')) })
     void discardRest(request)
-    return forbidden()
+    return forbiddenResponse()
   })
 }

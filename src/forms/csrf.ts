@@ -1,10 +1,10 @@
 // Tokens that only a page of ours can have got for this visitor: stateless, other at each rendering, an hour good.
 
 import { randomBuffer } from '../crypto/random.ts'
-import { Fault, onlyKnown, type Result } from '../error.ts'
-import { visitOf } from '../request.ts'
-import { formSecret, heldSecrets, noteToken, saysTooLittle } from '../session/form-secret.ts'
-import type { House, Visit } from '../session/work.ts'
+import { KeepsakeError, checkOptionNames, type Result } from '../error.ts'
+import { workOf } from '../request.ts'
+import { formSecret, acceptedSecrets, rememberToken, lacksOrigin } from '../session/form-secret.ts'
+import type { ManagerContext, UnitOfWork } from '../session/work.ts'
 
 export type TokenOptions = {
   /** Seconds that the token is good. Default an hour. */
@@ -41,7 +41,7 @@ const covered = (token: Uint8Array, namespace: string, action: string): Buffer =
     Buffer.from(JSON.stringify([namespace, action])),
   ])
 
-const issued = ({ ring, namespace }: House, secret: string, action: string, expiresAt: number): string => {
+const createToken = ({ ring, namespace }: ManagerContext, secret: string, action: string, expiresAt: number): string => {
   const token = Buffer.alloc(LENGTH)
   token.writeUInt8(VERSION)
   token.writeUIntBE(expiresAt, 1, 6)
@@ -56,8 +56,8 @@ const issued = ({ ring, namespace }: House, secret: string, action: string, expi
 const nameOf = (token: unknown): string => (typeof token === 'string' ? token.slice(12, 20) : '')
 
 /** When a token expires that is good for one of these secrets and the action, in milliseconds since 1970; or why it is not. */
-const judged = (
-  { ring, namespace }: House,
+const checkToken = (
+  { ring, namespace }: ManagerContext,
   secrets: readonly string[],
   action: string,
   token: unknown,
@@ -75,10 +75,10 @@ const judged = (
 }
 
 const actionOf = (options: TokenOptions, where = 'csrfToken()'): string => {
-  onlyKnown(options, where === 'csrfToken()' ? ['validFor', 'action'] : ['action'], where)
+  checkOptionNames(options, where === 'csrfToken()' ? ['validFor', 'action'] : ['action'], where)
   const { action = '' } = options
   if (typeof action === 'string') return action
-  throw new Fault('bad_option', 'The action of a form token has to be a string.')
+  throw new KeepsakeError('bad_option', 'The action of a form token has to be a string.')
 }
 
 /**
@@ -86,22 +86,22 @@ const actionOf = (options: TokenOptions, where = 'csrfToken()'): string => {
  * others can plant the cookies of a visitor without a session, from a page that does not show that it is yours. Times are
  * in milliseconds since 1970.
  */
-export type TokenOutcome =
+export type CsrfResult =
   | { readonly ok: true }
   | { readonly ok: false; readonly error: 'expired'; readonly expiredAt: number }
   | { readonly ok: false; readonly error: 'wrong_session' | 'invalid_token' }
 
 /** Whether the token of a request is this visitor's. Whatever it is, an array or a novel, the answer is a value. */
-export const verified = (
-  visit: Visit,
+export const verifyToken = (
+  visit: UnitOfWork,
   request: Request,
   token: unknown,
   options: Pick<TokenOptions, 'action'> = {},
-): TokenOutcome => {
+): CsrfResult => {
   const { house } = visit
-  const outcome = judged(
+  const outcome = checkToken(
     house,
-    heldSecrets(visit, request, nameOf(token)),
+    acceptedSecrets(visit, request, nameOf(token)),
     actionOf(options, 'verifyCsrfToken()'),
     token,
   )
@@ -113,9 +113,9 @@ const tooLittle =
   'wrong_session: the visitor has no session, others can plant his cookies (cookie.domain, cookie.path, no TLS), and the request shows neither by Sec-Fetch-Site nor by Origin that it comes from a page of yours.'
 
 /** Says that a form or a script was refused, and never with what. */
-export const refused = (visit: Visit, request: Request, outcome: string): void => {
+export const reportRejected = (visit: UnitOfWork, request: Request, outcome: string): void => {
   const { house, stored } = visit
-  const message = outcome === 'wrong_session' && saysTooLittle(visit, request) ? tooLittle : outcome
+  const message = outcome === 'wrong_session' && lacksOrigin(visit, request) ? tooLittle : outcome
   house.emit('bad_form', { ...(stored && { label: stored.label }), message })
 }
 
@@ -129,13 +129,13 @@ export const refused = (visit: Visit, request: Request, outcome: string): void =
 export const csrfToken = async (request: Request, options: TokenOptions = {}): Promise<string> => {
   const { validFor = 3600 } = options
   if (typeof validFor !== 'number' || !(validFor > 0 && validFor <= LONGEST)) {
-    throw new Fault('bad_option', `validFor has to be a number of seconds, more than 0 and at most ${LONGEST}.`)
+    throw new KeepsakeError('bad_option', `validFor has to be a number of seconds, more than 0 and at most ${LONGEST}.`)
   }
   const action = actionOf(options)
-  const visit = await visitOf(request)
+  const visit = await workOf(request)
   visit.confidential = true
-  const token = issued(visit.house, formSecret(visit), action, Math.ceil(visit.house.now() + validFor * 1000))
-  noteToken(visit, nameOf(token))
+  const token = createToken(visit.house, formSecret(visit), action, Math.ceil(visit.house.now() + validFor * 1000))
+  rememberToken(visit, nameOf(token))
   return token
 }
 
@@ -163,9 +163,9 @@ export const verifyCsrfToken = async (
   request: Request,
   token: unknown = request.headers.get(TOKEN_HEADER),
   options: Pick<TokenOptions, 'action'> = {},
-): Promise<TokenOutcome> => {
-  const visit = await visitOf(request)
-  const outcome = verified(visit, request, token, options)
-  if (!outcome.ok) refused(visit, request, outcome.error)
+): Promise<CsrfResult> => {
+  const visit = await workOf(request)
+  const outcome = verifyToken(visit, request, token, options)
+  if (!outcome.ok) reportRejected(visit, request, outcome.error)
   return outcome
 }

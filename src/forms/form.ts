@@ -1,12 +1,12 @@
 // A form as it came back, with the token that its page was given: one of the outcomes of Dream's form, or a limit.
 
-import { type Awaitable, Fault, onlyKnown } from '../error.ts'
-import { type Json, own } from '../json.ts'
-import { visitOf } from '../request.ts'
+import { type Awaitable, KeepsakeError, checkOptionNames } from '../error.ts'
+import { type Json, setOwn } from '../json.ts'
+import { workOf } from '../request.ts'
 import { checked, type Issue, isSchema, type OutputOf, type StandardSchema } from '../schema.ts'
 import { type BodyRead, discardRest, readBody } from './body.ts'
-import { refused, TOKEN_FIELD, TOKEN_HEADER, verified } from './csrf.ts'
-import type { BodyLimits, Upload } from './multipart.ts'
+import { reportRejected, TOKEN_FIELD, TOKEN_HEADER, verifyToken } from './csrf.ts'
+import type { BodyLimits, UploadedFile } from './multipart.ts'
 
 export type FormOptions = {
   /** What the form is for, as its token was made for. */
@@ -23,13 +23,13 @@ export type FormOptions = {
    * Takes each file as it comes, so that none is kept in memory, and only once the token was seen: put `csrfTag` right
    * behind `<form>`. The next one waits for it. What it throws is thrown on. At most 100 files.
    */
-  readonly upload?: ((file: Upload) => Awaitable<unknown>) | undefined
+  readonly upload?: ((file: UploadedFile) => Awaitable<unknown>) | undefined
 }
 
 /** The files of a form with their fields, sorted by these. An empty file input is none. */
 export type FormFiles = readonly (readonly [field: string, file: File])[]
 
-type Came = {
+type Submitted = {
   /** Without the token, sorted by name; fields of one name in the order in which they came. */
   readonly fields: URLSearchParams
   readonly files: FormFiles
@@ -43,15 +43,15 @@ type Refusal = {
   readonly message: string
 }
 
-type NotOurs = 'wrong_session' | 'invalid_token' | 'missing_token' | 'many_tokens'
+type TokenError = 'wrong_session' | 'invalid_token' | 'missing_token' | 'many_tokens'
 
 /** What became of a form. What came without a good token may be shown again for another try, and must not be acted upon. */
-export type Form<F = URLSearchParams> =
+export type FormResult<F = URLSearchParams> =
   | { readonly ok: true; readonly fields: F; readonly files: FormFiles }
-  | (Refusal & Came & { readonly error: 'expired'; readonly expiredAt: number })
-  | (Refusal & Came & { readonly error: NotOurs })
+  | (Refusal & Submitted & { readonly error: 'expired'; readonly expiredAt: number })
+  | (Refusal & Submitted & { readonly error: TokenError })
   | (Refusal & { readonly error: 'wrong_content_type' | 'too_large' })
-  | (Refusal & Came & { readonly error: 'invalid_fields'; readonly issues: readonly Issue[] })
+  | (Refusal & Submitted & { readonly error: 'invalid_fields'; readonly issues: readonly Issue[] })
 
 const messages = {
   expired: 'This form was open for too long. Please send it again.',
@@ -85,19 +85,19 @@ const pairsOf = <T>(groups: ReadonlyMap<string, readonly T[]>): [string, T][] =>
 /** Fields as schemas take them: a text, or a list of texts where a name came more than once. */
 const asObject = (fields: ReadonlyMap<string, readonly string[]>): Record<string, Json> => {
   const object: Record<string, Json> = {}
-  for (const [name, values] of fields) own(object, name, values.length === 1 ? (values[0] as string) : values)
+  for (const [name, values] of fields) setOwn(object, name, values.length === 1 ? (values[0] as string) : values)
   return object
 }
 
 const limitOf = (name: string, value: number): number => {
   if (typeof value === 'number' && value >= 1) return value
-  throw new Fault('bad_option', `${name} has to be a number of at least 1.`)
+  throw new KeepsakeError('bad_option', `${name} has to be a number of at least 1.`)
 }
 
-const known = ['action', 'csrf', 'maxBytes', 'maxFields', 'maxFileBytes', 'upload'] as const
+const optionNames = ['action', 'csrf', 'maxBytes', 'maxFields', 'maxFileBytes', 'upload'] as const
 
 /** What became of the body, where that is not a form with fields. */
-const unread = (read: BodyRead) => {
+const bodyProblem = (read: BodyRead) => {
   if (read === 'too_large') return refusal('too_large', 413)
   return read === 'wrong_content_type' || read === 'broken' ? refusal('wrong_content_type', 415) : undefined
 }
@@ -113,20 +113,20 @@ const unread = (read: BodyRead) => {
  *
  * @throws Fault `bad_option`, and as `session`; and whatever `upload` throws
  */
-export function readForm(request: Request, schema?: undefined, options?: FormOptions): Promise<Form>
+export function readForm(request: Request, schema?: undefined, options?: FormOptions): Promise<FormResult>
 export function readForm<S extends StandardSchema>(
   request: Request,
   schema: S,
   options?: FormOptions,
-): Promise<Form<OutputOf<S>>>
+): Promise<FormResult<OutputOf<S>>>
 export async function readForm(
   request: Request,
   schema?: StandardSchema,
   options: FormOptions = {},
-): Promise<Form<unknown>> {
-  onlyKnown(options, known, 'readForm()')
+): Promise<FormResult<unknown>> {
+  checkOptionNames(options, optionNames, 'readForm()')
   if (schema !== undefined && !isSchema(schema)) {
-    throw new Fault('bad_option', 'The schema of a form has to be a Standard Schema. Options are the third argument.')
+    throw new KeepsakeError('bad_option', 'The schema of a form has to be a Standard Schema. Options are the third argument.')
   }
   const { csrf = true, upload, action } = options
   const limits: BodyLimits = {
@@ -134,16 +134,16 @@ export async function readForm(
     maxParts: limitOf('maxFields', options.maxFields ?? 1_000) + 1,
     maxFileBytes: limitOf('maxFileBytes', options.maxFileBytes ?? 10 * 2 ** 20),
   }
-  const visit = await visitOf(request)
+  const visit = await workOf(request)
   const tokens: string[] = []
   const pairs: [string, string][] = []
   const files: [string, File][] = []
-  const judge = (): NotOurs | { readonly expiredAt: number } | undefined => {
+  const judge = (): TokenError | { readonly expiredAt: number } | undefined => {
     if (!csrf) return undefined
     if (tokens.length > 1) return 'many_tokens'
     const token = tokens[0] ?? request.headers.get(TOKEN_HEADER)
     if (token === null) return 'missing_token'
-    const outcome = verified(visit, request, token, action === undefined ? {} : { action })
+    const outcome = verifyToken(visit, request, token, action === undefined ? {} : { action })
     if (outcome.ok) return undefined
     return outcome.error === 'expired' ? { expiredAt: outcome.expiredAt } : outcome.error
   }
@@ -181,13 +181,13 @@ export async function readForm(
   } finally {
     void discardRest(request)
   }
-  const failed = unread(read)
+  const failed = bodyProblem(read)
   if (failed !== undefined) return failed
   const fields = byName(pairs)
-  const came: Came = { fields: new URLSearchParams(pairsOf(fields)), files: pairsOf(byName(files)) }
+  const came: Submitted = { fields: new URLSearchParams(pairsOf(fields)), files: pairsOf(byName(files)) }
   const trouble = judge()
   if (trouble !== undefined) {
-    refused(visit, request, typeof trouble === 'string' ? trouble : 'expired')
+    reportRejected(visit, request, typeof trouble === 'string' ? trouble : 'expired')
     return typeof trouble === 'string'
       ? { ...refusal(trouble, 403), ...came }
       : { ...refusal('expired', 403), ...came, ...trouble }

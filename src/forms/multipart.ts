@@ -16,7 +16,7 @@ type Named = {
 }
 
 /** A file on its way. */
-export type Upload = Named & {
+export type UploadedFile = Named & {
   /** The bytes. What is not read is discarded; a file that breaks off or is too large ends it with an error. */
   readonly stream: ReadableStream<Uint8Array>
 }
@@ -36,7 +36,7 @@ export type BodyLimits = {
 export type BodyReader = {
   readonly field: (name: string, value: string) => boolean
   /** Takes each file as it comes: none is kept in memory. */
-  readonly upload?: (file: Upload) => Awaitable<boolean>
+  readonly upload?: (file: UploadedFile) => Awaitable<boolean>
   /** Takes each file whole, where there is no `upload`. Without either, files are discarded. */
   readonly file?: (file: Named & { readonly bytes: Uint8Array<ArrayBuffer> }) => boolean
 }

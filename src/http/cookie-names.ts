@@ -1,11 +1,11 @@
 // How a request came, over TLS, from this very machine or in the clear, and what its cookies are called for it.
 
-import { Fault, onlyKnown } from '../error.ts'
-import type { Reason } from '../events.ts'
-import { bareName, type CookieAttributes, prefixOf, printedAttributes, sealedPlace } from './cookie.ts'
+import { KeepsakeError, checkOptionNames } from '../error.ts'
+import type { EventType } from '../events.ts'
+import { bareName, type CookieAttributes, prefixOf, formatAttributes, sealedPlace } from './cookie.ts'
 
 /** What is asked of a request: a Request is one. Without a URL it counts as one that came over TLS. */
-export type Arrival = { readonly headers: Headers; readonly url?: string | undefined }
+export type IncomingRequest = { readonly headers: Headers; readonly url?: string | undefined }
 
 /**
  * Who can put cookies of these names into a visitor's browser beside this host over TLS: nobody, where the name begins with
@@ -15,7 +15,7 @@ export type Arrival = { readonly headers: Headers; readonly url?: string | undef
 export type Planter = 'nobody' | 'neighbours' | 'this machine' | 'the network'
 
 /** The names of the cookies that a request may bring, and what stands behind the value of one that is set. */
-export type Names = {
+export type CookieSettings = {
   readonly session: string
   readonly preSession: string
   readonly attributes: string
@@ -23,7 +23,7 @@ export type Names = {
   readonly place: string
   readonly plantedBy: Planter
   /** What its operator should hear, once. */
-  readonly notice?: { readonly reason: Reason; readonly message: string }
+  readonly notice?: { readonly reason: EventType; readonly message: string }
 }
 
 /** The session cookie: always HttpOnly, and Secure as `secure` says. */
@@ -49,7 +49,7 @@ const parts = (url: string): { readonly scheme: string; readonly authority: stri
 }
 
 /** Whether the headers say that a request was passed on. */
-const passedOn = (headers: Headers): boolean => {
+const isForwarded = (headers: Headers): boolean => {
   for (const name of headers.keys()) {
     if (name === 'forwarded' || name === 'via' || name.startsWith('x-forwarded-')) return true
   }
@@ -57,14 +57,14 @@ const passedOn = (headers: Headers): boolean => {
 }
 
 /** Whether the headers say that a request comes from a page of another host than this machine. */
-const elsewhere = (headers: Headers): boolean =>
+const isFromOtherHost = (headers: Headers): boolean =>
   ['origin', 'referer'].some((name) => {
     const from = headers.get(name)
     return from !== null && !loopback.test(parts(from)?.authority ?? '')
   })
 
 /** Whether a host, with or without a port, is a domain or belongs to it: a browser takes no cookie of another domain. */
-const within = (host: string, domain: string): boolean => {
+const isWithinDomain = (host: string, domain: string): boolean => {
   const name = host.replace(/:\d+$/, '').toLowerCase()
   return name === domain.toLowerCase() || name.endsWith(`.${domain.toLowerCase()}`)
 }
@@ -94,32 +94,32 @@ const insecureNotice = {
  *
  * @throws Fault `bad_option`
  */
-export const transport = (options: TransportOptions): ((arrival: Arrival) => Names) => {
-  onlyKnown(options.cookie ?? {}, ['name', 'domain', 'path', 'sameSite', 'partitioned', 'priority'], 'cookie')
-  return carried(options)
+export const cookieSettings = (options: TransportOptions): ((arrival: IncomingRequest) => CookieSettings) => {
+  checkOptionNames(options.cookie ?? {}, ['name', 'domain', 'path', 'sameSite', 'partitioned', 'priority'], 'cookie')
+  return cookieSettingsFor(options)
 }
 
 /** The same for any cookie of the application, which may be one that scripts read. */
-export const carried = (
+export const cookieSettingsFor = (
   options: Omit<TransportOptions, 'cookie'> & {
     readonly cookie?: (CookieOptions & { readonly httpOnly?: boolean | undefined }) | undefined
   },
-): ((arrival: Arrival) => Names) => {
+): ((arrival: IncomingRequest) => CookieSettings) => {
   const { cookie = {}, secure, trustProxy = false } = options
   for (const [option, value] of Object.entries({ secure, trustProxy })) {
     if (!['boolean', 'undefined'].includes(typeof value))
-      throw new Fault('bad_option', `${option} has to be true or false.`)
+      throw new KeepsakeError('bad_option', `${option} has to be true or false.`)
   }
   const name = bareName(cookie.name ?? 'sid')
   if (name.endsWith('-pre'))
-    throw new Fault('bad_option', 'cookie.name must not end in -pre: that is what pre-sessions are called.')
+    throw new KeepsakeError('bad_option', 'cookie.name must not end in -pre: that is what pre-sessions are called.')
   const { domain, ...atHome } = cookie
-  const overTls = (attributes: CookieAttributes): Names => {
+  const overTls = (attributes: CookieAttributes): CookieSettings => {
     const prefix = prefixOf(attributes)
     return {
       session: prefix + name,
       preSession: `${prefix}${name}-pre`,
-      attributes: printedAttributes(attributes),
+      attributes: formatAttributes(attributes),
       place: sealedPlace(attributes),
       plantedBy: prefix === '__Secure-' ? 'neighbours' : 'nobody',
     }
@@ -127,8 +127,8 @@ export const carried = (
   const safe = overTls(cookie)
   const safeAtHome = domain === undefined ? safe : overTls(atHome)
   const plainNames = (attributes: CookieAttributes) => {
-    const kept = { attributes: printedAttributes(attributes), place: sealedPlace(attributes) }
-    return (authority: string, plantedBy: Planter): Names => {
+    const kept = { attributes: formatAttributes(attributes), place: sealedPlace(attributes) }
+    return (authority: string, plantedBy: Planter): CookieSettings => {
       const port = /:(\d+)$/.exec(authority)?.[1] ?? '80'
       return { session: `${name}-${port}`, preSession: `${name}-pre-${port}`, ...kept, plantedBy }
     }
@@ -144,8 +144,8 @@ export const carried = (
 
   /** Whether a request came straight to a loopback name. */
   const here = (headers: Headers, { authority }: { readonly authority: string }): boolean =>
-    loopback.test(authority) && (headers.get('host') ?? authority) === authority && !passedOn(headers)
-  const strange = (authority: string): boolean => domain !== undefined && !within(authority, domain)
+    loopback.test(authority) && (headers.get('host') ?? authority) === authority && !isForwarded(headers)
+  const strange = (authority: string): boolean => domain !== undefined && !isWithinDomain(authority, domain)
 
   return ({ headers, url }) => {
     if (url === undefined || (domain === undefined && (secure === true || url.startsWith('https:')))) return safe
@@ -160,7 +160,7 @@ export const carried = (
       if (!home) return plain(host, 'the network')
       return (strange(host) ? plainAtHome : plain)(host, 'this machine')
     }
-    if (trustProxy || !home || elsewhere(headers)) return { ...sure, notice: insecureNotice }
+    if (trustProxy || !home || isFromOtherHost(headers)) return { ...sure, notice: insecureNotice }
     return { ...(strange(came.authority) ? plainAtHome : plain)(came.authority, 'this machine'), notice: plainNotice }
   }
 }

@@ -1,6 +1,6 @@
 // Cookies on the wire: reading one name out of a Cookie header, writing a Set-Cookie (RFC 6265bis).
 
-import { Fault } from '../error.ts'
+import { KeepsakeError } from '../error.ts'
 
 export type CookieAttributes = {
   /** Without it, the default, only the very host that set a cookie gets it back. */
@@ -35,7 +35,7 @@ const CANDIDATES = 4
 const LONGEST_VALUE = 4096
 
 const refuse = (what: string): never => {
-  throw new Fault('bad_option', what)
+  throw new KeepsakeError('bad_option', what)
 }
 
 /**
@@ -93,7 +93,7 @@ const priorities = { low: 'Low', medium: 'Medium', high: 'High' } as const
  *
  * @throws Fault `bad_option`
  */
-export const printedAttributes = (options: CookieAttributes): string => {
+export const formatAttributes = (options: CookieAttributes): string => {
   const { domain, secure = true, httpOnly = true, sameSite = 'lax', partitioned = false, priority } = options
   const { path = '/' } = options
   if (typeof path !== 'string' || !pathValue.test(path)) {
@@ -162,7 +162,7 @@ export const bareName = (name: string): string => {
  *
  * @throws Fault `bad_option`
  */
-export const fullName = (
+export const checkPrefix = (
   name: string,
   { domain, path = '/', secure = true, httpOnly = true }: CookieAttributes,
 ): string => {
@@ -189,7 +189,7 @@ export const prefixOf = ({ domain, path = '/', httpOnly = true }: CookieAttribut
 const LONGEST = 34_560_000
 
 /** A Set-Cookie value. `maxAge` is in seconds: 0 removes the cookie, undefined keeps it until the browser is closed. */
-export const setCookie = (name: string, value: string, printed: string, maxAge: number | undefined): string => {
+export const formatSetCookie = (name: string, value: string, printed: string, maxAge: number | undefined): string => {
   if (maxAge === undefined) return `${name}=${value}${printed}`
   return `${name}=${value}; Max-Age=${Math.max(0, Math.min(Math.ceil(maxAge), LONGEST))}${printed}`
 }

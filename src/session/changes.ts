@@ -1,6 +1,6 @@
 // The log of a visit's changes, and its replay on a newer value.
 
-import { frozen, type Json, own } from '../json.ts'
+import { frozenCopy, type Json, setOwn } from '../json.ts'
 
 export type Fields = { readonly [field: string]: Json }
 
@@ -21,11 +21,11 @@ export const draftOf = (fields: Fields): Draft => ({ ...fields })
 
 /** The value of a field, safe to hand out: nobody can change it, nor what lies within it. */
 export const fieldOf = (fields: Fields, field: string): Json | undefined =>
-  Object.hasOwn(fields, field) ? deepFrozen(fields[field] as Json) : undefined
+  Object.hasOwn(fields, field) ? deepFreeze(fields[field] as Json) : undefined
 
-const deepFrozen = (value: Json): Json => {
+const deepFreeze = (value: Json): Json => {
   if (typeof value !== 'object' || value === null || Object.isFrozen(value)) return value
-  for (const item of Object.values(value)) deepFrozen(item)
+  for (const item of Object.values(value)) deepFreeze(item)
   return Object.freeze(value)
 }
 
@@ -34,16 +34,16 @@ const deepFrozen = (value: Json): Json => {
  *
  * @throws as `replay`; the draft is then as it was
  */
-export const applied = (draft: Draft, change: FieldChange): Draft => {
+export const applyChange = (draft: Draft, change: FieldChange): Draft => {
   if ('set' in change) {
-    own(draft, change.set, change.value)
+    setOwn(draft, change.set, change.value)
   } else if ('drop' in change) {
     delete draft[change.drop]
   } else if ('update' in change) {
-    own(draft, change.update, frozen(change.by(fieldOf(draft, change.update)), change.update))
+    setOwn(draft, change.update, frozenCopy(change.by(fieldOf(draft, change.update)), change.update))
   } else {
     const kept = draftOf({})
-    for (const field of [FLASH, ...change.keep]) if (Object.hasOwn(draft, field)) own(kept, field, draft[field] as Json)
+    for (const field of [FLASH, ...change.keep]) if (Object.hasOwn(draft, field)) setOwn(kept, field, draft[field] as Json)
     return kept
   }
   return draft
@@ -55,7 +55,7 @@ export const applied = (draft: Draft, change: FieldChange): Draft => {
  * @throws whatever the function of an `update` throws, and Fault `not_json` where it returns what JSON cannot keep
  */
 export const replay = (fields: Fields, changes: readonly FieldChange[]): Fields =>
-  changes.reduce(applied, draftOf(fields))
+  changes.reduce(applyChange, draftOf(fields))
 
 /** How deep a value may be nested: what `set` allows within a field, and the fields around it. */
 const DEEPEST = 66
@@ -69,7 +69,7 @@ const tooDeep = (value: unknown, depth: number): boolean => {
 }
 
 /** The fields that an entry's value holds, or undefined where it does not hold fields. */
-export const parsed = (value: string | undefined): Fields | undefined => {
+export const parseFields = (value: string | undefined): Fields | undefined => {
   if (value === undefined) return {}
   try {
     const fields: unknown = JSON.parse(value)

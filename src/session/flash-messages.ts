@@ -1,6 +1,6 @@
 // Flash messages: a line for the next page, bounded in number and size wherever they travel.
 
-import { Fault } from '../error.ts'
+import { KeepsakeError } from '../error.ts'
 import type { Json } from '../json.ts'
 
 /** A message for the next page. */
@@ -11,13 +11,13 @@ export type Flash = {
 }
 
 /** How many messages wait, and how many bytes they may have as JSON: what a sealed cookie carries with ease. */
-const MOST = 20
-const LARGEST = 2_048
+const MAX_MESSAGES = 20
+const MAX_BYTES = 2_048
 
-export const printedFlashes = (flashes: readonly Flash[]): Json => flashes.map(({ category, text }) => [category, text])
+export const encodeFlashes = (flashes: readonly Flash[]): Json => flashes.map(({ category, text }) => [category, text])
 
 /** The messages in what is kept of them; whatever else lies there is none. */
-export const parsedFlashes = (kept: unknown): readonly Flash[] => {
+export const decodeFlashes = (kept: unknown): readonly Flash[] => {
   if (!Array.isArray(kept)) return []
   return kept.flatMap((pair) => {
     const [category, text] = Array.isArray(pair) ? pair : []
@@ -25,21 +25,21 @@ export const parsedFlashes = (kept: unknown): readonly Flash[] => {
   })
 }
 
-const bytesOf = (flashes: readonly Flash[]): number => Buffer.byteLength(JSON.stringify(printedFlashes(flashes)))
+const bytesOf = (flashes: readonly Flash[]): number => Buffer.byteLength(JSON.stringify(encodeFlashes(flashes)))
 
 /** As many of the messages as may wait: the oldest make room. */
-export const bounded = (flashes: readonly Flash[]): readonly Flash[] => {
-  let kept = flashes.slice(-MOST)
-  while (bytesOf(kept) > LARGEST) kept = kept.slice(1)
+export const limitFlashes = (flashes: readonly Flash[]): readonly Flash[] => {
+  let kept = flashes.slice(-MAX_MESSAGES)
+  while (bytesOf(kept) > MAX_BYTES) kept = kept.slice(1)
   return kept
 }
 
 /** @throws Fault `too_large`, `not_json` */
-export const flash = (category: string, text: string): Flash => {
+export const newFlash = (category: string, text: string): Flash => {
   if (typeof category !== 'string' || typeof text !== 'string') {
-    throw new Fault('not_json', 'The category and the text of a flash message have to be strings.')
+    throw new KeepsakeError('not_json', 'The category and the text of a flash message have to be strings.')
   }
   const bytes = bytesOf([{ category, text }])
-  if (bytes <= LARGEST) return { category, text }
-  throw new Fault('too_large', `A flash message has ${bytes} bytes, and at most ${LARGEST} are allowed.`)
+  if (bytes <= MAX_BYTES) return { category, text }
+  throw new KeepsakeError('too_large', `A flash message has ${bytes} bytes, and at most ${MAX_BYTES} are allowed.`)
 }

@@ -1,29 +1,29 @@
 // Flash messages of a visit: claimed at once, given back where the page was not shown, and delivered at the end.
 
 import type { Awaitable } from '../error.ts'
-import { type Draft, type Fields, FLASH, parsed } from './changes.ts'
-import { bounded, type Flash, parsedFlashes, printedFlashes } from './flash-messages.ts'
-import { keptPreSession, preSession } from './form-secret.ts'
-import { nextHead, printHead } from './metadata.ts'
-import { inTurn } from './queue.ts'
-import { patience, wasOurs } from './save.ts'
-import { changing, record, reread, type Stored, type Visit } from './work.ts'
+import { type Draft, type Fields, FLASH, parseFields } from './changes.ts'
+import { limitFlashes, type Flash, decodeFlashes, encodeFlashes } from './flash-messages.ts'
+import { ensurePreSession, preSession } from './form-secret.ts'
+import { nextMetadata, encodeMetadata } from './metadata.ts'
+import { serialize } from './queue.ts'
+import { retryUntilDeadline, isOwnWrite } from './save.ts'
+import { callWrite, recordChange, reread, type Snapshot, type UnitOfWork } from './work.ts'
 
 /*
  * Where a store keeps the session, messages lie beside its fields, and whoever removes them by compare-and-set has them
  * alone. For strangers, and where the session itself is a cookie, they travel in the sealed pre-session.
  */
-const inEntry = ({ house, stored }: Visit): boolean => stored !== undefined && house.backend.stateless !== true
+const isStored = ({ house, stored }: UnitOfWork): boolean => stored !== undefined && house.backend.stateless !== true
 
-const lying = (fields: Fields): readonly Flash[] => (Object.hasOwn(fields, FLASH) ? parsedFlashes(fields[FLASH]) : [])
+const messagesIn = (fields: Fields): readonly Flash[] => (Object.hasOwn(fields, FLASH) ? decodeFlashes(fields[FLASH]) : [])
 
 /** A copy of fields with these messages beside them, and with none where there are none. */
-const beside = ({ [FLASH]: _, ...fields }: Fields, flashes: readonly Flash[]): Draft =>
-  flashes.length === 0 ? fields : { ...fields, [FLASH]: printedFlashes(bounded(flashes)) }
+const withMessages = ({ [FLASH]: _, ...fields }: Fields, flashes: readonly Flash[]): Draft =>
+  flashes.length === 0 ? fields : { ...fields, [FLASH]: encodeFlashes(limitFlashes(flashes)) }
 
 /** Lays messages beside the fields as the visit has them, which are what it saves. */
-const lay = (visit: Visit, flashes: readonly Flash[]): void => {
-  const fields = beside(visit.fields, flashes)
+const setMessages = (visit: UnitOfWork, flashes: readonly Flash[]): void => {
+  const fields = withMessages(visit.fields, flashes)
   visit.fields = fields
   if (visit.draft !== undefined) visit.draft = fields
 }
@@ -33,42 +33,42 @@ const lay = (visit: Visit, flashes: readonly Flash[]): void => {
  *
  * @returns what lay there; nothing where there was nothing to exchange, or the session has ended
  */
-const exchanged = async (
-  visit: Visit,
-  first: Stored,
+const swapMessages = async (
+  visit: UnitOfWork,
+  first: Snapshot,
   next: (there: readonly Flash[]) => readonly Flash[],
 ): Promise<readonly Flash[]> => {
-  const goOn = patience(visit)
+  const goOn = retryUntilDeadline(visit)
   for (let stored = first; ; ) {
     goOn()
     const { key, address, entry, head } = stored
-    const fields = parsed(entry.value) ?? {}
-    const there = lying(fields)
+    const fields = parseFields(entry.value) ?? {}
+    const there = messagesIn(fields)
     const then = next(there)
     if (there.length === 0 && then.length === 0) return []
     const version = visit.house.version()
-    const value = JSON.stringify(beside(fields, then))
-    const nextHeadOf = nextHead(head, key, [entry.version, version], false, visit.house.now())
-    const change = { value, head: printHead(nextHeadOf), version }
-    const answer = await changing(visit, (backend) => backend.set(address, change, entry.version))
+    const value = JSON.stringify(withMessages(fields, then))
+    const nextHeadOf = nextMetadata(head, key, [entry.version, version], false, visit.house.now())
+    const change = { value, head: encodeMetadata(nextHeadOf), version }
+    const answer = await callWrite(visit, (backend) => backend.set(address, change, entry.version))
     if (answer === 'gone') return []
     if (answer !== 'stale') {
       // On a newer entry than the visit began with, its own changes must meet that when they are saved, and be stale.
       if (stored === first) {
         visit.stored = { ...stored, entry: { ...entry, ...change }, head: nextHeadOf }
-        lay(visit, then)
+        setMessages(visit, then)
       }
       return there
     }
     const latest = await reread(visit, first)
     if (latest === undefined) return []
-    if (wasOurs(visit, version, stored, latest.stored)) return there
+    if (isOwnWrite(visit, version, stored, latest.stored)) return there
     stored = latest.stored
   }
 }
 
 /** What the visit's own browser carries for it. */
-const claimedFromCookie = (visit: Visit): readonly Flash[] => {
+const takeFromCookie = (visit: UnitOfWork): readonly Flash[] => {
   const pre = preSession(visit)
   if (pre === undefined || pre.flash.length === 0) return []
   visit.pre = { ...pre, flash: [] }
@@ -81,8 +81,8 @@ const claimedFromCookie = (visit: Visit): readonly Flash[] => {
  *
  * @throws Fault `unavailable`, `unknown_outcome`, `contended`
  */
-export const claim = async (visit: Visit): Promise<readonly Flash[]> => {
-  const flashes = await claimed(visit)
+export const takeMessages = async (visit: UnitOfWork): Promise<readonly Flash[]> => {
+  const flashes = await findMessages(visit)
   if (flashes.length > 0) {
     visit.taken = [...visit.taken, ...flashes]
     visit.confidential = true
@@ -90,31 +90,31 @@ export const claim = async (visit: Visit): Promise<readonly Flash[]> => {
   return flashes
 }
 
-const claimed = (visit: Visit): Awaitable<readonly Flash[]> => {
+const findMessages = (visit: UnitOfWork): Awaitable<readonly Flash[]> => {
   const { stored, turn, endedBy, withheld } = visit
-  if (stored !== undefined && inEntry(visit)) {
-    if (lying(visit.fields).length === 0) return []
-    return inTurn(visit, stored.address, () => exchanged(visit, visit.stored as Stored, () => []))
+  if (stored !== undefined && isStored(visit)) {
+    if (messagesIn(visit.fields).length === 0) return []
+    return serialize(visit, stored.address, () => swapMessages(visit, visit.stored as Snapshot, () => []))
   }
   // No cookie may leave that would say that they were taken.
   const unsaid = stored === undefined && (endedBy ?? withheld) !== undefined
-  return turn === 'invalidate' || unsaid ? [] : claimedFromCookie(visit)
+  return turn === 'invalidate' || unsaid ? [] : takeFromCookie(visit)
 }
 
 /** Puts back, before any newer ones, what the visit claimed and did not show. @throws as `claim` */
-export const giveBack = async (visit: Visit): Promise<void> => {
+export const returnMessages = async (visit: UnitOfWork): Promise<void> => {
   const { taken, stored } = visit
   visit.taken = []
   if (taken.length === 0) return
-  if (stored !== undefined && inEntry(visit)) {
-    await inTurn(visit, stored.address, () => exchanged(visit, visit.stored as Stored, (there) => [...taken, ...there]))
+  if (stored !== undefined && isStored(visit)) {
+    await serialize(visit, stored.address, () => swapMessages(visit, visit.stored as Snapshot, (there) => [...taken, ...there]))
   } else if (visit.pre !== undefined) {
-    visit.pre = { ...visit.pre, flash: bounded([...taken, ...visit.pre.flash]) }
+    visit.pre = { ...visit.pre, flash: limitFlashes([...taken, ...visit.pre.flash]) }
   }
 }
 
 /** Whether the visit leaves a session in a store: then what it says to the next one lies there. */
-const leavesEntry = (visit: Visit, begins: boolean): boolean => {
+const willBeStored = (visit: UnitOfWork, begins: boolean): boolean => {
   const { house, stored, turn, owner } = visit
   if (house.backend.stateless) return false
   if (turn === 'invalidate') return owner !== undefined || begins
@@ -125,17 +125,17 @@ const leavesEntry = (visit: Visit, begins: boolean): boolean => {
  * Puts the visit's own messages where its visitor will be found. `begins`: a stranger's visit has something to save.
  * What he carried until now comes along into his session.
  */
-export const deliver = (visit: Visit, begins: boolean): void => {
+export const storeMessages = (visit: UnitOfWork, begins: boolean): void => {
   const { outbox, stored, turn } = visit
   const stranger = stored === undefined && turn !== 'invalidate'
-  if (leavesEntry(visit, begins)) {
+  if (willBeStored(visit, begins)) {
     const carried = stranger ? (preSession(visit)?.flash ?? []) : []
     const more = [...carried, ...outbox]
     if (more.length === 0) return
-    record(visit, { update: FLASH, by: (there) => printedFlashes(bounded([...parsedFlashes(there), ...more])) })
+    recordChange(visit, { update: FLASH, by: (there) => encodeFlashes(limitFlashes([...decodeFlashes(there), ...more])) })
   } else if (outbox.length > 0) {
-    const pre = keptPreSession(visit)
-    visit.pre = { ...pre, flash: bounded([...pre.flash, ...outbox]) }
+    const pre = ensurePreSession(visit)
+    visit.pre = { ...pre, flash: limitFlashes([...pre.flash, ...outbox]) }
     visit.preChanged = true
   }
 }

@@ -4,35 +4,35 @@ import { labelOf } from '../crypto/keys.ts'
 import { cookieValues } from '../http/cookie.ts'
 import type { Planter } from '../http/cookie-names.ts'
 import { type Source, sourceOf } from '../http/origin.ts'
-import { freshKey } from './create.ts'
+import { reserveKey } from './create.ts'
 import { newPreSession, openPreSession, type PreSession, sealPreSession } from './pre-session.ts'
-import type { Visit } from './work.ts'
+import type { UnitOfWork } from './work.ts'
 
 /** The value of the pre-session cookie that a request brought, the first of several. */
-export const preTokenOf = ({ header, names }: Visit): string | undefined =>
+export const preSessionToken = ({ header, names }: UnitOfWork): string | undefined =>
   header === null ? undefined : cookieValues(header, names.preSession, (value) => value !== '')[0]
 
-const sealedFor = ({ house, names }: Visit) => ({
+const sealContext = ({ house, names }: UnitOfWork) => ({
   cookie: names.preSession,
   place: names.place,
   namespace: house.namespace,
 })
 
-export const sealedPre = (visit: Visit, pre: PreSession): string =>
-  sealPreSession(visit.house.ring, sealedFor(visit), pre)
+export const sealOwnPreSession = (visit: UnitOfWork, pre: PreSession): string =>
+  sealPreSession(visit.house.ring, sealContext(visit), pre)
 
 /**
  * The pre-sessions that a request brought, the newest first, and whether anything else came under their name. A cookie
  * that does not open hides none that does, wherever it stands. Whichever of several is taken, the visit leaves with one
  * that is newer than all of them once it changes it, so the newest is the visitor's own from then on.
  */
-const brought = (visit: Visit): { readonly pres: readonly PreSession[]; readonly junk: boolean } => {
+const readPreSessions = (visit: UnitOfWork): { readonly pres: readonly PreSession[]; readonly junk: boolean } => {
   const { house, names, header } = visit
   const pres: PreSession[] = []
   let junk = false
   const opens = (value: string): boolean => {
     if (value === '') return false
-    const pre = openPreSession(house.ring, sealedFor(visit), value, house.now(), house.lifetime)
+    const pre = openPreSession(house.ring, sealContext(visit), value, house.now(), house.lifetime)
     if (pre === undefined) junk = true
     else pres.push(pre)
     return pre !== undefined
@@ -42,17 +42,17 @@ const brought = (visit: Visit): { readonly pres: readonly PreSession[]; readonly
 }
 
 /** The pre-session of a visit: the newest that its cookies hold, or the one made since. */
-export const preSession = (visit: Visit): PreSession | undefined => {
+export const preSession = (visit: UnitOfWork): PreSession | undefined => {
   if (!visit.preUnread) return visit.pre
   visit.preUnread = false
-  const { pres, junk } = brought(visit)
+  const { pres, junk } = readPreSessions(visit)
   if (junk) visit.house.emit('bad_pre_session')
   visit.pre = pres[0]
   return visit.pre
 }
 
 /** The pre-session that the visit leaves with: a new one, or one whose cookie is renewed in the second half of its life. */
-export const keptPreSession = (visit: Visit): PreSession => {
+export const ensurePreSession = (visit: UnitOfWork): PreSession => {
   const { house } = visit
   const now = house.now()
   const known = preSession(visit)
@@ -63,19 +63,19 @@ export const keptPreSession = (visit: Visit): PreSession => {
 }
 
 /** Whether nobody but this host can have put the pre-session into the visitor's browser. */
-const guarded = ({ names }: Visit): boolean => names.plantedBy === 'nobody'
+const isUnplantable = ({ names }: UnitOfWork): boolean => names.plantedBy === 'nobody'
 
 /**
  * The form secret that the visitor's next form is bound to: new at login and at logout. A stranger's is sealed into a
  * cookie that this visit sends; it costs no entry. Where nobody can have planted that, it stays the same over his first
  * write and over renewals; else his session has one of its own.
  */
-export const formSecret = (visit: Visit): string => {
+export const formSecret = (visit: UnitOfWork): string => {
   const { stored, turn } = visit
   const loggedIn = turn === 'invalidate' ? visit.owner !== undefined : turn !== undefined
-  if (loggedIn) return labelOf(freshKey(visit))
-  if (turn !== undefined || stored === undefined) return keptPreSession(visit).form
-  return guarded(visit) ? (stored.head.form ?? stored.label) : stored.label
+  if (loggedIn) return labelOf(reserveKey(visit))
+  if (turn !== undefined || stored === undefined) return ensurePreSession(visit).form
+  return isUnplantable(visit) ? (stored.head.form ?? stored.label) : stored.label
 }
 
 /**
@@ -83,7 +83,7 @@ export const formSecret = (visit: Visit): string => {
  * (docs/decisions/016). Without TLS, browsers tell less: then `hidden` has to do, because nothing tells more of a page
  * with `Referrer-Policy: no-referrer`; and on this machine whatever says nothing is a program.
  */
-const enough: Readonly<Record<Planter, readonly Source[]>> = {
+const SUFFICIENT: Readonly<Record<Planter, readonly Source[]>> = {
   nobody: ['own', 'foreign', 'hidden', 'unknown'],
   neighbours: ['own'],
   'the network': ['own', 'hidden'],
@@ -91,39 +91,39 @@ const enough: Readonly<Record<Planter, readonly Source[]>> = {
 }
 
 /** Whether a request is a stranger's and does not say enough of its page for his pre-session to count. */
-export const saysTooLittle = ({ stored, turn, names }: Visit, request: Request): boolean =>
-  stored === undefined && turn === undefined && !enough[names.plantedBy].includes(sourceOf(request))
+export const lacksOrigin = ({ stored, turn, names }: UnitOfWork, request: Request): boolean =>
+  stored === undefined && turn === undefined && !SUFFICIENT[names.plantedBy].includes(sourceOf(request))
 
 /** How many tokens of one page are remembered. */
-const TOKENS = 20
+const MAX_TOKENS = 20
 
 /**
  * Notes a token that the page gets, where others can plant the cookie: a client that says nothing of its pages shows by
  * it that the token and the cookie are of one response.
  */
-export const noteToken = (visit: Visit, name: string): void => {
+export const rememberToken = (visit: UnitOfWork, name: string): void => {
   const { stored, turn, names } = visit
-  if (stored !== undefined || turn !== undefined || enough[names.plantedBy].includes('unknown')) return
-  visit.tokens = [...visit.tokens, name].slice(-TOKENS)
-  visit.pre = { ...keptPreSession(visit), tokens: visit.tokens }
+  if (stored !== undefined || turn !== undefined || SUFFICIENT[names.plantedBy].includes('unknown')) return
+  visit.tokens = [...visit.tokens, name].slice(-MAX_TOKENS)
+  visit.pre = { ...ensurePreSession(visit), tokens: visit.tokens }
   visit.preChanged = true
 }
 
 /** The form secrets that the token of a request may be bound to. `name` is the token's. */
-export const heldSecrets = (visit: Visit, request: Request, name: string): readonly string[] => {
+export const acceptedSecrets = (visit: UnitOfWork, request: Request, name: string): readonly string[] => {
   const { stored, turn, names } = visit
   if (turn !== undefined) return [formSecret(visit)]
   if (stored === undefined) {
     const pre = preSession(visit)
-    const all = [...(pre ? [pre] : []), ...brought(visit).pres]
-    const little = saysTooLittle(visit, request)
+    const all = [...(pre ? [pre] : []), ...readPreSessions(visit).pres]
+    const little = lacksOrigin(visit, request)
     const counting = little && sourceOf(request) !== 'unknown' ? [] : all
     const forms = counting.filter(({ tokens }) => !little || tokens?.includes(name)).map(({ form }) => form)
     return [...new Set(forms)]
   }
   const { label, head } = stored
-  if (guarded(visit) || head.form === undefined) return [formSecret(visit)]
+  if (isUnplantable(visit) || head.form === undefined) return [formSecret(visit)]
   // A form from before the first write, of whoever made the pre-session: good for a page of this origin alone.
   const source = sourceOf(request)
-  return source !== 'hidden' && enough[names.plantedBy].includes(source) ? [label, head.form] : [label]
+  return source !== 'hidden' && SUFFICIENT[names.plantedBy].includes(source) ? [label, head.form] : [label]
 }

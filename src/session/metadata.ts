@@ -1,6 +1,6 @@
 // What we keep of a session beside its value: its birth, the hashes of its secrets, its last versions.
 
-import { digest, keyAfter, sameDigest, WRITER } from '../crypto/keys.ts'
+import { hashKey, rotatedKey, sameHash, WRITER } from '../crypto/keys.ts'
 import { random } from '../crypto/random.ts'
 
 /*
@@ -9,7 +9,7 @@ import { random } from '../crypto/random.ts'
  *   offered       current, previous, salt        whoever holds the previous key is offered current = keyAfter(previous, salt)
  *   confirmed     current, previous, confirmedAt current was presented; previous opens for a grace longer
  */
-export type Head = {
+export type Metadata = {
   /** Milliseconds since 1970: the absolute end is counted from here. */
   readonly bornAt: number
   /** Digest of the key that opens the session. */
@@ -39,27 +39,27 @@ export type Head = {
 }
 
 /** What a login may say of its session alone. */
-export type Chosen = Pick<Head, 'lifetime' | 'absolute' | 'persistent'>
+export type LoginSettings = Pick<Metadata, 'lifetime' | 'absolute' | 'persistent'>
 
 /**
  * Milliseconds that what has expired is left alone: the clock of a machine may be hours wrong, and what it takes for
  * expired is alive at all others then.
  */
-export const LONG_OVER = 86_400_000
+export const EXPIRED_KEPT = 86_400_000
 
 /** Milliseconds that the key before still opens, counted from the first presentation of the new one. */
 export const GRACE = 30_000
 /** Milliseconds that a response may be under way: an offer older than the rest of a grace could undo a newer renewal. */
-const FLIGHT = 10_000
+const RESPONSE_TRANSIT = 10_000
 /** Milliseconds since the store last told of an entry, within which its offer may leave. */
-export const OFFER = GRACE - FLIGHT
+export const OFFER_MAX_AGE = GRACE - RESPONSE_TRANSIT
 
 /** The format of a session whose login named lifetimes, and of every other. */
-const CHOSEN = '2'
-const FORMAT = '1'
+const WITH_LOGIN_SETTINGS = '2'
+const PLAIN = '1'
 
 /** How many writers are remembered. */
-const REMEMBERED = 16
+const REMEMBERED_WRITERS = 16
 
 const base36 = (value: number | undefined): string => value?.toString(36) ?? ''
 
@@ -68,11 +68,11 @@ const base36 = (value: number | undefined): string => value?.toString(36) ?? ''
  * that have no dot. Format 2 has all of these, and lifetime . absolute . persistent behind them.
  * Joined, because a text that was added up is a tree of its parts for as long as it is kept.
  */
-export const printHead = (head: Head): string => {
+export const encodeMetadata = (head: Metadata): string => {
   const { bornAt, current, before, previous, salt, confirmedAt, form, label, seenAt } = head
   const { lifetime, absolute, persistent } = head
   const chosen = lifetime !== undefined || absolute !== undefined || persistent !== undefined
-  const settled = [chosen ? CHOSEN : FORMAT, base36(bornAt), current, before]
+  const settled = [chosen ? WITH_LOGIN_SETTINGS : PLAIN, base36(bornAt), current, before]
   if (!chosen && previous === undefined && form === undefined && label === undefined) return settled.join('.')
   const more = [previous ?? '', salt ?? '', base36(confirmedAt), form ?? '']
   const owned = label === undefined && !chosen ? [] : [label ?? '', base36(seenAt)]
@@ -83,10 +83,10 @@ export const printHead = (head: Head): string => {
 const time = (text: string | undefined): number | undefined => (text ? Number.parseInt(text, 36) : undefined)
 
 /** A head as it was printed, or undefined where this is no head that this version can read. */
-export const parseHead = (text: string): Head | undefined => {
+export const decodeMetadata = (text: string): Metadata | undefined => {
   const [format, born, current, before, previous, salt, confirmed, form, label, seen, ...last] = text.split('.')
   const [idle, most, kept] = last
-  if (format === CHOSEN ? last.length !== 3 : format !== FORMAT || last.length > 0) return undefined
+  if (format === WITH_LOGIN_SETTINGS ? last.length !== 3 : format !== PLAIN || last.length > 0) return undefined
   const bornAt = time(born)
   if (bornAt === undefined || current === undefined) return undefined
   const times = { confirmedAt: time(confirmed), seenAt: time(seen), lifetime: time(idle), absolute: time(most) }
@@ -101,7 +101,7 @@ export const parseHead = (text: string): Head | undefined => {
     confirmedAt,
     form: form || undefined,
     ...(label && { label, seenAt }),
-    ...(format === CHOSEN && { lifetime, absolute, persistent: kept === '' ? undefined : kept === '1' }),
+    ...(format === WITH_LOGIN_SETTINGS && { lifetime, absolute, persistent: kept === '' ? undefined : kept === '1' }),
   }
 }
 
@@ -110,16 +110,16 @@ const versionsIn = (before: string): string[] => before.match(/.{8}/gs) ?? []
 const writerOf = (version: string): string => version.slice(0, WRITER)
 
 /** What was written up to `version`, before `next`: the newest version of each other writer, so many at most. */
-const remember = (before: string, version: string, next: string): string => {
+const nextVersions = (before: string, version: string, next: string): string => {
   const known = [version, ...versionsIn(before)]
   const others = known.filter(
     (one, i) => writerOf(one) !== writerOf(next) && (i === 0 || writerOf(one) !== writerOf(version)),
   )
-  return others.slice(0, REMEMBERED).join('')
+  return others.slice(0, REMEMBERED_WRITERS).join('')
 }
 
 /** An entry, so far as its history goes. */
-type State = { readonly entry: { readonly version: string }; readonly head: Head }
+type State = { readonly entry: { readonly version: string }; readonly head: Metadata }
 
 const historyOf = ({ entry: { version }, head: { before } }: State): readonly string[] => [
   version,
@@ -130,10 +130,10 @@ const historyOf = ({ entry: { version }, head: { before } }: State): readonly st
  * Whether a write under `version`, made from the state `base`, is one of those that led to the state `latest`.
  * `unknown`: so many other writers came since that its version would be forgotten by now.
  */
-export const wrote = (version: string, base: State, latest: State): 'yes' | 'no' | 'unknown' => {
+export const wasWritten = (version: string, base: State, latest: State): 'yes' | 'no' | 'unknown' => {
   const history = historyOf(latest)
   if (history.includes(version)) return 'yes'
-  if (history.length <= REMEMBERED) return 'no'
+  if (history.length <= REMEMBERED_WRITERS) return 'no'
   // The oldest are forgotten first: where something older than the write is still there, the write would be too.
   const older = historyOf(base)
   return history.some((one) => older.includes(one)) ? 'no' : 'unknown'
@@ -149,23 +149,23 @@ const ENDED = 'ended'
 export type EndedBy = 'login' | 'end'
 
 /** The head of a mark. The time is in it, because a read that is under way may still move the expiry of the entry. */
-export const printMark = (by: EndedBy, until: number): string => [ENDED, by, base36(until)].join('.')
+export const encodeMark = (by: EndedBy, until: number): string => [ENDED, by, base36(until)].join('.')
 
-export const parseMark = (text: string): { readonly by: EndedBy; readonly until: number } | undefined => {
+export const decodeMark = (text: string): { readonly by: EndedBy; readonly until: number } | undefined => {
   const [format, by, until] = text.split('.')
   return format === ENDED && (by === 'login' || by === 'end') ? { by, until: time(until) ?? 0 } : undefined
 }
 
 /** The head of a session that `key` opens, or, without one, that opens itself; with the label of an owner's. */
-export const newHead = (
+export const newMetadata = (
   key: string | undefined,
   bornAt: number,
   form: string | undefined,
   label: string | undefined,
-  chosen: Chosen | undefined,
-): Head => ({
+  chosen: LoginSettings | undefined,
+): Metadata => ({
   bornAt,
-  current: key === undefined ? '' : digest(key),
+  current: key === undefined ? '' : hashKey(key),
   form,
   before: '',
   ...(label !== undefined && { label, seenAt: bornAt }),
@@ -173,43 +173,43 @@ export const newHead = (
 })
 
 /** How a key stands to a session. `offered` and `retiring` open it as `current` does; `retired` and `wrong` do not. */
-export type Standing = 'current' | 'offered' | 'retiring' | 'retired' | 'wrong'
+export type KeyStatus = 'current' | 'offered' | 'retiring' | 'retired' | 'wrong'
 
-export const standing = (head: Head, key: string, now: number): Standing => {
-  const mine = digest(key)
-  if (sameDigest(mine, head.current)) return 'current'
-  if (head.previous === undefined || !sameDigest(mine, head.previous)) return 'wrong'
+export const keyStatus = (head: Metadata, key: string, now: number): KeyStatus => {
+  const mine = hashKey(key)
+  if (sameHash(mine, head.current)) return 'current'
+  if (head.previous === undefined || !sameHash(mine, head.previous)) return 'wrong'
   if (head.confirmedAt === undefined) return 'offered'
   return now < head.confirmedAt + GRACE ? 'retiring' : 'retired'
 }
 
 /** Whether the presentation of `key` ends an offer: then the head must be saved, so that the key before gets its grace. */
-export const confirms = (head: Head, key: string): boolean =>
-  head.salt !== undefined && sameDigest(digest(key), head.current)
+export const confirmsRotation = (head: Metadata, key: string): boolean =>
+  head.salt !== undefined && sameHash(hashKey(key), head.current)
 
 /** The key to which whoever holds `key` is to go over, where one is on offer. */
-export const offered = (head: Head, key: string): string | undefined =>
-  head.salt !== undefined && head.previous !== undefined && sameDigest(digest(key), head.previous)
-    ? keyAfter(key, head.salt)
+export const offeredKey = (head: Metadata, key: string): string | undefined =>
+  head.salt !== undefined && head.previous !== undefined && sameHash(hashKey(key), head.previous)
+    ? rotatedKey(key, head.salt)
     : undefined
 
 /**
  * The head as a visit that holds `key` leaves it, which makes the state `next` of the state `version`: a grace that is
  * over is forgotten, an offer confirmed, a renewal begun.
  */
-export const nextHead = (
-  head: Head,
+export const nextMetadata = (
+  head: Metadata,
   key: string,
   versions: readonly [version: string, next: string],
   renew: boolean,
   now: number,
-): Head => {
-  const before = remember(head.before, ...versions)
+): Metadata => {
+  const before = nextVersions(head.before, ...versions)
   const over = head.confirmedAt !== undefined && now >= head.confirmedAt + GRACE
-  const seen: Head = head.label === undefined ? { ...head, before } : { ...head, before, seenAt: now }
-  const next: Head = over ? { ...seen, previous: undefined, confirmedAt: undefined } : seen
-  if (confirms(next, key)) return { ...next, salt: undefined, confirmedAt: now }
-  if (!renew || next.previous !== undefined || !sameDigest(digest(key), next.current)) return next
+  const seen: Metadata = head.label === undefined ? { ...head, before } : { ...head, before, seenAt: now }
+  const next: Metadata = over ? { ...seen, previous: undefined, confirmedAt: undefined } : seen
+  if (confirmsRotation(next, key)) return { ...next, salt: undefined, confirmedAt: now }
+  if (!renew || next.previous !== undefined || !sameHash(hashKey(key), next.current)) return next
   const salt = random(12)
-  return { ...next, current: digest(keyAfter(key, salt)), previous: next.current, salt }
+  return { ...next, current: hashKey(rotatedKey(key, salt)), previous: next.current, salt }
 }

@@ -1,28 +1,28 @@
 // From the keys that a request brought to the session that one of them opens.
 
 import type { Entry } from '../backends/contract.ts'
-import type { Budget } from '../backends/deadline.ts'
+import type { Deadline } from '../backends/deadline.ts'
 import { labelOf } from '../crypto/keys.ts'
-import { type Awaitable, after, Fault, isThenable } from '../error.ts'
-import type { Names } from '../http/cookie-names.ts'
+import { type Awaitable, chain, KeepsakeError, isThenable } from '../error.ts'
+import type { CookieSettings } from '../http/cookie-names.ts'
 import type { Withheld } from '../http/withheld.ts'
 import type { Fields } from './changes.ts'
-import { isMisfit } from './codec.ts'
-import { LONG_OVER, parseMark, type Standing, standing } from './metadata.ts'
-import { SKEW } from './pre-session.ts'
-import { addressOf, alive, changing, type House, reading, type Stored, shaped, stored, type Visit } from './work.ts'
+import { isMismatch } from './codec.ts'
+import { EXPIRED_KEPT, decodeMark, type KeyStatus, keyStatus } from './metadata.ts'
+import { CLOCK_SKEW } from './pre-session.ts'
+import { storageKeyOf, isAlive, callWrite, type ManagerContext, callRead, type Snapshot, decode, parseEntry, type UnitOfWork } from './work.ts'
 
-const nothing: Fields = Object.freeze({})
+const NO_FIELDS: Fields = Object.freeze({})
 
 /** What a request brought, as its Cookie header has it. */
-export type Brought = {
+export type CookieInput = {
   readonly keys: readonly string[]
-  readonly names: Names
+  readonly names: CookieSettings
   readonly header: string | null
   readonly withheld?: Withheld | undefined
 }
 
-const begun = (house: House, budget: Budget, { keys, names, header, withheld }: Brought): Visit => ({
+const newWork = (house: ManagerContext, budget: Deadline, { keys, names, header, withheld }: CookieInput): UnitOfWork => ({
   house,
   budget,
   stored: undefined,
@@ -39,7 +39,7 @@ const begun = (house: House, budget: Budget, { keys, names, header, withheld }: 
   preChanged: false,
   tokens: [],
   changes: [],
-  fields: nothing,
+  fields: NO_FIELDS,
   draft: undefined,
   owner: undefined,
   chosen: undefined,
@@ -53,22 +53,22 @@ const begun = (house: House, budget: Budget, { keys, names, header, withheld }: 
   over: false,
 })
 
-type Found = { readonly stored: Stored; readonly fields: Fields }
+type Loaded = { readonly stored: Snapshot; readonly fields: Fields }
 
 /** How a key stands to what it led to: a sealed one that opened is right. */
-const standsIn = ({ house }: Visit, { head, key }: Stored, now: number): Standing =>
-  house.backend.stateless ? 'current' : standing(head, key, now)
+const keyStatusOf = ({ house }: UnitOfWork, { head, key }: Snapshot, now: number): KeyStatus =>
+  house.backend.stateless ? 'current' : keyStatus(head, key, now)
 
 /** Notes a session that the request cannot use, but that it may be asked to end. */
-const setAside = (visit: Visit, { address, label }: Pick<Stored, 'address' | 'label'>, proven: boolean): undefined => {
+const setAside = (visit: UnitOfWork, { address, label }: Pick<Snapshot, 'address' | 'label'>, proven: boolean): undefined => {
   visit.unusable = [...visit.unusable, { address, label, proven }]
 }
 
 /** The key of a session that is not there: it ended a moment ago, or earlier, or nobody ever gave it out. */
-const missing = (visit: Visit, key: string, address: string, entry: Entry | undefined): undefined => {
+const reportMissing = (visit: UnitOfWork, key: string, address: string, entry: Entry | undefined): undefined => {
   const { house } = visit
   const label = entry?.label ?? labelOf(key)
-  const mark = entry && parseMark(entry.head)
+  const mark = entry && decodeMark(entry.head)
   visit.vanished = { address, label }
   if (mark !== undefined && house.now() < mark.until) {
     visit.endedBy ??= mark.by
@@ -77,14 +77,14 @@ const missing = (visit: Visit, key: string, address: string, entry: Entry | unde
 }
 
 const UNREADABLE = 'An entry cannot be read by this version. It is left alone until it expires.'
-const UNBORN =
+const FUTURE =
   'A session was created more than a minute from now. Set the clocks of the machines. Until then the session can be ended here, and not used.'
 
 /** Whether an entry is the session of its key, and alive. Whatever is not is an event. */
-const judged = (visit: Visit, key: string, address: string, entry: Entry | undefined): Awaitable<Found | undefined> => {
+const checkEntry = (visit: UnitOfWork, key: string, address: string, entry: Entry | undefined): Awaitable<Loaded | undefined> => {
   const { house } = visit
-  if (entry === undefined || parseMark(entry.head) !== undefined) return missing(visit, key, address, entry)
-  const { stored: there, fields } = stored(visit, key, address, entry)
+  if (entry === undefined || decodeMark(entry.head) !== undefined) return reportMissing(visit, key, address, entry)
+  const { stored: there, fields } = parseEntry(visit, key, address, entry)
   if (there === undefined) {
     const label = entry.label ?? labelOf(key)
     house.emit('corrupt', { label, message: UNREADABLE })
@@ -92,31 +92,31 @@ const judged = (visit: Visit, key: string, address: string, entry: Entry | undef
     return setAside(visit, { address, label }, house.backend.stateless === true)
   }
   const { label, at, head } = there
-  const stands = standsIn(visit, there, at)
+  const stands = keyStatusOf(visit, there, at)
   if (stands === 'wrong') {
     house.emit('wrong_secret', { label })
     return undefined
   }
   if (stands === 'retired') house.emit('retired_key', { label })
   else if (fields === undefined) house.emit('corrupt', { label, message: UNREADABLE })
-  else if (head.bornAt > at + SKEW) {
-    house.emit('clock_skew', { label, message: UNBORN })
-    visit.barred = { fault: new Fault('unavailable', UNBORN), reads: true, logsIn: true }
-  } else if (alive(house, there, at)) return fitted(visit, { stored: there, fields })
+  else if (head.bornAt > at + CLOCK_SKEW) {
+    house.emit('clock_skew', { label, message: FUTURE })
+    visit.barred = { fault: new KeepsakeError('unavailable', FUTURE), reads: true, logsIn: true }
+  } else if (isAlive(house, there, at)) return decodeFields(visit, { stored: there, fields })
   else {
     house.emit('expired', { label })
-    if (!alive(house, there, at - LONG_OVER)) return forget(visit, there)
+    if (!isAlive(house, there, at - EXPIRED_KEPT)) return removeExpired(visit, there)
     // What has expired lately is left alone: this clock may be wrong, and then the session is alive at other machines.
   }
   return setAside(visit, there, true)
 }
 
 /** Clears an entry that expired long ago. Where that fails, the sweep has it. */
-const forget = (visit: Visit, { address, label, entry }: Stored): Awaitable<undefined> => {
+const removeExpired = (visit: UnitOfWork, { address, label, entry }: Snapshot): Awaitable<undefined> => {
   if (visit.house.backend.stateless) return undefined
   const failed = (error: unknown) => visit.house.emit('store_error', { label, error }) as undefined
   try {
-    const cleared = changing(visit, (backend) => backend.clear(address, entry.version))
+    const cleared = callWrite(visit, (backend) => backend.clear(address, entry.version))
     return isThenable(cleared) ? cleared.then(() => undefined, failed) : undefined
   } catch (error) {
     return failed(error)
@@ -124,9 +124,9 @@ const forget = (visit: Visit, { address, label, entry }: Stored): Awaitable<unde
 }
 
 /** A session that the application's schema takes, as it takes it. One that it does not is left alone, for who knows it. */
-const fitted = (visit: Visit, found: Found): Awaitable<Found | undefined> =>
-  after(shaped(visit, found.fields), (fields) => {
-    if (!isMisfit(fields)) return fields === found.fields ? found : { ...found, fields }
+const decodeFields = (visit: UnitOfWork, found: Loaded): Awaitable<Loaded | undefined> =>
+  chain(decode(visit, found.fields), (fields) => {
+    if (!isMismatch(fields)) return fields === found.fields ? found : { ...found, fields }
     const { label } = found.stored
     const message = `A session does not fit the schema, and its visitor starts anew: ${fields.why}.`
     visit.house.emit('misfit', { label, message })
@@ -134,16 +134,16 @@ const fitted = (visit: Visit, found: Found): Awaitable<Found | undefined> =>
   })
 
 /** What one key opens. */
-const opened = (visit: Visit, key: string): Awaitable<Found | undefined> => {
-  const address = addressOf(visit, key)
-  return after(
-    reading(visit, (backend) => backend.get(address)),
-    (entry) => judged(visit, key, address, entry),
+const openKey = (visit: UnitOfWork, key: string): Awaitable<Loaded | undefined> => {
+  const address = storageKeyOf(visit, key)
+  return chain(
+    callRead(visit, (backend) => backend.get(address)),
+    (entry) => checkEntry(visit, key, address, entry),
   )
 }
 
-const entered = (visit: Visit, found: Found | undefined): Awaitable<Visit> => {
-  if (found === undefined) return blank(visit)
+const adoptSnapshot = (visit: UnitOfWork, found: Loaded | undefined): Awaitable<UnitOfWork> => {
+  if (found === undefined) return asAnonymous(visit)
   visit.stored = found.stored
   visit.fields = found.fields
   visit.endedBy = undefined
@@ -154,53 +154,53 @@ const entered = (visit: Visit, found: Found | undefined): Awaitable<Visit> => {
 }
 
 /** A stranger's visit: what the schema makes of nothing is what he has. */
-const blank = (visit: Visit): Awaitable<Visit> => {
+const asAnonymous = (visit: UnitOfWork): Awaitable<UnitOfWork> => {
   if (visit.house.shape === undefined) return visit
-  return after(shaped(visit, nothing), (fields) => {
-    if (!isMisfit(fields)) visit.fields = fields
+  return chain(decode(visit, NO_FIELDS), (fields) => {
+    if (!isMismatch(fields)) visit.fields = fields
     return visit
   })
 }
 
 /** Two keys open two sessions: somebody planted one of them, and nobody can say which, so the visitor is anonymous. */
-const several = async (visit: Visit, keys: readonly string[]): Promise<Visit> => {
-  const opening = new Map<string, Found>()
+const openSeveral = async (visit: UnitOfWork, keys: readonly string[]): Promise<UnitOfWork> => {
+  const opening = new Map<string, Loaded>()
   for (const key of keys) {
-    const next = await opened(visit, key)
+    const next = await openKey(visit, key)
     if (next !== undefined && !opening.has(next.stored.label)) opening.set(next.stored.label, next)
   }
   const [found, ...others] = opening.values()
-  if (others.length === 0) return entered(visit, found)
-  visit.house.emit('ambiguous_cookies', { label: (others[0] as Found).stored.label })
+  if (others.length === 0) return adoptSnapshot(visit, found)
+  visit.house.emit('ambiguous_cookies', { label: (others[0] as Loaded).stored.label })
   for (const { stored } of opening.values()) setAside(visit, stored, true)
-  return blank(visit)
+  return asAnonymous(visit)
 }
 
-const found = (visit: Visit): Awaitable<Visit> => {
+const openKeys = (visit: UnitOfWork): Awaitable<UnitOfWork> => {
   const [key, ...others] = visit.keys
-  if (key === undefined) return blank(visit)
-  return others.length > 0 ? several(visit, visit.keys) : after(opened(visit, key), (found) => entered(visit, found))
+  if (key === undefined) return asAnonymous(visit)
+  return others.length > 0 ? openSeveral(visit, visit.keys) : chain(openKey(visit, key), (found) => adoptSnapshot(visit, found))
 }
 
 /** The request of somebody whose session cannot be read now: it can save nothing. */
-const barred = (visit: Visit, fault: unknown): Awaitable<Visit> => {
+const asReadOnly = (visit: UnitOfWork, fault: unknown): Awaitable<UnitOfWork> => {
   const { house } = visit
-  if (!(fault instanceof Fault) || fault.status !== 503) throw fault
+  if (!(fault instanceof KeepsakeError) || fault.status !== 503) throw fault
   visit.barred = { fault, reads: house.lenient, logsIn: false }
   if (!house.lenient) return visit
   house.emit('read_only', { error: fault })
-  return blank(visit)
+  return asAnonymous(visit)
 }
 
 /**
  * A visit with the session that one of its keys opens. Where the backend fails, it is barred: it can be asked to end the
  * session all the same, so that a logout clears the browser's cookie whatever the store does.
  */
-export const open = (house: House, budget: Budget, brought: Brought): Awaitable<Visit> => {
-  const visit = begun(house, budget, brought)
-  const failed = (error: unknown) => barred(visit, error)
+export const open = (house: ManagerContext, budget: Deadline, brought: CookieInput): Awaitable<UnitOfWork> => {
+  const visit = newWork(house, budget, brought)
+  const failed = (error: unknown) => asReadOnly(visit, error)
   try {
-    const opening = found(visit)
+    const opening = openKeys(visit)
     return isThenable(opening) ? opening.catch(failed) : opening
   } catch (error) {
     return failed(error)
@@ -208,7 +208,7 @@ export const open = (house: House, budget: Budget, brought: Brought): Awaitable<
 }
 
 /** Tries again to find the sessions of a request that could not read them, so that they can be ended. @throws Fault */
-export const openAgain = async (visit: Visit): Promise<void> => {
+export const openAgain = async (visit: UnitOfWork): Promise<void> => {
   visit.barred = undefined
-  await found(visit)
+  await openKeys(visit)
 }

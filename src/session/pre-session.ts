@@ -1,8 +1,8 @@
 // What a stranger carries between requests, sealed in a cookie of its own, so that no store keeps anything for him.
 
 import { random } from '../crypto/random.ts'
-import type { Ring } from '../crypto/seal.ts'
-import { type Flash, parsedFlashes, printedFlashes } from './flash-messages.ts'
+import type { KeyRing } from '../crypto/seal.ts'
+import { type Flash, decodeFlashes, encodeFlashes } from './flash-messages.ts'
 
 /** A pre-session: what the forms of a visitor are bound to for whom nothing is stored, and messages for his next page. */
 export type PreSession = {
@@ -14,39 +14,39 @@ export type PreSession = {
 }
 
 /** Milliseconds that the clocks of two machines may differ. */
-export const SKEW = 60_000
+export const CLOCK_SKEW = 60_000
 
 export const newPreSession = (now: number): PreSession => ({ form: random(16), madeAt: now, flash: [] })
 
 /** What a pre-session is sealed for: it opens as that of another cookie, place or application no more than as a session. */
-export type SealedFor = { readonly cookie: string; readonly place: string; readonly namespace: string }
+export type PreSessionPlace = { readonly cookie: string; readonly place: string; readonly namespace: string }
 
-const context = ({ cookie, place, namespace }: SealedFor) => ({
+const sealContext = ({ cookie, place, namespace }: PreSessionPlace) => ({
   purpose: 'pre-session',
   name: cookie + place,
   audience: namespace,
 })
 
 /** @internal */
-export const sealPreSession = (ring: Ring, where: SealedFor, { form, madeAt, flash, tokens }: PreSession): string => {
-  const kept = { form, at: madeAt, ...(flash.length > 0 && { flash: printedFlashes(flash) }), tokens }
-  return ring.seal(context(where), Buffer.from(JSON.stringify(kept)))
+export const sealPreSession = (ring: KeyRing, where: PreSessionPlace, { form, madeAt, flash, tokens }: PreSession): string => {
+  const kept = { form, at: madeAt, ...(flash.length > 0 && { flash: encodeFlashes(flash) }), tokens }
+  return ring.seal(sealContext(where), Buffer.from(JSON.stringify(kept)))
 }
 
 /** The pre-session in a cookie's value, or undefined for one that we did not seal, or that is older than `lifetime` milliseconds. @internal */
 export const openPreSession = (
-  ring: Ring,
-  where: SealedFor,
+  ring: KeyRing,
+  where: PreSessionPlace,
   token: string,
   now: number,
   lifetime: number,
 ): PreSession | undefined => {
-  const plain = ring.open(context(where), token)
+  const plain = ring.open(sealContext(where), token)
   if (plain === undefined) return undefined
   try {
     const { form, at, flash, tokens }: Record<string, unknown> = JSON.parse(plain.toString())
-    if (typeof form !== 'string' || typeof at !== 'number' || at > now + SKEW || now >= at + lifetime) return undefined
-    return { form, madeAt: at, flash: parsedFlashes(flash), ...(Array.isArray(tokens) && { tokens }) }
+    if (typeof form !== 'string' || typeof at !== 'number' || at > now + CLOCK_SKEW || now >= at + lifetime) return undefined
+    return { form, madeAt: at, flash: decodeFlashes(flash), ...(Array.isArray(tokens) && { tokens }) }
   } catch {
     // Ours, and of another version: not JSON, or null.
     return undefined

@@ -1,18 +1,18 @@
 // Commits of one session in one process go one after another, so that they need not meet in the store.
 
-import { within } from '../backends/deadline.ts'
+import { callBackend } from '../backends/deadline.ts'
 import { type Awaitable, isThenable } from '../error.ts'
-import type { Visit } from './work.ts'
+import type { UnitOfWork } from './work.ts'
 
 /**
  * Runs `job` when the commits of the same address that came before are over. Waiting is on the visit's own time. A job
  * that does not wait itself, and finds nobody before it, is over at once.
  */
-export const inTurn = <T>(visit: Visit, address: string, job: () => Awaitable<T>): Awaitable<T> => {
+export const serialize = <T>(visit: UnitOfWork, address: string, job: () => Awaitable<T>): Awaitable<T> => {
   const { turns, backend } = visit.house
   const before = turns.get(address)
   const result =
-    before === undefined ? job() : Promise.resolve(within(visit.budget, backend.name, false, () => before)).then(job)
+    before === undefined ? job() : Promise.resolve(callBackend(visit.budget, backend.name, false, () => before)).then(job)
   if (!isThenable(result)) return result
   const last: Promise<unknown> = Promise.allSettled([before, result]).then(() => {
     if (turns.get(address) === last) turns.delete(address)

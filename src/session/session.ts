@@ -1,13 +1,13 @@
 // The session as a handler holds it: everything on it is synchronous, and nothing on it is a secret.
 
 import { labelOf } from '../crypto/keys.ts'
-import { Fault, onlyKnown } from '../error.ts'
-import { frozen, own } from '../json.ts'
+import { KeepsakeError, checkOptionNames } from '../error.ts'
+import { frozenCopy, setOwn } from '../json.ts'
 import { type Draft, type FieldChange, FLASH, fieldOf } from './changes.ts'
-import { freshKey } from './create.ts'
-import type { Chosen } from './metadata.ts'
-import { due, expiryOf } from './save.ts'
-import { record, type Visit } from './work.ts'
+import { reserveKey } from './create.ts'
+import type { LoginSettings } from './metadata.ts'
+import { expiryDue, expiryOf } from './save.ts'
+import { recordChange, type UnitOfWork } from './work.ts'
 
 /** Fields of which nothing was said: any names, values of any type that JSON keeps. */
 // biome-ignore lint/suspicious/noExplicitAny: what a field holds is the application's to know where it gives no schema
@@ -76,9 +76,9 @@ export type Session<F extends object = AnyFields> = {
 }
 
 const fieldName = (field: unknown): string => {
-  if (field === FLASH) throw new Fault('bad_option', `A field cannot be called ${FLASH}: flash messages lie there.`)
+  if (field === FLASH) throw new KeepsakeError('bad_option', `A field cannot be called ${FLASH}: flash messages lie there.`)
   if (typeof field === 'string') return field
-  throw new Fault('not_json', `The name of a field has to be a string, and is a ${typeof field}.`)
+  throw new KeepsakeError('not_json', `The name of a field has to be a string, and is a ${typeof field}.`)
 }
 
 /** Seconds as an option gives them, in milliseconds. @throws Fault `bad_option` */
@@ -86,14 +86,14 @@ const milliseconds = (name: string, seconds: unknown, most: number): number | un
   if (seconds === undefined) return undefined
   if (typeof seconds === 'number' && seconds >= 0.001 && seconds * 1000 <= most) return Math.ceil(seconds * 1000)
   const limit = `${most / 1000}, the absoluteLifetime of the manager`
-  throw new Fault('bad_option', `${name} of a login has to be a number of seconds from 0.001 to ${limit}.`)
+  throw new KeepsakeError('bad_option', `${name} of a login has to be a number of seconds from 0.001 to ${limit}.`)
 }
 
 /** What a login says of its session alone. @throws Fault `bad_option` */
-const chosenBy = ({ house }: Visit, options: LoginOptions): Chosen | undefined => {
+const checkLoginSettings = ({ house }: UnitOfWork, options: LoginOptions): LoginSettings | undefined => {
   const { persistent } = options
   if (persistent !== undefined && typeof persistent !== 'boolean') {
-    throw new Fault('bad_option', 'persistent of a login has to be true or false.')
+    throw new KeepsakeError('bad_option', 'persistent of a login has to be true or false.')
   }
   const absolute = milliseconds('absoluteLifetime', options.absoluteLifetime, house.absolute)
   const lifetime = milliseconds('lifetime', options.lifetime, absolute ?? house.absolute)
@@ -101,17 +101,17 @@ const chosenBy = ({ house }: Visit, options: LoginOptions): Chosen | undefined =
   return { lifetime, absolute, persistent }
 }
 
-class Handle implements Session {
-  readonly #visit: Visit
+class SessionHandle implements Session {
+  readonly #visit: UnitOfWork
 
-  constructor(visit: Visit) {
+  constructor(visit: UnitOfWork) {
     this.#visit = visit
   }
 
   get label(): string {
     const visit = this.#read()
     const { stored, turn } = visit
-    return stored !== undefined && turn === undefined ? stored.label : labelOf(freshKey(visit))
+    return stored !== undefined && turn === undefined ? stored.label : labelOf(reserveKey(visit))
   }
 
   get expiresAt(): number {
@@ -119,7 +119,7 @@ class Handle implements Session {
     const { stored, house, turn, chosen } = visit
     const now = house.now()
     if (stored !== undefined && turn === undefined) {
-      return due(visit, stored, now) ? expiryOf(house, stored.head, now) : stored.entry.expiresAt
+      return expiryDue(visit, stored, now) ? expiryOf(house, stored.head, now) : stored.entry.expiresAt
     }
     return expiryOf(house, { bornAt: now, current: '', before: '', ...chosen }, now)
   }
@@ -135,7 +135,7 @@ class Handle implements Session {
   get fields(): AnyFields {
     const { fields } = this.#read()
     const copy: Draft = {}
-    for (const field of Object.keys(fields)) if (field !== FLASH) own(copy, field, fieldOf(fields, field) ?? null)
+    for (const field of Object.keys(fields)) if (field !== FLASH) setOwn(copy, field, fieldOf(fields, field) ?? null)
     return Object.freeze(copy)
   }
 
@@ -145,7 +145,7 @@ class Handle implements Session {
   }
 
   set(field: string, value: unknown): void {
-    this.#change({ set: fieldName(field), value: frozen(value, field) })
+    this.#change({ set: fieldName(field), value: frozenCopy(value, field) })
   }
 
   drop(field: string): void {
@@ -161,11 +161,11 @@ class Handle implements Session {
   }
 
   login(owner: string, options: LoginOptions = {}): void {
-    onlyKnown(options, ['keep', 'lifetime', 'absoluteLifetime', 'persistent'], 'login()')
+    checkOptionNames(options, ['keep', 'lifetime', 'absoluteLifetime', 'persistent'], 'login()')
     const visit = this.#open('login')
     const { keep = [] } = options
-    if (!Array.isArray(keep)) throw new Fault('bad_option', 'keep of a login has to be a list of names of fields.')
-    const chosen = chosenBy(visit, options)
+    if (!Array.isArray(keep)) throw new KeepsakeError('bad_option', 'keep of a login has to be a list of names of fields.')
+    const chosen = checkLoginSettings(visit, options)
     if (
       typeof owner !== 'string' ||
       owner === '' ||
@@ -173,7 +173,7 @@ class Handle implements Session {
       !owner.isWellFormed() ||
       owner.includes('\0')
     ) {
-      throw new Fault(
+      throw new KeepsakeError(
         'bad_owner',
         'An owner has to be a string of 1 to 255 characters: the name or number of an account.',
       )
@@ -183,7 +183,7 @@ class Handle implements Session {
       visit.turn ??= 'same'
       return
     }
-    record(visit, { keep })
+    recordChange(visit, { keep })
     if (visit.turn !== 'invalidate') visit.turn = 'login'
     visit.owner = owner
   }
@@ -204,23 +204,23 @@ class Handle implements Session {
   }
 
   #change(change: FieldChange): void {
-    record(this.#open(), change)
+    recordChange(this.#open(), change)
   }
 
   /** @throws Fault `unavailable` if the session could not be read */
-  #read(): Visit {
+  #read(): UnitOfWork {
     const { barred, turn } = this.#visit
     if (barred !== undefined && !barred.reads && turn === undefined) throw barred.fault
     return this.#visit
   }
 
-  #open(act?: 'login' | 'invalidate'): Visit {
+  #open(act?: 'login' | 'invalidate'): UnitOfWork {
     const { barred, turn } = this.#visit
     // Whatever the store does, a logout has to clear the browser's cookie.
     const may = act === 'invalidate' || (barred?.logsIn && (act === 'login' || turn !== undefined))
     if (barred !== undefined && !may) throw barred.fault
     if (!this.#visit.over) return this.#visit
-    throw new Fault(
+    throw new KeepsakeError(
       'too_late',
       'The session was changed after its response had left. Change it before, or open a visit of its own with sessions.open().',
     )
@@ -228,19 +228,19 @@ class Handle implements Session {
 }
 
 // What an inspector prints, and a name that says what it is.
-Object.defineProperty(Handle, 'name', { value: 'Session' })
+Object.defineProperty(SessionHandle, 'name', { value: 'Session' })
 
 /* Reached by an assignment to a name that the session does not have: `s.user = 'anna'` would be saved nowhere. */
 Object.setPrototypeOf(
-  Handle.prototype,
+  SessionHandle.prototype,
   new Proxy(Object.prototype, {
     set(_, name) {
       const field = JSON.stringify(String(name))
-      throw new Fault('bad_option', `A session has no property ${field}. To save a field: s.set(${field}, value).`)
+      throw new KeepsakeError('bad_option', `A session has no property ${field}. To save a field: s.set(${field}, value).`)
     },
   }),
 )
 
 /** The handle on a visit's session. */
-export const handle = <F extends object = AnyFields>(visit: Visit): Session<F> =>
-  new Handle(visit) as unknown as Session<F>
+export const createHandle = <F extends object = AnyFields>(visit: UnitOfWork): Session<F> =>
+  new SessionHandle(visit) as unknown as Session<F>

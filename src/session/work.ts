@@ -1,30 +1,30 @@
 // One visit: what it came with, what it has asked for so far, and the house that it is in.
 
 import type { Backend, Entry, Mark } from '../backends/contract.ts'
-import { type Budget, within } from '../backends/deadline.ts'
+import { type Deadline, callBackend } from '../backends/deadline.ts'
 import type { Sweeper } from '../backends/sweeper.ts'
-import { labelOf, type Owners } from '../crypto/keys.ts'
-import type { Ring } from '../crypto/seal.ts'
-import type { Awaitable, Fault } from '../error.ts'
+import { labelOf, type OwnerNames } from '../crypto/keys.ts'
+import type { KeyRing } from '../crypto/seal.ts'
+import type { Awaitable, KeepsakeError } from '../error.ts'
 import type { Emit } from '../events.ts'
-import type { Names } from '../http/cookie-names.ts'
+import type { CookieSettings } from '../http/cookie-names.ts'
 import type { Withheld } from '../http/withheld.ts'
-import { applied, type Draft, draftOf, type FieldChange, type Fields, parsed } from './changes.ts'
-import type { Misfit, Shape } from './codec.ts'
+import { applyChange, type Draft, draftOf, type FieldChange, type Fields, parseFields } from './changes.ts'
+import type { Mismatch, FieldCodec } from './codec.ts'
 import type { Flash } from './flash-messages.ts'
-import { type Chosen, type EndedBy, GRACE, type Head, parseHead, parseMark, printMark } from './metadata.ts'
+import { type LoginSettings, type EndedBy, GRACE, type Metadata, decodeMetadata, decodeMark, encodeMark } from './metadata.ts'
 import type { PreSession } from './pre-session.ts'
 
 /** What all visits of one `sessions` share. Times are in milliseconds. */
-export type House = {
+export type ManagerContext = {
   readonly backend: Backend
   /** @internal */
-  readonly ring: Ring
+  readonly ring: KeyRing
   /** Keeps what is sealed or signed here from applications under the same secret. */
   readonly namespace: string
   /** Where the session of a label lies. */
   readonly address: (label: string) => string
-  readonly owners: Owners
+  readonly owners: OwnerNames
   readonly now: () => number
   readonly lifetime: number
   readonly absolute: number
@@ -41,7 +41,7 @@ export type House = {
   /** Whether a visit whose session cannot be read goes on as a stranger's who can save nothing. */
   readonly lenient: boolean
   /** What the application's fields look like, where it says so. */
-  readonly shape: Shape | undefined
+  readonly shape: FieldCodec | undefined
   readonly emit: Emit
   /** The last commit under way, by address. */
   readonly turns: Map<string, Promise<unknown>>
@@ -51,40 +51,40 @@ export type House = {
 }
 
 /** A session as the store told of it. */
-export type Stored = {
+export type Snapshot = {
   /** What the client holds, and where that leads. */
   readonly key: string
   readonly address: string
   readonly label: string
   /** As last read: a save replaces the head here, and leaves this. */
   readonly entry: Entry
-  readonly head: Head
+  readonly head: Metadata
   /** When it was told. */
   readonly at: number
 }
 
 /** A session that a key opens which came with the request, although this request cannot use it. */
-type Unusable = Pick<Stored, 'address' | 'label'> & {
+type Unusable = Pick<Snapshot, 'address' | 'label'> & {
   /** Whether the key has its secret: then it may end it. */
   readonly proven: boolean
 }
 
 /** Why a request can change nothing. */
-type Barred = {
-  readonly fault: Fault
+type ReadOnly = {
+  readonly fault: KeepsakeError
   /** Whether its session can be asked what it holds, as an anonymous visitor's. */
   readonly reads: boolean
   /** Whether the request may log somebody in: the session that it came with can be ended. */
   readonly logsIn: boolean
 }
 
-export type Visit = {
-  readonly house: House
-  readonly budget: Budget
+export type UnitOfWork = {
+  readonly house: ManagerContext
+  readonly budget: Deadline
   /** The session that the visit came with, as last read; undefined for a stranger. */
-  stored: Stored | undefined
+  stored: Snapshot | undefined
   /** Where a cookie of it led to nothing: a session that has ended, perhaps only a moment ago. */
-  vanished: Pick<Stored, 'address' | 'label'> | undefined
+  vanished: Pick<Snapshot, 'address' | 'label'> | undefined
   /** How that session ended, if it was a moment ago: the request was under way with its key. */
   endedBy: EndedBy | undefined
   /** Sessions of the keys that it came with, which it cannot use. */
@@ -96,7 +96,7 @@ export type Visit = {
   /** Whether the request brought a session cookie, good or bad. */
   readonly presented: boolean
   /** What its cookies are called, and what stands behind their values. */
-  readonly names: Names
+  readonly names: CookieSettings
   /** The Cookie header, for who looks for the pre-session in it. */
   readonly header: string | null
   /** The pre-session, once it was asked for. */
@@ -115,7 +115,7 @@ export type Visit = {
   draft: Draft | undefined
   owner: string | undefined
   /** What a login said of its session alone. */
-  chosen: Chosen | undefined
+  chosen: LoginSettings | undefined
   renew: boolean
   /** What becomes of the session that it came with; `same` is a login of the owner that it has. */
   turn: 'login' | 'same' | 'invalidate' | undefined
@@ -127,75 +127,75 @@ export type Visit = {
   /** The response has something in it that is this visitor's alone, such as a form's token. */
   confidential: boolean
   /** Why nothing can be changed: its session could not be read. */
-  barred: Barred | undefined
+  barred: ReadOnly | undefined
   /** Committed: nothing can be changed any more. */
   over: boolean
 }
 
 /** What a backend is to be asked with for a key of this visit. */
-export const addressOf = ({ house, names }: Visit, key: string): string =>
+export const storageKeyOf = ({ house, names }: UnitOfWork, key: string): string =>
   house.backend.stateless ? `${names.session}${names.place}=${key}` : house.address(labelOf(key))
 
 /** Milliseconds that a session lives unused, and at the most: as its login said, else as the manager is set. */
-export const lifetimeOf = (house: House, { lifetime = house.lifetime }: Chosen): number => lifetime
-export const endOf = (house: House, { bornAt, absolute = house.absolute }: Head): number => bornAt + absolute
+export const idleTimeoutOf = (house: ManagerContext, { lifetime = house.lifetime }: LoginSettings): number => lifetime
+export const absoluteEndOf = (house: ManagerContext, { bornAt, absolute = house.absolute }: Metadata): number => bornAt + absolute
 
-export const alive = (house: House, { entry, head }: Pick<Stored, 'entry' | 'head'>, now: number): boolean =>
-  now < entry.expiresAt && now < endOf(house, head)
+export const isAlive = (house: ManagerContext, { entry, head }: Pick<Snapshot, 'entry' | 'head'>, now: number): boolean =>
+  now < entry.expiresAt && now < absoluteEndOf(house, head)
 
 /** What an ended session leaves behind for requests that are under way with its key. */
-export const markOf = ({ now, version }: House, by: EndedBy): Mark => {
+export const markOf = ({ now, version }: ManagerContext, by: EndedBy): Mark => {
   const until = now() + GRACE
-  return { head: printMark(by, until), expiresAt: until, version: version() }
+  return { head: encodeMark(by, until), expiresAt: until, version: version() }
 }
 
 /** Who asks a backend: a visit, or somebody without one who has as much time. */
-export type Asker = Pick<Visit, 'house' | 'budget'>
+export type StoreCaller = Pick<UnitOfWork, 'house' | 'budget'>
 
-export const reading = <T>(visit: Asker, call: (backend: Backend) => Awaitable<T>): Awaitable<T> =>
-  within(visit.budget, visit.house.backend.name, false, () => call(visit.house.backend))
+export const callRead = <T>(visit: StoreCaller, call: (backend: Backend) => Awaitable<T>): Awaitable<T> =>
+  callBackend(visit.budget, visit.house.backend.name, false, () => call(visit.house.backend))
 
-export const changing = <T>(visit: Asker, call: (backend: Backend) => Awaitable<T>): Awaitable<T> =>
-  within(visit.budget, visit.house.backend.name, true, () => call(visit.house.backend))
+export const callWrite = <T>(visit: StoreCaller, call: (backend: Backend) => Awaitable<T>): Awaitable<T> =>
+  callBackend(visit.budget, visit.house.backend.name, true, () => call(visit.house.backend))
 
 /** Waits until what a store says of an address can be told to a client: where that is not so at once, the store says. */
-export const settled = ({ house, budget }: Asker, address: string): Awaitable<void> =>
-  house.backend.settle === undefined ? undefined : changing({ house, budget }, (backend) => backend.settle?.(address))
+export const ensureDurable = ({ house, budget }: StoreCaller, address: string): Awaitable<void> =>
+  house.backend.settle === undefined ? undefined : callWrite({ house, budget }, (backend) => backend.settle?.(address))
 
 /** An entry as this version reads it: the head, and the fields, each only if it can be read. */
-export const stored = (
-  { house }: Pick<Visit, 'house'>,
+export const parseEntry = (
+  { house }: Pick<UnitOfWork, 'house'>,
   key: string,
   address: string,
   entry: Entry,
-): { readonly stored: Stored | undefined; readonly fields: Fields | undefined } => {
-  const head = parseHead(entry.head)
+): { readonly stored: Snapshot | undefined; readonly fields: Fields | undefined } => {
+  const head = decodeMetadata(entry.head)
   if (head === undefined || !Number.isFinite(entry.expiresAt)) return { stored: undefined, fields: undefined }
   const label = entry.label ?? labelOf(key)
-  return { stored: { key, address, label, entry, head, at: house.now() }, fields: parsed(entry.value) }
+  return { stored: { key, address, label, entry, head, at: house.now() }, fields: parseFields(entry.value) }
 }
 
 /** Kept fields as the application sees them, where it says how they look. */
-export const shaped = ({ house: { shape } }: Pick<Visit, 'house'>, fields: Fields): Awaitable<Fields | Misfit> =>
+export const decode = ({ house: { shape } }: Pick<UnitOfWork, 'house'>, fields: Fields): Awaitable<Fields | Mismatch> =>
   shape === undefined ? fields : shape.read(fields)
 
 /** Notes a change, and makes it in what the handler sees. @throws as `applied` */
-export const record = (visit: Visit, change: FieldChange): void => {
-  visit.draft = applied(visit.draft ?? draftOf(visit.fields), change)
+export const recordChange = (visit: UnitOfWork, change: FieldChange): void => {
+  visit.draft = applyChange(visit.draft ?? draftOf(visit.fields), change)
   visit.fields = visit.draft
   visit.changes.push(change)
 }
 
 /** The session that the visit came with, read anew and as it is kept: undefined where it has ended meanwhile. */
 export const reread = async (
-  visit: Visit,
-  { key, address }: Stored,
-): Promise<{ stored: Stored; fields: Fields } | undefined> => {
-  const entry = await reading(visit, (backend) => backend.get(address))
-  if (entry === undefined || parseMark(entry.head) !== undefined) return undefined
-  const found = stored(visit, key, address, entry)
+  visit: UnitOfWork,
+  { key, address }: Snapshot,
+): Promise<{ stored: Snapshot; fields: Fields } | undefined> => {
+  const entry = await callRead(visit, (backend) => backend.get(address))
+  if (entry === undefined || decodeMark(entry.head) !== undefined) return undefined
+  const found = parseEntry(visit, key, address, entry)
   if (found.stored === undefined || found.fields === undefined) return undefined
-  return alive(visit.house, found.stored, visit.house.now())
+  return isAlive(visit.house, found.stored, visit.house.now())
     ? { stored: found.stored, fields: found.fields }
     : undefined
 }

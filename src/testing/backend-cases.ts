@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
-import type { Backend, Change, Entry, Mark, Owned } from '../backends/contract.ts'
+import type { Backend, Change, Entry, Mark, OwnerIndex } from '../backends/contract.ts'
 import type { Awaitable } from '../error.ts'
 
 export type BackendCase = {
@@ -116,7 +116,7 @@ const owning = (name: string, run: Run): BackendCase => ({
 
 const someone = (): string => `app:${freshVersion()}`
 
-const ownedBy = (backend: Backend): Owned => backend.owned ?? assert.fail('both handles find entries by their owner')
+const ownedBy = (backend: Backend): OwnerIndex => backend.owned ?? assert.fail('both handles find entries by their owner')
 
 /** Entries with their keys, as one order and one shape: `list` promises no order. */
 const ordered = (entries: Iterable<readonly [string, Entry]>): unknown =>

@@ -1,6 +1,6 @@
 // A browser as far as cookies go: it keeps, sends and forgets them as RFC 6265bis says, and speaks to a handler directly.
 
-import { onlyKnown } from '../error.ts'
+import { checkOptionNames } from '../error.ts'
 import type { Handler } from '../http/handler.ts'
 
 export type BrowserOptions = {
@@ -68,7 +68,7 @@ const belongs = (cookie: Cookie, url: URL, now: number): boolean =>
 
 /** A browser with an empty jar in front of a handler. It follows no redirects. */
 export const browser = (handler: Handler, options: BrowserOptions = {}): Browser => {
-  onlyKnown(options, ['origin', 'now'], 'browser()')
+  checkOptionNames(options, ['origin', 'now'], 'browser()')
   const { origin = 'https://app.test', now = () => Date.now() } = options
   const opened = (handler: Handler, jar: Map<string, Cookie>): Browser => {
     const visit = async (path: string, init: RequestInit = {}): Promise<Response> => {

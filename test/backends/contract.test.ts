@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import { type Backend, connect, type Entry } from 'keepsake'
+import { type Backend, backendFromUrl, type Entry } from 'keepsake'
 import { cookieBackend } from 'keepsake/cookie'
 import { memoryBackend } from 'keepsake/memory'
 import { backendCases } from 'keepsake/testing'
@@ -31,7 +31,7 @@ for (const { name, opener } of [...everyStore, ...sealing]) {
 
 /** The memory backend, told wrong in one way. */
 const broken = async (change: (good: Backend) => Partial<Backend>): Promise<Backend> => {
-  const good = await connect('memory:')
+  const good = await backendFromUrl('memory:')
   return { ...good, ...change(good) }
 }
 

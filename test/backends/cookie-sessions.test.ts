@@ -4,13 +4,13 @@ import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import {
   type Backend,
-  connect,
+  backendFromUrl,
   cookieSessions,
-  Fault,
+  KeepsakeError,
   type Session,
-  type SessionsOptions,
+  type SessionManagerOptions,
   session,
-  sessions,
+  sessionManager,
 } from 'keepsake'
 import { cookieBackend } from 'keepsake/cookie'
 import { memoryBackend } from 'keepsake/memory'
@@ -177,7 +177,7 @@ suite('a session in a cookie', () => {
     assert.equal(response.status, 500)
     assert.deepEqual(cookieOf(response), [])
     assert.equal(visit.browser.cookies.get(NAME), before)
-    const [event] = h.events.slice(-1) as { error: Fault }[]
+    const [event] = h.events.slice(-1) as { error: KeepsakeError }[]
     assert.equal(event?.error.code, 'too_large')
     assert.match(event?.error.message ?? '', /at most 4093/)
     assert.equal(((await visit(get('a'))) as string).length, 2800)
@@ -231,12 +231,12 @@ suite('a session in a cookie', () => {
   })
   test('it needs a secret, and the refused start names the command that makes one', async () => {
     const refused = (error: unknown) =>
-      error instanceof Fault && error.code === 'no_secret' && error.message.includes('node -p')
-    await assert.rejects(sessions({ backend: 'cookie:' }).ready(), refused)
+      error instanceof KeepsakeError && error.code === 'no_secret' && error.message.includes('node -p')
+    await assert.rejects(sessionManager({ backend: 'cookie:' }).ready(), refused)
     await assert.rejects(async () => cookieSessions(() => new Response(), {}).ready?.(), refused)
     assert.throws(
       () => cookieBackend({}),
-      (error) => error instanceof Fault && error.code === 'no_secret',
+      (error) => error instanceof KeepsakeError && error.code === 'no_secret',
     )
   })
 })
@@ -289,7 +289,7 @@ suite('a session in a cookie, with ends', () => {
     assert.deepEqual(cookieOf(response), [])
   })
   test('by a URL: the ends, and the secret, are in the backend behind the colon', async () => {
-    const manager = sessions({ backend: 'cookie:sqlite::memory:' })
+    const manager = sessionManager({ backend: 'cookie:sqlite::memory:' })
     const visit = browser(
       manager(async (request) => {
         const s = await session(request)
@@ -304,7 +304,7 @@ suite('a session in a cookie, with ends', () => {
     await visit('/logout')
     assert.equal(await (await thief('/')).text(), 'stranger')
     await manager.close()
-    await assert.rejects(connect('cookie:nothing:'), (error) => error instanceof Fault && error.code === 'no_backend')
+    await assert.rejects(backendFromUrl('cookie:nothing:'), (error) => error instanceof KeepsakeError && error.code === 'no_backend')
   })
   test('where the end cannot be kept the logout is an error', async () => {
     const ends = memoryBackend()
@@ -319,10 +319,10 @@ suite('a session in a cookie, with ends', () => {
 })
 
 suite('an end outlives every cookie that it ends', () => {
-  type Life = Pick<SessionsOptions, 'lifetime' | 'absoluteLifetime'>
+  type Life = Pick<SessionManagerOptions, 'lifetime' | 'absoluteLifetime'>
   /** An application of one deployment; a visit gives the owner, and the cookie that the client holds from then on. */
-  const deployed = (options: Omit<SessionsOptions, 'secret'>) => {
-    const manager = sessions({ secret, ...options })
+  const deployed = (options: Omit<SessionManagerOptions, 'secret'>) => {
+    const manager = sessionManager({ secret, ...options })
     const handler = manager(async (request) => {
       const s = await session(request)
       const { pathname } = new URL(request.url)
@@ -354,11 +354,11 @@ suite('an end outlives every cookie that it ends', () => {
   const places: Record<string, (folder: string, now: () => number) => Promise<Kept>> = {
     'cookie:sqlite:': async (folder) => {
       const url = `sqlite:${folder}/ends.db`
-      return { backend: `cookie:${url}`, ends: await connect(url) }
+      return { backend: `cookie:${url}`, ends: await backendFromUrl(url) }
     },
     'cookie:file:': async (folder) => {
       const url = `file:${folder}/ends`
-      return { backend: `cookie:${url}`, ends: await connect(url) }
+      return { backend: `cookie:${url}`, ends: await backendFromUrl(url) }
     },
     'a backend of its own': async (_, now) => {
       const ends = memoryBackend()
@@ -443,7 +443,7 @@ suite('an end outlives every cookie that it ends', () => {
     ] as const) {
       const now = clock()
       const url = `sqlite:${folder(t)}/ends.db`
-      const ends = await connect(url)
+      const ends = await backendFromUrl(url)
       const { manager, visit } = deployed({ ...options, backend: `cookie:${url}`, now })
       await visit('/logout', (await visit('/login')).cookie)
       now.tick(days * DAY - 1)

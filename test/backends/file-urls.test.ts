@@ -5,7 +5,7 @@ import { existsSync, mkdirSync, readdirSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { suite, test } from 'node:test'
 import { pathToFileURL } from 'node:url'
-import { connect, session, sessions } from 'keepsake'
+import { backendFromUrl, session, sessionManager } from 'keepsake'
 import { browser } from 'keepsake/testing'
 import { folder } from '../support/folder.ts'
 
@@ -22,11 +22,11 @@ suite('a path in the URL of a backend', () => {
         mkdirSync(join(place, name))
         const path = join(place, name, 'sessions')
         const { href } = pathToFileURL(path)
-        const backend = await connect(href.replace('file:', `${scheme}:`))
+        const backend = await backendFromUrl(href.replace('file:', `${scheme}:`))
         await backend.close?.()
         assert.ok(existsSync(path), href)
         assert.deepEqual(readdirSync(place), [name])
-        await (await connect(href.replace('file:///', `${scheme}://localhost/`))).close?.()
+        await (await backendFromUrl(href.replace('file:///', `${scheme}://localhost/`))).close?.()
         assert.deepEqual(readdirSync(place), [name], 'this host is none')
       }
     })
@@ -38,7 +38,7 @@ suite('a path in the URL of a backend', () => {
           relative('.', join(place, name)),
           `//${relative('.', join(place, name))}`,
         ]) {
-          const backend = await connect(`${scheme}:${path}`)
+          const backend = await backendFromUrl(`${scheme}:${path}`)
           await backend.close?.()
           assert.ok(readdirSync(place).includes(name), path)
         }
@@ -46,10 +46,10 @@ suite('a path in the URL of a backend', () => {
     })
     test(`${scheme}: of what is no path the error says what to write`, async () => {
       const refused = (message: RegExp) => ({ code: 'no_backend', message })
-      await assert.rejects(connect(`${scheme}:///tmp/a.db?mode=ro`), refused(/\/tmp\/a.db\?mode=ro.*%3F/))
-      await assert.rejects(connect(`${scheme}:///tmp/a#b`), refused(/%23/))
-      await assert.rejects(connect(`${scheme}:///tmp/100%`), refused(/URI malformed.*%25/))
-      await assert.rejects(connect(`${scheme}:///tmp/a%2Fb`), refused(/cannot be read/))
+      await assert.rejects(backendFromUrl(`${scheme}:///tmp/a.db?mode=ro`), refused(/\/tmp\/a.db\?mode=ro.*%3F/))
+      await assert.rejects(backendFromUrl(`${scheme}:///tmp/a#b`), refused(/%23/))
+      await assert.rejects(backendFromUrl(`${scheme}:///tmp/100%`), refused(/URI malformed.*%25/))
+      await assert.rejects(backendFromUrl(`${scheme}:///tmp/a%2Fb`), refused(/cannot be read/))
     })
   }
 })
@@ -57,7 +57,7 @@ suite('a path in the URL of a backend', () => {
 test('a URL object is taken by its href', async (t) => {
   const path = join(folder(t), 'my sessions')
   for (const backend of [pathToFileURL(path), new URL(pathToFileURL(`${path}.db`).href.replace('file:', 'sqlite:'))]) {
-    const manager = sessions({ backend, secret: SECRET })
+    const manager = sessionManager({ backend, secret: SECRET })
     t.after(() => manager.close())
     const visit = browser(
       manager(async (request) => {
@@ -68,10 +68,10 @@ test('a URL object is taken by its href', async (t) => {
     assert.equal((await visit('/')).status, 200)
   }
   assert.ok(existsSync(path) && existsSync(`${path}.db`))
-  await (await connect(new URL('memory:'))).close?.()
-  assert.throws(() => sessions({ backend: new URL('https://shop.example/') }), {
+  await (await backendFromUrl(new URL('memory:'))).close?.()
+  assert.throws(() => sessionManager({ backend: new URL('https://shop.example/') }), {
     code: 'no_backend',
     message: /begins with/,
   })
-  await assert.rejects(sessions({ backend: new URL('redis://localhost') }).ready(), { code: 'no_secret' })
+  await assert.rejects(sessionManager({ backend: new URL('redis://localhost') }).ready(), { code: 'no_secret' })
 })

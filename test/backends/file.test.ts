@@ -22,9 +22,9 @@ import { createServer } from 'node:net'
 import { join, resolve } from 'node:path'
 import { suite, type TestContext, test } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
-import { type Backend, type Entry, Fault, type Mark, type SessionEvent } from 'keepsake'
+import { type Backend, type Entry, KeepsakeError, type Mark, type SessionEvent } from 'keepsake'
 import { type FileOptions, fileBackend } from '../../src/backends/file/backend.ts'
-import { parseHead } from '../../src/session/metadata.ts'
+import { decodeMetadata } from '../../src/session/metadata.ts'
 import cases from '../data/file-cases.json' with { type: 'json' }
 import { folder } from '../support/folder.ts'
 import { allowing } from '../support/lost.ts'
@@ -289,7 +289,7 @@ test("a file of a newer version is an entry that cannot be read: left alone, in 
   writeFileSync(pathOf(key), text)
   const there = await backend.get(key)
   assert.ok(there && there.value === undefined && there.expiresAt > Date.now())
-  assert.equal(parseHead(there.head), undefined, 'the layers above see that they cannot read it')
+  assert.equal(decodeMetadata(there.head), undefined, 'the layers above see that they cannot read it')
   assert.equal(await backend.generate(key, entryWith()), 'taken')
   assert.equal(await backend.set(key, { value: '', head: '', version: freshVersion() }, there.version), 'stale')
   assert.equal(await backend.clear(key, there.version), 'stale')
@@ -389,7 +389,7 @@ suite('a directory is refused', () => {
         assert.throws(
           () => fileBackend(given),
           (error) =>
-            error instanceof Fault &&
+            error instanceof KeepsakeError &&
             error.code === 'bad_option' &&
             error.message.includes(path) &&
             error.message.includes('symbolic link') === /symbolic|elsewhere/.test(name),

@@ -4,8 +4,8 @@ import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Backend, type CopyProgress, connect } from 'keepsake'
-import { addresses } from '../../src/crypto/keys.ts'
+import { type Backend, type CopyProgress, backendFromUrl } from 'keepsake'
+import { storageKeys } from '../../src/crypto/keys.ts'
 import { patientCluster } from '../support/driver.ts'
 import { folder } from '../support/folder.ts'
 import { judged } from '../support/history.ts'
@@ -62,7 +62,7 @@ test('from a SQLite file to a cluster, by a copy that is killed and resumed, und
 
   // Before: sessions that nobody uses during the move, and sessions that visitors come with.
   const errors: string[] = []
-  const before = processOn(await opened(connect(file)), errors)
+  const before = processOn(await opened(backendFromUrl(file)), errors)
   const idle: Idle[] = []
   for (let i = 0; i < ACCOUNTS * DEVICES; i++) {
     const account = `idle${i % ACCOUNTS}`
@@ -105,7 +105,7 @@ test('from a SQLite file to a cluster, by a copy that is killed and resumed, und
   assert.ok(cursor, 'it was not over')
   await end(two, 31, 7)
   // One of each batch ends when it has been read and is yet to be written.
-  const addressOf = addresses('sid')
+  const addressOf = storageKeys('sid')
   const labelled = new Map(idle.map((each) => [addressOf(each.cookie.slice(0, 12)), each]))
   let amid = 0
   const onRead = async (keys: readonly string[]) => {

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import fc from 'fast-check'
-import { type Backend, type CopyProgress, copySessions, movingBackend, type Session, session, sessions } from 'keepsake'
+import { type Backend, type CopyProgress, copySessions, movingBackend, type Session, session, sessionManager } from 'keepsake'
 import { cookieBackend } from 'keepsake/cookie'
 import { memoryBackend } from 'keepsake/memory'
 import { type Browser, backendCases, browser } from 'keepsake/testing'
@@ -44,7 +44,7 @@ for (const [what, ...begun] of [
 
 /** A page that does what the path says. */
 const page = (backend: Backend, now?: () => number) =>
-  sessions({ backend, budget: PATIENT, secret, ...(now && { now }) })(async (request) => {
+  sessionManager({ backend, budget: PATIENT, secret, ...(now && { now }) })(async (request) => {
     const s: Session = await session(request)
     const { pathname } = new URL(request.url)
     if (pathname === '/login') s.login('anna')
@@ -94,7 +94,7 @@ for (const { name, opener } of stores) {
           i === 1 ? { owner: null, n: 0 } : { owner: i % 2 === 0 ? 'anna' : null, n: i === 0 ? 2 : 1 + (i % 2) }
         assert.deepEqual(await told(visit.copy(after)('/')), expected, `visitor ${i}`)
       }
-      const manager = sessions({ backend: to, budget: PATIENT, secret })
+      const manager = sessionManager({ backend: to, budget: PATIENT, secret })
       assert.equal((await manager.list('anna')).length, 15)
     })
   }
@@ -151,7 +151,7 @@ suite('while it moves', () => {
     await one('/login')
     await two('/login')
     const backend = movingBackend(from, to)
-    const manager = sessions({ backend, budget: PATIENT, secret })
+    const manager = sessionManager({ backend, budget: PATIENT, secret })
     const during = page(backend)
     await told(one.copy(during)('/'))
     await browser(during)('/login')
@@ -173,13 +173,13 @@ suite('while it moves', () => {
       const visits = [browser(page(from)), browser(page(from)), browser(page(early)), browser(page(late))]
       for (const visit of visits) await visit('/login')
       await told((visits[1] as Browser).copy(page(early))('/'))
-      const manager = sessions({ backend: late, budget: PATIENT, secret })
+      const manager = sessionManager({ backend: late, budget: PATIENT, secret })
       const labels = (await manager.list('anna')).map(({ label }) => label)
       assert.equal(new Set(labels).size, 4)
       assert.equal(labels.length, 4)
       assert.equal(await manager.revokeAll('anna', { except: labels[0] as string }), 3)
       assert.deepEqual(
-        (await sessions({ backend: early, budget: PATIENT, secret }).list('anna')).map(({ label }) => label),
+        (await sessionManager({ backend: early, budget: PATIENT, secret }).list('anna')).map(({ label }) => label),
         [labels[0]],
       )
     }
@@ -244,7 +244,7 @@ suite('two processes whose clocks are ten minutes apart', () => {
         await move(from, to, first, early)
         const answer =
           act === 'revokeAll'
-            ? await sessions({ backend: late, budget: PATIENT, secret }).revokeAll('anna')
+            ? await sessionManager({ backend: late, budget: PATIENT, secret }).revokeAll('anna')
             : (await first.copy(page(late))(act)).status
         assert.equal(answer, act === 'revokeAll' ? 1 : 200)
         for (const backend of [early, late]) assert.deepEqual(await told(first.copy(page(backend))('/')), expected)
@@ -299,7 +299,7 @@ suite('a process that is killed while it moves a session', () => {
           const other = processOn(from, to, () => begun)
           const expected = then === '/logout' ? { owner: null, n: 0 } : { owner: 'anna', n: then === 'copy' ? 1 : 2 }
           if (then !== 'copy') {
-            assert.equal((await sessions({ backend: other, budget: PATIENT, secret }).list('anna')).length, 1)
+            assert.equal((await sessionManager({ backend: other, budget: PATIENT, secret }).list('anna')).length, 1)
             assert.equal((await visit.copy(page(other))(then)).status, 200)
             assert.deepEqual(await told(visit.copy(page(other))('/')), expected, `killed after ${after} calls`)
           }
@@ -415,7 +415,7 @@ suite('in every order', () => {
             through(from, async () => dying()),
             through(to, async () => dying()),
           ).catch(() => {})
-          const manager = sessions({ backend: on(1), budget: PATIENT, secret })
+          const manager = sessionManager({ backend: on(1), budget: PATIENT, secret })
           const revoking = revokes ? manager.revokeAll('anna') : undefined
           const beginnings = begun.map(async (_, i) => {
             await turn()

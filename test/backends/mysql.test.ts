@@ -10,7 +10,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { suite, type TestContext, test } from 'node:test'
 import { inspect } from 'node:util'
-import { type Entry, Fault } from 'keepsake'
+import { type Entry, KeepsakeError } from 'keepsake'
 import { connectMysql, mysqlBackend } from 'keepsake/mysql'
 import * as mariadb from 'mariadb'
 import * as callbacks from 'mysql2'
@@ -34,7 +34,7 @@ const unreached = (error: unknown): boolean => {
   assert.match((error as Error).message, /ECONNREFUSED.* Nothing was changed\./)
   return code('unavailable')(error)
 }
-const code = (expected: string) => (error: unknown) => error instanceof Fault && error.code === expected
+const code = (expected: string) => (error: unknown) => error instanceof KeepsakeError && error.code === expected
 
 /** Awaits a condition by asking for it. */
 const until = async (condition: () => Promise<boolean>, interval = 5): Promise<void> => {

@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { suite, type TestContext, test } from 'node:test'
 import { inspect } from 'node:util'
-import { type Entry, Fault } from 'keepsake'
+import { type Entry, KeepsakeError } from 'keepsake'
 import { connectPostgres, type PostgresOptions, postgresBackend } from 'keepsake/postgres'
 import { Client, Pool, type QueryArrayConfig } from 'pg'
 import postgres from 'postgres'
@@ -32,7 +32,7 @@ const unreached = (error: unknown): boolean => {
   assert.match((error as Error).message, /ECONNREFUSED.* Nothing was changed\./)
   return code('unavailable')(error)
 }
-const code = (expected: string) => (error: unknown) => error instanceof Fault && error.code === expected
+const code = (expected: string) => (error: unknown) => error instanceof KeepsakeError && error.code === expected
 
 /** Awaits a condition by asking for it. */
 const until = async (condition: () => Promise<boolean>): Promise<void> => {

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import { Redis } from 'ioredis'
-import { type Backend, type Fault, movingBackend, type SessionEvent, session, sessions } from 'keepsake'
+import { type Backend, type KeepsakeError, movingBackend, type SessionEvent, session, sessionManager } from 'keepsake'
 import { cookieBackend } from 'keepsake/cookie'
 import { memoryBackend } from 'keepsake/memory'
 import { connectRedis, redisBackend } from 'keepsake/redis'
@@ -17,7 +17,7 @@ const secret = newSecret()
 
 const house = (backend: Backend | string) => {
   const events: SessionEvent[] = []
-  const manager = sessions({ backend, budget: PATIENT, secret, onEvent: (event) => void events.push(event) })
+  const manager = sessionManager({ backend, budget: PATIENT, secret, onEvent: (event) => void events.push(event) })
   const handler = manager(async (request) => {
     const s = await session(request)
     if (request.url.endsWith('/in')) s.login('anna')
@@ -31,7 +31,7 @@ const house = (backend: Backend | string) => {
 const evicting = ['--maxmemory', '100mb', '--maxmemory-policy', 'volatile-lru']
 
 const badOption = (error: unknown): boolean => {
-  assert.equal((error as Fault).code, 'bad_option')
+  assert.equal((error as KeepsakeError).code, 'bad_option')
   assert.match((error as Error).message, /open again .*volatile-lru.*noeviction/)
   return true
 }

@@ -7,7 +7,7 @@ import fc from 'fast-check'
 import { Redis } from 'ioredis'
 import type { Backend, Entry } from 'keepsake'
 import { redisBackend } from 'keepsake/redis'
-import { clearOwned, confirmListed, enlist, generateEntry, settle, strike } from '../../src/backends/redis/scripts.ts'
+import { clearOwned, confirmListed, enlist, generateEntry, settle, markForRemoval } from '../../src/backends/redis/scripts.ts'
 import { type Clock, clock, DAY } from '../support/clock.ts'
 import { redisServer, until } from '../support/redis-server.ts'
 import { freshPrefix, ioredisClient, redisStores } from '../support/redis-stores.ts'
@@ -205,7 +205,7 @@ suite('what a driver sends twice, and what breaks off', () => {
   test('a strike whose first reply was lost: all is cleared', async (t) => {
     const s = await scene(t)
     const keys = [(await s.login()).key, (await s.login()).key]
-    s.watch.plan(strike, twice)
+    s.watch.plan(markForRemoval, twice)
     assert.equal(await s.one.owned.clear(OWNER), 2)
     await nothingLeft(s, keys)
   })

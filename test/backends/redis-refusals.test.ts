@@ -5,11 +5,11 @@ import { execFileSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { suite, type TestContext, test } from 'node:test'
 import { Redis } from 'ioredis'
-import type { Backend, Entry, Fault } from 'keepsake'
+import type { Backend, Entry, KeepsakeError } from 'keepsake'
 import { connectRedis, type RedisOptions, redisBackend } from 'keepsake/redis'
 import { createClient } from 'redis'
 import { linkOf, steady } from '../../src/backends/redis/link.ts'
-import { clearOwned, confirmListed, generateEntry, strike } from '../../src/backends/redis/scripts.ts'
+import { clearOwned, confirmListed, generateEntry, markForRemoval } from '../../src/backends/redis/scripts.ts'
 import { proxy } from '../support/proxy.ts'
 import { type RedisServer, redisServer, until } from '../support/redis-server.ts'
 import { watchedRedis } from '../support/redis-watched.ts'
@@ -68,7 +68,7 @@ const changes = (backend: Backend, key: string, entry: Entry): readonly (() => u
 ]
 
 const unavailable = (words: RegExp) => (error: unknown) => {
-  const { code, message } = error as Fault
+  const { code, message } = error as KeepsakeError
   assert.equal(code, 'unavailable', String(error))
   assert.match(message, words)
   assert.match(message, /Nothing was changed/)
@@ -217,7 +217,7 @@ suite('a server that refuses', () => {
       async () => backend.clear(key),
       (error) => {
         assert.match((error as Error).message, /^NOREPLICAS/)
-        assert.equal((error as Fault).code, undefined)
+        assert.equal((error as KeepsakeError).code, undefined)
         return true
       },
     )
@@ -255,7 +255,7 @@ suite('a server that refuses', () => {
       throw new Error('READONLY You cannot write against a read only replica.')
     }
     const plainly = (error: unknown) => {
-      assert.equal((error as Fault).code, undefined)
+      assert.equal((error as KeepsakeError).code, undefined)
       assert.match((error as Error).message, /^READONLY/)
       return true
     }
@@ -267,7 +267,7 @@ suite('a server that refuses', () => {
     await assert.rejects(begin, unavailable(/READONLY/))
     thrice(confirmListed)
     await assert.rejects(begin, plainly)
-    thrice(strike)
+    thrice(markForRemoval)
     await assert.rejects(clear, unavailable(/READONLY/))
     await begin()
     for (let i = 0; i < 9; i++) thrice(clearOwned)

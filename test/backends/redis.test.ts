@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { suite, type TestContext, test } from 'node:test'
 import { inspect, promisify } from 'node:util'
 import { Cluster, Redis } from 'ioredis'
-import type { Backend, Entry, Fault } from 'keepsake'
+import type { Backend, Entry, KeepsakeError } from 'keepsake'
 import { connectRedis, type RedisOptions, redisBackend } from 'keepsake/redis'
 import { createClient, createClientPool, createCluster, createSentinel, RESP_TYPES } from 'redis'
 import { slotOf } from '../../src/backends/redis/client.ts'
@@ -39,9 +39,9 @@ const entryOf = (more: Partial<Entry> = {}): Entry => ({
 })
 const owned = (backend: Backend) => backend.owned as NonNullable<Backend['owned']>
 
-const fault = (code: Fault['code'], words: RegExp) => (error: unknown) => {
-  assert.equal((error as Fault).code, code)
-  assert.match((error as Fault).message, words)
+const fault = (code: KeepsakeError['code'], words: RegExp) => (error: unknown) => {
+  assert.equal((error as KeepsakeError).code, code)
+  assert.match((error as KeepsakeError).message, words)
   return true
 }
 
@@ -446,8 +446,8 @@ suite('URLs', () => {
     ]
     for (const url of bad) {
       await assert.rejects(connectRedis(url), (error) => {
-        assert.equal((error as Fault).code, 'bad_option', url)
-        assert.doesNotMatch(String((error as Fault).stack) + (error as Fault).cause, /sesame|ame@/, url)
+        assert.equal((error as KeepsakeError).code, 'bad_option', url)
+        assert.doesNotMatch(String((error as KeepsakeError).stack) + (error as KeepsakeError).cause, /sesame|ame@/, url)
         return true
       })
     }

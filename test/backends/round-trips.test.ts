@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { type TestContext, test } from 'node:test'
-import { type Backend, sessions } from 'keepsake'
+import { type Backend, sessionManager } from 'keepsake'
 import { mysqlBackend } from 'keepsake/mysql'
 import { postgresBackend } from 'keepsake/postgres'
 import { redisBackend } from 'keepsake/redis'
@@ -99,7 +99,7 @@ const expected: Record<string, Expected> = {
 for (const [name, { open, ...visits }] of Object.entries(expected)) {
   test(`${name}: a visit makes as many round trips as it needs`, async (t) => {
     const { backend, sent } = await open(t)
-    const manager = sessions({ backend, budget: PATIENT, secret: randomBytes(32), secure: true, sweeps: false })
+    const manager = sessionManager({ backend, budget: PATIENT, secret: randomBytes(32), secure: true, sweeps: false })
     const visit = async (cookie: string, act: (visit: Awaited<ReturnType<typeof manager.open>>) => unknown) => {
       const opened = await manager.open({ headers: new Headers(cookie === '' ? {} : { cookie }) })
       act(opened)

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import { type Backend, movingBackend, session, sessions } from 'keepsake'
+import { type Backend, movingBackend, session, sessionManager } from 'keepsake'
 import { memoryBackend } from 'keepsake/memory'
 import { browser } from 'keepsake/testing'
 import { newSecret } from '../../src/crypto/seal.ts'
@@ -21,7 +21,7 @@ const house = async (made: (backend: Backend) => Backend = (backend) => backend)
   }
   const secret = newSecret()
   const handler = (meanwhile?: () => Promise<unknown>) =>
-    sessions({ backend: made(backend), budget: PATIENT, secret })(async (request) => {
+    sessionManager({ backend: made(backend), budget: PATIENT, secret })(async (request) => {
       const s = await session(request)
       await meanwhile?.()
       const { pathname } = new URL(request.url)

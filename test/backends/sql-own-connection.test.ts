@@ -5,7 +5,7 @@ import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { suite, type TestContext, test } from 'node:test'
 import { promisify } from 'node:util'
-import { type Backend, type Entry, Fault } from 'keepsake'
+import { type Backend, type Entry, KeepsakeError } from 'keepsake'
 import { mysqlBackend } from 'keepsake/mysql'
 import { postgresBackend } from 'keepsake/postgres'
 import * as callbacks from 'mysql2'
@@ -234,7 +234,7 @@ suite('a process ends by itself, though the connection of sessions is open', () 
 
 const outside = (error: unknown): boolean => {
   assert.match((error as Error).message, /in a transaction of the application/)
-  return error instanceof Fault && error.code === 'unavailable'
+  return error instanceof KeepsakeError && error.code === 'unavailable'
 }
 
 suite('where no other connection can be opened, that of the application is used outside its transactions', () => {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import { lending } from '../../src/backends/sql/pool.ts'
-import { Fault } from '../../src/index.ts'
+import { KeepsakeError } from '../../src/index.ts'
 
 const READ_ONLY = new Error('read-only')
 
@@ -25,7 +25,7 @@ const poolOf = (...servers: ('old' | 'new')[]) => {
     full: () => false,
     readOnly: (error) => error === READ_ONLY,
     identity: (connection) => connection,
-    refused: (cause) => new Fault('unavailable', 'refused', { cause }),
+    refused: (cause) => new KeepsakeError('unavailable', 'refused', { cause }),
     giveBack(connection, error) {
       if (error === undefined) idle.push(connection)
     },

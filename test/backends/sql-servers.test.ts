@@ -7,7 +7,7 @@ import { readFileSync } from 'node:fs'
 import { type AddressInfo, connect as connectTo, createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { suite, type TestContext, test } from 'node:test'
-import { type Backend, connect, type Entry, Fault } from 'keepsake'
+import { type Backend, backendFromUrl, type Entry, KeepsakeError } from 'keepsake'
 import { connectMysql, mysqlBackend } from 'keepsake/mysql'
 import { connectPostgres, postgresBackend } from 'keepsake/postgres'
 import * as mariadb from 'mariadb'
@@ -26,7 +26,7 @@ const entryWith = (more: Partial<Entry> = {}): Entry => ({
   expiresAt: Date.now() + 3_600_000,
   ...more,
 })
-const code = (expected: string) => (error: unknown) => error instanceof Fault && error.code === expected
+const code = (expected: string) => (error: unknown) => error instanceof KeepsakeError && error.code === expected
 /** A Fault that says that nothing was changed, and why. */
 const refusal = (why: RegExp) => (error: unknown) => {
   assert.match((error as Error).message, why)
@@ -61,7 +61,7 @@ const mariadbForWeb = async (t: TestContext, settings: string[] = []) => {
 }
 
 const opened = async (t: TestContext, url: string): Promise<Backend> => {
-  const backend = await connect(url)
+  const backend = await backendFromUrl(url)
   closing(t, () => backend.close?.())
   return backend
 }
@@ -286,7 +286,7 @@ suite('statements that are prepared', { skip: noMariadb() }, () => {
 test('what a database refuses is unavailable, and all else stays what it is', async () => {
   const told = async (backend: Backend) => {
     const error: unknown = await Promise.resolve(backend.generate(freshKey(), entryWith())).catch((error) => error)
-    return error instanceof Fault ? error.code : 'unknown'
+    return error instanceof KeepsakeError ? error.code : 'unknown'
   }
   const bySqlState = (sqlState: string) => {
     const query = async () => {

@@ -5,7 +5,7 @@ import { randomBytes } from 'node:crypto'
 import { connect, Socket } from 'node:net'
 import { suite, type TestContext, test } from 'node:test'
 import { PGlite } from '@electric-sql/pglite'
-import { type Backend, type Entry, Fault } from 'keepsake'
+import { type Backend, type Entry, KeepsakeError } from 'keepsake'
 import { type MysqlClient, mysqlBackend } from 'keepsake/mysql'
 import { type PostgresClient, postgresBackend } from 'keepsake/postgres'
 import * as mariadb from 'mariadb'
@@ -26,7 +26,7 @@ const entryWith = (more: Partial<Entry> = {}): Entry => ({
   owner: 'app:anna',
   ...more,
 })
-const unavailable = (error: unknown): boolean => error instanceof Fault && error.code === 'unavailable'
+const unavailable = (error: unknown): boolean => error instanceof KeepsakeError && error.code === 'unavailable'
 const outside = (error: unknown): boolean => {
   assert.match((error as Error).message, /in a transaction of the application/)
   return true

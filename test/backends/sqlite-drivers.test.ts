@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { suite, type TestContext, test } from 'node:test'
 import Better from 'better-sqlite3'
-import { type Entry, Fault } from 'keepsake'
+import { type Entry, KeepsakeError } from 'keepsake'
 import { sqliteBackend } from 'keepsake/sqlite'
 import { backendCases } from 'keepsake/testing'
 import { folder } from '../support/folder.ts'
@@ -230,7 +230,7 @@ test('the tables are made once other processes let it, though the database itsel
 
 test('what is no database, and an option that a live one cannot have, are Faults', (t) => {
   const bad = (act: () => unknown) =>
-    assert.throws(act, (error) => error instanceof Fault && error.code === 'bad_option')
+    assert.throws(act, (error) => error instanceof KeepsakeError && error.code === 'bad_option')
   for (const none of [undefined, null, 7, {}, new Map()]) bad(() => sqliteBackend(none as never))
   const database = databaseAt(t, (path) => new DatabaseSync(path))
   bad(() => sqliteBackend(database, { durability: 'power' }))

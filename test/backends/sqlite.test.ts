@@ -24,14 +24,14 @@ import { join } from 'node:path'
 import { DatabaseSync, StatementSync } from 'node:sqlite'
 import { suite, type TestContext, test } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
-import { type Backend, connect, Fault } from 'keepsake'
+import { type Backend, backendFromUrl, KeepsakeError } from 'keepsake'
 import { sqliteBackend } from 'keepsake/sqlite'
 import { folder } from '../support/folder.ts'
 
 const KEY = 'A'.repeat(43)
 const entry = { value: '{}', head: 'h', version: 'version1', expiresAt: Date.now() + 1e6 }
 const freshKey = () => randomBytes(32).toString('base64url')
-const code = (expected: string) => (error: unknown) => error instanceof Fault && error.code === expected
+const code = (expected: string) => (error: unknown) => error instanceof KeepsakeError && error.code === expected
 
 const opened = (t: TestContext, path: string): Backend => {
   const backend = sqliteBackend(path)
@@ -188,7 +188,7 @@ suite('the backend in SQLite', () => {
       assert.throws(() => sqliteBackend(bad), /cannot be used: .*Give a path/)
     }
     assert.equal(readFileSync(path, 'utf8'), text)
-    await assert.rejects(connect('sqlite:'), code('bad_option'))
+    await assert.rejects(backendFromUrl('sqlite:'), code('bad_option'))
     assert.throws(() => sqliteBackend('x.db', { durability: 'moon' as 'power' }), code('bad_option'))
   })
   test('durability: power waits for the disk at each write, process does not', (t) => {
@@ -398,7 +398,7 @@ suite('whose file it is', { skip: process.geteuid?.() !== 0 && 'it takes root' }
       assert.throws(
         () => sqliteBackend(path),
         (error) =>
-          error instanceof Fault &&
+          error instanceof KeepsakeError &&
           error.code === 'bad_option' &&
           error.message.includes(`${JSON.stringify(bad)} belongs to user ${OTHER}`) &&
           error.message.includes('chown'),

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { suite, type TestContext, test } from 'node:test'
-import { connect, run } from 'keepsake'
+import { backendFromUrl, serve } from 'keepsake'
 import { clearHeaders, generate, toCookieHeaders } from 'keepsake/session'
 import { opened } from '../support/chromium.ts'
 import { folder } from '../support/folder.ts'
@@ -13,14 +13,14 @@ import { served } from '../support/served.ts'
 const FIRST = "You weren't logged in; but now you are!"
 const SECOND = 'Welcome back, anastasios!'
 
-const serve = (t: TestContext, backend: string, port = '0') =>
+const startExample = (t: TestContext, backend: string, port = '0') =>
   served(t, '1-session/session', { SESSIONS: backend, PORT: port })
 
 suite('the first example', () => {
   for (const scheme of ['sqlite', 'file', 'cookie:sqlite'] as const) {
     test(`on ${scheme} logs a visitor in, knows him at the next visit, and after a restart`, async (t) => {
       const backend = `${scheme}:${join(folder(t), 'sessions')}`
-      const one = await serve(t, backend)
+      const one = await startExample(t, backend)
       const first = await fetch(one.url)
       assert.equal(await first.text(), FIRST)
       const [line = ''] = first.headers.getSetCookie()
@@ -33,7 +33,7 @@ suite('the first example', () => {
       one.child.kill('SIGTERM')
       assert.equal(await one.ended, 0)
       assert.match(one.errors(), /^1 GET \/ 200 \d+\.\d ms [\w-]{12}\n2 GET \/ 200 /m)
-      const two = await serve(t, backend, one.port)
+      const two = await startExample(t, backend, one.port)
       assert.equal(await (await fetch(two.url, { headers })).text(), SECOND)
       two.child.kill('SIGINT')
       assert.equal(await two.ended, 0)
@@ -41,7 +41,7 @@ suite('the first example', () => {
   }
 
   test('in memory it forgets with its process', async (t) => {
-    const one = await serve(t, 'memory:')
+    const one = await startExample(t, 'memory:')
     assert.equal(await (await fetch(one.url)).text(), FIRST)
   })
 
@@ -56,7 +56,7 @@ suite('the first example', () => {
 
   test('in Chromium: both answers, a cookie that scripts cannot see, and another port another session', async (t) => {
     const backend = `sqlite:${join(folder(t), 'sessions.db')}`
-    const [one, two] = [await serve(t, backend), await serve(t, backend)]
+    const [one, two] = [await startExample(t, backend), await startExample(t, backend)]
     const page = await (await opened(t)).newPage()
     await page.goto(one.url)
     assert.equal(await page.textContent('body'), FIRST)
@@ -73,9 +73,9 @@ suite('the first example', () => {
 })
 
 test('O28: in Chromium the clearing header removes the cookie', async (t) => {
-  const backend = await connect('memory:')
+  const backend = await backendFromUrl('memory:')
   const made = await generate(backend, 'anna')
-  const running = await run(
+  const running = await serve(
     (request) => {
       const headers = new Headers()
       const clearing = request.url.endsWith('/clear')

@@ -5,7 +5,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { suite, type TestContext, test } from 'node:test'
-import { csrfToken, sessions } from 'keepsake'
+import { csrfToken, sessionManager } from 'keepsake'
 import { type Browser, browser } from 'keepsake/testing'
 import { follow, opened } from '../support/chromium.ts'
 import { folder } from '../support/folder.ts'
@@ -193,7 +193,7 @@ suite('3-form', () => {
       typed: message,
     })
 
-    const beside = sessions({ backend: `sqlite:${path}` })
+    const beside = sessionManager({ backend: `sqlite:${path}` })
     t.after(() => beside.close())
     const tab = visit.copy(
       beside(async (request) => new Response(await csrfToken(request, { validFor: Number.MIN_VALUE }))),

@@ -4,14 +4,14 @@ import assert from 'node:assert/strict'
 import { suite, type TestContext, test } from 'node:test'
 import {
   addFlash,
-  crossOrigin,
+  crossOriginProtection,
   csrfTag,
   type Handler,
-  type Reason,
+  type EventType,
   readForm,
-  run,
+  serve,
   session,
-  sessions,
+  sessionManager,
   takeFlash,
 } from 'keepsake'
 import { browser } from 'keepsake/testing'
@@ -26,8 +26,8 @@ const html = (body: string, status = 200) =>
   })
 const seeOther = (location: string) => new Response(null, { status: 303, headers: { location } })
 
-const serve = async (t: TestContext, handler: Handler): Promise<string> => {
-  const running = await run(handler, { port: 0 })
+const served = async (t: TestContext, handler: Handler): Promise<string> => {
+  const running = await serve(handler, { port: 0 })
   t.after(() => running.close())
   return running.url
 }
@@ -37,7 +37,7 @@ type Seen = { readonly method: string; readonly headers: Headers }
 /** An application with notes, a form for another, and a login; and what requests it saw and refused. */
 const application = async (t: TestContext, guard: (next: Handler) => Handler) => {
   const seen: Seen[] = []
-  const reasons: Reason[] = []
+  const reasons: EventType[] = []
   const form = async (request: Request, { error = '', typed = '', status = 200 } = {}) => {
     const notes: readonly string[] = (await session(request)).get('notes') ?? []
     return html(
@@ -76,9 +76,9 @@ const application = async (t: TestContext, guard: (next: Handler) => Handler) =>
         return new Response(null, { status: 404 })
     }
   }
-  const withSessions = sessions({ backend: 'memory:', onEvent: ({ reason }) => void reasons.push(reason) })
+  const withSessions = sessionManager({ backend: 'memory:', onEvent: ({ reason }) => void reasons.push(reason) })
   const guarded = guard(handle)
-  const url = await serve(
+  const url = await served(
     t,
     withSessions((request) => {
       seen.push({ method: request.method, headers: new Headers([...request.headers]) })
@@ -98,7 +98,7 @@ const write = async (page: Page, note: string) => {
 
 suite('a form in Chromium', () => {
   for (const [guard, name] of [
-    [crossOrigin, 'with crossOrigin'],
+    [crossOriginProtection, 'with crossOrigin'],
     [unguarded, 'without crossOrigin'],
   ] as const) {
     test(`${name}: what a page of ours posts is taken`, async (t) => {
@@ -115,7 +115,7 @@ suite('a form in Chromium', () => {
   }
 
   test('two strangers’ tabs: what the first one sends does not spoil the form in the second', async (t) => {
-    const { url } = await application(t, crossOrigin)
+    const { url } = await application(t, crossOriginProtection)
     const context = await (await opened(t)).newContext()
     const [one, two] = [await context.newPage(), await context.newPage()]
     await one.goto(url)
@@ -130,7 +130,7 @@ suite('a form in Chromium', () => {
     ['logout', '/login'],
   ] as const) {
     test(`two tabs, a ${turn} in one: the form in the other is shown again with what was typed, and is then taken`, async (t) => {
-      const { url, reasons } = await application(t, crossOrigin)
+      const { url, reasons } = await application(t, crossOriginProtection)
       const context = await (await opened(t)).newContext()
       const [one, two] = [await context.newPage(), await context.newPage()]
       await one.goto(url + before)
@@ -194,14 +194,14 @@ const attacks = {
 
 suite('a form that a foreign page sends in Chromium', () => {
   for (const [guard, by, reason] of [
-    [crossOrigin, 'crossOrigin', 'cross_origin'],
+    [crossOriginProtection, 'crossOrigin', 'cross_origin'],
     [unguarded, 'its token', 'bad_form'],
   ] as const) {
     for (const [name, attack] of Object.entries(attacks)) {
       test(`${name}: refused by ${by}, and nothing changes`, async (t) => {
         const { url, seen, reasons } = await application(t, (next) => guard(next))
         let body = ''
-        const foreign = await serve(t, () => html(body))
+        const foreign = await served(t, () => html(body))
         const context = await (await opened(t)).newContext()
         const victim = await context.newPage()
         await victim.goto(`${url}/login`)
@@ -242,8 +242,8 @@ const socketFrom = async (page: Page, url: string): Promise<string> => {
 }
 
 test('a WebSocket of a page on another port is refused by crossOrigin; one of our own page reaches the handler', async (t) => {
-  const { url, seen, reasons } = await application(t, crossOrigin)
-  const foreign = await serve(t, () => html('<p>Another application'))
+  const { url, seen, reasons } = await application(t, crossOriginProtection)
+  const foreign = await served(t, () => html('<p>Another application'))
   const context = await (await opened(t)).newContext()
   const page = await context.newPage()
   await page.goto(`${url}/login`)
@@ -262,8 +262,8 @@ test('a WebSocket of a page on another port is refused by crossOrigin; one of ou
 const flashing = async (t: TestContext, parts: { readonly left?: string; readonly shown?: string }) => {
   const seen: string[] = []
   let hear = () => {}
-  const withSessions = sessions({ backend: 'memory:' })
-  const url = await serve(
+  const withSessions = sessionManager({ backend: 'memory:' })
+  const url = await served(
     t,
     withSessions(async (request) => {
       const { pathname } = new URL(request.url)

@@ -5,11 +5,11 @@ import { randomBytes } from 'node:crypto'
 import { suite, type TestContext, test } from 'node:test'
 import { inspect } from 'node:util'
 import { Cluster, Redis } from 'ioredis'
-import { type Backend, type Entry, type Fault, session, sessions } from 'keepsake'
+import { type Backend, type Entry, type KeepsakeError, session, sessionManager } from 'keepsake'
 import { connectRedis, redisBackend } from 'keepsake/redis'
 import { browser } from 'keepsake/testing'
 import { createClient, createSentinel } from 'redis'
-import { replicated } from '../../src/backends/redis/replicas.ts'
+import { replicaWaiter } from '../../src/backends/redis/replicas.ts'
 import { PATIENT } from '../support/clock.ts'
 import { allowing } from '../support/lost.ts'
 import { proxy } from '../support/proxy.ts'
@@ -64,8 +64,8 @@ const short = (act: () => unknown) =>
     assert.rejects(
       async () => act(),
       (error) => {
-        assert.equal((error as Fault).code, 'unknown_outcome')
-        assert.match((error as Fault).message, /replicas/)
+        assert.equal((error as KeepsakeError).code, 'unknown_outcome')
+        assert.match((error as KeepsakeError).message, /replicas/)
         return true
       },
     ),
@@ -156,7 +156,7 @@ suite('a client of our own', () => {
     const { master: server, replica } = await redisReplicated()
     await replica.kill()
     const backend = await opened(t, server.url)
-    const handler = sessions({ backend, ...settings })(async (request) => {
+    const handler = sessionManager({ backend, ...settings })(async (request) => {
       const s = await session(request)
       if (new URL(request.url).pathname === '/login') s.login('anna')
       return new Response(s.owner)
@@ -214,8 +214,8 @@ suite('a Redis that evicts', () => {
       assert.rejects(
         async () => act(),
         (error) => {
-          assert.equal((error as Fault).code, 'unknown_outcome')
-          assert.match((error as Fault).message, new RegExp(`^${count} sessions .*allkeys-lru.*noeviction`))
+          assert.equal((error as KeepsakeError).code, 'unknown_outcome')
+          assert.match((error as KeepsakeError).message, new RegExp(`^${count} sessions .*allkeys-lru.*noeviction`))
           return true
         },
       )
@@ -383,7 +383,7 @@ suite('waiting for replicas', () => {
   const visited = async (t: TestContext) => {
     const { master, replica } = await redisReplicated()
     const backend = await opened(t, master.url, { waitReplicas: 1, waitTimeout: 0.1 })
-    const handler = sessions({ backend, ...settings })(async (request) => {
+    const handler = sessionManager({ backend, ...settings })(async (request) => {
       const s = await session(request)
       const { pathname } = new URL(request.url)
       if (pathname === '/login') s.login('anna')
@@ -439,7 +439,7 @@ suite('waiting for replicas', () => {
       return { send: ways[i] as () => Promise<unknown[]>, isOpen: () => true, close: () => void ends.push(i) }
     }
     const none = { send: () => never, keyPrefix: '', nodeOf: () => '', refresh() {}, onEnd() {} }
-    const { write } = replicated({ ...none, open }, 1, 1, 1)
+    const { write } = replicaWaiter({ ...none, open }, 1, 1, 1)
     for (const words of [/in time/, /it broke/, /READONLY/]) await assert.rejects(write('a', ['del', 'a']), words)
     assert.equal(await write('a', ['del', 'a']), 'OK')
     assert.deepEqual([opened, ends], [4, [0, 1, 2]])

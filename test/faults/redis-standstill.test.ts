@@ -5,11 +5,11 @@ import { execFileSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { suite, type TestContext, test } from 'node:test'
 import { Cluster, Redis } from 'ioredis'
-import type { Backend, Entry, Fault } from 'keepsake'
+import type { Backend, Entry, KeepsakeError } from 'keepsake'
 import { connectRedis, redisBackend } from 'keepsake/redis'
 import { createClient } from 'redis'
 import { driverOf } from '../../src/backends/redis/client.ts'
-import { replicated } from '../../src/backends/redis/replicas.ts'
+import { replicaWaiter } from '../../src/backends/redis/replicas.ts'
 import { proxy } from '../support/proxy.ts'
 import { type RedisServer, redisCluster, redisReplicated, redisServer } from '../support/redis-server.ts'
 import { program } from '../support/servers.ts'
@@ -140,7 +140,7 @@ suite('a client of our own', () => {
     const server = await redisServer()
     const client = new Redis(server.port)
     t.after(() => client.disconnect())
-    const { write, close } = replicated(driverOf(client), 1, 1, 1_500)
+    const { write, close } = replicaWaiter(driverOf(client), 1, 1, 1_500)
     t.after(close)
     await assert.rejects(write('a', ['set', 'a', '1']), /0 of the 1 replicas/)
     const going = assert.rejects(write('a', ['set', 'a', '2']), /0 of the 1 replicas/)
@@ -153,7 +153,7 @@ suite('a client of our own', () => {
     const server = await redisServer()
     for (const budget of [0, -1, '1', Number.NaN, 3601]) {
       await assert.rejects(connectRedis(server.url, { budget } as object), (error) => {
-        assert.equal((error as Fault).code, 'bad_option')
+        assert.equal((error as KeepsakeError).code, 'bad_option')
         return true
       })
     }

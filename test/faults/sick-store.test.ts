@@ -8,10 +8,10 @@ import {
   type Backend,
   csrfToken,
   type Entry,
-  Fault,
-  type Reason,
+  KeepsakeError,
+  type EventType,
   session,
-  sessions,
+  sessionManager,
   takeFlash,
 } from 'keepsake'
 import { memoryBackend } from 'keepsake/memory'
@@ -58,7 +58,7 @@ suite('onStoreError: anonymous', () => {
       await visit((s) => {
         assert.throws(
           () => act(s),
-          (error) => error instanceof Fault && error.code === 'unavailable',
+          (error) => error instanceof KeepsakeError && error.code === 'unavailable',
         )
       })
     }
@@ -94,7 +94,7 @@ suite('onStoreError: anonymous', () => {
     await visit((s) => s.set('a', 1))
     h.fail('get', failing())
     assert.equal(await visit((s) => s.get('a')), 503)
-    assert.throws(() => sessions({ backend: 'memory:', onStoreError: 'ignore' as never }), { code: 'bad_option' })
+    assert.throws(() => sessionManager({ backend: 'memory:', onStoreError: 'ignore' as never }), { code: 'bad_option' })
   })
 })
 
@@ -132,7 +132,7 @@ suite('calls under way', () => {
 
   test('ST-O5: of ten thousand requests on a store that hangs, as many wait as may, and the others fail at once', async () => {
     const { backend, count, release } = hanging()
-    const page = sessions({ backend, secret, maxInFlight: 100, budget: PATIENT })(async (request) =>
+    const page = sessionManager({ backend, secret, maxInFlight: 100, budget: PATIENT })(async (request) =>
       Response.json((await session(request)).owner ?? null),
     )
     const statuses: number[] = []
@@ -149,7 +149,7 @@ suite('calls under way', () => {
   test('one that was given up counts until it is answered, or is forgotten after half a minute', async (t) => {
     t.mock.timers.enable({ apis: ['setTimeout'] })
     const { backend, count } = hanging()
-    const page = sessions({ backend, secret, maxInFlight: 2, budget: 0.05 })(async (request) =>
+    const page = sessionManager({ backend, secret, maxInFlight: 2, budget: 0.05 })(async (request) =>
       Response.json((await session(request)).owner ?? null),
     )
     assert.deepEqual(
@@ -168,8 +168,8 @@ suite('calls under way', () => {
 
   test('the event and the Fault say so', async () => {
     const { backend } = hanging()
-    const events: { reason: Reason; error?: unknown }[] = []
-    const page = sessions({ backend, secret, maxInFlight: 1, budget: 0.05, onEvent: (event) => events.push(event) })(
+    const events: { reason: EventType; error?: unknown }[] = []
+    const page = sessionManager({ backend, secret, maxInFlight: 1, budget: 0.05, onEvent: (event) => events.push(event) })(
       async (request) => Response.json((await session(request)).owner ?? null),
     )
     const first = asked(page)
@@ -200,7 +200,7 @@ suite('sweeping', () => {
         return inner.sweep?.(now, limit) ?? 0
       },
     }
-    const manager = sessions({ backend, now: clock() })
+    const manager = sessionManager({ backend, now: clock() })
     assert.equal(await manager.sweep(), 333)
     assert.equal(await manager.sweep(), 0)
     assert.ok(batches.length >= 7 && batches.every((limit) => limit === 50))
@@ -224,7 +224,7 @@ suite('sweeping', () => {
         },
       }
       const now = clock()
-      const manager = sessions({ backend, now, sweeps })
+      const manager = sessionManager({ backend, now, sweeps })
       const visit = browser(
         manager(async (request) => {
           ;(await session(request)).set('a', 1)
@@ -237,6 +237,6 @@ suite('sweeping', () => {
       t.mock.timers.tick(1)
       assert.equal(swept >= expected && (expected > 0 || swept === 0), true, `${sweeps} ${closes}: ${swept}`)
     }
-    assert.throws(() => sessions({ backend: 'memory:', sweeps: 'never' as never }), { code: 'bad_option' })
+    assert.throws(() => sessionManager({ backend: 'memory:', sweeps: 'never' as never }), { code: 'bad_option' })
   })
 })

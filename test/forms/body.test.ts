@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { runInNewContext } from 'node:vm'
 import fc from 'fast-check'
-import { crossOrigin, csrfToken, type FormOptions, readForm, sessions, type Upload } from 'keepsake'
+import { crossOriginProtection, csrfToken, type FormOptions, readForm, sessionManager, type UploadedFile } from 'keepsake'
 import { browser } from 'keepsake/testing'
 import { fieldIn, readBody } from '../../src/forms/body.ts'
 import { endless, inPieces, MULTIPART, posting, URLENCODED } from '../support/bodies.ts'
@@ -127,8 +127,8 @@ suite('a limit is kept as soon as it is passed', () => {
     assert.ok(parts.taken.bytes <= 2 * MIB, `${parts.taken.bytes}`)
   })
 
-  const uploads = async (body: ReadableStream, upload: (file: Upload) => unknown = () => {}) => {
-    const page = sessions({ backend: 'memory:' })(async (request) => {
+  const uploads = async (body: ReadableStream, upload: (file: UploadedFile) => unknown = () => {}) => {
+    const page = sessionManager({ backend: 'memory:' })(async (request) => {
       const form = await readForm(request, undefined, { csrf: false, maxFileBytes: 3 * MIB, upload })
       return Response.json(form.ok ? 'ok' : [form.error, form.status])
     })
@@ -154,7 +154,7 @@ suite('a limit is kept as soon as it is passed', () => {
     test(`${what} without an end, beside uploads: too_large, and no more is read than the limit`, async () => {
       const { body, taken } = endless(head, more)
       let atRefusal = 0
-      const page = sessions({ backend: 'memory:' })(async (request) => {
+      const page = sessionManager({ backend: 'memory:' })(async (request) => {
         const form = await readForm(request, undefined, { csrf: false, maxFileBytes: 3 * MIB, upload: () => {} })
         atRefusal = taken.bytes
         return Response.json(form.ok ? 'ok' : [form.error, form.status])
@@ -174,7 +174,7 @@ suite('a limit is kept as soon as it is passed', () => {
   test('the bytes of an upload are its reader’s own', async () => {
     const value = '\r\n--\r\n-x'.repeat(5_000)
     let seen = ''
-    const upload = async ({ stream }: Upload) => {
+    const upload = async ({ stream }: UploadedFile) => {
       for await (const bytes of stream) {
         seen += Buffer.from(bytes).toString('latin1')
         bytes.fill(0)
@@ -282,7 +282,7 @@ suite('the body of a refused request is read to its end, or given up, so that it
   }
   for (const [why, [handler, type, headers]] of Object.entries(refusals)) {
     test(why, async () => {
-      const page = sessions({ backend: 'memory:' })(crossOrigin(handler))
+      const page = sessionManager({ backend: 'memory:' })(crossOriginProtection(handler))
       const { over, request } = made(type)
       const status = await Promise.resolve(page(request(headers))).then(
         (response) => response.status,
@@ -293,13 +293,13 @@ suite('the body of a refused request is read to its end, or given up, so that it
     })
   }
   test('a token whose session cannot be had', async () => {
-    const page = sessions({
+    const page = sessionManager({
       secret: randomBytes(32),
       backend: {
         name: 'broken',
         load: () => Promise.reject(new Error('down')),
       } as never,
-    })(crossOrigin(forms({})))
+    })(crossOriginProtection(forms({})))
     const { over, request } = made(MULTIPART)
     const headers = { 'x-csrf-token': 'x', cookie: `__Host-Http-sid=${'k'.repeat(43)}` }
     assert.ok([403, 503].includes((await page(request(headers))).status))
@@ -308,8 +308,8 @@ suite('the body of a refused request is read to its end, or given up, so that it
 })
 
 test('a form whose token is good is read once it was looked into, whatever its pieces', async () => {
-  const page = sessions({ backend: 'memory:' })(
-    crossOrigin(async (request) => {
+  const page = sessionManager({ backend: 'memory:' })(
+    crossOriginProtection(async (request) => {
       if (request.method === 'GET') return new Response(await csrfToken(request))
       const form = await readForm(request)
       return Response.json(form.ok ? form.fields.get('a')?.length : form.error)

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import { crossOrigin, csrfToken, readForm, session, sessions } from 'keepsake'
+import { crossOriginProtection, csrfToken, readForm, session, sessionManager } from 'keepsake'
 import { browser } from 'keepsake/testing'
 import cases from '../data/csrf-cases.json' with { type: 'json' }
 
@@ -16,7 +16,7 @@ type Asked = {
   readonly body?: BodyInit
 }
 
-const asked = async (handler: ReturnType<typeof crossOrigin>, { url = URL_, ...init }: Asked): Promise<number> =>
+const asked = async (handler: ReturnType<typeof crossOriginProtection>, { url = URL_, ...init }: Asked): Promise<number> =>
   (await handler(new Request(url, init))).status
 
 /** 200 for what is to be accepted; the cases that leave a choice say here what we chose. */
@@ -32,7 +32,7 @@ suite('CSRF-1, CSRF-2, CSRF-3: a request of another site', () => {
   for (const { name, value, expected } of cases.requests) {
     for (const origins of [undefined, ['https://app.test']]) {
       test(`${name}, ${origins ? 'origins listed' : 'none listed'}: ${expected}`, async () => {
-        const handler = crossOrigin(ok, origins === undefined ? {} : { origins })
+        const handler = crossOriginProtection(ok, origins === undefined ? {} : { origins })
         assert.equal(await asked(handler, value as unknown as Asked), expectedStatus(name, expected))
       })
     }
@@ -41,7 +41,7 @@ suite('CSRF-1, CSRF-2, CSRF-3: a request of another site', () => {
 
 suite('crossOrigin', () => {
   test('D53: GET, HEAD and OPTIONS pass; every other method is looked at, whatever its Content-Type', async () => {
-    const handler = crossOrigin(ok)
+    const handler = crossOriginProtection(ok)
     const foreign = { 'sec-fetch-site': 'cross-site' }
     for (const method of ['GET', 'HEAD', 'OPTIONS'])
       assert.equal(await asked(handler, { method, headers: foreign }), 200)
@@ -54,7 +54,7 @@ suite('crossOrigin', () => {
   })
 
   test('D53: a WebSocket upgrade is looked at like a write', async () => {
-    const handler = crossOrigin(ok)
+    const handler = crossOriginProtection(ok)
     const upgrade = { connection: 'Upgrade', upgrade: 'WebSocket' }
     assert.equal(await asked(handler, { headers: { ...upgrade, origin: 'https://evil.test' } }), 403)
     assert.equal(await asked(handler, { headers: { ...upgrade, origin: 'null' } }), 403)
@@ -64,7 +64,7 @@ suite('crossOrigin', () => {
 
   test('D53: ports and IPv6 hosts are compared as browsers print them', async () => {
     const post = { method: 'POST' }
-    const handler = crossOrigin(ok)
+    const handler = crossOriginProtection(ok)
     const from = (origin: string, url: string) => asked(handler, { ...post, url, headers: { origin } })
     assert.equal(await from('https://a.test', 'https://a.test:443/'), 200, 'the usual port is not printed')
     assert.equal(await from('http://[::1]:8080', 'http://[::1]:8080/'), 200)
@@ -72,7 +72,7 @@ suite('crossOrigin', () => {
   })
 
   test('D54: origins that are listed may ask, also from another site, and then no others by Host', async () => {
-    const handler = crossOrigin(ok, { origins: ['https://app.test', 'https://shop.test:8443'] })
+    const handler = crossOriginProtection(ok, { origins: ['https://app.test', 'https://shop.test:8443'] })
     const from = (origin: string, site?: string) =>
       asked(handler, { method: 'POST', headers: { origin, ...(site && { 'sec-fetch-site': site }) } })
     assert.equal(await from('https://shop.test:8443', 'cross-site'), 200)
@@ -86,14 +86,14 @@ suite('crossOrigin', () => {
 
   test('an origin that no browser prints is refused when the handler is made', () => {
     for (const origin of ['https://app.test/', 'app.test', 'https://APP.test', 'null', 'https://*.app.test', '']) {
-      assert.throws(() => crossOrigin(ok, { origins: [origin] }), { code: 'bad_option' }, origin)
+      assert.throws(() => crossOriginProtection(ok, { origins: [origin] }), { code: 'bad_option' }, origin)
     }
-    assert.throws(() => crossOrigin(ok, { origin: [] } as never), { code: 'bad_option' })
+    assert.throws(() => crossOriginProtection(ok, { origin: [] } as never), { code: 'bad_option' })
   })
 
   test('what shows nothing of where it comes from needs a token, in its header or in its form, which stays readable', async () => {
-    const page = sessions({ backend: 'memory:' })(
-      crossOrigin(async (request) => {
+    const page = sessionManager({ backend: 'memory:' })(
+      crossOriginProtection(async (request) => {
         if (request.method === 'GET') return new Response(await csrfToken(request))
         const type = request.headers.get('content-type') ?? ''
         if (type.includes('json')) return new Response(await request.text())
@@ -123,8 +123,8 @@ suite('crossOrigin', () => {
 
   test('Origin: null is no evidence: a token decides, in the header or in the form, if nothing else tells', async () => {
     const messages: string[] = []
-    const page = sessions({ backend: 'memory:', onEvent: ({ message = '' }) => messages.push(message) })(
-      crossOrigin(async (request) => {
+    const page = sessionManager({ backend: 'memory:', onEvent: ({ message = '' }) => messages.push(message) })(
+      crossOriginProtection(async (request) => {
         if (request.method === 'GET') return new Response(await csrfToken(request))
         return new Response((await readForm(request)).ok ? 'taken' : 'refused')
       }),
@@ -158,7 +158,7 @@ suite('crossOrigin', () => {
 
   test('what else it is called with is handed on, to what is allowed', async () => {
     const seen: unknown[][] = []
-    const handler = crossOrigin((...args: unknown[]) => {
+    const handler = crossOriginProtection((...args: unknown[]) => {
       seen.push(args.slice(1))
       return ok()
     }) as (...args: unknown[]) => Promise<Response>
@@ -184,7 +184,7 @@ suite('crossOrigin', () => {
       copy = clone()
       return copy
     }
-    const page = sessions({ backend: 'memory:' })(crossOrigin(ok))
+    const page = sessionManager({ backend: 'memory:' })(crossOriginProtection(ok))
     assert.equal((await page(request)).status, 403)
     assert.deepEqual(await copy?.body?.getReader().read(), { done: true, value: undefined })
   })
@@ -192,8 +192,8 @@ suite('crossOrigin', () => {
   test('CSRF-11: a refusal is 403 in general words, an event, and opens no session', async () => {
     const events: unknown[] = []
     let opened = 0
-    const page = sessions({ backend: 'memory:', onEvent: (event) => events.push(event) })(
-      crossOrigin(async (request) => {
+    const page = sessionManager({ backend: 'memory:', onEvent: (event) => events.push(event) })(
+      crossOriginProtection(async (request) => {
         opened++
         await session(request)
         return ok()
@@ -209,7 +209,7 @@ suite('crossOrigin', () => {
       ['cross_origin'],
     )
     const heard: string[] = []
-    await crossOrigin(ok, { onEvent: ({ reason }) => heard.push(reason) })(new Request(URL_, { method: 'POST' }))
+    await crossOriginProtection(ok, { onEvent: ({ reason }) => heard.push(reason) })(new Request(URL_, { method: 'POST' }))
     assert.deepEqual(heard, ['cross_origin'])
   })
 
@@ -219,7 +219,7 @@ suite('crossOrigin', () => {
       ready: async () => void done.push('ready'),
       close: async () => void done.push('close'),
     })
-    const handler = crossOrigin(inner)
+    const handler = crossOriginProtection(inner)
     await handler.ready?.()
     await handler.close?.()
     assert.deepEqual(done, ['ready', 'close'])

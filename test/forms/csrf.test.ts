@@ -4,10 +4,10 @@ import assert from 'node:assert/strict'
 import { createHmac } from 'node:crypto'
 import { suite, test } from 'node:test'
 import fc from 'fast-check'
-import { csrfField, csrfTag, csrfToken, readForm, sessions, type TokenOptions, verifyCsrfToken } from 'keepsake'
+import { csrfField, csrfTag, csrfToken, readForm, sessionManager, type TokenOptions, verifyCsrfToken } from 'keepsake'
 import { browser } from 'keepsake/testing'
-import { hkdf, newSecret, ring } from '../../src/crypto/seal.ts'
-import { visitOf } from '../../src/request.ts'
+import { hkdf, newSecret, keyRing } from '../../src/crypto/seal.ts'
+import { workOf } from '../../src/request.ts'
 import { formSecret } from '../../src/session/form-secret.ts'
 import cases from '../data/csrf-cases.json' with { type: 'json' }
 import { DAY } from '../support/clock.ts'
@@ -58,7 +58,7 @@ suite('a form token', () => {
     const h = await house()
     const visit = h.visitor()
     await visit((s) => s.set('a', 1))
-    const secret = (await visit(async (_, request) => formSecret(await visitOf(request)))) as string
+    const secret = (await visit(async (_, request) => formSecret(await workOf(request)))) as string
     const made = (await visit(async (_, request) => {
       const tokens = new Set<string>()
       for (let i = 0; i < 1000; i++) tokens.add(await csrfToken(request))
@@ -211,7 +211,7 @@ suite('a hostile token', () => {
     },
     $CSRF_EXPIRED: (visit) => token(visit, { validFor: 0.001 }),
     $CSRF_OTHER_ACTION: (visit) => token(visit, { action: 'transfer' }),
-    $CSRF_RAW_SECRET: (visit) => visit(async (_, request) => formSecret(await visitOf(request))),
+    $CSRF_RAW_SECRET: (visit) => visit(async (_, request) => formSecret(await workOf(request))),
   }
   const elsewhere = ['$CSRF_COOKIE_ONLY', '$CSRF_IN_QUERY']
   for (const { name, value, expected } of cases.tokens.filter(({ value }) => !elsewhere.includes(value as string))) {
@@ -229,7 +229,7 @@ suite('a hostile token', () => {
   }
 
   test('token only in cookie, token in query string: CSRF-10: neither is looked at', async () => {
-    const page = sessions({ backend: 'memory:' })(async (request) =>
+    const page = sessionManager({ backend: 'memory:' })(async (request) =>
       request.method === 'GET'
         ? new Response(await csrfToken(request))
         : Response.json({ script: await verifyCsrfToken(request), form: await readForm(request) }),
@@ -295,15 +295,15 @@ suite('a hostile token', () => {
 
 test('SEC-2: what signs is another key than what seals, an older secret still recognises, and a short MAC is none', () => {
   const [secret, newer] = [newSecret(), newSecret()]
-  const one = ring([secret])
+  const one = keyRing([secret])
   const mac = one.sign('message')
   assert.ok(one.signed('message', mac))
   assert.ok(one.signed('message', mac.subarray(0, 16)))
   assert.ok(!one.signed('message', mac.subarray(0, 15)), 'a MAC that is too short is none')
   assert.ok(!one.signed('message', Buffer.concat([mac, mac])))
   assert.ok(!one.signed('messag', mac))
-  assert.ok(!ring([newer]).signed('message', mac))
-  assert.ok(ring([newer, secret]).signed('message', mac))
+  assert.ok(!keyRing([newer]).signed('message', mac))
+  assert.ok(keyRing([newer, secret]).signed('message', mac))
   const keys = ['seal', 'csrf', 'kid'].map((purpose) =>
     hkdf(Buffer.from(secret, 'hex'), `keepsake/v1/${purpose}`, 32).toString('hex'),
   )

@@ -3,10 +3,10 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import fc from 'fast-check'
-import { csrfTag, csrfToken, type FormOptions, readForm, run, type Session, session, type Upload } from 'keepsake'
+import { csrfTag, csrfToken, type FormOptions, readForm, serve, type Session, session, type UploadedFile } from 'keepsake'
 import { browser } from 'keepsake/testing'
 import { z } from 'zod'
-import { sessions } from '../../src/manager.ts'
+import { sessionManager } from '../../src/manager.ts'
 import { runs } from '../support/quick.ts'
 import { house, type Visitor } from '../support/visits.ts'
 
@@ -292,7 +292,7 @@ suite('files', () => {
   /** Uploads, and tells what the taker of files saw. */
   const uploaded = async (visit: Visitor, data: FormData, options: FormOptions = {}, take?: FormOptions['upload']) => {
     const seen: string[] = []
-    const upload = async (file: Upload) => {
+    const upload = async (file: UploadedFile) => {
       seen.push(`${file.field} ${file.filename} ${file.type}`)
       await take?.(file)
       if (take === undefined) seen.push(await new Response(file.stream).text())
@@ -329,7 +329,7 @@ suite('files', () => {
     const data = new FormData()
     data.append('a', new File(['one'], 'x.txt'))
     const seen: string[] = []
-    const upload = async ({ stream }: Upload) => seen.push(await new Response(stream).text())
+    const upload = async ({ stream }: UploadedFile) => seen.push(await new Response(stream).text())
     const { outcome } = await posted(visit, data, { headers: { 'x-csrf-token': made }, options: { upload } })
     assert.deepEqual([outcome, seen], ['ok', ['one']])
   })
@@ -350,7 +350,7 @@ suite('files', () => {
     const exact = await uploaded(visit, withFiles(made, ['a', 'x', 'x'.repeat(size)]), options)
     assert.equal(exact.outcome, 'ok')
     let read: unknown
-    const take = async ({ stream }: Upload) => {
+    const take = async ({ stream }: UploadedFile) => {
       read = await new Response(stream).text().catch((error: Error) => error.message)
     }
     const over = await uploaded(visit, withFiles(made, ['a', 'x', 'x'.repeat(size + 1)]), options, take)
@@ -384,7 +384,7 @@ suite('files', () => {
     const made = await token(visit)
     const head = `--x\r\nContent-Disposition: form-data; name="_csrf"\r\n\r\n${made}\r\n--x\r\nContent-Disposition: form-data; name="f"; filename="a"\r\n\r\n${'y'.repeat(200_000)}`
     const headers = { 'content-type': 'multipart/form-data; boundary=x' }
-    const upload = async ({ stream }: Upload) => void (await new Response(stream).arrayBuffer())
+    const upload = async ({ stream }: UploadedFile) => void (await new Response(stream).arrayBuffer())
     assert.equal((await posted(visit, head, { headers, options: { upload } })).outcome, 'wrong_content_type')
   })
 })
@@ -402,7 +402,7 @@ test('an upload whose connection is lost in the middle of a file is wrong_conten
     },
   })
   const errors: unknown[] = []
-  const upload = async ({ stream }: Upload) => {
+  const upload = async ({ stream }: UploadedFile) => {
     handOver()
     await new Response(stream).arrayBuffer().catch((error: Error) => errors.push(error.message))
   }
@@ -414,7 +414,7 @@ test('an upload whose connection is lost in the middle of a file is wrong_conten
 
 test('over HTTP: a login form works for a stranger, with no row before the login and one after', async (t) => {
   const h = await house()
-  const page = sessions({ backend: h.backend })(async (request) => {
+  const page = sessionManager({ backend: h.backend })(async (request) => {
     const s: Session = await session(request)
     if (request.method === 'GET') return new Response(`<form method="post">${await csrfTag(request)}</form>`)
     const form = await readForm(request)
@@ -422,7 +422,7 @@ test('over HTTP: a login form works for a stranger, with no row before the login
     s.login(form.fields.get('user') ?? '')
     return new Response(`Welcome, ${s.owner}.`)
   })
-  const running = await run(page, { port: 0 })
+  const running = await serve(page, { port: 0 })
   t.after(() => running.close())
   const visit = browser((request) => fetch(request), { origin: running.url })
   const tokenOf = async () => /value="([^"]+)"/.exec(await (await visit('/')).text())?.[1] as string
@@ -456,11 +456,11 @@ test('what is left of a refused body is read and thrown away, so that its sender
 })
 
 test('over HTTP: whoever sends too much hears so, and his connection is not cut', async (t) => {
-  const page = sessions({ backend: 'memory:' })(async (request) => {
+  const page = sessionManager({ backend: 'memory:' })(async (request) => {
     const form = await readForm(request, undefined, { maxFileBytes: 1_000, upload: () => {} })
     return Response.json(form.ok ? 'ok' : form.error)
   })
-  const running = await run(page, { port: 0 })
+  const running = await serve(page, { port: 0 })
   t.after(() => running.close())
   for (let time = 0; time < 5; time++) {
     const data = new FormData()

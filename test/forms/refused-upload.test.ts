@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { connect } from 'node:net'
 import { test } from 'node:test'
-import { crossOrigin, type Handler, readForm, run, sessions } from 'keepsake'
+import { crossOriginProtection, type Handler, readForm, serve, sessionManager } from 'keepsake'
 
 const refusing = (limits: Parameters<typeof readForm>[2]): Handler => {
   return async (request) => {
@@ -15,12 +15,12 @@ const refusing = (limits: Parameters<typeof readForm>[2]): Handler => {
 const handlers: Record<string, Handler> = {
   'its token is missing': refusing({ upload: () => {} }),
   'it is too large': refusing({ csrf: false, maxBytes: 1000 }),
-  'it may come from another site': crossOrigin(refusing({})),
+  'it may come from another site': crossOriginProtection(refusing({})),
 }
 
 for (const [why, handler] of Object.entries(handlers)) {
   test(`a browser can send all of a form that is refused because ${why}`, async (t) => {
-    const running = await run(sessions({ backend: 'memory:' })(handler), { port: 0 })
+    const running = await serve(sessionManager({ backend: 'memory:' })(handler), { port: 0 })
     t.after(() => running.close())
     const head = '--x\r\ncontent-disposition: form-data; name="file"; filename="large.bin"\r\n\r\n'
     const body = Buffer.concat([Buffer.from(head), Buffer.alloc(20_000_000), Buffer.from('\r\n--x--\r\n')])

@@ -2,12 +2,12 @@
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import { Fault, session, sessions } from 'keepsake'
+import { KeepsakeError, session, sessionManager } from 'keepsake'
 import { browser } from 'keepsake/testing'
-import { cookieValues, printedAttributes, setCookie } from '../../src/http/cookie.ts'
+import { cookieValues, formatAttributes, formatSetCookie } from '../../src/http/cookie.ts'
 
 const all = () => true
-const code = (expected: string) => (error: unknown) => error instanceof Fault && error.code === expected
+const code = (expected: string) => (error: unknown) => error instanceof KeepsakeError && error.code === expected
 
 suite('reading', () => {
   test('a value may contain an equals sign, and order is kept', () => {
@@ -39,7 +39,7 @@ suite('writing', () => {
   test('the prefix is inferred from domain and path', async () => {
     const name = async (cookie: object) => {
       const visit = browser(
-        sessions({ backend: 'memory:', cookie })(async (request) => {
+        sessionManager({ backend: 'memory:', cookie })(async (request) => {
           ;(await session(request)).set('a', 1)
           return new Response()
         }),
@@ -70,11 +70,11 @@ suite('writing', () => {
       { sameSite: 'none', secure: false },
       { partitioned: true, secure: false },
     ]) {
-      assert.throws(() => printedAttributes(bad as object), code('bad_option'), JSON.stringify(bad))
+      assert.throws(() => formatAttributes(bad as object), code('bad_option'), JSON.stringify(bad))
     }
   })
   test('an age is whole seconds, at least 0 and at most 400 days', () => {
-    const age = (seconds: number) => /Max-Age=(.*);/.exec(setCookie('a', '', '; Path=/', seconds))?.[1]
+    const age = (seconds: number) => /Max-Age=(.*);/.exec(formatSetCookie('a', '', '; Path=/', seconds))?.[1]
     assert.deepEqual([0.2, -5, 1e12, 60].map(age), ['1', '0', '34560000', '60'])
   })
 })

@@ -4,14 +4,14 @@ import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import fc from 'fast-check'
 import {
-  cookie,
-  dropCookie,
+  getCookie,
+  deleteCookie,
   memorySessions,
-  run,
-  type SessionsOptions,
+  serve,
+  type SessionManagerOptions,
   type SetCookieOptions,
   seal,
-  sessions,
+  sessionManager,
   setCookie,
   unseal,
 } from 'keepsake'
@@ -23,10 +23,10 @@ import { runs } from '../support/quick.ts'
 type Act = (request: Request) => Promise<unknown> | unknown
 
 /** A browser, and what its next visit does: a response, or what Response.json makes one of. */
-const stage = (options: Partial<SessionsOptions> = {}, origin = 'https://app.test') => {
+const stage = (options: Partial<SessionManagerOptions> = {}, origin = 'https://app.test') => {
   const now = clock()
   let act: Act = () => null
-  const handler = sessions({ backend: 'memory:', now, ...options })(async (request) => {
+  const handler = sessionManager({ backend: 'memory:', now, ...options })(async (request) => {
     const result = await act(request)
     return result instanceof Response ? result : Response.json(result ?? null)
   })
@@ -36,7 +36,7 @@ const stage = (options: Partial<SessionsOptions> = {}, origin = 'https://app.tes
   }
   const jar = browser(handler, { now, origin })
   const visit = visitOf(jar)
-  const read = async (name: string, options = {}) => (await visit((request) => cookie(request, name, options))).json()
+  const read = async (name: string, options = {}) => (await visit((request) => getCookie(request, name, options))).json()
   const set = (name: string, value: string, options: SetCookieOptions = {}) =>
     visit((request) => setCookie(new Response(), request, name, value, options))
   return { now, jar, visit, read, set, handler }
@@ -66,7 +66,7 @@ suite('a cookie of the application', () => {
       const [line = ''] = (await set('theme', 'dark', options)).headers.getSetCookie()
       assert.equal(line.slice(0, line.indexOf('=')), name)
       const header = { headers: { cookie: line.slice(0, line.indexOf(';')) } }
-      const answer = await visit((request) => cookie(request, 'theme', options), header)
+      const answer = await visit((request) => getCookie(request, 'theme', options), header)
       assert.equal(await answer.json(), 'dark')
     }
   })
@@ -93,7 +93,7 @@ suite('a cookie of the application', () => {
     let seen: unknown = 'nothing was asked'
     await stage().visit(
       async (request) => {
-        seen = await cookie(request, 'theme')
+        seen = await getCookie(request, 'theme')
       },
       { headers: { cookie: `__Host-Http-theme=${jar.cookies.get('__Host-Http-theme')}` } },
     )
@@ -109,7 +109,7 @@ suite('a cookie of the application', () => {
     for (const [name, value] of jar.cookies) values.set(name, value)
     const read = async (header: string, act: Act) => {
       let seen: unknown
-      const handler = sessions({ backend: 'memory:', secret, now: clock() })(async (request) => {
+      const handler = sessionManager({ backend: 'memory:', secret, now: clock() })(async (request) => {
         seen = await act(request)
         return new Response()
       })
@@ -117,15 +117,15 @@ suite('a cookie of the application', () => {
       return seen
     }
     const a = values.get('__Host-Http-a') as string
-    assert.equal(await read(`__Host-Http-a=${a}`, (request) => cookie(request, 'a')), '5')
-    assert.equal(await read(`__Host-Http-b=${a}`, (request) => cookie(request, 'b')), undefined)
-    assert.equal(await read(`__Host-a=${a}`, (request) => cookie(request, 'a', { httpOnly: false })), undefined)
+    assert.equal(await read(`__Host-Http-a=${a}`, (request) => getCookie(request, 'a')), '5')
+    assert.equal(await read(`__Host-Http-b=${a}`, (request) => getCookie(request, 'b')), undefined)
+    assert.equal(await read(`__Host-a=${a}`, (request) => getCookie(request, 'a', { httpOnly: false })), undefined)
     for (const purpose of ['a', '__Host-Http-a', 'cookie']) {
       assert.equal(await read('', (request) => unseal(request, a, purpose)), undefined)
     }
     const planted = `__Host-Http-a=x; __Host-Http-a=${a}`
     assert.equal(
-      await read(planted, (request) => cookie(request, 'a')),
+      await read(planted, (request) => getCookie(request, 'a')),
       '5',
       'one that was planted before it does not hide it',
     )
@@ -135,7 +135,7 @@ suite('a cookie of the application', () => {
     const { set, now, visit, jar } = stage()
     await set('code', '1234', { maxAge: 60 })
     const header = { headers: { cookie: `__Host-Http-code=${jar.cookies.get('__Host-Http-code')}` } }
-    const read = async () => (await visit((request) => cookie(request, 'code'), header)).json()
+    const read = async () => (await visit((request) => getCookie(request, 'code'), header)).json()
     now.tick(59_999)
     assert.equal(await read(), '1234')
     now.tick(1)
@@ -147,7 +147,7 @@ suite('a cookie of the application', () => {
       const { set, jar, visit } = stage()
       await set('theme', 'dark', place)
       assert.equal(jar.cookies.size, 1)
-      const response = await visit((request) => dropCookie(new Response(), request, 'theme', place))
+      const response = await visit((request) => deleteCookie(new Response(), request, 'theme', place))
       assert.match(response.headers.getSetCookie()[0] ?? '', /=; Max-Age=0; Path=\//)
       assert.equal(jar.cookies.size, 0)
     }
@@ -160,7 +160,7 @@ suite('a cookie of the application', () => {
       answer = await setCookie(answer, request, 'a', '1', { sealed: false })
       answer = await setCookie(answer, request, 'b', '1', { sealed: false })
       answer = await setCookie(answer, request, 'a', '2', { sealed: false })
-      return dropCookie(answer, request, 'b')
+      return deleteCookie(answer, request, 'b')
     })
     const lines = response.headers
       .getSetCookie()
@@ -178,11 +178,11 @@ suite('a cookie of the application', () => {
   })
 
   test('over plain HTTP on this machine it has a plain name, and fetch gets it back', async (t) => {
-    const running = await run(
+    const running = await serve(
       memorySessions(async (request) =>
         request.url.endsWith('/set')
           ? setCookie(new Response(), request, 'theme', 'dark')
-          : Response.json(await cookie(request, 'theme')),
+          : Response.json(await getCookie(request, 'theme')),
       ),
       { port: 0 },
     )
@@ -198,7 +198,7 @@ suite('a cookie of the application', () => {
     for (const value of ['a,b', '1,2,3', ',', '{"a":1,"b":2}']) {
       const headers = { cookie: `x=1; __Host-Http-list=${value}; y=2` }
       assert.equal(
-        await (await visit((request) => cookie(request, 'list', { sealed: false }), { headers })).json(),
+        await (await visit((request) => getCookie(request, 'list', { sealed: false }), { headers })).json(),
         value,
       )
     }
@@ -217,7 +217,7 @@ suite('a cookie of the application', () => {
     await fc.assert(
       fc.asyncProperty(fc.string({ maxLength: 200 }), async (text) => {
         const header = `__Host-Http-z=${text.replace(/[^\x20-\x7e]/g, '')}`
-        const answer = await visit((request) => cookie(request, 'z'), { headers: { cookie: header } })
+        const answer = await visit((request) => getCookie(request, 'z'), { headers: { cookie: header } })
         assert.equal(await answer.json(), null)
       }),
       { numRuns: runs(60) },
@@ -233,7 +233,7 @@ suite('a cookie of the application', () => {
     const response = () => new Response()
     for (const name of ['', 'a b', 'a=b', 'a;b', '__Host-a', 'sid', 'sid-pre', 5 as never]) {
       await refused((request) => setCookie(response(), request, name, 'x'))
-      await refused((request) => cookie(request, name))
+      await refused((request) => getCookie(request, name))
     }
     for (const value of ['a b', 'a;b', 'a,b', '"a"', 'a\\b', 'é', 'a\r\nSet-Cookie: b=c']) {
       await refused((request) => setCookie(response(), request, 'a', value, { sealed: false }))
@@ -252,7 +252,7 @@ suite('a cookie of the application', () => {
     }
     await refused((request) => setCookie(response(), request, 'a', 5 as never))
     await refused((request) => setCookie(response(), request, 'a', 'x'.repeat(3000)), 'too_large')
-    await assert.rejects(cookie(new Request('https://app.test/'), 'a'), { code: 'no_session' })
+    await assert.rejects(getCookie(new Request('https://app.test/'), 'a'), { code: 'no_session' })
   })
 
   test('costs no session: none is opened, none is sent', async () => {
@@ -267,7 +267,7 @@ suite('a cookie of the application', () => {
 
 suite('a sealed text', () => {
   test('D41, D42: opens with the associated data that it was sealed with, and with no others', async () => {
-    const manager = sessions({ backend: 'memory:' })
+    const manager = sessionManager({ backend: 'memory:' })
     const sealed = await manager.seal('anna', 'password reset')
     assert.match(sealed, /^[\w-]+$/)
     assert.ok(!Buffer.from(sealed, 'base64url').includes('anna'))
@@ -283,7 +283,7 @@ suite('a sealed text', () => {
 
   test('may be made in a request and opened in a job, of the same application', async () => {
     const secret = newSecret()
-    const manager = sessions({ backend: 'memory:', secret })
+    const manager = sessionManager({ backend: 'memory:', secret })
     const handler = manager(async (request) => {
       const sealed = await seal(request, 'Zoë 🦊', 'letter')
       assert.equal(await unseal(request, sealed, 'letter'), 'Zoë 🦊')
@@ -291,12 +291,12 @@ suite('a sealed text', () => {
     })
     const sealed = await (await handler(new Request('https://app.test/'))).text()
     assert.equal(await manager.unseal(sealed, 'letter'), 'Zoë 🦊')
-    const other = sessions({ backend: 'memory:', secret, namespace: 'other' })
+    const other = sessionManager({ backend: 'memory:', secret, namespace: 'other' })
     assert.equal(await other.unseal(sealed, 'letter'), undefined, 'of another application under the same secret')
   })
 
   test('has a limit, and has to be for something', async () => {
-    const manager = sessions({ backend: 'memory:' })
+    const manager = sessionManager({ backend: 'memory:' })
     const long = 'é'.repeat(32_768)
     assert.equal(await manager.unseal(await manager.seal(long, 'x'), 'x'), long)
     await assert.rejects(manager.seal(`${long}a`, 'x'), { code: 'too_large' })

@@ -7,7 +7,7 @@ import { connect } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import { join } from 'node:path'
 import { suite, type TestContext, test } from 'node:test'
-import { Fault, type Handler, logger, memorySessions, run, session, sessions } from 'keepsake'
+import { KeepsakeError, type Handler, logger, memorySessions, serve, session, sessionManager } from 'keepsake'
 import { browser } from 'keepsake/testing'
 import { folder } from '../support/folder.ts'
 import { start } from '../support/process.ts'
@@ -63,7 +63,7 @@ suite('run', () => {
   test('lets responses under way finish when it closes, then closes what the handler stands on', async () => {
     const order: string[] = []
     const { arrived, go, handler } = held()
-    const running = await run(
+    const running = await serve(
       Object.assign(
         async () => {
           const response = await handler()
@@ -90,7 +90,7 @@ suite('run', () => {
   test('a connection on which nothing ever came, and one that is idle, end at once', async (t) => {
     // Nobody moves this clock, so whoever waits for its ten seconds waits for ever.
     t.mock.timers.enable({ apis: ['setTimeout'] })
-    const running = await run(() => new Response('x'), { port: 0 })
+    const running = await serve(() => new Response('x'), { port: 0 })
     const socket = connect(running.port, '127.0.0.1')
     await once(socket, 'connect')
     await textOf(await asked(running.url, { agent: kept(t) }))
@@ -99,7 +99,7 @@ suite('run', () => {
     await ended
   })
   test('a request whose head is half sent when it closes is answered', async () => {
-    const running = await run(({ url }) => new Response(new URL(url).pathname), { port: 0 })
+    const running = await serve(({ url }) => new Response(new URL(url).pathname), { port: 0 })
     const socket = connect(running.port, '127.0.0.1').setEncoding('utf8')
     // A whole request shows that the half behind it has come.
     socket.write('GET /first HTTP/1.1\r\nHost: x\r\n\r\nGET /second HTTP/1.1\r\nHo')
@@ -115,7 +115,7 @@ suite('run', () => {
   test('a close waits for what the handler gave to waitUntil', async () => {
     const { promise, resolve } = Promise.withResolvers<void>()
     let done = false
-    const running = await run(
+    const running = await serve(
       (request) => {
         const { ip, waitUntil } = request as Request & { ip: string; waitUntil(work: Promise<unknown>): void }
         waitUntil(
@@ -136,8 +136,8 @@ suite('run', () => {
   test('what two servers have in common is closed with the later one, and once', async () => {
     let closed = 0
     const handler: Handler = Object.assign(() => new Response('x'), { close: async () => void closed++ })
-    const first = await run(handler, { port: 0 })
-    const second = await run(handler, { port: 0 })
+    const first = await serve(handler, { port: 0 })
+    const second = await serve(handler, { port: 0 })
     await first.close()
     assert.equal(closed, 0)
     assert.equal(await (await fetch(second.url)).text(), 'x')
@@ -151,7 +151,7 @@ suite('run', () => {
       resolve()
       return new Promise<void>(() => {})
     }
-    const running = await run(
+    const running = await serve(
       Object.assign(() => new Response(), { close }),
       { port: 0 },
     )
@@ -166,7 +166,7 @@ suite('run', () => {
     const there = Object.values(networkInterfaces()).some((all) => all?.some(({ address }) => address === '::1'))
     test(`what it prints for the hostname ${hostname} can be opened`, { skip: ipv6 && !there }, async (t) => {
       const { mock } = t.mock.method(console, 'log', () => {})
-      const running = await run(() => new Response('here'), { port: 0, hostname })
+      const running = await serve(() => new Response('here'), { port: 0, hostname })
       t.after(() => running.close())
       assert.deepEqual(mock.calls[0]?.arguments, [`Running at ${running.url}`])
       assert.equal(await (await fetch(running.url)).text(), 'here')
@@ -176,7 +176,7 @@ suite('run', () => {
   }
   test('an error of the handler is 500 without its words', async (t) => {
     const printed = mockedConsole(t)
-    const running = await run(
+    const running = await serve(
       () => {
         throw new Error('the table is gone')
       },
@@ -208,7 +208,7 @@ suite('run', () => {
     const circle = new Error('circle')
     circle.cause = circle
     thrown['/circle'] = circle
-    const running = await run(
+    const running = await serve(
       ({ url }) => {
         throw thrown[new URL(url).pathname]
       },
@@ -222,7 +222,7 @@ suite('run', () => {
   })
   test('what is no response, and a body that breaks off, are printed too', async (t) => {
     const printed = mockedConsole(t)
-    const running = await run(
+    const running = await serve(
       ({ url }) => {
         if (!url.endsWith('/body')) return undefined as unknown as Response
         return new Response(new ReadableStream({ pull: (controller) => controller.error(new Error('it broke off')) }))
@@ -236,18 +236,18 @@ suite('run', () => {
     assert.match(printed(), /it broke off/)
   })
   test('a port that is taken, or none, is a Fault that says so', async (t) => {
-    const running = await run(() => new Response(), { port: 0 })
+    const running = await serve(() => new Response(), { port: 0 })
     t.after(() => running.close())
     await assert.rejects(
-      run(() => new Response(), { port: running.port }),
+      serve(() => new Response(), { port: running.port }),
       (error) =>
-        error instanceof Fault && error.code === 'unavailable' && /EADDRINUSE.*Choose another port/.test(error.message),
+        error instanceof KeepsakeError && error.code === 'unavailable' && /EADDRINUSE.*Choose another port/.test(error.message),
     )
     const none = { port: Number('80a') }
     const odd = [none, { hostname: '' }, { hostname: 1 as unknown as string }, { host: '::1' } as object]
     for (const options of odd)
       await assert.rejects(
-        run(() => new Response(), options),
+        serve(() => new Response(), options),
         { code: 'bad_option' },
       )
   })
@@ -308,7 +308,7 @@ suite('at SIGTERM', () => {
     await refused(urls[0])
     child.send('ten seconds')
     assert.equal(await ended, 0, errors())
-    const manager = sessions({ backend })
+    const manager = sessionManager({ backend })
     t.after(() => manager.close())
     assert.equal((await manager.open({ headers: new Headers({ cookie }), url: urls[0] })).get('n'), 1)
   })

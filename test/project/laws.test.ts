@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import { Fault, type Session, session, sessions } from 'keepsake'
+import { KeepsakeError, type Session, session, sessionManager } from 'keepsake'
 import { browser } from 'keepsake/testing'
 import { DAY, SECOND } from '../support/clock.ts'
 import { house } from '../support/visits.ts'
@@ -16,7 +16,7 @@ const set =
     s.set(field, value)
 const get = (field: string) => (s: Session) => s.get(field)
 const fields = (s: Session) => Object.keys(s.fields).sort()
-const code = (expected: string) => (error: unknown) => error instanceof Fault && error.code === expected
+const code = (expected: string) => (error: unknown) => error instanceof KeepsakeError && error.code === expected
 
 suite('1. A request that never asks for its session costs nothing', () => {
   test('no store call, no header', async () => {
@@ -24,7 +24,7 @@ suite('1. A request that never asks for its session costs nothing', () => {
     const visitor = h.visitor()
     await visitor(set('a'))
     const before = h.total()
-    const untouched = sessions({ backend: h.backend })(() => new Response('static'))
+    const untouched = sessionManager({ backend: h.backend })(() => new Response('static'))
     const response = await untouched(
       new Request('https://app.test/', { headers: { cookie: `${NAME}=${visitor.browser.cookies.get(NAME)}` } }),
     )
@@ -315,7 +315,7 @@ suite('5. Saved before the first byte', () => {
     assert.equal(response.status, 503)
     assert.deepEqual(cookieOf(response), [])
     assert.ok(!(await response.text()).includes('disk'))
-    const [event] = h.events as { reason: string; error: Fault }[]
+    const [event] = h.events as { reason: string; error: KeepsakeError }[]
     assert.equal(event?.reason, 'store_error')
     assert.equal(event?.error.code, 'unknown_outcome')
     assert.equal((event?.error.cause as Error | undefined)?.message, 'disk full')
@@ -340,7 +340,7 @@ suite('5. Saved before the first byte', () => {
     })
     assert.throws(() => kept.s?.set('a', 1), code('too_late'))
     assert.throws(() => kept.s?.invalidate(), code('too_late'))
-    const manager = sessions({ backend: h.backend })
+    const manager = sessionManager({ backend: h.backend })
     let late: Request | undefined
     await manager((request) => {
       late = request
@@ -463,12 +463,12 @@ suite('7. What a visitor can cause is a value, what only an operator can fix is 
     const visit = h.visitor()
     await visit(set('a'))
     h.fail('get', new Error('ECONNREFUSED'))
-    const page = sessions({ backend: h.backend, now: h.now })(async (request) => {
+    const page = sessionManager({ backend: h.backend, now: h.now })(async (request) => {
       const s = await session(request)
       try {
         return new Response(s.get('a'))
       } catch (error) {
-        return new Response((error as Fault).code)
+        return new Response((error as KeepsakeError).code)
       }
     })
     const tab = browser(page)

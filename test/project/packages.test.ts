@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { Fault } from 'keepsake'
+import { KeepsakeError } from 'keepsake'
 import { installed, namesOf } from '../../src/packages.ts'
 
 class Pool {}
@@ -40,7 +40,7 @@ const absent: Record<string, () => Promise<object>> = {
 for (const [bundler, load] of Object.entries(absent)) {
   test(`a driver that is not installed, as by ${bundler}, is no_backend and says what to install`, async () => {
     await assert.rejects(installed('pg', load), (error) => {
-      assert.ok(error instanceof Fault)
+      assert.ok(error instanceof KeepsakeError)
       assert.equal(error.code, 'no_backend')
       assert.match(error.message, /npm install pg$/)
       return true

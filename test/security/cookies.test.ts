@@ -6,10 +6,10 @@ import { once } from 'node:events'
 import { syncBuiltinESMExports } from 'node:module'
 import { connect as dial } from 'node:net'
 import { suite, test } from 'node:test'
-import { type CookieOptions, Fault, type Handler, run, type Session, session, sessions } from 'keepsake'
+import { type CookieOptions, KeepsakeError, type Handler, serve, type Session, session, sessionManager } from 'keepsake'
 import { browser } from 'keepsake/testing'
 import { isKey } from '../../src/crypto/keys.ts'
-import { cookieValues, setCookie } from '../../src/http/cookie.ts'
+import { cookieValues, formatSetCookie } from '../../src/http/cookie.ts'
 import { DAY } from '../support/clock.ts'
 import { adapted, guardPrototypes, NAME, PRE, SECRET, stage } from '../support/hostile-requests.ts'
 import { onePass, ratio } from '../support/spent.ts'
@@ -18,8 +18,8 @@ import { house } from '../support/visits.ts'
 const clean = guardPrototypes()
 const cookiesOf = (response: Response) => response.headers.getSetCookie()
 const set = (s: Session) => s.set('a', 1)
-const made = (cookie: object) => sessions({ backend: 'memory:', cookie: cookie as CookieOptions })
-const code = (expected: string) => (error: unknown) => error instanceof Fault && error.code === expected
+const made = (cookie: object) => sessionManager({ backend: 'memory:', cookie: cookie as CookieOptions })
+const code = (expected: string) => (error: unknown) => error instanceof KeepsakeError && error.code === expected
 
 suite('cookies that are written', () => {
   test('CK-1: the first cookie, to the letter; a pre-session’s as well', async () => {
@@ -38,7 +38,7 @@ suite('cookies that are written', () => {
         for (const path of [undefined, '/', '/app'])
           for (const secure of [undefined, true] as const) {
             const cookie = { name, ...(domain && { domain }), ...(path && { path }) }
-            const handler = sessions({ backend: 'memory:', cookie, ...(secure && { secure }) })(async (request) => {
+            const handler = sessionManager({ backend: 'memory:', cookie, ...(secure && { secure }) })(async (request) => {
               set(await session(request))
               return new Response()
             })
@@ -119,12 +119,12 @@ suite('cookies that are written', () => {
       assert.match(line, new RegExp(`; Max-Age=${age}; `))
       assert.doesNotMatch(line, /Expires/i)
     }
-    assert.throws(() => sessions({ backend: 'memory:', absoluteLifetime: 400 * 86_400 + 1 }), code('bad_option'))
+    assert.throws(() => sessionManager({ backend: 'memory:', absoluteLifetime: 400 * 86_400 + 1 }), code('bad_option'))
     for (const age of [Number.MAX_SAFE_INTEGER, Number.POSITIVE_INFINITY]) {
-      assert.match(setCookie('a', 'b', '', age), /; Max-Age=34560000$/)
+      assert.match(formatSetCookie('a', 'b', '', age), /; Max-Age=34560000$/)
     }
     for (const age of [-1, -0.5, 0, Number.NEGATIVE_INFINITY])
-      assert.match(setCookie('a', 'b', '', age), /; Max-Age=-?0$/)
+      assert.match(formatSetCookie('a', 'b', '', age), /; Max-Age=-?0$/)
   })
   test('CK-6: SameSite=None and Partitioned go with Secure, and with the cookie that clears as well', async () => {
     const h = await house({ cookie: { sameSite: 'none', partitioned: true } })
@@ -134,10 +134,10 @@ suite('cookies that are written', () => {
     const clearing = cookiesOf(await visit.raw((s) => s.invalidate()))
     assert.deepEqual(clearing, [`${NAME}=; Max-Age=0; Path=/; Secure; HttpOnly; SameSite=None; Partitioned`])
     for (const cookie of [{ sameSite: 'none' }, { partitioned: true }] as const) {
-      assert.throws(() => sessions({ backend: 'memory:', secure: false, cookie }), code('bad_option'))
+      assert.throws(() => sessionManager({ backend: 'memory:', secure: false, cookie }), code('bad_option'))
     }
     // On loopback, where nothing is Secure, neither is said.
-    const plain = sessions({ backend: 'memory:', cookie: { sameSite: 'none', partitioned: true } })(async (request) => {
+    const plain = sessionManager({ backend: 'memory:', cookie: { sameSite: 'none', partitioned: true } })(async (request) => {
       set(await session(request))
       return new Response()
     })
@@ -310,7 +310,7 @@ suite('cookies that are read', () => {
   const spoken = async (handler: Handler, lines: readonly string[]): Promise<string> => {
     const log = console.log
     console.log = () => {}
-    const server = await run(handler, { port: 0 })
+    const server = await serve(handler, { port: 0 })
     console.log = log
     try {
       const socket = dial(server.port, '127.0.0.1')
@@ -338,7 +338,7 @@ suite('cookies that are read', () => {
     assert.equal((await s.see(new Request('https://app.test/', { headers: appended }))).who, 'one')
     assert.equal((await s.see(adapted(`${NAME}=${key}, b=2`))).who, 'one')
     assert.equal((await s.see(adapted(`a=1, ${NAME}=${key}`))).who, undefined, 'a value may smuggle in nothing')
-    const page = sessions({ backend: s.backend, secret: SECRET, secure: true, now: s.now })(
+    const page = sessionManager({ backend: s.backend, secret: SECRET, secure: true, now: s.now })(
       async (request) => new Response(`[${(await session(request)).get('who')}]`),
     )
     for (const lines of [
@@ -418,7 +418,7 @@ suite('cookies that are read', () => {
       '\u00ff',
       `${'x'.repeat(4000)}`,
     ]) {
-      const page = sessions({ backend: s.backend, secret: SECRET, now: s.now })(async (request) => {
+      const page = sessionManager({ backend: s.backend, secret: SECRET, now: s.now })(async (request) => {
         const own = await session(request)
         if (request.method === 'POST') own.login('anna')
         return new Response(String(own.owner))

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import { Worker } from 'node:worker_threads'
-import { ring } from '../../src/crypto/seal.ts'
+import { keyRing } from '../../src/crypto/seal.ts'
 import type { Generator } from '../support/hostile-fuzzer.ts'
 import { adapted, PRE, SECRET, stage } from '../support/hostile-requests.ts'
 import { runs } from '../support/quick.ts'
@@ -67,7 +67,7 @@ test('ENC-2: every flipped bit of a pre-session, and every truncation, is refuse
 })
 
 test('ENC-5: a token has one spelling', () => {
-  const keys = ring([SECRET])
+  const keys = keyRing([SECRET])
   const context = { purpose: 'pre-session', name: PRE }
   const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
   // Three lengths: with two, with four and with no bits to spare in the last character.

@@ -3,10 +3,10 @@
 import assert from 'node:assert/strict'
 import { suite, type TestContext, test } from 'node:test'
 import { inspect } from 'node:util'
-import { type Backend, connect, Fault, type SessionsOptions, session, sessions } from 'keepsake'
-import { digest } from '../../src/crypto/keys.ts'
-import { ring } from '../../src/crypto/seal.ts'
-import { visitOf } from '../../src/request.ts'
+import { type Backend, backendFromUrl, KeepsakeError, type SessionManagerOptions, session, sessionManager } from 'keepsake'
+import { hashKey } from '../../src/crypto/keys.ts'
+import { keyRing } from '../../src/crypto/seal.ts'
+import { workOf } from '../../src/request.ts'
 import { formSecret } from '../../src/session/form-secret.ts'
 import bad from '../data/bad-inputs.json' with { type: 'json' }
 import { clock, DAY, PATIENT } from '../support/clock.ts'
@@ -89,7 +89,7 @@ const filled = async (s: Stage) => {
     $ADDRESS: s.address(one),
     $LABEL_OTHER_SECRET: `${one.slice(0, 12)}${'x'.repeat(30)}A`,
     $LABEL: one.slice(0, 12),
-    $DIGEST: digest(one),
+    $DIGEST: hashKey(one),
     $VALID: one,
   }
   const text = (template: string) => {
@@ -157,7 +157,7 @@ each('session-id', async (one, t) => {
   // No way of ours leads from a request to a key that is no text; and a backend takes it for no entry's.
   const path = `${folder(t)}/sessions.db`
   for (const url of ['memory:', `sqlite:${path}`]) {
-    const backend = await connect(url)
+    const backend = await backendFromUrl(url)
     const s = await stage(backend)
     await s.live('one')
     let entry: unknown
@@ -206,7 +206,7 @@ const sealed = (change: Change): string => {
     append,
     insert,
   } = change
-  const keys = ring([change.secret === undefined ? SECRET : OTHER_SECRET])
+  const keys = keyRing([change.secret === undefined ? SECRET : OTHER_SECRET])
   const plain = Buffer.from(change.plain ?? JSON.stringify({ form: FORM, at: BORN - age }), 'latin1')
   const context = { purpose, name, audience }
   let token = keys.seal(context, plain)
@@ -260,7 +260,7 @@ type RecordValue = {
 }
 
 each('store-record', async ({ value, expected }) => {
-  const memory = await connect('memory:')
+  const memory = await backendFromUrl('memory:')
   const s = await stage(memory)
   const [one, two] = [await s.live('one'), await s.live('two')]
   const address = s.address(one)
@@ -358,7 +358,7 @@ each('payload', async ({ name, value, expected }, t) => {
   for (const url of ['memory:', `sqlite:${path}`]) {
     // Copying so many takes seconds, and is refused before any store is asked.
     if (name === 'a million fields' && url !== 'memory:') continue
-    const backend = await connect(url)
+    const backend = await backendFromUrl(url)
     const s = await stage(backend)
     const one = await s.live('one')
     const before = await backend.get(s.address(one))
@@ -378,13 +378,13 @@ each('payload', async ({ name, value, expected }, t) => {
     const after = await backend.get(s.address(one))
     assert.deepEqual(response.headers.getSetCookie(), [])
     if (expected.fault === 'not_json') {
-      assert.ok(fault instanceof Fault && fault.code === 'not_json', `${inspect(fault)}`)
+      assert.ok(fault instanceof KeepsakeError && fault.code === 'not_json', `${inspect(fault)}`)
       assert.match(fault.message, /^p\b/, 'it says where')
       assert.equal(response.status, 200)
       assert.deepEqual(after, before)
     } else if (expected.fault === 'too_large') {
       assert.equal(response.status, 500)
-      const told = s.events.at(-1) as { error?: Fault }
+      const told = s.events.at(-1) as { error?: KeepsakeError }
       assert.equal(told.error?.code, 'too_large')
       assert.deepEqual(after, before, 'what was there stays')
     } else {
@@ -414,18 +414,18 @@ each('url', async (one) => {
 })
 
 each('config', async ({ value, expected }) => {
-  const { secret: _, ...without } = await connect('memory:')
+  const { secret: _, ...without } = await backendFromUrl('memory:')
   const options: Record<string, unknown> = { backend: 'memory:' }
   for (const [name, given] of Object.entries(value as object)) {
     const backendWithout = name === 'backend' && typeof given === 'object'
     options[name] = backendWithout ? without : made(given)
   }
-  const construct = () => sessions(options as SessionsOptions)
+  const construct = () => sessionManager(options as SessionManagerOptions)
   if (expected.accepted) return void construct()
   // Where an application is built there may be no secret: that is said when it starts.
   const start = expected.fault === 'no_secret' ? () => construct().ready() : async () => construct()
   await assert.rejects(start, (error) => {
-    assert.ok(error instanceof Fault, `${inspect(error)} is a Fault`)
+    assert.ok(error instanceof KeepsakeError, `${inspect(error)} is a Fault`)
     assert.equal(error.code, expected.fault)
     // A message is one line for a log, and has no password in it.
     assert.ok(!['\r', '\n', '\u001b', 'hunter2', 'complex_password'].some((text) => error.message.includes(text)))
@@ -440,12 +440,12 @@ type Time = {
   readonly $tz?: string
 }
 
-const forms = (backend: Backend, now: () => number, more: Partial<SessionsOptions> = {}) =>
-  sessions({ backend, budget: PATIENT, now, secret: SECRET, ...more })(async (request) => {
+const forms = (backend: Backend, now: () => number, more: Partial<SessionManagerOptions> = {}) =>
+  sessionManager({ backend, budget: PATIENT, now, secret: SECRET, ...more })(async (request) => {
     const s = await session(request)
     const who = s.get('who')
     if (request.url.endsWith('/set')) s.set('who', 'one')
-    return Response.json({ who, form: formSecret(await visitOf(request)) })
+    return Response.json({ who, form: formSecret(await workOf(request)) })
   })
 
 each('time', async ({ value, expected }, t) => {
@@ -456,7 +456,7 @@ each('time', async ({ value, expected }, t) => {
   try {
     for (const url of ['memory:', `sqlite:${path}`]) {
       const now = clock($at)
-      const backend = await connect(url, { now })
+      const backend = await backendFromUrl(url, { now })
       const more = $lifetime ? { lifetime: $lifetime, absoluteLifetime: Math.max($lifetime, 30 * 86_400) } : {}
       if (expected.longestTimer !== undefined) {
         const [timeout, interval] = [globalThis.setTimeout, globalThis.setInterval]

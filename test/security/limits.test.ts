@@ -7,12 +7,12 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { suite, test } from 'node:test'
 import { inspect, promisify } from 'node:util'
-import { type Backend, connect, type Entry, Fault, type Reason, type Session, session, sessions } from 'keepsake'
+import { type Backend, backendFromUrl, type Entry, KeepsakeError, type EventType, type Session, session, sessionManager } from 'keepsake'
 import { newKey } from '../../src/crypto/keys.ts'
-import { hkdf, ring } from '../../src/crypto/seal.ts'
-import { visitOf } from '../../src/request.ts'
+import { hkdf, keyRing } from '../../src/crypto/seal.ts'
+import { workOf } from '../../src/request.ts'
 import { formSecret } from '../../src/session/form-secret.ts'
-import { parseHead } from '../../src/session/metadata.ts'
+import { decodeMetadata } from '../../src/session/metadata.ts'
 import records from '../data/record-v1.json' with { type: 'json' }
 import { clock, DAY, PATIENT, SECOND } from '../support/clock.ts'
 import { adapted, NAME, OTHER_SECRET, PRE, SECRET, stage } from '../support/hostile-requests.ts'
@@ -22,8 +22,8 @@ import { house } from '../support/visits.ts'
 
 const cookiesOf = (response: Response) => response.headers.getSetCookie()
 const fields = (s: Session) => Object.keys(s.fields).sort()
-const form = async (_: unknown, request: Request) => formSecret(await visitOf(request))
-const code = (expected: string) => (error: unknown) => error instanceof Fault && error.code === expected
+const form = async (_: unknown, request: Request) => formSecret(await workOf(request))
+const code = (expected: string) => (error: unknown) => error instanceof KeepsakeError && error.code === expected
 
 suite('floods', () => {
   test('LIM-1: a hundred thousand strangers, and as many who look: no store call, no cookie, and a heap that does not grow', async () => {
@@ -93,7 +93,7 @@ suite('sizes', () => {
     assert.equal(await visit((s) => s.set('a', 'é'.repeat(room / 2 + 1))), 500)
     assert.equal(await visit((s) => s.set('a', '"'.repeat(room / 2 + 1))), 500)
     assert.equal(await visit((s) => s.get('a').length), room / 2)
-    const told = h.events.at(-1) as { error?: Fault }
+    const told = h.events.at(-1) as { error?: KeepsakeError }
     assert.equal(told.error?.code, 'too_large')
     assert.ok((told.error?.message.length ?? 0) < 300, 'and what was too large is not in the message')
   })
@@ -138,7 +138,7 @@ suite('sizes', () => {
     assert.equal(await visit((s) => s.get('text')?.length), length)
   })
   test('DES-2: a record that was cut short costs no more than its share of time', async () => {
-    const backend = await connect('memory:')
+    const backend = await backendFromUrl('memory:')
     const s = await stage(backend)
     const key = await s.live('one')
     const entry = await backend.get(s.address(key))
@@ -188,7 +188,7 @@ suite('secrets, logs and errors', () => {
     const root = Buffer.from(SECRET, 'base64url')
     const keys = ['seal', 'kid', 'csrf'].map((purpose) => hkdf(root, `keepsake/v1/${purpose}`, 32).toString('hex'))
     assert.equal(new Set([...keys, root.toString('hex')]).size, 4)
-    const token = ring([SECRET]).seal({ purpose: 'pre-session', name: PRE }, Buffer.from('x'))
+    const token = keyRing([SECRET]).seal({ purpose: 'pre-session', name: PRE }, Buffer.from('x'))
     const bytes = Buffer.from(token, 'base64url')
     // The id in a token is not a piece of the key that sealed it.
     assert.equal(bytes.subarray(1, 5).toString('hex'), keys[1]?.slice(0, 8))
@@ -278,7 +278,7 @@ suite('secrets, logs and errors', () => {
     await seeing(form)
     held.add('rubbish-of-a-visitor')
     await h.visitor().raw(form, { headers: { cookie: `${PRE}=rubbish-of-a-visitor` } })
-    const manager = sessions({ backend: h.backend, budget: PATIENT, secret: SECRET })
+    const manager = sessionManager({ backend: h.backend, budget: PATIENT, secret: SECRET })
     const opened = await manager.open({ headers: new Headers() })
     for (const thing of [manager, manager(() => new Response()), opened, ...h.events, ...told]) show(thing)
     for (const options of [
@@ -290,7 +290,7 @@ suite('secrets, logs and errors', () => {
       { backend: `postgres://user:${SECRET}@db/x` },
     ]) {
       try {
-        sessions({ backend: h.backend, ...options } as never)
+        sessionManager({ backend: h.backend, ...options } as never)
         assert.fail('is refused')
       } catch (error) {
         show(error)
@@ -342,7 +342,7 @@ suite('secrets, logs and errors', () => {
           () => s.update(name, () => 10n),
         ]) {
           assert.throws(act, (error) => {
-            assert.ok(error instanceof Fault && error.code === 'not_json')
+            assert.ok(error instanceof KeepsakeError && error.code === 'not_json')
             assert.ok(
               !['\r', '\n', '\u001b'].some((odd) => error.message.includes(odd)),
               JSON.stringify(error.message.slice(0, 80)),
@@ -357,7 +357,7 @@ suite('secrets, logs and errors', () => {
   test('SEC-5: each thing worth knowing is told once, with its label', async () => {
     const h = await house()
     const news = () => {
-      const since = h.events.splice(0) as { reason: Reason; label?: string }[]
+      const since = h.events.splice(0) as { reason: EventType; label?: string }[]
       h.reasons.splice(0)
       return since.map(({ reason, label }) => [reason, label])
     }
@@ -449,9 +449,9 @@ suite('secrets, logs and errors', () => {
         faults.push(error)
       }
     }
-    await caught(() => sessions({ backend: 'memory:', lifetime: 0 }))
-    await caught(() => sessions({ backend: 'nothing:' }))
-    await caught(() => connect('memory:x'))
+    await caught(() => sessionManager({ backend: 'memory:', lifetime: 0 }))
+    await caught(() => sessionManager({ backend: 'nothing:' }))
+    await caught(() => backendFromUrl('memory:x'))
     await caught(() => session(new Request('https://app.test/')))
     await h.visitor()(async (s) => {
       await caught(() => s.set('a', 10n))
@@ -468,7 +468,7 @@ suite('secrets, logs and errors', () => {
     await h.visitor()((s) => s.set('a', 'x'.repeat(60)))
     faults.push(...(h.events as { error?: unknown }[]).map(({ error }) => error).filter((error) => error !== undefined))
     assert.deepEqual(
-      faults.map((fault) => (fault instanceof Fault ? fault.code : fault)),
+      faults.map((fault) => (fault instanceof KeepsakeError ? fault.code : fault)),
       [
         'bad_option',
         'no_backend',
@@ -482,14 +482,14 @@ suite('secrets, logs and errors', () => {
         'too_large',
       ],
     )
-    for (const fault of faults as Fault[]) {
+    for (const fault of faults as KeepsakeError[]) {
       assert.match(fault.message, /^[A-Za-z'].{20,400}$/)
       assert.equal(fault.name, 'Fault')
       assert.equal(String(fault), `Fault: ${fault.message}`)
     }
   })
   test('SEC-7: where a session cannot be had there is an empty one or an error, and never another’s or a half of one', async () => {
-    const memory = await connect('memory:')
+    const memory = await backendFromUrl('memory:')
     const s = await stage(memory)
     const key = await s.live('one')
     const entry = await memory.get(s.address(key))
@@ -512,7 +512,7 @@ suite('secrets, logs and errors', () => {
     }
     for (const odd of [null, 'entry', 0, [], {}, { value: '{"who":"one"}' }, { ...entry, head: undefined }]) {
       const broken: Backend = { ...memory, get: () => odd as never }
-      const page = sessions({ backend: broken, budget: PATIENT, secret: SECRET })(async (request) => {
+      const page = sessionManager({ backend: broken, budget: PATIENT, secret: SECRET })(async (request) => {
         const own = await session(request)
         return Response.json([own.get('who'), own.owner])
       })
@@ -522,11 +522,11 @@ suite('secrets, logs and errors', () => {
       if (response instanceof Response && response.status === 200) assert.deepEqual(await response.json(), [null, null])
     }
     s.fail('get', new Error('down'))
-    const down = sessions({ backend: s.backend, budget: PATIENT, secret: SECRET })(async (request) => {
+    const down = sessionManager({ backend: s.backend, budget: PATIENT, secret: SECRET })(async (request) => {
       const own = await session(request)
       assert.throws(
         () => own.get('who'),
-        (error) => error instanceof Fault && error.code === 'unavailable',
+        (error) => error instanceof KeepsakeError && error.code === 'unavailable',
       )
       return new Response()
     })
@@ -626,7 +626,7 @@ suite('records', () => {
         for (const [value, message] of refused) {
           assert.throws(
             () => s.set('f', value),
-            (error) => code('not_json')(error) && message.test((error as Fault).message),
+            (error) => code('not_json')(error) && message.test((error as KeepsakeError).message),
           )
         }
       })
@@ -649,11 +649,11 @@ suite('records', () => {
   for (const { name, opener } of stores) {
     test(`DES-4: the records of format 1 still open, from ${name}: keys, fields, owner and form secret`, async (t) => {
       const now = clock(records.writtenAt)
-      const backend = name === 'memory' ? await connect('memory:', { now }) : await opener(t)()
+      const backend = name === 'memory' ? await backendFromUrl('memory:', { now }) : await opener(t)()
       const { secret, namespace } = records
-      const page = sessions({ backend, budget: PATIENT, secret, namespace, now })(async (request) => {
+      const page = sessionManager({ backend, budget: PATIENT, secret, namespace, now })(async (request) => {
         const s = await session(request)
-        return Response.json({ fields: s.fields, owner: s.owner, form: formSecret(await visitOf(request)) })
+        return Response.json({ fields: s.fields, owner: s.owner, form: formSecret(await workOf(request)) })
       })
       const ask = async (cookie: string) => {
         const response = await page(new Request('https://app.test/', { headers: { cookie } }))
@@ -698,7 +698,7 @@ suite('records', () => {
         'x',
         `${entry.head}.......x`,
       ]) {
-        assert.equal(parseHead(head), undefined)
+        assert.equal(decodeMetadata(head), undefined)
         await backend.clear(s.address(key))
         const next: Entry = { ...entry, head, version: 'tomorrow' }
         await backend.generate(s.address(key), next)

@@ -5,8 +5,8 @@ import { createHash, createSecretKey, randomBytes } from 'node:crypto'
 import { suite, test } from 'node:test'
 import { runInNewContext } from 'node:vm'
 import fc from 'fast-check'
-import { Fault } from 'keepsake'
-import { gcm, hkdf, newSecret, ring, xaes } from '../../src/crypto/seal.ts'
+import { KeepsakeError } from 'keepsake'
+import { gcm, hkdf, newSecret, keyRing, xaes } from '../../src/crypto/seal.ts'
 import vectors from '../data/seal-vectors.json' with { type: 'json' }
 
 const hex = (text: string) => Buffer.from(text, 'hex')
@@ -56,7 +56,7 @@ suite('published vectors', () => {
 
 suite('a ring', () => {
   test('opens what it sealed, for all bytes', () => {
-    const keys = ring([secret()])
+    const keys = keyRing([secret()])
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 2900 }), (plain) => {
         assert.deepEqual([...(keys.open(context, keys.seal(context, plain)) ?? [])], [...plain])
@@ -64,16 +64,16 @@ suite('a ring', () => {
     )
   })
   test('CK-4: 2980 bytes of JSON fit into a cookie', () => {
-    const token = ring([secret()]).seal(context, Buffer.alloc(2980))
+    const token = keyRing([secret()]).seal(context, Buffer.alloc(2980))
     assert.ok(token.length + '__Host-Http-sid='.length <= 4096)
   })
   test('seals the same bytes differently each time', () => {
-    const keys = ring([secret()])
+    const keys = keyRing([secret()])
     const tokens = Array.from({ length: 1000 }, () => keys.seal(context, Buffer.from('same')))
     assert.equal(new Set(tokens).size, 1000)
   })
   test('ENC-3: a token opens for no other purpose, cookie or audience', () => {
-    const keys = ring([secret()])
+    const keys = keyRing([secret()])
     const token = keys.seal({ purpose: 'ab', name: 'c', audience: 'd' }, Buffer.from('x'))
     for (const other of [
       { purpose: 'a', name: 'bc', audience: 'd' },
@@ -90,7 +90,7 @@ suite('a ring', () => {
     const contexts = fc.record({ purpose: parts, name: parts, audience: parts })
     fc.assert(
       fc.property(contexts, contexts, (one, other) => {
-        const keys = ring([SECRET])
+        const keys = keyRing([SECRET])
         const token = keys.seal(one, Buffer.from('x'))
         assert.equal(text(keys.open(one, token)), 'x')
         const same = JSON.stringify(Object.entries(one)) === JSON.stringify(Object.entries(other))
@@ -110,10 +110,10 @@ suite('a ring', () => {
   test('takes a secret whose bytes are of another realm, as a test runner gives them', () => {
     const bytes = runInNewContext('Uint8Array.from(bytes)', { bytes: [...Buffer.from(SECRET, 'hex')] })
     assert.ok(!(bytes instanceof Uint8Array))
-    assert.equal(text(ring([SECRET]).open(context, ring([bytes]).seal(context, Buffer.from('x')))), 'x')
+    assert.equal(text(keyRing([SECRET]).open(context, keyRing([bytes]).seal(context, Buffer.from('x')))), 'x')
   })
   test('ENC-2, ENC-5: no flipped bit, no truncation, no addition and no other spelling opens', () => {
-    const keys = ring([secret()])
+    const keys = keyRing([secret()])
     const token = keys.seal(context, Buffer.from('anna'))
     const bytes = Buffer.from(token, 'base64url')
     for (let bit = 0; bit < bytes.length * 8; bit++) {
@@ -132,7 +132,7 @@ suite('a ring', () => {
     assert.equal(spellings.length, 1)
   })
   test('never throws, whatever it is given to open', () => {
-    const keys = ring([secret()])
+    const keys = keyRing([secret()])
     fc.assert(
       fc.property(fc.string({ unit: 'binary', maxLength: 300 }), (token) => keys.open(context, token) === undefined),
     )
@@ -140,21 +140,21 @@ suite('a ring', () => {
   })
   test('ENC-7: the first secret seals, all open, and one that is gone opens nothing', () => {
     const [a, b] = [secret(), secret()]
-    const old = ring([a]).seal(context, Buffer.from('old'))
-    const rotated = ring([b, a])
+    const old = keyRing([a]).seal(context, Buffer.from('old'))
+    const rotated = keyRing([b, a])
     assert.equal(text(rotated.open(context, old)), 'old')
     const fresh = rotated.seal(context, Buffer.from('new'))
-    assert.equal(text(ring([b]).open(context, fresh)), 'new')
-    assert.equal(ring([b]).open(context, old), undefined)
-    assert.equal(ring([a]).open(context, fresh), undefined)
+    assert.equal(text(keyRing([b]).open(context, fresh)), 'new')
+    assert.equal(keyRing([b]).open(context, old), undefined)
+    assert.equal(keyRing([a]).open(context, fresh), undefined)
   })
 })
 
 suite('a secret', () => {
   const refused = (secrets: readonly (string | Uint8Array)[]) =>
     assert.throws(
-      () => ring(secrets),
-      (error) => error instanceof Fault && error.code === 'bad_option',
+      () => keyRing(secrets),
+      (error) => error instanceof KeepsakeError && error.code === 'bad_option',
     )
   test('SEC-1: short ones, phrases, samples, repetitions and other types are refused', () => {
     for (const bad of [
@@ -178,28 +178,28 @@ suite('a secret', () => {
   test('SEC-1: 32 random bytes are taken, as bytes, hex, base64 and base64url', () => {
     for (let i = 0; i < 200; i++) {
       const bytes = randomBytes(32)
-      const token = ring([bytes]).seal(context, Buffer.from('x'))
+      const token = keyRing([bytes]).seal(context, Buffer.from('x'))
       for (const spelling of ['hex', 'base64', 'base64url'] as const) {
-        assert.equal(text(ring([bytes.toString(spelling)]).open(context, token)), 'x', spelling)
+        assert.equal(text(keyRing([bytes.toString(spelling)]).open(context, token)), 'x', spelling)
       }
     }
-    ring([newSecret()])
+    keyRing([newSecret()])
   })
   test('an empty ring, and the same secret twice, are refused; a kept one may be among them', () => {
     refused([])
     const kept = newSecret()
     refused([kept, kept])
     refused([kept, hex(kept)])
-    const token = ring([kept]).seal(context, Buffer.from('x'))
+    const token = keyRing([kept]).seal(context, Buffer.from('x'))
     for (const configured of [[secret()], [hex(kept)], []]) {
-      assert.equal(text(ring(configured, kept).open(context, token)), 'x')
+      assert.equal(text(keyRing(configured, kept).open(context, token)), 'x')
     }
   })
   test('a message about a secret does not contain it', () => {
     const bad = 'hunter2-hunter2-hunter2'
     assert.throws(
-      () => ring([bad]),
-      (error) => error instanceof Fault && !error.message.includes(bad),
+      () => keyRing([bad]),
+      (error) => error instanceof KeepsakeError && !error.message.includes(bad),
     )
   })
 })

@@ -6,13 +6,13 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { syncBuiltinESMExports } from 'node:module'
 import { dirname, join } from 'node:path'
 import { suite, type TestContext, test } from 'node:test'
-import { type Backend, connect, type Entry, Fault, type Session, session, sessions } from 'keepsake'
+import { type Backend, backendFromUrl, type Entry, KeepsakeError, type Session, session, sessionManager } from 'keepsake'
 import { browser } from 'keepsake/testing'
-import { addresses, digest, isKey, newKey, sameDigest } from '../../src/crypto/keys.ts'
+import { storageKeys, hashKey, isKey, newKey, sameHash } from '../../src/crypto/keys.ts'
 import { random } from '../../src/crypto/random.ts'
-import { visitOf } from '../../src/request.ts'
+import { workOf } from '../../src/request.ts'
 import { formSecret } from '../../src/session/form-secret.ts'
-import { parseHead, printHead } from '../../src/session/metadata.ts'
+import { decodeMetadata, encodeMetadata } from '../../src/session/metadata.ts'
 import { clock, DAY, PATIENT, SECOND } from '../support/clock.ts'
 import { folder } from '../support/folder.ts'
 import { adapted, NAME, PRE, SECRET, shaped, stage } from '../support/hostile-requests.ts'
@@ -25,7 +25,7 @@ const set =
     s.set(field, value)
 const get = (field: string) => (s: Session) => s.get(field)
 const fields = (s: Session) => Object.keys(s.fields).sort()
-const form = async (_: unknown, request: Request) => formSecret(await visitOf(request))
+const form = async (_: unknown, request: Request) => formSecret(await workOf(request))
 const cookiesOf = (response: Response) => response.headers.getSetCookie()
 /** What a visit with this key has in a field. Not by a browser, which forgets its cookie at the absolute end by itself. */
 const fieldBy = async (h: House, key: unknown, field: string): Promise<unknown> => {
@@ -169,13 +169,13 @@ suite('keys', () => {
     for (const secret of secrets) assert.ok(!text.includes(secret), 'nor the root secret that was configured')
   }
   test('ID-3: what the memory store is given holds no key and no cookie value', async () => {
-    const { held, owned, written } = await lives(await connect('memory:'))
+    const { held, owned, written } = await lives(await backendFromUrl('memory:'))
     assert.ok(written.length > 1000)
     searched(written, held, owned, [SECRET])
   })
   test('ID-3: the files of a SQLite store hold no key and no cookie value', async (t) => {
     const path = join(folder(t), 'sessions.db')
-    const backend = await connect(`sqlite:${path}`)
+    const backend = await backendFromUrl(`sqlite:${path}`)
     t.after(() => backend.close?.())
     const { held, owned } = await lives(backend)
     const files = readdirSync(dirname(path))
@@ -191,22 +191,22 @@ suite('keys', () => {
     }
   })
   test('ID-3: what a store shows of a session opens nothing', async () => {
-    const backend = await connect('memory:')
+    const backend = await backendFromUrl('memory:')
     const s = await stage(backend)
     const key = await s.live('one')
     const entry = (await backend.get(s.address(key))) as Entry
-    const head = parseHead(entry.head)
-    for (const shown of [s.address(key), digest(key), head?.current, entry.version, entry.head]) {
+    const head = decodeMetadata(entry.head)
+    for (const shown of [s.address(key), hashKey(key), head?.current, entry.version, entry.head]) {
       assert.equal((await s.see(adapted(`${NAME}=${shown}`))).who, undefined)
       assert.equal((await s.see(adapted(`${NAME}=${key.slice(0, 12)}${String(shown).slice(0, 31)}`))).who, undefined)
     }
     assert.equal((await s.see(adapted(`${NAME}=${key}`))).who, 'one')
   })
   test('ID-4: a key of one application opens nothing in another that shares its store', async () => {
-    const backend = await connect('memory:')
+    const backend = await backendFromUrl('memory:')
     const app = (name: string, namespace?: string) => {
       const options = { backend, cookie: { name }, ...(namespace !== undefined && { namespace }) }
-      return sessions(options)(async (request) => {
+      return sessionManager(options)(async (request) => {
         const s = await session(request)
         if (request.method === 'POST') s.set('who', name)
         return new Response(String(s.get('who')))
@@ -233,7 +233,7 @@ suite('keys', () => {
       ['e\u0301', 'x'],
       ['1 a', 'x'],
     ] as const
-    assert.equal(new Set(pairs.map(([space, label]) => addresses(space)(label))).size, pairs.length)
+    assert.equal(new Set(pairs.map(([space, label]) => storageKeys(space)(label))).size, pairs.length)
   })
   test('ID-5: a key that nobody gave out is never the key, nor the label, of a new session', async () => {
     const s = await stage()
@@ -287,7 +287,7 @@ suite('keys', () => {
       assert.equal(response.status, 500)
       assert.deepEqual(cookiesOf(response), [])
     })
-    const told = h.events.at(-1) as { error?: Fault }
+    const told = h.events.at(-1) as { error?: KeepsakeError }
     assert.equal(told.error?.code, 'no_fresh_key')
     assert.deepEqual(await first(fields), ['first'])
   })
@@ -311,13 +311,13 @@ suite('keys', () => {
   })
   test('ID-8: texts of all lengths and characters are compared without an error, and only digests are equal, to themselves', () => {
     const texts = Array.from({ length: 101 }, (_, length) => 'x'.repeat(length))
-    const mine = digest(newKey())
+    const mine = hashKey(newKey())
     texts.push(mine, `${mine.slice(0, -1)}\0`, `${mine}\0`, 'x'.repeat(1000), 'é'.repeat(43), '\ud800', '🦊'.repeat(21))
     // The same low bytes in other characters.
     texts.push([...mine].map((letter) => String.fromCharCode(letter.charCodeAt(0) + 0x100)).join(''))
     for (const [i, a] of texts.entries()) {
       for (const [j, b] of texts.entries()) {
-        assert.equal(sameDigest(a, b), i === j && a.length === 43, `${JSON.stringify(a)} ${JSON.stringify(b)}`)
+        assert.equal(sameHash(a, b), i === j && a.length === 43, `${JSON.stringify(a)} ${JSON.stringify(b)}`)
       }
     }
   })
@@ -327,7 +327,7 @@ suite('keys', () => {
     const reads = s.total()
     for (const odd of [[key], [`${NAME}=${key}`], { [NAME]: key }, 0, true]) {
       const headers = { get: () => odd, keys: () => [].values() } as unknown as Headers
-      const visit = await sessions({ backend: s.backend, budget: PATIENT, secret: SECRET })
+      const visit = await sessionManager({ backend: s.backend, budget: PATIENT, secret: SECRET })
         .open({ headers })
         .catch((error: unknown) => error)
       if (visit instanceof Error) assert.ok(visit instanceof TypeError)
@@ -495,7 +495,7 @@ for (const { name, opener } of stores) {
         assert.deepEqual(cookiesOf(response), [], `${does}: no cookie`)
         assert.equal(response.status, does === 'read' ? 200 : 409, does)
         assert.deepEqual(await thief(fields), [], does)
-        const left = await h.backend.get(addresses('sid')(key.slice(0, 12)))
+        const left = await h.backend.get(storageKeys('sid')(key.slice(0, 12)))
         assert.match(left?.head ?? '', /^ended\./, `${does}: nothing but the mark`)
         assert.deepEqual([left?.value, left?.owner], [undefined, undefined])
       }
@@ -541,7 +541,7 @@ for (const { name, opener } of stores) {
       const visit = h.visitor()
       await visit(set('a'))
       const key = visit.browser.cookies.get(NAME) as string
-      await h.backend.touch(addresses('sid')(key.slice(0, 12)), h.now() + 400 * DAY)
+      await h.backend.touch(storageKeys('sid')(key.slice(0, 12)), h.now() + 400 * DAY)
       h.now.tick(1000 * SECOND - 1)
       assert.equal(await fieldBy(h, key, 'a'), true)
       h.now.tick(1)
@@ -549,13 +549,13 @@ for (const { name, opener } of stores) {
     })
     test('LIFE-10: the entry decides, not the cookie and not the tidiness of the store', async (t) => {
       const now = clock()
-      const backend = name === 'memory' ? await connect('memory:', { now }) : await opener(t)()
+      const backend = name === 'memory' ? await backendFromUrl('memory:', { now }) : await opener(t)()
       const { sweep: _, ...unswept } = backend
       const h = await house({ backend: unswept, secret: SECRET, now })
       const visit = h.visitor()
       await visit(set('a'))
       const key = visit.browser.cookies.get(NAME) as string
-      const address = addresses('sid')(key.slice(0, 12))
+      const address = storageKeys('sid')(key.slice(0, 12))
       now.tick(14 * DAY)
       assert.ok(await backend.get(address), 'the store has it still')
       const response = await h.visitor().raw((s) => assert.deepEqual(fields(s), []), holding(key))
@@ -624,7 +624,7 @@ for (const { name, opener } of stores) {
       const visit = h.visitor()
       await visit(set('a'))
       const key = visit.browser.cookies.get(NAME) as string
-      const entry = () => h.backend.get(addresses('sid')(key.slice(0, 12)))
+      const entry = () => h.backend.get(storageKeys('sid')(key.slice(0, 12)))
       const before = await entry()
       for (let i = 0; i < 1000; i++) await visit(fields)
       assert.deepEqual(await entry(), before)
@@ -667,7 +667,7 @@ for (const { name, opener } of stores) {
       const open = opener(t)
       const [one, two] = [await open(), await open()]
       const h = await house({ backend: one, secret: SECRET })
-      const elsewhere = sessions({ backend: two, budget: PATIENT, secret: SECRET, now: h.now })(
+      const elsewhere = sessionManager({ backend: two, budget: PATIENT, secret: SECRET, now: h.now })(
         async (request) => new Response(String((await session(request)).get('a'))),
       )
       for (let i = 0; i < 50; i++) {
@@ -762,7 +762,7 @@ suite('the life of a session', () => {
   test('LIFE-13: a sweep takes at most 50 at a time, is no reason to keep a process alive, and comes once a minute', async () => {
     // A sweep believes the earlier of two clocks, and waits a day.
     const now = clock(Date.now() - 3 * DAY)
-    const memory = await connect('memory:', { now })
+    const memory = await backendFromUrl('memory:', { now })
     const limits: number[] = []
     const h = await house({
       backend: {
@@ -776,8 +776,8 @@ suite('the life of a session', () => {
       now,
     })
     for (let i = 0; i < 120; i++) {
-      const key = digest(String(i))
-      const head = printHead({ bornAt: now(), current: key, before: '' })
+      const key = hashKey(String(i))
+      const head = encodeMetadata({ bornAt: now(), current: key, before: '' })
       memory.generate(key, { value: '{}', head, expiresAt: now() + 10 * SECOND, version: 'v' })
     }
     now.tick(DAY + 20 * SECOND)
@@ -789,7 +789,7 @@ suite('the life of a session', () => {
     // Its own timers run while something else keeps this process: wait for what they do, not for how long.
     while (limits.length < 3) await new Promise((resolve) => setTimeout(resolve, 5))
     assert.deepEqual(limits, [50, 50, 50])
-    for (let i = 0; i < 120; i++) assert.equal(await memory.get(digest(String(i))), undefined)
+    for (let i = 0; i < 120; i++) assert.equal(await memory.get(hashKey(String(i))), undefined)
   })
   test('CON-8: a change after the response has left is refused aloud, in a stream as well', async () => {
     const h = await house()
@@ -811,7 +811,7 @@ suite('the life of a session', () => {
       return new Response(body)
     })
     await response.text()
-    assert.ok(late instanceof Fault && late.code === 'too_late')
+    assert.ok(late instanceof KeepsakeError && late.code === 'too_late')
     assert.equal(h.total(), 0)
   })
 })

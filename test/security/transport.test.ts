@@ -5,18 +5,18 @@ import { suite, test } from 'node:test'
 import { parseCookie } from 'cookie'
 import fc from 'fast-check'
 import {
-  connect,
-  cookie as readCookie,
+  backendFromUrl,
+  getCookie as readCookie,
   type SessionEvent,
-  type SessionsOptions,
+  type SessionManagerOptions,
   session,
-  sessions,
+  sessionManager,
   setCookie,
 } from 'keepsake'
 import { browser } from 'keepsake/testing'
 import { cookieValues } from '../../src/http/cookie.ts'
-import { type TransportOptions, transport } from '../../src/http/cookie-names.ts'
-import { visitOf } from '../../src/request.ts'
+import { type TransportOptions, cookieSettings } from '../../src/http/cookie-names.ts'
+import { workOf } from '../../src/request.ts'
 import { formSecret } from '../../src/session/form-secret.ts'
 import { adapted, NAME, PRE, SECRET } from '../support/hostile-requests.ts'
 import { runs } from '../support/quick.ts'
@@ -24,7 +24,7 @@ import { runs } from '../support/quick.ts'
 type Asked = { readonly url: string; readonly headers?: Record<string, string>; readonly options?: TransportOptions }
 
 const namesOf = ({ url, headers = {}, options = {} }: Asked) =>
-  transport(options)(adapted(undefined, url, { host: url.split('/')[2] ?? '', ...headers }))
+  cookieSettings(options)(adapted(undefined, url, { host: url.split('/')[2] ?? '', ...headers }))
 
 const isSafe = (asked: Asked, notice?: string) => {
   const names = namesOf(asked)
@@ -60,8 +60,8 @@ suite('what cookies are called', () => {
     }
   })
   test('NET-3: without a URL, or with one that cannot be read, they are Secure', () => {
-    assert.equal(transport({})({ headers: new Headers() }).session, NAME)
-    assert.equal(transport({ secure: false })({ headers: new Headers({ host: 'localhost' }) }).session, NAME)
+    assert.equal(cookieSettings({})({ headers: new Headers() }).session, NAME)
+    assert.equal(cookieSettings({ secure: false })({ headers: new Headers({ host: 'localhost' }) }).session, NAME)
     for (const url of [
       '',
       '/',
@@ -92,8 +92,8 @@ suite('what cookies are called', () => {
     }
   })
   test('NET-4: two ports of one machine do not see each other’s cookies', async () => {
-    const backend = await connect('memory:')
-    const page = sessions({ backend })(async (request) => {
+    const backend = await backendFromUrl('memory:')
+    const page = sessionManager({ backend })(async (request) => {
       const s = await session(request)
       if (request.method === 'POST') s.set('who', 'one')
       return new Response(String(s.get('who')))
@@ -201,8 +201,8 @@ suite('what cookies are called', () => {
       isSafe({ url, headers: { host } }, 'insecure_request')
     }
     // A Request that was made by hand has none.
-    assert.equal(transport({})(new Request('http://localhost:3000/')).session, 'sid-3000')
-    assert.equal(transport({})(new Request('http://app.test/')).session, NAME)
+    assert.equal(cookieSettings({})(new Request('http://localhost:3000/')).session, 'sid-3000')
+    assert.equal(cookieSettings({})(new Request('http://app.test/')).session, NAME)
   })
   test('NET-3: X-Forwarded-Proto counts with trustProxy alone, and only where it says https', () => {
     const url = 'http://app.internal/'
@@ -304,7 +304,7 @@ suite('what cookies are called', () => {
     fc.assert(
       fc.property(host, fc.array(header, { maxLength: 4 }), (authority, more) => {
         const headers = Object.fromEntries(more)
-        const names = transport({})(adapted(undefined, `http://${authority}/`, headers))
+        const names = cookieSettings({})(adapted(undefined, `http://${authority}/`, headers))
         if (names.session === NAME) return
         assert.match(authority, /^(localhost|[a-z0-9-]+\.localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?$/i)
         assert.ok(headers.host === undefined || headers.host === authority)
@@ -319,14 +319,14 @@ suite('what cookies are called', () => {
 })
 
 suite('through the middleware', () => {
-  const served = async (options: Partial<SessionsOptions> = {}) => {
+  const served = async (options: Partial<SessionManagerOptions> = {}) => {
     const events: SessionEvent[] = []
-    const backend = await connect('memory:')
-    const handler = sessions({ backend, secret: SECRET, onEvent: (event) => events.push(event), ...options })(
+    const backend = await backendFromUrl('memory:')
+    const handler = sessionManager({ backend, secret: SECRET, onEvent: (event) => events.push(event), ...options })(
       async (request) => {
         const s = await session(request)
         if (request.method === 'POST') s.set('who', 'one')
-        return Response.json([s.get('who') ?? null, formSecret(await visitOf(request))])
+        return Response.json([s.get('who') ?? null, formSecret(await workOf(request))])
       },
     )
     const visit = async (url: string, cookie?: string, method = 'GET') => {
@@ -359,11 +359,11 @@ suite('through the middleware', () => {
       { domain: 'example.com' },
       { domain: 'example.com', path: '/app', sameSite: 'none' },
     ] as const) {
-      const page = sessions({ backend: 'memory:', secret: SECRET, cookie })(async (request) => {
+      const page = sessionManager({ backend: 'memory:', secret: SECRET, cookie })(async (request) => {
         const s = await session(request)
         s.update('n', (n = 0) => n + 1)
         const theme = await readCookie(request, 'theme', { domain: 'example.com' })
-        const answer = Response.json([s.get('n'), theme ?? null, formSecret(await visitOf(request)) !== ''])
+        const answer = Response.json([s.get('n'), theme ?? null, formSecret(await workOf(request)) !== ''])
         return setCookie(answer, request, 'theme', 'dark', { domain: 'example.com' })
       })
       for (const origin of [
@@ -405,8 +405,8 @@ suite('through the middleware', () => {
     assert.match(told[1]?.message ?? '', /trustProxy: true.*secure: false/)
   })
   test('NET-3: sessions.open reads prefixed names alone where it is given no URL', async () => {
-    const backend = await connect('memory:')
-    const manager = sessions({ backend, secret: SECRET })
+    const backend = await backendFromUrl('memory:')
+    const manager = sessionManager({ backend, secret: SECRET })
     const began = await manager.open({ headers: new Headers(), url: 'http://localhost:3000/' })
     began.set('who', 'one')
     const committed = await began.commit()

@@ -2,13 +2,13 @@
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import { addFlash, csrfToken, dropCookie, Fault, type Session, session, sessions, setCookie, takeFlash } from 'keepsake'
+import { addFlash, csrfToken, deleteCookie, KeepsakeError, type Session, session, sessionManager, setCookie, takeFlash } from 'keepsake'
 import { browser } from 'keepsake/testing'
 import { clock } from '../support/clock.ts'
 import { house } from '../support/visits.ts'
 
-const code = (expected: string) => (error: unknown) => error instanceof Fault && error.code === expected
-const manager = () => sessions({ backend: 'memory:' })
+const code = (expected: string) => (error: unknown) => error instanceof KeepsakeError && error.code === expected
+const manager = () => sessionManager({ backend: 'memory:' })
 
 suite('a Response of a handler is never changed', () => {
   const constants: Record<string, Response> = {
@@ -38,7 +38,7 @@ suite('a Response of a handler is never changed', () => {
   test('nor by setCookie and dropCookie', async () => {
     const constant = new Response(null, { status: 303 })
     const page = manager()(async (request) =>
-      dropCookie(await setCookie(constant, request, 'theme', 'dark'), request, 'old'),
+      deleteCookie(await setCookie(constant, request, 'theme', 'dark'), request, 'old'),
     )
     for (const _ of [1, 2]) assert.equal((await browser(page)('/')).headers.getSetCookie().length, 2)
     assert.deepEqual([...constant.headers], [])
@@ -248,7 +248,7 @@ suite('a response for one visitor alone is kept by no shared cache', () => {
   for (const [what, act] of Object.entries(acts)) {
     test(`${what}, whatever field says that it may be kept`, async () => {
       const events: string[] = []
-      const app = sessions({ backend: 'memory:', onEvent: ({ reason }) => events.push(reason) })
+      const app = sessionManager({ backend: 'memory:', onEvent: ({ reason }) => events.push(reason) })
       const page = app(async (request) => {
         if (request.url.endsWith('/in')) {
           ;(await session(request)).login('anna')
@@ -281,7 +281,7 @@ suite('a response for one visitor alone is kept by no shared cache', () => {
 suite('one request is one session of one manager', () => {
   test('entered twice, it is the same session, and is saved once', async () => {
     const h = await house()
-    const app = sessions({ backend: h.backend, now: h.now })
+    const app = sessionManager({ backend: h.backend, now: h.now })
     const page = app(
       app(async (request) => {
         ;(await session(request)).update('n', (n = 0) => n + 1)
@@ -297,11 +297,11 @@ suite('one request is one session of one manager', () => {
     ['that did not', false],
   ] as const) {
     test(`code around an inner manager ${name} has its own again`, async () => {
-      const inner = sessions({ backend: 'memory:', cookie: { name: 'admin' } })(async (request) => {
+      const inner = sessionManager({ backend: 'memory:', cookie: { name: 'admin' } })(async (request) => {
         if (asks) (await session(request)).set('inner', 1)
         return new Response()
       })
-      const outer = sessions({ backend: 'memory:', cookie: { name: 'user' } })
+      const outer = sessionManager({ backend: 'memory:', cookie: { name: 'user' } })
       const page = outer(async (request) => {
         const response = await inner(request)
         const s = await session(request)

@@ -5,11 +5,11 @@ import { suite, test } from 'node:test'
 import {
   addFlash,
   type CookieOptions,
-  cookie,
+  getCookie,
   csrfToken,
-  type SessionsOptions,
+  type SessionManagerOptions,
   session,
-  sessions,
+  sessionManager,
   setCookie,
   takeFlash,
   verifyCsrfToken,
@@ -19,7 +19,7 @@ import { sealedPlace } from '../../src/http/cookie.ts'
 
 const SECRET = newSecret()
 
-type Place = Pick<SessionsOptions, 'namespace' | 'cookie'>
+type Place = Pick<SessionManagerOptions, 'namespace' | 'cookie'>
 
 /** Two of each differ in one thing, and their cookies may have one name: only what is sealed tells them apart. */
 const apart: readonly (readonly [string, Place, Place])[] = [
@@ -31,11 +31,11 @@ const apart: readonly (readonly [string, Place, Place])[] = [
   ['domains', { cookie: { domain: 'example.com' } }, { cookie: { domain: 'www.example.com' } }],
 ]
 
-const application = (place: Place, more: Partial<SessionsOptions>) => {
+const application = (place: Place, more: Partial<SessionManagerOptions>) => {
   const { domain, path, name = 'sid' } = place.cookie ?? {}
   const role = `${name}-role`
   const where = { ...(domain !== undefined && { domain }), ...(path !== undefined && { path }) }
-  const page = sessions({ backend: 'memory:', secret: SECRET, ...place, ...more })(async (request) => {
+  const page = sessionManager({ backend: 'memory:', secret: SECRET, ...place, ...more })(async (request) => {
     if (request.method === 'POST') {
       addFlash(request, 'info', 'for this one')
       ;(await session(request)).set('role', 'admin')
@@ -47,7 +47,7 @@ const application = (place: Place, more: Partial<SessionsOptions>) => {
     }
     return Response.json({
       role: (await session(request)).get('role') ?? null,
-      cookie: (await cookie(request, role, where)) ?? null,
+      cookie: (await getCookie(request, role, where)) ?? null,
       flash: (await takeFlash(request)).length,
       token: await verifyCsrfToken(request),
     })
@@ -120,6 +120,6 @@ test('a place has one text, that no other place has, and no equals sign', () => 
 
 test('a namespace that no UTF-8 can have, or that is a novel, is refused', () => {
   for (const namespace of ['half \ud83e', 'x'.repeat(1001), 5 as never]) {
-    assert.throws(() => sessions({ backend: 'memory:', namespace }), { code: 'bad_option' })
+    assert.throws(() => sessionManager({ backend: 'memory:', namespace }), { code: 'bad_option' })
   }
 })

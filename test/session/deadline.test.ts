@@ -4,9 +4,9 @@ import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { mock, suite, test } from 'node:test'
 import { promisify } from 'node:util'
-import { type Backend, connect, Fault, memorySessions, session, sessions } from 'keepsake'
+import { type Backend, backendFromUrl, KeepsakeError, memorySessions, session, sessionManager } from 'keepsake'
 import { browser } from 'keepsake/testing'
-import { within } from '../../src/backends/deadline.ts'
+import { callBackend } from '../../src/backends/deadline.ts'
 
 const secret = 'q7Jm3vX0bT9sLk2Wd5Rf8Yh1Zc4Ng6Pa_EuIoBxVtQw'
 
@@ -29,9 +29,9 @@ test('a clock that a test replaces after the application was made is looked at',
 })
 
 test('a backend that never answers is given up although a test has replaced all timers', async () => {
-  const inner = await connect('memory:')
+  const inner = await backendFromUrl('memory:')
   const backend: Backend = { ...inner, get: () => new Promise(() => {}) }
-  const page = sessions({ backend, secret, budget: 0.05 })(async (request) =>
+  const page = sessionManager({ backend, secret, budget: 0.05 })(async (request) =>
     Response.json((await session(request)).owner ?? null),
   )
   mock.timers.enable({ apis: ['setTimeout', 'setInterval', 'setImmediate', 'Date'] })
@@ -46,7 +46,7 @@ test('a backend that never answers is given up although a test has replaced all 
 test('an answer that arrives while the process stands still is read before it counts as late', async () => {
   const budget = { left: 300 }
   const { promise, resolve } = Promise.withResolvers<string>()
-  const waiting = within(budget, 'test', true, () => promise)
+  const waiting = callBackend(budget, 'test', true, () => promise)
   // The answer is at hand when the loop goes on: what arrives is read after the timers, in which the clock is looked at.
   await new Promise<void>((done) =>
     setImmediate(() => {
@@ -81,54 +81,54 @@ suite('after a change', () => {
     try {
       call()
     } catch (error) {
-      return (error as Fault).code
+      return (error as KeepsakeError).code
     }
     return 'none'
   }
-  const refused = new Fault('unavailable', 'The server is read-only. Nothing was changed.')
+  const refused = new KeepsakeError('unavailable', 'The server is read-only. Nothing was changed.')
   test('a read that fails is unavailable before the first change, and unknown_outcome after it', () => {
     const budget = { left: 1_000 }
     assert.equal(
-      code(() => within(budget, 'test', false, fail(new Error('reset')))),
+      code(() => callBackend(budget, 'test', false, fail(new Error('reset')))),
       'unavailable',
     )
-    within(budget, 'test', true, () => 'stale')
-    within(budget, 'test', true, () => 'gone')
-    within(budget, 'test', true, () => 'taken')
+    callBackend(budget, 'test', true, () => 'stale')
+    callBackend(budget, 'test', true, () => 'gone')
+    callBackend(budget, 'test', true, () => 'taken')
     assert.equal(
-      code(() => within(budget, 'test', false, fail(new Error('reset')))),
+      code(() => callBackend(budget, 'test', false, fail(new Error('reset')))),
       'unavailable',
     )
-    within(budget, 'test', true, () => undefined)
+    callBackend(budget, 'test', true, () => undefined)
     assert.equal(
-      code(() => within(budget, 'test', false, fail(new Error('reset')))),
+      code(() => callBackend(budget, 'test', false, fail(new Error('reset')))),
       'unknown_outcome',
     )
     budget.left = 0
     assert.equal(
-      code(() => within(budget, 'test', false, () => undefined)),
+      code(() => callBackend(budget, 'test', false, () => undefined)),
       'unknown_outcome',
     )
   })
   test('a refusal that surely changed nothing is unavailable, unless something was changed before', () => {
     const budget = { left: 1_000 }
     assert.equal(
-      code(() => within(budget, 'test', true, fail(refused))),
+      code(() => callBackend(budget, 'test', true, fail(refused))),
       'unavailable',
     )
     assert.equal(
-      code(() => within(budget, 'test', true, fail(new Error('reset')))),
+      code(() => callBackend(budget, 'test', true, fail(new Error('reset')))),
       'unknown_outcome',
     )
     assert.equal(
-      code(() => within(budget, 'test', true, fail(refused))),
+      code(() => callBackend(budget, 'test', true, fail(refused))),
       'unknown_outcome',
     )
   })
   test('a call that is refused because too many are under way as well', () => {
     const budget = { left: 1_000, bulkhead: { inFlight: 1, most: 1 }, changed: true }
     assert.equal(
-      code(() => within(budget, 'test', false, () => undefined)),
+      code(() => callBackend(budget, 'test', false, () => undefined)),
       'unknown_outcome',
     )
   })

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import { addFlash, type Backend, csrfToken, session, sessions, takeFlash } from 'keepsake'
+import { addFlash, type Backend, csrfToken, session, sessionManager, takeFlash } from 'keepsake'
 import { type Browser, browser } from 'keepsake/testing'
 import { clock, PATIENT, SECOND } from '../support/clock.ts'
 import { stores } from '../support/stores.ts'
@@ -14,7 +14,7 @@ const secret = 'q7Jm3vX0bT9sLk2Wd5Rf8Yh1Zc4Ng6Pa_EuIoBxVtQw'
 const shop = (backend: Backend | string) => {
   const now = clock(Date.now())
   const reasons: string[] = []
-  const manager = sessions({ backend, budget: PATIENT, secret, now, onEvent: ({ reason }) => reasons.push(reason) })
+  const manager = sessionManager({ backend, budget: PATIENT, secret, now, onEvent: ({ reason }) => reasons.push(reason) })
   const acts: Record<string, (request: Request) => Promise<unknown>> = {
     write: async (request) => (await session(request)).update('n', (n = 0) => n + 1),
     read: async (request) => (await session(request)).fields,
@@ -186,7 +186,7 @@ test('the touch of a read that was under way does not make the mark last', async
 
 test('outside a middleware the answer is a value', async () => {
   const now = clock()
-  const manager = sessions({ backend: 'memory:', now })
+  const manager = sessionManager({ backend: 'memory:', now })
   const arrive = (cookie?: string) =>
     manager.open({ url: 'https://app.test/', headers: new Headers(cookie ? { cookie } : {}) })
   const first = await arrive()

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { channel } from 'node:diagnostics_channel'
 import { suite, test } from 'node:test'
-import { type Reason, session, sessions } from 'keepsake'
+import { type EventType, session, sessionManager } from 'keepsake'
 
 /** Runs a program in a process of its own: what nobody caught ends it. */
 const outcomeOf = (program: string) => {
@@ -51,10 +51,10 @@ test('a subscriber may leave while it is told, and the next one is told all the 
     channel('keepsake').unsubscribe(first)
   }
   const second = (event: unknown, name: string | symbol) =>
-    heard.push(`${String(name)} ${(event as { reason: Reason }).reason}`)
+    heard.push(`${String(name)} ${(event as { reason: EventType }).reason}`)
   channel('keepsake').subscribe(first)
   channel('keepsake').subscribe(second)
-  const page = sessions({ backend: 'memory:' })(async (request) => {
+  const page = sessionManager({ backend: 'memory:' })(async (request) => {
     ;(await session(request)).set('a', 1)
     return new Response()
   })

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import fc from 'fast-check'
-import { addFlash, type Backend, type Flash, type Session, session, sessions, takeFlash } from 'keepsake'
+import { addFlash, type Backend, type Flash, type Session, session, sessionManager, takeFlash } from 'keepsake'
 import { cookieBackend } from 'keepsake/cookie'
 import { memoryBackend } from 'keepsake/memory'
 import { browser } from 'keepsake/testing'
@@ -213,7 +213,7 @@ suite('flash messages', () => {
   })
 
   test('a handler that never asks for its session may leave one', async () => {
-    const page = sessions({ backend: 'memory:' })(async (request) => {
+    const page = sessionManager({ backend: 'memory:' })(async (request) => {
       if (request.url.endsWith('/add')) {
         addFlash(request, 'info', 'one')
         return new Response()
@@ -320,7 +320,7 @@ for (const { name, opener, far } of stores) {
     const now = clock()
     let going = async (_: Request): Promise<unknown> => undefined
     const page = (backend: Backend) =>
-      sessions({ backend, budget: PATIENT, now, secret: SECRET })(async (request) =>
+      sessionManager({ backend, budget: PATIENT, now, secret: SECRET })(async (request) =>
         Response.json((await going(request)) ?? null),
       )
     const direct = page(one)

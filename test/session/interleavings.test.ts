@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import fc from 'fast-check'
-import { type Backend, type Session, session, sessions } from 'keepsake'
+import { type Backend, type Session, session, sessionManager } from 'keepsake'
 import { type Browser, browser } from 'keepsake/testing'
 import { newSecret } from '../../src/crypto/seal.ts'
 import { clock, PATIENT } from '../support/clock.ts'
@@ -59,7 +59,7 @@ type Visited = {
   readonly met: boolean
 }
 
-const quiet = (handler: ReturnType<typeof sessions>, act: (s: Session) => void) =>
+const quiet = (handler: ReturnType<typeof sessionManager>, act: (s: Session) => void) =>
   handler(async (request) => {
     act(await session(request))
     return new Response()
@@ -73,9 +73,9 @@ for (const { name: storeName, opener, far } of everyStore) {
       const now = clock()
       const [one, two] = [await open(), await open()]
       const processes = [one, two].map((backend) =>
-        sessions({ backend: scheduled(backend, s), budget: PATIENT, secret, now }),
+        sessionManager({ backend: scheduled(backend, s), budget: PATIENT, secret, now }),
       )
-      const direct = sessions({ backend: one, budget: PATIENT, secret, now })
+      const direct = sessionManager({ backend: one, budget: PATIENT, secret, now })
       const first = browser(
         quiet(direct, (s) => s.login('anna')),
         { now },
@@ -88,7 +88,7 @@ for (const { name: storeName, opener, far } of everyStore) {
           met = s.owner !== undefined
           acts[name](s, i)
         }
-        const tab = first.copy(quiet(processes[i % 2] as ReturnType<typeof sessions>, act))
+        const tab = first.copy(quiet(processes[i % 2] as ReturnType<typeof sessionManager>, act))
         const { status } = await tab('/')
         return { name, i, status, tab, met }
       })

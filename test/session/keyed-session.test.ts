@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import { type Backend, cookie, Fault, sessions } from 'keepsake'
+import { type Backend, getCookie, KeepsakeError, sessionManager } from 'keepsake'
 import { memoryBackend } from 'keepsake/memory'
 import {
   clear,
@@ -20,7 +20,7 @@ import { stores } from '../support/stores.ts'
 const NAME = 'sid'
 const WEEK = 604_800
 const headersOf = (cookie: string) => new Headers({ cookie })
-const code = (expected: string) => (error: unknown) => error instanceof Fault && error.code === expected
+const code = (expected: string) => (error: unknown) => error instanceof KeepsakeError && error.code === expected
 const notFound = { ok: false, error: 'not_found' }
 
 for (const { name, opener } of stores) {
@@ -249,8 +249,8 @@ suite("the seed's headers", async () => {
       }
       assert.throws(() => toCookieHeaders(name, one), { code: 'bad_option' })
       assert.throws(() => clearHeaders(name), { code: 'bad_option' })
-      const page = sessions({ backend, budget: PATIENT })(async (request) =>
-        Response.json(await cookie(request, name, { sealed: false })),
+      const page = sessionManager({ backend, budget: PATIENT })(async (request) =>
+        Response.json(await getCookie(request, name, { sealed: false })),
       )
       await assert.rejects(async () => page(new Request('https://app.test/')), { code: 'bad_option' })
     }

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import { type Backend, connect, Fault, type Reason, type SessionsOptions, session, sessions } from 'keepsake'
+import { type Backend, backendFromUrl, KeepsakeError, type EventType, type SessionManagerOptions, session, sessionManager } from 'keepsake'
 import { browser } from 'keepsake/testing'
 import { clock, SECOND } from '../support/clock.ts'
 import { stores } from '../support/stores.ts'
@@ -22,14 +22,14 @@ const schema = (version: number) => ({
 })
 
 /** Pages of one application on a backend, as one of its servers is set. */
-const server = (backend: Backend | string, options: Partial<SessionsOptions> = {}) => {
-  const reasons: Reason[] = []
-  const manager = sessions({
+const server = (backend: Backend | string, options: Partial<SessionManagerOptions> = {}) => {
+  const reasons: EventType[] = []
+  const manager = sessionManager({
     backend,
     secret,
     onEvent: ({ reason }) => reasons.push(reason),
     ...options,
-  } as SessionsOptions)
+  } as SessionManagerOptions)
   const page = manager(async (request) => {
     const s = await session(request)
     const { pathname } = new URL(request.url)
@@ -45,7 +45,7 @@ const server = (backend: Backend | string, options: Partial<SessionsOptions> = {
   return { manager, page, reasons }
 }
 
-const unreadable: Record<string, readonly [here: Partial<SessionsOptions>, there: Partial<SessionsOptions>]> = {
+const unreadable: Record<string, readonly [here: Partial<SessionManagerOptions>, there: Partial<SessionManagerOptions>]> = {
   'whose clock is two hours behind': [{}, { now: () => Date.now() - 2 * HOUR }],
   'whose clock is two hours ahead of a session of one hour': [
     { lifetime: 3600 },
@@ -106,7 +106,7 @@ test('a login ends the session that expires while it is served: the clock may be
 })
 
 test('a server whose clock is behind does not replace the cookie of a session that is not born yet', async () => {
-  const backend = await connect('memory:')
+  const backend = await backendFromUrl('memory:')
   const [good, bad] = [server(backend), server(backend, { now: () => Date.now() - 2 * HOUR })]
   const visit = browser(good.page)
   await visit('/login')
@@ -117,7 +117,7 @@ test('a server whose clock is behind does not replace the cookie of a session th
 })
 
 test('of two cookies that open two sessions, a logout ends both', async () => {
-  const { page } = server(await connect('memory:'))
+  const { page } = server(await backendFromUrl('memory:'))
   const [anna, planted] = [browser(page), browser(page)]
   await anna('/login')
   await planted('/login')
@@ -157,7 +157,7 @@ suite('an entry that this version cannot read', () => {
   for (const [what, head] of Object.entries(heads)) {
     for (const path of ['/logout', '/other']) {
       test(`${what}: ${path} is answered with 503, the event not_ended, and the cookie goes`, async () => {
-        const inner = await connect('memory:')
+        const inner = await backendFromUrl('memory:')
         const one = server(inner)
         const visit = browser(one.page)
         await visit('/login')
@@ -178,7 +178,7 @@ suite('an entry that this version cannot read', () => {
     }
   }
   test('whose fields are damaged: the right secret ends it', async () => {
-    const inner = await connect('memory:')
+    const inner = await backendFromUrl('memory:')
     const one = server(inner)
     const visit = browser(one.page)
     await visit('/login')
@@ -196,7 +196,7 @@ suite('an entry that this version cannot read', () => {
 
 suite('while the backend cannot be read', () => {
   const down = async () => {
-    const inner = await connect('memory:')
+    const inner = await backendFromUrl('memory:')
     let broken = 0
     const backend: Backend = {
       ...inner,
@@ -240,8 +240,8 @@ suite('while the backend cannot be read', () => {
   })
   test('outside a middleware the error has the headers that clear the cookie', async () => {
     const now = clock()
-    const inner = await connect('memory:')
-    const manager = sessions({
+    const inner = await backendFromUrl('memory:')
+    const manager = sessionManager({
       backend: {
         ...inner,
         clear: async () => {
@@ -258,7 +258,7 @@ suite('while the backend cannot be read', () => {
     const s = await arrive(done.ok ? (done.headers.get('set-cookie')?.split(';')[0] ?? '') : '')
     s.invalidate()
     await assert.rejects(s.commit(), (error) => {
-      assert.ok(error instanceof Fault)
+      assert.ok(error instanceof KeepsakeError)
       assert.match(error.headers?.get('set-cookie') ?? '', /Max-Age=0/)
       return true
     })
@@ -268,7 +268,7 @@ suite('while the backend cannot be read', () => {
 suite('after the first change of a request', () => {
   /** A backend one of whose operations fails, from the moment on that a test says so. */
   const failing = async (operation: 'get' | 'generate' | 'clear' | 'list') => {
-    const inner = await connect('memory:')
+    const inner = await backendFromUrl('memory:')
     let armed = false
     const wrap =
       <A extends unknown[], R>(name: string, call: (...args: A) => R) =>
@@ -310,7 +310,7 @@ suite('after the first change of a request', () => {
       arm()
       held.go()
       assert.equal((await login).status, 503)
-      const error = h.events.map((event) => (event as { error?: Fault }).error).find((error) => error instanceof Fault)
+      const error = h.events.map((event) => (event as { error?: KeepsakeError }).error).find((error) => error instanceof KeepsakeError)
       assert.equal(error?.code, 'unknown_outcome')
     })
   }

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import { connect, type Entry, type Reason, session, sessions } from 'keepsake'
+import { backendFromUrl, type Entry, type EventType, session, sessionManager } from 'keepsake'
 import { browser } from 'keepsake/testing'
 import fixtures from '../data/record-v1.json' with { type: 'json' }
 
@@ -10,11 +10,11 @@ const NAME = '__Host-Http-sid'
 
 /** What a visitor with this key sees in a store that holds this entry, and what is told of it. */
 const visited = async (address: string, entry: Entry, key: string, change = false) => {
-  const backend = await connect('memory:', { now: () => fixtures.writtenAt })
+  const backend = await backendFromUrl('memory:', { now: () => fixtures.writtenAt })
   await backend.generate(address, entry)
-  const reasons: Reason[] = []
+  const reasons: EventType[] = []
   const now = () => fixtures.writtenAt + 1000
-  const page = sessions({ backend, now, onEvent: ({ reason }) => reasons.push(reason) })(async (request) => {
+  const page = sessionManager({ backend, now, onEvent: ({ reason }) => reasons.push(reason) })(async (request) => {
     const s = await session(request)
     if (change) s.set('new', true)
     return Response.json({ fields: s.fields, owner: s.owner ?? null })

@@ -5,22 +5,22 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { test } from 'node:test'
 import {
-  connect,
-  cookie,
+  backendFromUrl,
+  getCookie,
   copySessions,
-  crossOrigin,
+  crossOriginProtection,
   csrfField,
   csrfToken,
-  dropCookie,
-  Fault,
+  deleteCookie,
+  KeepsakeError,
   fileSessions,
   logger,
   memorySessions,
   movingBackend,
   readForm,
-  run,
+  serve,
   session,
-  sessions,
+  sessionManager,
   setCookie,
   sqlSessions,
   verifyCsrfToken,
@@ -55,7 +55,7 @@ test('sessions() with options that are undefined sends what it sends without the
   const cookies = nothing('name', 'domain', 'path', 'sameSite', 'partitioned', 'priority')
   const lines: string[] = []
   for (const options of [{}, application, { ...application, cookie: cookies }]) {
-    const manager = sessions({ ...options, backend: 'memory:' })
+    const manager = sessionManager({ ...options, backend: 'memory:' })
     const handler = manager(async (request) => {
       const s = await session(request)
       s.login('anna', nothing('keep', 'lifetime', 'absoluteLifetime', 'persistent'))
@@ -85,9 +85,9 @@ test('the short forms, too', async (t) => {
 })
 
 test('cookies, forms, loggers, servers and browsers, too', async (t) => {
-  const manager = sessions({ backend: 'memory:' })
+  const manager = sessionManager({ backend: 'memory:' })
   const handler = manager(
-    crossOrigin(
+    crossOriginProtection(
       async (request) => {
         if (request.method === 'POST') {
           const options = nothing('action', 'csrf', 'maxBytes', 'maxFields', 'maxFileBytes', 'upload')
@@ -96,15 +96,15 @@ test('cookies, forms, loggers, servers and browsers, too', async (t) => {
         const token = await csrfToken(request, nothing('validFor', 'action'))
         assert.ok((await verifyCsrfToken(request, token, nothing('action'))).ok)
         assert.match(await csrfField(request, nothing('validFor', 'action')).then(String), /./)
-        assert.equal(await cookie(request, 'a', { ...place, sealed: undefined }), undefined)
+        assert.equal(await getCookie(request, 'a', { ...place, sealed: undefined }), undefined)
         const own = { ...attributes, ...nothing('sealed', 'maxAge') }
         const response = await setCookie(Response.json({ token }), request, 'a', 'b', own)
-        return dropCookie(response, request, 'b', place)
+        return deleteCookie(response, request, 'b', place)
       },
       nothing('origins', 'onEvent'),
     ),
   )
-  const running = await run(logger(handler, nothing('write')), { port: 0, hostname: undefined })
+  const running = await serve(logger(handler, nothing('write')), { port: 0, hostname: undefined })
   t.after(() => running.close())
   const visit = browser(handler, nothing('origin', 'now'))
   const response = await visit('/')
@@ -120,7 +120,7 @@ test('backends and what moves them, too', async (t) => {
   const memory = memoryBackend(nothing('maxEntries', 'maxBytes', 'now', 'onEvent'))
   const file = fileBackend(join(path, 'files'), nothing('durability', 'onEvent'))
   const sqlite = sqliteBackend(join(path, 'a.db'), nothing('durability'))
-  const url = await connect('sqlite::memory:', of)
+  const url = await backendFromUrl('sqlite::memory:', of)
   const query = async () => ({ rows: [] })
   postgresBackend({ query }, nothing('table', 'unlogged', 'synchronousCommit', 'prepare'))
   mysqlBackend({ execute: async () => [[], []] as const }, nothing('table'))
@@ -163,11 +163,11 @@ test('an option that nobody reads is refused, whatever takes options', async (t)
   const wrong = { unheardOf: 1 } as never
   const handler = () => new Response()
   const calls: Record<string, () => unknown> = {
-    sessions: () => sessions({ backend: 'memory:', ...(wrong as object) }),
+    sessions: () => sessionManager({ backend: 'memory:', ...(wrong as object) }),
     memorySessions: () => memorySessions(handler, wrong),
     sqlSessions: () => sqlSessions(handler, wrong),
     fileSessions: () => fileSessions(handler, wrong),
-    connect: () => connect('memory:', wrong),
+    connect: () => backendFromUrl('memory:', wrong),
     memoryBackend: () => memoryBackend(wrong),
     sqliteBackend: () => sqliteBackend(':memory:', wrong),
     fileBackend: () => fileBackend(join(folder(t), 'sessions'), wrong),
@@ -183,9 +183,9 @@ test('an option that nobody reads is refused, whatever takes options', async (t)
     set: async () => set(backend, await generate(backend, 1), wrong),
     toCookieHeaders: async () => toCookieHeaders('sid', await generate(backend, 1), wrong),
     clearHeaders: () => clearHeaders('sid', wrong),
-    crossOrigin: () => crossOrigin(handler, wrong),
+    crossOrigin: () => crossOriginProtection(handler, wrong),
     logger: () => logger(handler, wrong),
-    run: () => run(handler, wrong),
+    run: () => serve(handler, wrong),
     browser: () => browser(handler, wrong),
   }
   const inRequest: Record<string, (request: Request) => unknown> = {
@@ -194,9 +194,9 @@ test('an option that nobody reads is refused, whatever takes options', async (t)
     csrfField: (request) => csrfField(request, wrong),
     verifyCsrfToken: (request) => verifyCsrfToken(request, 'token', wrong),
     readForm: (request) => readForm(request, undefined, wrong),
-    cookie: (request) => cookie(request, 'theme', wrong),
+    cookie: (request) => getCookie(request, 'theme', wrong),
     setCookie: (request) => setCookie(new Response(), request, 'theme', 'dark', wrong),
-    dropCookie: (request) => dropCookie(new Response(), request, 'theme', wrong),
+    dropCookie: (request) => deleteCookie(new Response(), request, 'theme', wrong),
   }
   for (const [name, call] of Object.entries(inRequest)) {
     calls[name] = () =>
@@ -208,7 +208,7 @@ test('an option that nobody reads is refused, whatever takes options', async (t)
   for (const [name, call] of Object.entries(calls)) {
     await assert.rejects(
       async () => call(),
-      (error) => error instanceof Fault && error.code === 'bad_option' && error.message.includes('unheardOf'),
+      (error) => error instanceof KeepsakeError && error.code === 'bad_option' && error.message.includes('unheardOf'),
       name,
     )
   }

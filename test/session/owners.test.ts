@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import fc from 'fast-check'
-import { type Backend, type OwnedSession, type Session, type SessionEvent, session, sessions } from 'keepsake'
+import { type Backend, type OwnedSession, type Session, type SessionEvent, session, sessionManager } from 'keepsake'
 import { cookieBackend } from 'keepsake/cookie'
 import { memoryBackend } from 'keepsake/memory'
 import { type Browser, browser } from 'keepsake/testing'
@@ -18,13 +18,13 @@ const MINUTE = 60_000
 type Act = (s: Session) => unknown
 
 /** Two processes on one store, and browsers whose visits are answered by either. */
-const stage = (backends: readonly Backend[], options: Partial<Parameters<typeof sessions>[0]> = {}) => {
+const stage = (backends: readonly Backend[], options: Partial<Parameters<typeof sessionManager>[0]> = {}) => {
   const now = clock()
   const events: { reason: string; label?: string }[] = []
   let act: Act = () => {}
   let result: unknown
   const processes = backends.map((backend) =>
-    sessions({ backend, budget: PATIENT, now, secret, onEvent: (event) => events.push(event as never), ...options }),
+    sessionManager({ backend, budget: PATIENT, now, secret, onEvent: (event) => events.push(event as never), ...options }),
   )
   const handlers = processes.map((manager) =>
     manager(async (request) => {
@@ -285,7 +285,7 @@ suite('owners where sessions are cookies', () => {
   })
 
   test('a limit on them is refused when the backend is opened', async () => {
-    const manager = sessions({ backend: cookieBackend({ secret }), budget: PATIENT, secret, sessionsPerOwner: 2 })
+    const manager = sessionManager({ backend: cookieBackend({ secret }), budget: PATIENT, secret, sessionsPerOwner: 2 })
     await assert.rejects(manager.ready(), { code: 'bad_option' })
   })
 })
@@ -309,7 +309,7 @@ test('whoever is revoked while he logs in is not logged in, whatever the order o
       const h = stage([backend])
       const first = h.visitor()
       await first((s) => s.login('anna'))
-      const manager = sessions({ backend: slow, budget: PATIENT, now: h.now, secret })
+      const manager = sessionManager({ backend: slow, budget: PATIENT, now: h.now, secret })
       const tab = first.jar.copy(
         manager(async (request) => {
           const s = await session(request)
@@ -335,7 +335,7 @@ test('the end of an owner’s session by time is an event, with its label and ow
     // A day behind both clocks: a sweep believes the earlier one, and waits a day.
     const now = clock(Date.now() - 3 * DAY)
     const events: SessionEvent[] = []
-    const manager = sessions({
+    const manager = sessionManager({
       backend,
       budget: PATIENT,
       secret,

@@ -6,9 +6,9 @@ import {
   addFlash,
   csrfToken,
   type SessionEvent,
-  type SessionsOptions,
+  type SessionManagerOptions,
   session,
-  sessions,
+  sessionManager,
   takeFlash,
   verifyCsrfToken,
 } from 'keepsake'
@@ -17,10 +17,10 @@ import { clock } from '../support/clock.ts'
 
 const SECRET = newSecret()
 
-const application = (options: Partial<SessionsOptions>, url: string) => {
+const application = (options: Partial<SessionManagerOptions>, url: string) => {
   const now = clock()
   const events: SessionEvent[] = []
-  const page = sessions({
+  const page = sessionManager({
     backend: 'memory:',
     secret: SECRET,
     now,
@@ -94,7 +94,7 @@ const own: readonly Said[] = ['itself or the visitor', 'the visitor']
 
 const kinds: Record<
   string,
-  { options: Partial<SessionsOptions>; url: string; stranger: readonly Said[]; stored: readonly Said[] }
+  { options: Partial<SessionManagerOptions>; url: string; stranger: readonly Said[]; stored: readonly Said[] }
 > = {
   'a domain': {
     options: { cookie: { domain: 'example.com' } },

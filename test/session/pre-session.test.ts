@@ -2,16 +2,16 @@
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import { connect, sessions } from 'keepsake'
+import { backendFromUrl, sessionManager } from 'keepsake'
 import { browser } from 'keepsake/testing'
-import { visitOf } from '../../src/request.ts'
+import { workOf } from '../../src/request.ts'
 import { formSecret } from '../../src/session/form-secret.ts'
 import { DAY } from '../support/clock.ts'
 import { house } from '../support/visits.ts'
 
 const SESSION = '__Host-Http-sid'
 const PRE = '__Host-Http-sid-pre'
-const form = async (_: unknown, request: Request) => formSecret(await visitOf(request))
+const form = async (_: unknown, request: Request) => formSecret(await workOf(request))
 
 suite('a pre-session', () => {
   test('a form costs a stranger one sealed cookie and no entry, and is the same at the next visit', async () => {
@@ -108,8 +108,8 @@ suite('a pre-session', () => {
     assert.equal(h.total(), calls)
     const secret = await visit(form)
     let other: unknown
-    const elsewhere = sessions({ backend: h.backend, now: h.now, cookie: { name: 'other' } })(async (request) => {
-      other = formSecret(await visitOf(request))
+    const elsewhere = sessionManager({ backend: h.backend, now: h.now, cookie: { name: 'other' } })(async (request) => {
+      other = formSecret(await workOf(request))
       return new Response()
     })
     await browser(elsewhere)('/', { headers: { cookie: `__Host-Http-other-pre=${token}` } })
@@ -142,11 +142,11 @@ suite('a pre-session', () => {
 
 suite('the secret that seals it', () => {
   test('sqlite keeps one beside its data: another process opens what the first sealed, also once secrets are configured', async (t) => {
-    const backend = await connect('sqlite::memory:')
+    const backend = await backendFromUrl('sqlite::memory:')
     t.after(() => backend.close?.())
     const page = (secret?: string) =>
-      sessions({ backend, ...(secret && { secret }) })(
-        async (request) => new Response(formSecret(await visitOf(request))),
+      sessionManager({ backend, ...(secret && { secret }) })(
+        async (request) => new Response(formSecret(await workOf(request))),
       )
     const visit = browser(page())
     const first = await (await visit('/')).text()
@@ -155,9 +155,9 @@ suite('the secret that seals it', () => {
     assert.equal(await (await visit.copy(page(configured))('/')).text(), first)
   })
   test('a backend that keeps none needs one: the refused start names the command that makes it', async () => {
-    const { secret: _, ...backend } = await connect('memory:')
+    const { secret: _, ...backend } = await backendFromUrl('memory:')
     await assert.rejects(
-      sessions({ backend }).ready(),
+      sessionManager({ backend }).ready(),
       /no secret of its own.*node -p "crypto\.randomBytes\(32\)\.toString\('base64url'\)"/s,
     )
   })

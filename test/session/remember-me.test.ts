@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { suite, type TestContext, test } from 'node:test'
-import { Fault, type Session } from 'keepsake'
+import { KeepsakeError, type Session } from 'keepsake'
 import { cookieBackend } from 'keepsake/cookie'
 import { DAY, PATIENT, SECOND } from '../support/clock.ts'
 import { stores } from '../support/stores.ts'
@@ -61,10 +61,10 @@ test('persistent: false of the manager is a cookie without Max-Age, and a login 
 })
 
 test('the list of an owner shows when each session ends', async () => {
-  const { sessions } = await import('keepsake')
+  const { sessionManager } = await import('keepsake')
   const h = await house()
   await h.visitor()(login(brief))
-  const manager = sessions({ backend: h.backend, budget: PATIENT, now: h.now })
+  const manager = sessionManager({ backend: h.backend, budget: PATIENT, now: h.now })
   const [one] = await manager.list('anna')
   assert.equal(one?.expiresAt, h.now() + 4 * HOUR * SECOND)
 })
@@ -83,7 +83,7 @@ test('a login cannot name more than the manager allows, nor what is no number', 
     for (const options of wrong) {
       assert.throws(
         () => s.login('anna', options as never),
-        (error) => error instanceof Fault && error.code === 'bad_option',
+        (error) => error instanceof KeepsakeError && error.code === 'bad_option',
       )
     }
   })

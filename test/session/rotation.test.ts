@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import { addFlash, cookie, csrfToken, readForm, session, sessions, setCookie, takeFlash } from 'keepsake'
+import { addFlash, getCookie, csrfToken, readForm, session, sessionManager, setCookie, takeFlash } from 'keepsake'
 import { memoryBackend } from 'keepsake/memory'
 import { browser } from 'keepsake/testing'
 import { newSecret } from '../../src/crypto/seal.ts'
@@ -15,7 +15,7 @@ for (const kind of kinds) {
     const deployment = () => {
       const store = memoryBackend()
       return (secret: readonly string[]) =>
-        sessions({ backend: kind === 'cookie' ? 'cookie:' : store, secret })(async (request) => {
+        sessionManager({ backend: kind === 'cookie' ? 'cookie:' : store, secret })(async (request) => {
           const { pathname } = new URL(request.url)
           const s = pathname === '/form' && request.method === 'POST' ? undefined : await session(request)
           if (pathname === '/login') s?.login('anna')
@@ -28,7 +28,7 @@ for (const kind of kinds) {
             return Response.json(form.ok ? 'ok' : form.error)
           }
           if (pathname === '/set') return setCookie(new Response(), request, 'theme', 'dark')
-          if (pathname === '/theme') return Response.json((await cookie(request, 'theme')) ?? null)
+          if (pathname === '/theme') return Response.json((await getCookie(request, 'theme')) ?? null)
           return Response.json(s?.owner ?? null)
         })
     }

@@ -6,12 +6,12 @@ import { type } from 'arktype'
 import fc from 'fast-check'
 import {
   addFlash,
-  type Reason,
+  type EventType,
   type SessionEvent,
-  type Sessions,
+  type SessionManager,
   type StandardSchema,
   session,
-  sessions,
+  sessionManager,
   takeFlash,
 } from 'keepsake'
 import { memoryBackend } from 'keepsake/memory'
@@ -20,7 +20,7 @@ import * as v from 'valibot'
 import { z } from 'zod'
 import { newSecret } from '../../src/crypto/seal.ts'
 import type { Fields } from '../../src/session/changes.ts'
-import { isMisfit, type Misfit, shapeOf } from '../../src/session/codec.ts'
+import { isMismatch, type Mismatch, fieldCodec } from '../../src/session/codec.ts'
 import { clock, PATIENT } from '../support/clock.ts'
 import { runs } from '../support/quick.ts'
 import { stores } from '../support/stores.ts'
@@ -37,7 +37,7 @@ const schemas = {
 }
 
 /** A manager and what its next visit does. */
-const stage = <F extends object>(manager: Sessions<F>) => {
+const stage = <F extends object>(manager: SessionManager<F>) => {
   type S = Awaited<ReturnType<typeof manager.of>>
   let act: (s: S, request: Request) => unknown = () => {}
   let result: unknown
@@ -59,7 +59,7 @@ const stage = <F extends object>(manager: Sessions<F>) => {
 
 for (const [name, schema] of Object.entries(schemas)) {
   suite(`a session typed by ${name}`, () => {
-    const manager = () => sessions({ backend: 'memory:', schema: schema as StandardSchema<Account> })
+    const manager = () => sessionManager({ backend: 'memory:', schema: schema as StandardSchema<Account> })
 
     test('D2: a stranger has its defaults, which cost no entry; what is set is read back', async () => {
       const { visit } = stage(manager())
@@ -72,8 +72,8 @@ for (const [name, schema] of Object.entries(schemas)) {
 
     test('what does not fit is not saved: a Fault that names the place and not the value, and the entry stays', async () => {
       const events: { reason: string; error?: unknown }[] = []
-      const manager = sessions({ backend: 'memory:', schema, onEvent: (event) => events.push(event) })
-      const { visit } = stage(manager as Sessions<{ user?: unknown }>)
+      const manager = sessionManager({ backend: 'memory:', schema, onEvent: (event) => events.push(event) })
+      const { visit } = stage(manager as SessionManager<{ user?: unknown }>)
       await visit((s) => s.set('user', 'anna'))
       assert.equal(await visit((s) => s.set('user', { secret: 'word' })), 500)
       const { error } = events.at(-1) as { error: Error }
@@ -85,7 +85,7 @@ for (const [name, schema] of Object.entries(schemas)) {
 }
 
 test('D2: types are inferred, without a declaration', () => {
-  const manager = sessions({ backend: 'memory:', schema: schemas.zod })
+  const manager = sessionManager({ backend: 'memory:', schema: schemas.zod })
   async function typed(request: Request) {
     const s = await manager.of(request)
     const user: string | undefined = s.get('user')
@@ -105,8 +105,8 @@ test('D2: types are inferred, without a declaration', () => {
 
 test('several typed sessions side by side, each with a cookie and a shape of its own', async () => {
   const backend = memoryBackend()
-  const account = sessions({ backend, schema: z.object({ user: z.string() }), cookie: { name: 'account' } })
-  const shop = sessions({ backend, schema: z.object({ cart: z.array(z.string()) }), cookie: { name: 'shop' } })
+  const account = sessionManager({ backend, schema: z.object({ user: z.string() }), cookie: { name: 'account' } })
+  const shop = sessionManager({ backend, schema: z.object({ cart: z.array(z.string()) }), cookie: { name: 'shop' } })
   const page = account(
     shop(async (request) => {
       const [a, s] = [await account.of(request), await shop.of(request)]
@@ -132,10 +132,10 @@ const split = (old: unknown) => {
 suite('a session that an older deployment kept', () => {
   const deployments = (migrate?: (old: unknown) => unknown) => {
     const watch = watched(memoryBackend())
-    const reasons: Reason[] = []
-    const onEvent = ({ reason }: { reason: Reason }) => reasons.push(reason)
-    const old = stage(sessions({ backend: watch.backend, schema: older, onEvent }))
-    const fresh = stage(sessions({ backend: watch.backend, schema: newer, onEvent, ...(migrate && { migrate }) }))
+    const reasons: EventType[] = []
+    const onEvent = ({ reason }: { reason: EventType }) => reasons.push(reason)
+    const old = stage(sessionManager({ backend: watch.backend, schema: older, onEvent }))
+    const fresh = stage(sessionManager({ backend: watch.backend, schema: newer, onEvent, ...(migrate && { migrate }) }))
     return { watch, reasons, old, fresh }
   }
 
@@ -179,12 +179,12 @@ suite('a session that an older deployment kept', () => {
         fc.boolean(),
         async (kept, migrates) => {
           const backend = memoryBackend()
-          const any = stage(sessions({ backend }))
+          const any = stage(sessionManager({ backend }))
           await any.visit((s) => {
             for (const [field, value] of Object.entries(kept)) s.set(field, value)
           })
           const migrate = migrates ? { migrate: () => ({ first: 'a', last: 'b' }) } : {}
-          const typed = stage(sessions({ backend, schema: newer, ...migrate }))
+          const typed = stage(sessionManager({ backend, schema: newer, ...migrate }))
           const visit = typed.with(any.visit.to(typed.handler))
           const seen = (await visit((s) => ({ ...s.fields }))) as Record<string, unknown>
           assert.ok(typeof seen === 'object', `${seen}`)
@@ -205,10 +205,10 @@ suite('a merged value', () => {
     test(`that the schema refuses is not saved: 409, conflict, and the entry stays, on ${name}`, async (t) => {
       const backend = await opener(t)()
       const watch = watched(backend)
-      const reasons: Reason[] = []
-      const onEvent = ({ reason }: { reason: Reason }) => reasons.push(reason)
+      const reasons: EventType[] = []
+      const onEvent = ({ reason }: { reason: EventType }) => reasons.push(reason)
       const options = { schema: most, secret, budget: PATIENT }
-      const processes = [1, 2].map(() => stage(sessions({ ...options, backend: watch.backend, onEvent })))
+      const processes = [1, 2].map(() => stage(sessionManager({ ...options, backend: watch.backend, onEvent })))
       const [one, two] = processes as [(typeof processes)[0], (typeof processes)[0]]
       await one.visit((s) => s.set('a', 0))
       const other = two.with(one.visit.to(two.handler))
@@ -220,7 +220,7 @@ suite('a merged value', () => {
       assert.equal(await slow, 409)
       assert.deepEqual(await other((s) => ({ ...s.fields })), { a: 0, b: 1 })
       assert.ok(reasons.includes('conflict'))
-      const opened = await sessions({ ...options, backend }).open({ headers: new Headers() })
+      const opened = await sessionManager({ ...options, backend }).open({ headers: new Headers() })
       opened.set('a', 2)
       await assert.rejects(opened.commit(), { code: 'bad_fields' })
     })
@@ -236,7 +236,7 @@ suite('a merged value', () => {
         return inner.generate(key, entry)
       },
     })
-    const processes = [1, 2].map(() => stage(sessions({ backend: watch.backend, schema: most })))
+    const processes = [1, 2].map(() => stage(sessionManager({ backend: watch.backend, schema: most })))
     const [one, two] = processes as [(typeof processes)[0], (typeof processes)[0]]
     await one.visit((s) => s.set('a', 0))
     const other = two.with(one.visit.to(two.handler))
@@ -256,9 +256,9 @@ suite('a merged value', () => {
 
   test('by open and commit outside a middleware: conflict is a value', async () => {
     const watch = watched(memoryBackend())
-    const [one, two] = [1, 2].map(() => sessions({ backend: watch.backend, schema: most })) as [
-      Sessions<{ a: number; b: number }>,
-      Sessions<{ a: number; b: number }>,
+    const [one, two] = [1, 2].map(() => sessionManager({ backend: watch.backend, schema: most })) as [
+      SessionManager<{ a: number; b: number }>,
+      SessionManager<{ a: number; b: number }>,
     ]
     const born = await one.open({ headers: new Headers() })
     born.set('a', 0)
@@ -333,7 +333,7 @@ suite('no message and no event has a value of a session in it', () => {
       const events: SessionEvent[] = []
       const backend = memoryBackend()
       const onEvent = (event: SessionEvent) => events.push(event)
-      const typed = sessions({ backend, schema: schema as StandardSchema<{ token?: unknown }>, onEvent })
+      const typed = sessionManager({ backend, schema: schema as StandardSchema<{ token?: unknown }>, onEvent })
       const opened = await typed.open({ headers: new Headers() })
       opened.set('token', VALUE)
       const fault = await opened.commit().then(
@@ -341,7 +341,7 @@ suite('no message and no event has a value of a session in it', () => {
         (error: unknown) => error,
       )
       assert.match((fault as Error).message, says)
-      const { visit } = stage(sessions({ backend }))
+      const { visit } = stage(sessionManager({ backend }))
       await visit((s) => s.set('token', VALUE))
       const read = stage(typed)
       await read.with(visit.to(read.handler))((s) => s.get('token'))
@@ -354,9 +354,9 @@ suite('no message and no event has a value of a session in it', () => {
   test('a migration that throws: its kind of error alone', async () => {
     const events: SessionEvent[] = []
     const backend = memoryBackend()
-    const { visit } = stage(sessions({ backend }))
+    const { visit } = stage(sessionManager({ backend }))
     await visit((s) => s.set('token', VALUE))
-    const fresh = stage(sessions({ backend, schema: newer, migrate: quoting, onEvent: (event) => events.push(event) }))
+    const fresh = stage(sessionManager({ backend, schema: newer, migrate: quoting, onEvent: (event) => events.push(event) }))
     await fresh.with(visit.to(fresh.handler))((s) => s.fields)
     assert.match(said(events.at(-1)), /: the migration threw TypeError\.$/m)
     assert.ok(!said(events.at(-1)).includes(VALUE))
@@ -364,17 +364,17 @@ suite('no message and no event has a value of a session in it', () => {
 
   test('of many places ten are named, each once', async () => {
     const places = Array.from({ length: 30 }, (_, i) => ({ message: '', path: ['list', i >> 1] }))
-    const { write } = shapeOf(standard(() => ({ issues: [...places, { message: '', path: ['x'.repeat(500)] }] })))
-    const { why } = (await write({ a: 1 })) as Misfit
+    const { write } = fieldCodec(standard(() => ({ issues: [...places, { message: '', path: ['x'.repeat(500)] }] })))
+    const { why } = (await write({ a: 1 })) as Mismatch
     assert.equal(why, `look at ${Array.from({ length: 10 }, (_, i) => `list[${i}]`).join(', ')} and 6 more`)
   })
 })
 
 test('a misfit of one copy of the package is one for another, and fields of any names are none', async () => {
   const copy = (await import(`${'../../src/session/codec.ts'}?copy`)) as typeof import('../../src/session/codec.ts')
-  assert.notEqual(copy.isMisfit, isMisfit)
-  const refusal = await copy.shapeOf(newer).write({ first: 5 })
-  assert.ok(isMisfit(refusal) && copy.isMisfit(refusal))
+  assert.notEqual(copy.isMismatch, isMismatch)
+  const refusal = await copy.fieldCodec(newer).write({ first: 5 })
+  assert.ok(isMismatch(refusal) && copy.isMismatch(refusal))
   const any = z.record(z.string(), z.any())
   await fc.assert(
     fc.asyncProperty(
@@ -383,7 +383,7 @@ test('a misfit of one copy of the package is one for another, and fields of any 
         fc.jsonValue(),
       ),
       async (fields) => {
-        assert.ok(!isMisfit(await shapeOf(any).read(fields as Fields)))
+        assert.ok(!isMismatch(await fieldCodec(any).read(fields as Fields)))
       },
     ),
   )
@@ -396,7 +396,7 @@ suite('a schema', () => {
       runs++
       return true
     })
-    const { visit } = stage(sessions({ backend: 'memory:', schema }))
+    const { visit } = stage(sessionManager({ backend: 'memory:', schema }))
     await visit((s) => {
       const before = runs
       s.set('n', 1)
@@ -409,8 +409,8 @@ suite('a schema', () => {
   test('whose output JSON cannot keep is refused with the path to it', async () => {
     const events: { error?: unknown }[] = []
     const schema = z.object({ at: z.coerce.date() })
-    const manager = sessions({ backend: 'memory:', schema, onEvent: (event) => events.push(event) })
-    const { visit } = stage(manager as unknown as Sessions<{ at: string }>)
+    const manager = sessionManager({ backend: 'memory:', schema, onEvent: (event) => events.push(event) })
+    const { visit } = stage(manager as unknown as SessionManager<{ at: string }>)
     assert.equal(await visit((s) => s.set('at', '2026-01-01')), 500)
     assert.match(String((events.at(-1) as { error: Error }).error), /session\.at is a Date, which JSON cannot keep/)
   })
@@ -422,13 +422,13 @@ suite('a schema', () => {
       { migrate: () => ({}) },
       { schema: schemas.zod, migrate: 5 },
     ]) {
-      assert.throws(() => sessions({ backend: 'memory:', ...options } as never), { code: 'bad_option' })
+      assert.throws(() => sessionManager({ backend: 'memory:', ...options } as never), { code: 'bad_option' })
     }
   })
 
   test('no fields at all always fit: a login of nobody known yet, and a flash for him', async () => {
     const schema = z.object({ user: z.string(), cart: z.array(z.string()) })
-    const { visit } = stage(sessions({ backend: 'memory:', schema }))
+    const { visit } = stage(sessionManager({ backend: 'memory:', schema }))
     await visit((s, request) => {
       s.login('anna')
       addFlash(request, 'info', 'welcome')
@@ -444,7 +444,7 @@ suite('a schema', () => {
 
   test('sees no flash messages beside the fields, and does not lose them', async () => {
     const schema = z.strictObject({ n: z.number() })
-    const { visit } = stage(sessions({ backend: 'memory:', schema, now: clock() }))
+    const { visit } = stage(sessionManager({ backend: 'memory:', schema, now: clock() }))
     await visit((s) => s.set('n', 1))
     await visit((_, request) => addFlash(request, 'info', 'hello'))
     await visit((s) => s.set('n', 2))
@@ -452,7 +452,7 @@ suite('a schema', () => {
   })
 
   test('the way by session(request) is the same session, without types', async () => {
-    const { visit } = stage(sessions({ backend: 'memory:', schema: schemas.zod }))
+    const { visit } = stage(sessionManager({ backend: 'memory:', schema: schemas.zod }))
     await visit((s) => s.set('user', 'anna'))
     assert.equal(await visit(async (_, request) => (await session(request)).get('user')), 'anna')
   })

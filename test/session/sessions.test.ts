@@ -4,25 +4,25 @@ import assert from 'node:assert/strict'
 import { channel } from 'node:diagnostics_channel'
 import { suite, test } from 'node:test'
 import { inspect } from 'node:util'
-import { connect, Fault, type SessionEvent, session, sessions } from 'keepsake'
+import { backendFromUrl, KeepsakeError, type SessionEvent, session, sessionManager } from 'keepsake'
 import { memoryBackend } from 'keepsake/memory'
 import { browser } from 'keepsake/testing'
 import { newSecret } from '../../src/crypto/seal.ts'
 import { clock, DAY } from '../support/clock.ts'
 import { house } from '../support/visits.ts'
 
-const code = (expected: string) => (error: unknown) => error instanceof Fault && error.code === expected
+const code = (expected: string) => (error: unknown) => error instanceof KeepsakeError && error.code === expected
 
 suite('sessions', () => {
   test('without a middleware, asking is a Fault that says what to wrap', async () => {
     const request = new Request('https://app.test/')
     await assert.rejects(session(request), /no sessions middleware.*sessions\(\{ backend \}\)\(handler\)/s)
-    await assert.rejects(sessions({ backend: 'memory:' }).of(request), code('no_session'))
+    await assert.rejects(sessionManager({ backend: 'memory:' }).of(request), code('no_session'))
   })
   test('several sessions side by side, each by its own manager', async () => {
-    const backend = await connect('memory:')
-    const account = sessions({ backend, cookie: { name: 'account' } })
-    const basket = sessions({ backend, cookie: { name: 'basket' } })
+    const backend = await backendFromUrl('memory:')
+    const account = sessionManager({ backend, cookie: { name: 'account' } })
+    const basket = sessionManager({ backend, cookie: { name: 'basket' } })
     const visit = browser(
       account(
         basket(async (request) => {
@@ -47,7 +47,7 @@ suite('sessions', () => {
     )
   })
   test('one manager around many handlers is one store', async () => {
-    const manager = sessions({ backend: 'memory:' })
+    const manager = sessionManager({ backend: 'memory:' })
     const write = manager(async (request) => {
       const s = await session(request)
       s.set('a', 1)
@@ -60,9 +60,9 @@ suite('sessions', () => {
   })
   test('it can be made without its secret, and says so when it is opened', async () => {
     const handler = async (request: Request) => Response.json((await session(request)).fields)
-    const { secret: _, ...backend } = await connect('memory:')
+    const { secret: _, ...backend } = await backendFromUrl('memory:')
     for (const given of ['redis://127.0.0.1:1', 'postgres://127.0.0.1:1/x', 'cookie:', 'cookie:redis://h', backend]) {
-      const manager = sessions({ backend: given, secret: undefined })
+      const manager = sessionManager({ backend: given, secret: undefined })
       const route = manager(handler)
       const request = () => new Request('https://app.test/')
       await assert.rejects(manager.ready(), code('no_secret'))
@@ -73,7 +73,7 @@ suite('sessions', () => {
       await assert.rejects(manager.seal('text', 'a test'), code('no_secret'))
       await manager.close()
     }
-    assert.throws(() => sessions({ backend: 'redis://127.0.0.1:1', secret: 'short' }), code('bad_option'))
+    assert.throws(() => sessionManager({ backend: 'redis://127.0.0.1:1', secret: 'short' }), code('bad_option'))
   })
   test('what a session says of itself', async () => {
     const h = await house()
@@ -105,7 +105,7 @@ suite('sessions', () => {
   })
   test('open and commit: the headers of a visit outside a middleware, once', async () => {
     const now = clock()
-    const manager = sessions({ backend: 'memory:', now })
+    const manager = sessionManager({ backend: 'memory:', now })
     const first = await manager.open({ headers: new Headers(), url: 'http://localhost:3000/' })
     first.set('a', 1)
     const done = await first.commit()
@@ -157,10 +157,10 @@ suite('sessions', () => {
       { cookie: { httpOnly: false } },
       { cookie: { sameSite: 'none' }, secure: false },
     ]) {
-      assert.throws(() => sessions({ backend: 'memory:', ...(bad as object) }), code('bad_option'), JSON.stringify(bad))
+      assert.throws(() => sessionManager({ backend: 'memory:', ...(bad as object) }), code('bad_option'), JSON.stringify(bad))
     }
     for (const backend of ['mongodb://localhost', '', 'sessions.db', 'MEMORY:', '__proto__:x']) {
-      assert.throws(() => sessions({ backend }), code('no_backend'), backend)
+      assert.throws(() => sessionManager({ backend }), code('no_backend'), backend)
     }
     for (const scheme of [
       'postgres',
@@ -175,12 +175,12 @@ suite('sessions', () => {
       const backend = `${scheme}://user:hunter2@localhost/x`
       const refused = (error: unknown) =>
         (error as { code: string }).code === 'no_secret' && !String(error).includes('hunter2')
-      await assert.rejects(sessions({ backend }).ready(), refused, `${scheme} keeps no secret`)
-      await assert.rejects(sessions({ backend: `cookie:${backend}` }).ready(), refused)
-      assert.ok(sessions({ backend, secret: newSecret() }), 'and nobody is asked before it is needed')
+      await assert.rejects(sessionManager({ backend }).ready(), refused, `${scheme} keeps no secret`)
+      await assert.rejects(sessionManager({ backend: `cookie:${backend}` }).ready(), refused)
+      assert.ok(sessionManager({ backend, secret: newSecret() }), 'and nobody is asked before it is needed')
     }
     assert.throws(
-      () => sessions({ backend: 'mongodb://:hunter2@localhost' }),
+      () => sessionManager({ backend: 'mongodb://:hunter2@localhost' }),
       (error) => !String(error).includes('hunter2'),
     )
   })

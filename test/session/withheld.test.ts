@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { createServer } from 'node:http'
 import { suite, type TestContext, test } from 'node:test'
-import { addFlash, run, type SessionsOptions, seal, session, sessions, unseal } from 'keepsake'
+import { addFlash, serve, type SessionManagerOptions, seal, session, sessionManager, unseal } from 'keepsake'
 import { browser } from 'keepsake/testing'
 import { opened } from '../support/chromium.ts'
 
@@ -16,9 +16,9 @@ const acts: Record<string, (request: Request) => Promise<unknown>> = {
   '/read': async (request) => (await session(request)).fields,
 }
 
-const application = (options: Partial<SessionsOptions> = {}) => {
+const application = (options: Partial<SessionManagerOptions> = {}) => {
   const reasons: string[] = []
-  const manager = sessions({ backend: 'memory:', onEvent: ({ reason }) => reasons.push(reason), ...options })
+  const manager = sessionManager({ backend: 'memory:', onEvent: ({ reason }) => reasons.push(reason), ...options })
   const page = manager(async (request) => {
     const { pathname } = new URL(request.url)
     await acts[`/${pathname.split('/').at(-1)}`]?.(request)
@@ -160,7 +160,7 @@ suite('cookie.path', () => {
 })
 
 test('outside a middleware the answer is a value', async () => {
-  const manager = sessions({ backend: 'memory:' })
+  const manager = sessionManager({ backend: 'memory:' })
   const request = new Request('https://app.test/', { method: 'POST', headers: CROSS })
   const s = await manager.open(request)
   assert.equal(s.withheld, 'cross_site')
@@ -170,8 +170,8 @@ test('outside a middleware the answer is a value', async () => {
 
 /** A shop, and a bank of another site that posts its visitor back, as it does after a payment. */
 const shopAndBank = async (t: TestContext) => {
-  const manager = sessions({ backend: 'memory:' })
-  const shop = await run(
+  const manager = sessionManager({ backend: 'memory:' })
+  const shop = await serve(
     manager(async (request) => {
       const { pathname, searchParams } = new URL(request.url)
       const s = await session(request)

@@ -2,17 +2,17 @@
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import { type Backend, connect, type Session, session, sessions } from 'keepsake'
+import { type Backend, backendFromUrl, type Session, session, sessionManager } from 'keepsake'
 import { browser } from 'keepsake/testing'
 import { newKey, versions } from '../../src/crypto/keys.ts'
-import { newHead, nextHead, parseHead, printHead, wrote } from '../../src/session/metadata.ts'
+import { newMetadata, nextMetadata, decodeMetadata, encodeMetadata, wasWritten } from '../../src/session/metadata.ts'
 
 const secret = 'q7Jm3vX0bT9sLk2Wd5Rf8Yh1Zc4Ng6Pa_EuIoBxVtQw'
 const add = (s: Session) => s.update('n', (n = 0) => n + 1)
 
 /** As many servers as asked for on one store; the first one's driver sends a write twice, and the others write in between. */
 const sentTwice = async (others: number, each: number) => {
-  const inner = await connect('memory:')
+  const inner = await backendFromUrl('memory:')
   let armed = false
   let between: () => Promise<unknown> = async () => {}
   const twice: Backend = {
@@ -26,7 +26,7 @@ const sentTwice = async (others: number, each: number) => {
     },
   }
   const server = (backend: Backend) =>
-    sessions({ backend, secret })(async (request) => {
+    sessionManager({ backend, secret })(async (request) => {
       const s = await session(request)
       if (request.method === 'POST') add(s)
       return Response.json(s.get('n') ?? null)
@@ -62,19 +62,19 @@ test('with so many servers in between that nobody can say, it is not replayed, a
 
 suite('the history in a head', () => {
   const key = newKey()
-  const first = { head: newHead(key, 0, undefined, undefined, undefined), version: versions()() }
+  const first = { head: newMetadata(key, 0, undefined, undefined, undefined), version: versions()() }
   type Written = typeof first
   const by = (writer: () => string, { head, version }: Written): Written => {
     const next = writer()
-    const printed = printHead(nextHead(head, key, [version, next], false, 0))
-    return { head: parseHead(printed) ?? assert.fail(), version: next }
+    const printed = encodeMetadata(nextMetadata(head, key, [version, next], false, 0))
+    return { head: decodeMetadata(printed) ?? assert.fail(), version: next }
   }
   const state = ({ head, version }: Written) => ({ head, entry: { version } })
   test('has the last version of each writer, at most seventeen with the entry’s own', () => {
     let latest = first
     for (let i = 0; i < 100; i++) latest = by(versions(), latest)
     assert.equal(latest.head.before.length, 16 * 8)
-    assert.ok(printHead(latest.head).length <= 400)
+    assert.ok(encodeMetadata(latest.head).length <= 400)
   })
   test('knows a write among those of sixteen other writers, however many they are', () => {
     const mine = versions()
@@ -82,8 +82,8 @@ suite('the history in a head', () => {
     let latest = written
     const others = Array.from({ length: 16 }, () => versions())
     for (let i = 0; i < 50; i++) for (const other of others) latest = by(other, latest)
-    assert.equal(wrote(written.version, state(first), state(latest)), 'yes')
-    assert.equal(wrote(mine(), state(first), state(latest)), 'unknown')
+    assert.equal(wasWritten(written.version, state(first), state(latest)), 'yes')
+    assert.equal(wasWritten(mine(), state(first), state(latest)), 'unknown')
   })
   test('knows that a write was not carried out, while something older is remembered', () => {
     let latest = first
@@ -92,6 +92,6 @@ suite('the history in a head', () => {
     const base = latest
     const mine = versions()
     for (const other of others.slice(1)) latest = by(other, latest)
-    assert.equal(wrote(mine(), state(base), state(latest)), 'no')
+    assert.equal(wasWritten(mine(), state(base), state(latest)), 'no')
   })
 })

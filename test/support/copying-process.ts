@@ -3,11 +3,11 @@
 import { once } from 'node:events'
 import { writeSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { connect, copySessions } from 'keepsake'
+import { backendFromUrl, copySessions } from 'keepsake'
 import { patientCluster } from './driver.ts'
 
 const [file = '', cluster = '', cursor] = process.argv.slice(2)
-const [from, to] = [await connect(file), await patientCluster(cluster)]
+const [from, to] = [await backendFromUrl(file), await patientCluster(cluster)]
 const say = (what: object) => writeSync(1, `${JSON.stringify(what)}\n`)
 /** Between the reading of a batch and its writing the keys are told, and a session of it may end before the answer. */
 const slow = {

@@ -1,11 +1,11 @@
 // Pages on one session in a store that other processes use too, by a driver: each of them one visit that takes its time.
 
-import { run, session, sessions } from 'keepsake'
+import { serve, session, sessionManager } from 'keepsake'
 import { PATIENT } from './clock.ts'
 import { opened } from './driver.ts'
 
 const [driver = '', url = '', place = '', secret = ''] = process.argv.slice(2)
-const manager = sessions({
+const manager = sessionManager({
   backend: await opened(driver, url, place),
   secret,
   // One name of the cookie for all, as behind what ends TLS before them; else each has its own on its port.
@@ -23,7 +23,7 @@ const there = new Promise<void>((resolve) => {
   arrived = resolve
 })
 
-await run(
+await serve(
   manager(async (request) => {
     const { pathname, searchParams } = new URL(request.url)
     // Of these two, what a test says to the process and not to the session.

@@ -1,6 +1,6 @@
 // A backend by the name of its driver and a URL, its client set up to end calls soon, or to wait as long as it takes.
 
-import { type Backend, connect } from 'keepsake'
+import { type Backend, backendFromUrl } from 'keepsake'
 import { mysqlBackend } from 'keepsake/mysql'
 import { postgresBackend } from 'keepsake/postgres'
 import { redisBackend } from 'keepsake/redis'
@@ -33,7 +33,7 @@ type Opener = (url: string, place: string, patience: Patience) => Promise<Backen
 
 const openers: Readonly<Record<string, Opener>> = {
   /** In the usual place, which nobody chooses in a URL. */
-  connect: (url) => connect(url),
+  connect: (url) => backendFromUrl(url),
   async pg(url, table, { connecting, answering }) {
     const { Pool } = await import('pg')
     const timeouts = {

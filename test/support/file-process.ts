@@ -4,9 +4,9 @@ import { randomBytes } from 'node:crypto'
 import { chmodSync, closeSync, openSync, readdirSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
-import type { Entry, Fault } from 'keepsake'
+import type { Entry, KeepsakeError } from 'keepsake'
 import { fileBackend } from '../../src/backends/file/backend.ts'
-import { turnsIn } from '../../src/backends/file/locks.ts'
+import { openLocks } from '../../src/backends/file/locks.ts'
 
 const [deed = '', directory = '', key = '', more = ''] = process.argv.slice(2)
 const say = (line: unknown) => writeSync(1, `${line}\n`)
@@ -26,7 +26,7 @@ const insisted = async <T>(act: () => T | Promise<T>): Promise<T> => {
     try {
       return await act()
     } catch (error) {
-      if ((error as Fault).code !== 'unavailable') throw error
+      if ((error as KeepsakeError).code !== 'unavailable') throw error
     }
   }
 }
@@ -53,14 +53,14 @@ const deeds: Record<string, () => Promise<void>> = {
   },
   /** Takes the turn of a slot, says so, and never gives it back. */
   async hold() {
-    await turnsIn(directory).write(key, () => {
+    await openLocks(directory).write(key, () => {
       say('held')
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, Number.POSITIVE_INFINITY)
     })
   },
   /** Stands still in its turn, after it has decided what to write or remove and before it does. */
   async stand() {
-    const turns = turnsIn(directory)
+    const turns = openLocks(directory)
     const file = Buffer.from(key, 'base64url').toString('hex')
     const path = join(directory, file)
     let times = 0

@@ -4,13 +4,13 @@
 import assert from 'node:assert/strict'
 import fc from 'fast-check'
 import {
-  crossOrigin,
+  crossOriginProtection,
   csrfToken,
   type FormOptions,
   readForm,
   type StandardSchema,
-  sessions,
-  type Upload,
+  sessionManager,
+  type UploadedFile,
 } from 'keepsake'
 import { browser } from 'keepsake/testing'
 import { fieldIn } from '../../src/forms/body.ts'
@@ -43,8 +43,8 @@ const schema: StandardSchema = {
   },
 }
 
-const whole = async ({ stream }: Upload) => void (await new Response(stream).arrayBuffer())
-const first = async ({ stream }: Upload) => {
+const whole = async ({ stream }: UploadedFile) => void (await new Response(stream).arrayBuffer())
+const first = async ({ stream }: UploadedFile) => {
   for await (const bytes of stream) return void bytes.fill(0)
 }
 const ways: Record<string, { readonly options: FormOptions; readonly schema?: StandardSchema }> = {
@@ -57,8 +57,8 @@ const ways: Record<string, { readonly options: FormOptions; readonly schema?: St
   '/ignored': { options: { csrf: false, upload: () => {}, maxBytes: 300 } },
 }
 
-const page = sessions({ backend: 'memory:' })(
-  crossOrigin(async (request) => {
+const page = sessionManager({ backend: 'memory:' })(
+  crossOriginProtection(async (request) => {
     if (request.method === 'GET') return new Response(await csrfToken(request, { validFor: 86_400 }))
     const way = ways[new URL(request.url).pathname]
     if (way === undefined) return new Response('', { headers: { outcome: 'not read' } })

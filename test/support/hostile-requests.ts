@@ -1,8 +1,8 @@
 // Requests whose headers no well-meant runtime would build, and a second reader of cookies to judge the first by.
 
-import { type Backend, type Reason, session, sessions } from 'keepsake'
-import { addresses, labelOf } from '../../src/crypto/keys.ts'
-import { visitOf } from '../../src/request.ts'
+import { type Backend, type EventType, session, sessionManager } from 'keepsake'
+import { storageKeys, labelOf } from '../../src/crypto/keys.ts'
+import { workOf } from '../../src/request.ts'
 import { formSecret } from '../../src/session/form-secret.ts'
 import { PATIENT } from './clock.ts'
 import { type House, house } from './visits.ts'
@@ -80,14 +80,14 @@ export type Stage = House & {
   /** Where the entry of a key lies. */
   readonly address: (key: string) => string
   /** The events told since the last time this was asked. */
-  readonly news: () => Reason[]
+  readonly news: () => EventType[]
 }
 
 /** A house whose sessions are made by name and seen through handlers that only look. */
 export const stage = async (backend?: Backend): Promise<Stage> => {
   const h = await house({ secret: SECRET, ...(backend && { backend }) })
   const seen = new WeakMap<Request, Omit<Seen, 'response'>>()
-  const page = sessions({
+  const page = sessionManager({
     backend: h.backend,
     budget: PATIENT,
     secret: SECRET,
@@ -102,12 +102,12 @@ export const stage = async (backend?: Backend): Promise<Stage> => {
       who: s.get('who'),
       owner: s.owner,
       fields: Object.keys(s.fields).sort(),
-      form: asked ? formSecret(await visitOf(request)) : undefined,
+      form: asked ? formSecret(await workOf(request)) : undefined,
     })
     return new Response('seen')
   })
   let asked = false
-  const addressOfLabel = addresses('sid')
+  const addressOfLabel = storageKeys('sid')
   return {
     ...h,
     async live(who) {

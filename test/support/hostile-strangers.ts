@@ -1,13 +1,13 @@
 // A process of its own that serves a hundred thousand strangers, twice, and prints what they cost: run with --expose-gc.
 
-import { connect, session, sessions } from 'keepsake'
+import { backendFromUrl, session, sessionManager } from 'keepsake'
 import { watched } from './watched.ts'
 
 const COUNT = 100_000
 const turn = () => new Promise((resolve) => setImmediate(resolve))
-const watch = watched(await connect('memory:'))
+const watch = watched(await backendFromUrl('memory:'))
 let looks = false
-const handler = sessions({ backend: watch.backend })(async (request) => {
+const handler = sessionManager({ backend: watch.backend })(async (request) => {
   if (looks) {
     const s = await session(request)
     void [s.get('a'), s.fields, s.owner, s.expiresAt]

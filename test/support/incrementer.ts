@@ -1,11 +1,11 @@
 // Adds to a counter in one session, so many times, as one of several processes on one store; prints how many may be either way.
 
-import { sessions } from 'keepsake'
+import { sessionManager } from 'keepsake'
 import { PATIENT } from './clock.ts'
 import { now, stoodStill } from './lost.ts'
 
 const [backend = '', cookie = '', times = '0'] = process.argv.slice(2)
-const manager = sessions({ backend, budget: PATIENT })
+const manager = sessionManager({ backend, budget: PATIENT })
 let unsure = 0
 for (let done = 0; done < Number(times); ) {
   const since = now()

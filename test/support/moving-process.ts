@@ -1,15 +1,15 @@
 // One of several processes of an application whose sessions are on their way from a SQLite file to a Redis Cluster.
 
-import { connect, movingBackend, run } from 'keepsake'
+import { backendFromUrl, movingBackend, serve } from 'keepsake'
 import { patientCluster } from './driver.ts'
 import { houseOn, page } from './traffic.ts'
 
 const [file = '', cluster = '', startsAt] = process.argv.slice(2)
-const [from, to] = [await connect(file), await patientCluster(cluster)]
+const [from, to] = [await backendFromUrl(file), await patientCluster(cluster)]
 const backend = movingBackend(from, to, { startsAt: Number(startsAt) })
 const house = houseOn(backend, console.error)
 const visit = page(house)
-await run(
+await serve(
   async (request) => {
     const { pathname, search } = new URL(request.url)
     if (pathname !== '/revoke') return visit(request)

@@ -1,7 +1,7 @@
 // Fifty visits a second by one driver, in a process that tells a test of every answer, and what its machine took from it.
 
 import { setTimeout as sleep } from 'node:timers/promises'
-import { session, sessions } from 'keepsake'
+import { session, sessionManager } from 'keepsake'
 import { HASTY, opened } from './driver.ts'
 import { lateness, now } from './lost.ts'
 
@@ -28,7 +28,7 @@ export type Kept = {
 export type Told = { readonly answers: readonly Answer[] } | { readonly kept: Kept }
 
 const [driver = '', url = '', place = ''] = process.argv.slice(2)
-const manager = sessions({
+const manager = sessionManager({
   backend: await opened(driver, url, place, HASTY),
   secret: 'q4mB1xqCz0m1cR8m3dWf0iZ2l0cYb3h8V2k5pXn7TtE',
 })

@@ -1,10 +1,10 @@
 // Two servers on one store, for tests that end their process: it says what came, and waits for its parent's word.
 
 import { mock } from 'node:test'
-import { run, session, sessions } from 'keepsake'
+import { serve, session, sessionManager } from 'keepsake'
 
 const [backend = ''] = process.argv.slice(2)
-const manager = sessions({ backend })
+const manager = sessionManager({ backend })
 const waiting = new Map<string, () => void>()
 
 /** Ten seconds pass when the parent says so. */
@@ -15,8 +15,8 @@ process.on('message', (word: string) => {
 })
 process.on('SIGTERM', () => process.send?.('told to end'))
 
-const serve = () =>
-  run(
+const start = () =>
+  serve(
     manager(async (request) => {
       const { pathname } = new URL(request.url)
       const s = await session(request)
@@ -35,5 +35,5 @@ const serve = () =>
     { port: 0 },
   )
 
-await serve()
-await serve()
+await start()
+await start()

@@ -3,7 +3,7 @@
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import type { TestContext } from 'node:test'
-import { type Backend, connect } from 'keepsake'
+import { type Backend, backendFromUrl } from 'keepsake'
 import { mysqlBackend } from 'keepsake/mysql'
 import { postgresBackend } from 'keepsake/postgres'
 import { PATIENT } from './clock.ts'
@@ -24,7 +24,7 @@ export type Store = {
 const memory: Store = {
   name: 'memory',
   opener: () => {
-    const backend = connect('memory:')
+    const backend = backendFromUrl('memory:')
     return () => backend
   },
 }
@@ -35,7 +35,7 @@ const onDisk = (name: string): Store => ({
   opener: (t) => {
     const path = join(folder(t), 'sessions')
     return async () => {
-      const backend = await connect(`${name}:${path}`)
+      const backend = await backendFromUrl(`${name}:${path}`)
       t.after(() => backend.close?.())
       return backend
     }

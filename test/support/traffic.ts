@@ -2,7 +2,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { inspect } from 'node:util'
-import { type Backend, type Handler, type Session, type Sessions, session, sessions } from 'keepsake'
+import { type Backend, type Handler, type Session, type SessionManager, session, sessionManager } from 'keepsake'
 import { PATIENT } from './clock.ts'
 import type { Done, Op } from './history.ts'
 import { now } from './lost.ts'
@@ -57,8 +57,8 @@ export const page = (house: (next: Handler) => Handler) =>
   })
 
 /** The application on a store. Its cookies are called the same on every port, plain HTTP or not. */
-export const houseOn = (backend: Backend, failed: (error: unknown) => void, budget = PATIENT): Sessions =>
-  sessions({
+export const houseOn = (backend: Backend, failed: (error: unknown) => void, budget = PATIENT): SessionManager =>
+  sessionManager({
     backend,
     budget,
     secret: 'q4mB1xqCz0m1cR8m3dWf0iZ2l0cYb3h8V2k5pXn7TtE',

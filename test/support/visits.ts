@@ -1,6 +1,6 @@
 // Sessions on a fresh memory store with a clock and a list of events, and handlers in a line.
 
-import { type Backend, connect, type Reason, type Session, type SessionsOptions, session, sessions } from 'keepsake'
+import { type Backend, backendFromUrl, type EventType, type Session, type SessionManagerOptions, session, sessionManager } from 'keepsake'
 import { type Browser, browser } from 'keepsake/testing'
 import { type Clock, clock, PATIENT } from './clock.ts'
 import { type Watched, watched } from './watched.ts'
@@ -9,7 +9,7 @@ export type Act = (s: Session, request: Request) => unknown
 
 export type House = Watched & {
   readonly now: Clock
-  readonly reasons: Reason[]
+  readonly reasons: EventType[]
   readonly events: unknown[]
   /** A browser; what its visits do is said at each visit. */
   readonly visitor: () => Visitor
@@ -26,14 +26,14 @@ export type Visitor = {
   readonly elsewhere: () => Visitor
 }
 
-export const house = async (options: Partial<SessionsOptions> = {}): Promise<House> => {
+export const house = async (options: Partial<SessionManagerOptions> = {}): Promise<House> => {
   const now = clock()
-  const reasons: Reason[] = []
+  const reasons: EventType[] = []
   const events: unknown[] = []
-  const inner = typeof options.backend === 'object' ? options.backend : await connect('memory:', { now })
+  const inner = typeof options.backend === 'object' ? options.backend : await backendFromUrl('memory:', { now })
   const watch = watched(inner as Backend)
   const process = () =>
-    sessions({
+    sessionManager({
       now,
       budget: PATIENT,
       onEvent: (event) => {

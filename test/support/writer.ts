@@ -1,12 +1,12 @@
 // Writes into one session for ever, and says after each commit what is now saved, until it is killed.
 
 import { writeSync } from 'node:fs'
-import { sessions } from 'keepsake'
+import { sessionManager } from 'keepsake'
 import { PATIENT } from './clock.ts'
 import { now, stoodStill } from './lost.ts'
 
 const [backend = '', cookie = ''] = process.argv.slice(2)
-const manager = sessions({ backend, budget: PATIENT })
+const manager = sessionManager({ backend, budget: PATIENT })
 for (;;) {
   const since = now()
   try {

@@ -2,12 +2,12 @@
 
 import {
   type AnyFields,
-  type ConnectOptions,
+  type BackendFromUrlOptions,
   type CookieOptions,
   type CookiePlace,
   type CopyOptions,
-  type CrossOriginOptions,
-  crossOrigin,
+  type CrossOriginProtectionOptions,
+  crossOriginProtection,
   type FormOptions,
   type Handler,
   type LoggerOptions,
@@ -17,13 +17,13 @@ import {
   type MovingOptions,
   memorySessions,
   type ReadCookieOptions,
-  type RunOptions,
+  type ServeOptions,
   type Session,
-  type Sessions,
-  type SessionsOptions,
+  type SessionManager,
+  type SessionManagerOptions,
   type SetCookieOptions,
   session,
-  sessions,
+  sessionManager,
   type TokenOptions,
 } from 'keepsake'
 import type { CookieBackendOptions } from 'keepsake/cookie'
@@ -32,7 +32,7 @@ import type { MemoryOptions } from 'keepsake/memory'
 import type { ConnectMysqlOptions, MysqlOptions } from 'keepsake/mysql'
 import type { ConnectPostgresOptions, PostgresOptions } from 'keepsake/postgres'
 import type { ConnectRedisOptions, RedisOptions } from 'keepsake/redis'
-import type { Clocked, CookieHeaderOptions, Expiring } from 'keepsake/session'
+import type { ClockOptions, CookieHeaderOptions, ExpiryOptions } from 'keepsake/session'
 import type { SqliteOptions } from 'keepsake/sqlite'
 import type { BrowserOptions } from 'keepsake/testing'
 
@@ -45,23 +45,23 @@ type Undefinable<Options> =
     : never
 
 export const undefinable: readonly true[] = [
-  true satisfies Undefinable<SessionsOptions>,
+  true satisfies Undefinable<SessionManagerOptions>,
   true satisfies Undefinable<CookieOptions>,
   true satisfies Undefinable<CookiePlace>,
   true satisfies Undefinable<ReadCookieOptions>,
   true satisfies Undefinable<SetCookieOptions>,
-  true satisfies Undefinable<ConnectOptions>,
+  true satisfies Undefinable<BackendFromUrlOptions>,
   true satisfies Undefinable<ConnectMysqlOptions>,
   true satisfies Undefinable<ConnectPostgresOptions>,
   true satisfies Undefinable<ConnectRedisOptions>,
   true satisfies Undefinable<CopyOptions>,
   true satisfies Undefinable<LoginOptions>,
-  true satisfies Undefinable<CrossOriginOptions>,
+  true satisfies Undefinable<CrossOriginProtectionOptions>,
   true satisfies Undefinable<FormOptions>,
   true satisfies Undefinable<TokenOptions>,
   true satisfies Undefinable<LoggerOptions>,
   true satisfies Undefinable<MovingOptions>,
-  true satisfies Undefinable<RunOptions>,
+  true satisfies Undefinable<ServeOptions>,
   true satisfies Undefinable<CookieBackendOptions>,
   true satisfies Undefinable<FileOptions>,
   true satisfies Undefinable<MemoryOptions>,
@@ -69,18 +69,18 @@ export const undefinable: readonly true[] = [
   true satisfies Undefinable<PostgresOptions>,
   true satisfies Undefinable<RedisOptions>,
   true satisfies Undefinable<SqliteOptions>,
-  true satisfies Undefinable<Clocked>,
-  true satisfies Undefinable<Expiring>,
+  true satisfies Undefinable<ClockOptions>,
+  true satisfies Undefinable<ExpiryOptions>,
   true satisfies Undefinable<CookieHeaderOptions>,
   true satisfies Undefinable<BrowserOptions>,
 ]
 
 declare const env: Readonly<Record<string, string | undefined>>
-const withSessions = sessions({ backend: env.SESSIONS ?? 'memory:', secret: env.SECRET })
+const withSessions = sessionManager({ backend: env.SESSIONS ?? 'memory:', secret: env.SECRET })
 
 // Fields by a type, without a schema. Nothing checks them, so each may be missing.
 type Fields = { readonly user: string; readonly cart: readonly string[] }
-export const typed: Sessions<Fields> = sessions<Fields>({ backend: 'memory:' })
+export const typed: SessionManager<Fields> = sessionManager<Fields>({ backend: 'memory:' })
 export const userOf = async (request: Request): Promise<string | undefined> => {
   const s: Session<Fields> = await session<Fields>(request)
   s.update('cart', (cart = []) => [...cart, 'tea'])
@@ -105,8 +105,8 @@ export const routes: readonly Route[] = [
   withSessions(page),
   typed(page),
   memorySessions(page),
-  crossOrigin(page),
-  logger(withSessions(crossOrigin(page)), { write: undefined }),
+  crossOriginProtection(page),
+  logger(withSessions(crossOriginProtection(page)), { write: undefined }),
   // A handler that takes less than it is passed.
   withSessions(() => new Response()),
   withSessions((request) => new Response(request.url)),

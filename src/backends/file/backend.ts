@@ -3,19 +3,19 @@
 import { randomUUID } from 'node:crypto'
 import { type Dir, lstatSync, opendirSync, rmSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { type Awaitable, after, Fault, isThenable, onlyKnown } from '../../error.ts'
-import { emitter, type Listener } from '../../events.ts'
+import { type Awaitable, chain, KeepsakeError, isThenable, checkOptionNames } from '../../error.ts'
+import { emitter, type SessionEventListener } from '../../events.ts'
 import type { Backend, Entry, Mark, Removed } from '../contract.ts'
-import { rounds } from '../cursors.ts'
-import { holdFolder, opening, takeFolder } from './folder.ts'
-import { leftover, type Remove, turnsIn } from './locks.ts'
-import { breather, ownersIn } from './owners.ts'
+import { cursors } from '../cursors.ts'
+import { holdFolder, wrapErrors, secureFolder } from './folder.ts'
+import { leftover, type Remove, openLocks } from './locks.ts'
+import { yieldEvery, ownersIn } from './owners.ts'
 import {
   codeOf,
   fileOf,
   keyOf,
   printed,
-  proved,
+  withChecksum,
   readBody,
   readRecord,
   record,
@@ -31,7 +31,7 @@ export type FileOptions = {
    */
   readonly durability?: 'process' | 'power' | undefined
   /** Hears of files that cannot be read. */
-  readonly onEvent?: Listener | undefined
+  readonly onEvent?: SessionEventListener | undefined
 }
 
 /** Files looked at in one sweep, and marks of owners; milliseconds until a draft is left over. */
@@ -91,22 +91,22 @@ const whereThereIsSpace = <T>(work: () => Awaitable<T>, instead: () => Awaitable
  * @throws Fault `bad_option`, also where others may write to the directory; `unavailable` where it cannot be used
  */
 export const fileBackend = (directory: string, options: FileOptions = {}): Backend => {
-  onlyKnown(options, ['durability', 'onEvent'], 'fileBackend()')
+  checkOptionNames(options, ['durability', 'onEvent'], 'fileBackend()')
   const { durability = 'process', onEvent } = options
   if (typeof directory !== 'string' || directory === '') {
-    throw new Fault('bad_option', "A file backend needs the path of its directory, such as 'file:sessions'.")
+    throw new KeepsakeError('bad_option', "A file backend needs the path of its directory, such as 'file:sessions'.")
   }
   if (durability !== 'process' && durability !== 'power') {
-    throw new Fault('bad_option', "durability has to be 'process' or 'power'.")
+    throw new KeepsakeError('bad_option', "durability has to be 'process' or 'power'.")
   }
   const flush = durability === 'power'
   const root = resolve(directory)
-  const { turns, held } = opening(root, () => {
-    takeFolder(root)
-    takeFolder(join(root, QUARANTINE))
+  const { turns, held } = wrapErrors(root, () => {
+    secureFolder(root)
+    secureFolder(join(root, QUARANTINE))
     const held = holdFolder(root)
-    const turns = turnsIn(root, held.check)
-    takeFolder(join(root, 'locks'))
+    const turns = openLocks(root, held.check)
+    secureFolder(join(root, 'locks'))
     return { turns, held }
   })
   const emit = emitter(onEvent)
@@ -149,7 +149,7 @@ export const fileBackend = (directory: string, options: FileOptions = {}): Backe
   const readSecret = (): string | undefined => {
     const body = readBody(secretPath)
     if (!(body instanceof Unreadable)) return body?.slice(0, -1)
-    throw new Fault(
+    throw new KeepsakeError(
       'unavailable',
       `The secret in ${JSON.stringify(secretPath)} cannot be used: ${body.why}. Put a copy of it back; or delete it, and every visitor starts anew.`,
     )
@@ -183,7 +183,7 @@ export const fileBackend = (directory: string, options: FileOptions = {}): Backe
     if (there.isFile() || there.isDirectory()) rmSync(pathOf(file), { recursive: true, force: true })
   }
 
-  const owners = opening(root, () => {
+  const owners = wrapErrors(root, () => {
     const made = ownersIn({
       directory: root,
       turns,
@@ -206,14 +206,14 @@ export const fileBackend = (directory: string, options: FileOptions = {}): Backe
             put(pathOf(file), printed({ value: undefined, ...left }), flush)
             return true
           })
-        return whereThereIsSpace(() => after(marked(), (done) => done ?? removed()), removed)
+        return whereThereIsSpace(() => chain(marked(), (done) => done ?? removed()), removed)
       },
     })
-    takeFolder(join(root, 'owners'))
+    secureFolder(join(root, 'owners'))
     return made
   })
 
-  const everything = rounds(function* () {
+  const everything = cursors(function* () {
     const directory = opendirSync(root)
     try {
       for (let next = directory.readSync(); next !== null; next = directory.readSync()) {
@@ -267,7 +267,7 @@ export const fileBackend = (directory: string, options: FileOptions = {}): Backe
         return undefined
       })
       if (owner === undefined) return answer
-      return after(answer, (taken) => {
+      return chain(answer, (taken) => {
         if (taken || owners.marked(owner, file)) return taken
         // The owner was cleared meanwhile. Nobody has the key yet, so nobody has changed what is there.
         return turns.remove(slotOf(file), (remove) => {
@@ -319,11 +319,11 @@ export const fileBackend = (directory: string, options: FileOptions = {}): Backe
         left === undefined
           ? removed()
           : whereThereIsSpace<undefined | 'stale'>(
-              () => after(marked(left), (answer) => (answer === 'broken' ? removed() : answer)),
+              () => chain(marked(left), (answer) => (answer === 'broken' ? removed() : answer)),
               // To end is worth more than to say so later.
               removed,
             )
-      return after(answer, (stale) => {
+      return chain(answer, (stale) => {
         if (stale === undefined && owner !== undefined) owners.tidy(owner, file)
         return stale
       })
@@ -342,7 +342,7 @@ export const fileBackend = (directory: string, options: FileOptions = {}): Backe
       held.check()
       let swept = 0
       let whole = round === undefined
-      const breathe = breather()
+      const breathe = yieldEvery()
       for (let looked = 0; looked < LOOKS && swept < limit; looked++) {
         const file = nextName()
         if (file === undefined) {
@@ -370,7 +370,7 @@ export const fileBackend = (directory: string, options: FileOptions = {}): Backe
       if (kept !== undefined) return kept
       return turns.write('00', (put) => {
         const there = readSecret()
-        if (there === undefined) put(secretPath, proved(`${fresh}\n`), true)
+        if (there === undefined) put(secretPath, withChecksum(`${fresh}\n`), true)
         return there ?? fresh
       })
     },

@@ -1,13 +1,13 @@
 // A folder of sessions is for its owner alone, and the reason why it is refused says what to do.
 
 import { closeSync, constants, lstatSync, mkdirSync, openSync } from 'node:fs'
-import { Fault, isFault, messageOf } from '../../error.ts'
+import { KeepsakeError, isKeepsakeError, messageOf } from '../../error.ts'
 import { identityAt, same } from '../ownership.ts'
 import { codeOf } from './record.ts'
 
 /** Makes a folder for its owner alone, or takes one where nobody else can plant a file. */
-export const takeFolder = (path: string): void => {
-  const refuse = (why: string) => new Fault('bad_option', `The session directory ${JSON.stringify(path)} ${why}.`)
+export const secureFolder = (path: string): void => {
+  const refuse = (why: string) => new KeepsakeError('bad_option', `The session directory ${JSON.stringify(path)} ${why}.`)
   try {
     mkdirSync(path, 0o700)
   } catch (error) {
@@ -48,7 +48,7 @@ export const holdFolder = (path: string): HeldFolder => {
       const there = identityAt(path)
       if (same(there, taken)) return
       const what = there === undefined ? 'has gone' : 'is another than at the start: somebody put it in its place'
-      throw new Fault(
+      throw new KeepsakeError(
         'unavailable',
         `The session directory ${JSON.stringify(path)} ${what}. Bring back the one that was there, or start again.`,
       )
@@ -61,13 +61,13 @@ export const holdFolder = (path: string): HeldFolder => {
 }
 
 /** @throws Fault `unavailable` in the place of the error of the file system */
-export const opening = <T>(directory: string, work: () => T): T => {
+export const wrapErrors = <T>(directory: string, work: () => T): T => {
   try {
     return work()
   } catch (cause) {
-    if (isFault(cause)) throw cause
+    if (isKeepsakeError(cause)) throw cause
     const why = messageOf(cause)
-    throw new Fault(
+    throw new KeepsakeError(
       'unavailable',
       `The session directory ${JSON.stringify(directory)} cannot be used: ${why}. Give a path in a folder that this process may write to.`,
       { cause },

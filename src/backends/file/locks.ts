@@ -14,7 +14,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
-import { type Awaitable, Fault } from '../../error.ts'
+import { type Awaitable, KeepsakeError } from '../../error.ts'
 import { codeOf } from './record.ts'
 
 /*
@@ -50,7 +50,7 @@ type Put = (path: string, text: string, flush: boolean) => void
 /** Removes what is at `path`, or moves it to `to`. */
 export type Remove = (path: string, flush: boolean, to?: string) => void
 
-export type Turns = {
+export type Locks = {
   /** Work that may put one file, in the turn of `slot`. @throws Fault `unavailable` after two seconds of waiting */
   write<T>(slot: string, work: (put: Put) => T): Awaitable<T>
   /** Work that may remove one file. @throws as `write` */
@@ -110,8 +110,8 @@ export const appear = (directory: string, name: string, fill: (fresh: string) =>
   }
 }
 
-const gone = (directory: string): Fault =>
-  new Fault(
+const gone = (directory: string): KeepsakeError =>
+  new KeepsakeError(
     'unavailable',
     `The session directory ${JSON.stringify(directory)} has gone, or its folder ${LOCKS} has. Bring it back, or start again.`,
   )
@@ -122,7 +122,7 @@ const gone = (directory: string): Fault =>
  *
  * @throws the error of the file system
  */
-export const turnsIn = (directory: string, check: () => void = () => {}): Turns => {
+export const openLocks = (directory: string, check: () => void = () => {}): Locks => {
   const locks = join(directory, LOCKS)
   const token = (slot: string, ticket: string) => join(locks, `${slot}.${ticket}`)
   const draftOf = (ticket: string) => join(directory, `${ticket}.tmp`)
@@ -220,7 +220,7 @@ export const turnsIn = (directory: string, check: () => void = () => {}): Turns 
         since = now
       } else if (ticket !== FREE && now - since > HOLD) end(slot, ticket)
       if (now - started > PATIENCE) {
-        throw new Fault('unavailable', 'Others kept changing files of the session directory. Nothing was changed.')
+        throw new KeepsakeError('unavailable', 'Others kept changing files of the session directory. Nothing was changed.')
       }
     }
   }

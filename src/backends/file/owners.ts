@@ -15,9 +15,9 @@ import {
 } from 'node:fs'
 import { basename, join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
-import { Fault } from '../../error.ts'
-import type { Entry, Mark, Owned } from '../contract.ts'
-import { appear, quietly, removed, renamed, type Turns } from './locks.ts'
+import { KeepsakeError } from '../../error.ts'
+import type { Entry, Mark, OwnerIndex } from '../contract.ts'
+import { appear, quietly, removed, renamed, type Locks } from './locks.ts'
 import { codeOf, fileOf, keyOf, record, slotOf } from './record.ts'
 
 /*
@@ -42,7 +42,7 @@ const OLD = 600_000
 const SLICE = 5
 
 /** To be called at each step of long work: lets others in between, now and then. */
-export const breather = (): (() => undefined | Promise<void>) => {
+export const yieldEvery = (): (() => undefined | Promise<void>) => {
   let since = performance.now()
   return () => {
     if (performance.now() - since <= SLICE) return undefined
@@ -55,7 +55,7 @@ export const breather = (): (() => undefined | Promise<void>) => {
 /** What the sessions themselves say and do. */
 type Sessions = {
   readonly directory: string
-  readonly turns: Turns
+  readonly turns: Locks
   /** Whether marks have to survive a loss of power, as their sessions do. */
   readonly flush: boolean
   /** Undefined where there is none, or none that can be read. */
@@ -64,7 +64,7 @@ type Sessions = {
   end(file: string, owner: string, left: Mark | undefined): boolean | Promise<boolean>
 }
 
-export type Owners = Owned & {
+export type Owners = OwnerIndex & {
   mark(owner: string, file: string): void
   /** Whether the mark is still there: else the owner was cleared. */
   marked(owner: string, file: string): boolean
@@ -117,7 +117,7 @@ export const ownersIn = ({ directory, turns, flush, read, end }: Sessions): Owne
   const stand = () => {
     turns.stand()
     if (existsSync(root)) return
-    throw new Fault(
+    throw new KeepsakeError(
       'unavailable',
       `The folder ${JSON.stringify(root)} has gone, and whose each session is with it. Start again: it is then made anew.`,
     )
@@ -192,7 +192,7 @@ export const ownersIn = ({ directory, turns, flush, read, end }: Sessions): Owne
 
   /** Removes the sessions of some files, one by one: none keeps another from its end. */
   const endAll = async (owner: string, files: readonly string[], left: Mark | undefined): Promise<number> => {
-    const breathe = breather()
+    const breathe = yieldEvery()
     const strike = (file: string) => renamed(pathOf(owner, file), pathOf(owner, file + STRUCK))
     for (const file of files) {
       strike(file)
@@ -242,7 +242,7 @@ export const ownersIn = ({ directory, turns, flush, read, end }: Sessions): Owne
     marked: (owner, file) => isThere(pathOf(owner, file)),
     tidy: (owner, file) => quietly(() => drop(folderOf(owner), file)),
     async list(owner) {
-      const breathe = breather()
+      const breathe = yieldEvery()
       const found: (Entry & { readonly key: string })[] = []
       for (const file of filesOf(owner)) {
         const entry = read(file)

@@ -45,7 +45,7 @@ export class Unreadable {
 }
 
 /** A text with the line before it that proves it whole. */
-export const proved = (body: string): string => `${FIRST}${hash('sha256', body)}\n${body}`
+export const withChecksum = (body: string): string => `${FIRST}${hash('sha256', body)}\n${body}`
 
 /** The text that was proved, or why it is not the one that was written. */
 const bodyOf = (text: string): string | Unreadable => {
@@ -61,7 +61,7 @@ const bodyOf = (text: string): string | Unreadable => {
 export const printed = ({ version, expiresAt, head, owner, value }: Entry): string => {
   if (!Number.isFinite(expiresAt)) throw new TypeError('expiresAt has to be a finite number of milliseconds.')
   const about = JSON.stringify({ version, expiresAt, head, owner })
-  return proved(`${about}\n${value === undefined ? '' : `${value}\n`}`)
+  return withChecksum(`${about}\n${value === undefined ? '' : `${value}\n`}`)
 }
 
 const parsed = (body: string): Entry | Unreadable => {

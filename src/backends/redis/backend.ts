@@ -1,23 +1,23 @@
 // Sessions in Redis or Valkey, alone, behind Sentinels or in a cluster: one command or one script an operation.
 
-import { Fault, onlyKnown } from '../../error.ts'
+import { KeepsakeError, checkOptionNames } from '../../error.ts'
 import type { Backend, Mark } from '../contract.ts'
 import { type Driver, driverOf, isError, type RedisClient } from './client.ts'
 import { driverOfUrl } from './connect.ts'
 import { checkEviction } from './eviction.ts'
 import { ownersOf } from './owners.ts'
-import { replicated } from './replicas.ts'
+import { replicaWaiter } from './replicas.ts'
 import { scanKeys } from './scan.ts'
 import {
   clearEntry,
   generateEntry,
-  packed,
-  printedOwner,
+  encodeEntry,
+  ownerName,
   type Script,
   setEntry,
   settleEntry,
   touchEntry,
-  unpacked,
+  decodeEntry,
 } from './scripts.ts'
 
 export type { RedisClient } from './client.ts'
@@ -47,14 +47,14 @@ const names = ['prefix', 'waitReplicas', 'waitTimeout', 'now'] as const satisfie
 type Settings = { readonly [K in keyof RedisOptions]-?: NonNullable<RedisOptions[K]> }
 
 const checked = (options: RedisOptions): Settings => {
-  onlyKnown(options, ['prefix', 'waitReplicas', 'waitTimeout', 'now'], 'redisBackend')
+  checkOptionNames(options, ['prefix', 'waitReplicas', 'waitTimeout', 'now'], 'redisBackend')
   const { prefix = 'keepsake:', waitReplicas = 0, waitTimeout = 0.5, now = () => Date.now() } = options
-  if (typeof prefix !== 'string') throw new Fault('bad_option', "prefix has to be a string, such as 'keepsake:'.")
+  if (typeof prefix !== 'string') throw new KeepsakeError('bad_option', "prefix has to be a string, such as 'keepsake:'.")
   if (!Number.isInteger(waitReplicas) || waitReplicas < 0) {
-    throw new Fault('bad_option', 'waitReplicas has to be a whole number: how many replicas must have a logout.')
+    throw new KeepsakeError('bad_option', 'waitReplicas has to be a whole number: how many replicas must have a logout.')
   }
   if (!(waitTimeout >= 0.001 && waitTimeout <= 60)) {
-    throw new Fault('bad_option', 'waitTimeout has to be a number of seconds from 0.001 to 60.')
+    throw new KeepsakeError('bad_option', 'waitTimeout has to be a number of seconds from 0.001 to 60.')
   }
   return { prefix, waitReplicas, waitTimeout, now }
 }
@@ -78,7 +78,7 @@ const checked = (options: RedisOptions): Settings => {
  * @throws Fault `bad_option`
  */
 export const redisBackend = (client: RedisClient, options: RedisOptions = {}): Backend => {
-  onlyKnown(options, names, 'redisBackend')
+  checkOptionNames(options, names, 'redisBackend')
   return backendOn(driverOf(client), checked(options))
 }
 
@@ -105,11 +105,11 @@ export type ConnectRedisOptions = RedisOptions & {
  * @throws Fault `no_backend` where `ioredis` is not installed, `bad_option`
  */
 export const connectRedis = async (url: string, options: ConnectRedisOptions = {}): Promise<Backend> => {
-  onlyKnown(options, [...names, 'budget'], 'connectRedis')
+  checkOptionNames(options, [...names, 'budget'], 'connectRedis')
   const { budget = 2, ...others } = options
   const settings = checked(others)
   if (!(typeof budget === 'number' && budget >= 0.001 && budget <= 3600)) {
-    throw new Fault('bad_option', 'budget has to be a number of seconds from 0.001 to 3600.')
+    throw new KeepsakeError('bad_option', 'budget has to be a number of seconds from 0.001 to 3600.')
   }
   const driver = await driverOfUrl(url, budget * 1000)
   return backendOn(driver, settings, driver.close)
@@ -125,7 +125,7 @@ const backendOn = (
   const lifeOf = (expiresAt: number): number => Math.min(Math.max(Math.ceil(expiresAt - now()), 0) + MINUTE, CENTURY)
 
   const markWords = (mark: Mark | undefined) =>
-    mark === undefined ? [] : [mark.version, packed(mark), String(lifeOf(mark.expiresAt))]
+    mark === undefined ? [] : [mark.version, encodeEntry(mark), String(lifeOf(mark.expiresAt))]
 
   const run = async ({ sha, lua }: Script, key: string, args: readonly string[]): Promise<unknown> => {
     try {
@@ -137,14 +137,14 @@ const backendOn = (
     }
   }
 
-  const replicas = waitReplicas > 0 ? replicated(driver, waitReplicas, Math.ceil(waitTimeout * 1000)) : undefined
+  const replicas = waitReplicas > 0 ? replicaWaiter(driver, waitReplicas, Math.ceil(waitTimeout * 1000)) : undefined
   const write: typeof run = replicas
     ? ({ sure }, key, args) => replicas.write(key, ['eval', sure, '1', key, ...args])
     : run
 
   const get = async (key: string) => {
     const text = await driver.send(['get', addressOf(key)])
-    return text === null || text === undefined ? undefined : unpacked(String(text))
+    return text === null || text === undefined ? undefined : decodeEntry(String(text))
   }
 
   const owners = ownersOf({
@@ -164,7 +164,7 @@ const backendOn = (
     get,
     async generate(key, entry) {
       const life = lifeOf(entry.expiresAt)
-      const args = [entry.version, packed(entry), String(life)]
+      const args = [entry.version, encodeEntry(entry), String(life)]
       const insert = (by: typeof run) => async () =>
         (await by(generateEntry, addressOf(key), args)) === null ? undefined : 'taken'
       return entry.owner === undefined ? insert(run)() : owners.generate(key, entry.owner, entry, life, insert(write))
@@ -180,7 +180,7 @@ const backendOn = (
       if (answer === null) return undefined
       const printed = String(answer)
       if (printed === 'stale') return 'stale'
-      if (printed !== printedOwner(undefined)) owners.removed(key, JSON.parse(printed))
+      if (printed !== ownerName(undefined)) owners.removed(key, JSON.parse(printed))
       return undefined
     },
     async touch(key, expiresAt) {

@@ -1,7 +1,7 @@
 // What the Redis backend needs of a client, whichever it is: one command, and a connection of its own to a key's node.
 
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Awaitable, Fault, messageOf } from '../../error.ts'
+import { type Awaitable, KeepsakeError, messageOf } from '../../error.ts'
 import { type Command, type Link, type Listens, linkOf, steady, turn } from './link.ts'
 import { bare, unreachable } from './refusals.ts'
 
@@ -91,7 +91,7 @@ type NodeRedisSentinel = Listens & {
 const ignore = () => {}
 
 /** A client without a listener for `error` ends the process when its server does. What fails is told by the command. */
-const guarded = <T extends Listens>(client: T): T => {
+const ignoreErrorEvents = <T extends Listens>(client: T): T => {
   client.on?.('error', ignore)
   return client
 }
@@ -245,7 +245,7 @@ const keyOf = ([name = '', ...args]: Command): string | undefined => (name.start
 const ofIoredis = (client: Ioredis, patience?: Patience): Driver => {
   const { isCluster, options } = client
   if (isCluster && (options.scaleReads ?? 'master') !== 'master') {
-    throw new Fault(
+    throw new KeepsakeError(
       'bad_option',
       "A Redis cluster that scales reads would open sessions that have ended: give a Cluster with scaleReads 'master', the default.",
     )
@@ -294,7 +294,7 @@ const ofIoredis = (client: Ioredis, patience?: Patience): Driver => {
       const { known, any, host, port } = isCluster ? nodeAt(client, node) : { ...options, known: client, any: client }
       const from = known ?? any
       if (from === undefined) throw unreachable(new Error('no server of the cluster is known'))
-      const connection = guarded(from.duplicate({ ...ONCE, host, port, keyPrefix, readOnly: false }))
+      const connection = ignoreErrorEvents(from.duplicate({ ...ONCE, host, port, keyPrefix, readOnly: false }))
       const close = () => {
         connection.disconnect()
         // A server that does not answer does not answer that either.
@@ -345,7 +345,7 @@ const ofNodeRedisClient = (client: NodeRedis): Driver => ({
   ...ofNodeRedisPool(client, linkOfNodeRedis(client)),
   async open() {
     const socket = { ...client.options?.socket, reconnectStrategy: false, socketTimeout: undefined }
-    const connection = guarded(client.duplicate({ disableOfflineQueue: true, pingInterval: undefined, socket }))
+    const connection = ignoreErrorEvents(client.duplicate({ disableOfflineQueue: true, pingInterval: undefined, socket }))
     try {
       await connection.connect()
     } catch (error) {
@@ -368,7 +368,7 @@ const ofNodeRedisSentinel = (client: NodeRedisSentinel): Driver => {
     nodeOf: () => '',
     async open() {
       // A rediscovery between a write and its WAIT would ask another master about it.
-      const connection = guarded(client.duplicate({ maxCommandRediscovers: 0 }))
+      const connection = ignoreErrorEvents(client.duplicate({ maxCommandRediscovers: 0 }))
       try {
         await connection.connect()
       } catch (error) {
@@ -396,7 +396,7 @@ export const driverOf = (client: RedisClient, patience?: Patience): Driver => {
   const has = (name: string) => typeof (client as unknown as Record<string, unknown> | undefined)?.[name] === 'function'
   if (has('call') && has('duplicate')) return ofIoredis(client as unknown as Ioredis, patience)
   if (has('getSlotRandomNode')) {
-    throw new Fault(
+    throw new KeepsakeError(
       'bad_option',
       "node-redis's cluster does not come back when a master dies: give redisBackend a Cluster of ioredis.",
     )
@@ -406,7 +406,7 @@ export const driverOf = (client: RedisClient, patience?: Patience): Driver => {
     const plain = client as unknown as NodeRedis
     return has('duplicate') ? ofNodeRedisClient(plain) : ofNodeRedisPool(plain)
   }
-  throw new Fault(
+  throw new KeepsakeError(
     'bad_option',
     'redisBackend needs a client: a Redis or Cluster of ioredis (or iovalkey), or what createClient of node-redis gives.',
   )

@@ -3,7 +3,7 @@
 import { isIP } from 'node:net'
 import { checkServerIdentity, type PeerCertificate } from 'node:tls'
 import type { Cluster, ClusterOptions, Redis, RedisOptions as ServerOptions } from 'ioredis'
-import { Fault, messageOf } from '../../error.ts'
+import { KeepsakeError, messageOf } from '../../error.ts'
 import { installed } from '../../packages.ts'
 import { type Driver, driverOf, type RedisClient } from './client.ts'
 import { turn } from './link.ts'
@@ -69,7 +69,7 @@ const FORMS =
   "'redis://host:6379', 'rediss://user:password@host/0', 'redis+sentinel://host:26379,host:26379/mymaster', 'redis+cluster://host:6379,host:6379'"
 
 /** What is wrong with a URL. The URL itself may hold a password: it stays out of the message, and so does the cause. */
-const refused = (what: string): Fault => new Fault('bad_option', `${what} Redis is named by a URL such as ${FORMS}.`)
+const refused = (what: string): KeepsakeError => new KeepsakeError('bad_option', `${what} Redis is named by a URL such as ${FORMS}.`)
 
 const hostOf = (text: string, port: number): Host => {
   const match = /^(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::(\d{1,5}))?$/.exec(text)

@@ -1,6 +1,6 @@
 // Whether a Redis may evict what is alive, and what to say of it.
 
-import { Fault, isFault, messageOf } from '../../error.ts'
+import { KeepsakeError, isKeepsakeError, messageOf } from '../../error.ts'
 import type { Driver } from './client.ts'
 
 /** How a server makes room, if it does; undefined where it does not say. */
@@ -13,7 +13,7 @@ const policyOf = (info: string): { readonly evicts: boolean; readonly words: str
 
 /** Whether a server does not know INFO, or its user may not use it. */
 const isForbidden = (error: unknown): boolean =>
-  /^NOPERM|unknown command/.test(messageOf(isFault(error) ? error.cause : error))
+  /^NOPERM|unknown command/.test(messageOf(isKeepsakeError(error) ? error.cause : error))
 
 const UNSEEN =
   'It could not be looked at whether Redis evicts keys. Set its maxmemory-policy to noeviction, and let its user see that: ACL SETUSER … +info.'
@@ -43,7 +43,7 @@ export const checkEviction = async (
     if (use === 'sessions') {
       return `Redis may evict sessions, which are logouts then, and lists of owners, so that revokeAll misses some ${how}`
     }
-    throw new Fault(
+    throw new KeepsakeError(
       'bad_option',
       `Redis may evict ends of sessions, and cookies that were logged out open again ${how}`,
     )

@@ -1,6 +1,6 @@
 // The connections of a client, as they come and go: what may be sent once more, and of which errors nothing was changed.
 
-import { type Fault, messageOf } from '../../error.ts'
+import { type KeepsakeError, messageOf } from '../../error.ts'
 import { isUnsent, refusalOf, refused, unreachable } from './refusals.ts'
 
 /** The name of a command and its arguments. */
@@ -153,7 +153,7 @@ export const steady = (
   send: (command: Command) => Promise<unknown>,
 ): ((command: Command) => Promise<unknown>) => {
   let used = performance.now()
-  const ready = async (answered: Fault | undefined) => {
+  const ready = async (answered: KeepsakeError | undefined) => {
     await recovered()
     if (!isReady()) throw answered ?? unreachable(lastError())
   }
@@ -173,7 +173,7 @@ export const steady = (
     if (follows && now - used > IDLE && !READS.includes(command[0] as string)) await closings()
     used = now
     /** What the server answered to an earlier try: it tells more than that the client is connecting again since. */
-    let answered: Fault | undefined
+    let answered: KeepsakeError | undefined
     for (let tries = 1; ; tries++) {
       if (!isReady()) await ready(answered)
       const before = losses()

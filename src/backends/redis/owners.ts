@@ -1,7 +1,7 @@
 // Whose sessions, in Redis: a list of keys for each owner, kept without a transaction over several keys.
 
-import { Fault } from '../../error.ts'
-import type { Entry, Mark, Owned } from '../contract.ts'
+import { KeepsakeError } from '../../error.ts'
+import type { Entry, Mark, OwnerIndex } from '../contract.ts'
 import { later } from './refusals.ts'
 import {
   clearEntry,
@@ -9,10 +9,10 @@ import {
   confirmListed,
   enlist,
   listed,
-  printedOwner,
+  ownerName,
   type Script,
   settle,
-  strike,
+  markForRemoval,
   unlist,
 } from './scripts.ts'
 
@@ -49,7 +49,7 @@ export type OwnersNeed = {
   readonly write: (script: Script, key: string, args: readonly string[]) => Promise<unknown>
 }
 
-export type Owners = Owned & {
+export type Owners = OwnerIndex & {
   /** Generates an owner's entry, which lives so many milliseconds, by way of his list. */
   generate(
     key: string,
@@ -150,8 +150,8 @@ export const ownersOf = (need: OwnersNeed): Owners => {
     },
     async clear(owner, except = '', mark) {
       const place = placeOf(owner)
-      const words = [printedOwner(owner), ...markWords(mark)]
-      const [doubt, ...flat] = (await run(strike, place, [except])) as unknown[]
+      const words = [ownerName(owner), ...markWords(mark)]
+      const [doubt, ...flat] = (await run(markForRemoval, place, [except])) as unknown[]
       const struck = seenIn(flat)
       const counts = await eachOf(struck, async ({ key }) =>
         Number(await later(write(clearOwned, addressOf(key), words))),
@@ -164,8 +164,8 @@ export const ownersOf = (need: OwnersNeed): Owners => {
   }
 }
 
-const incomplete = (count: number, policy: string): Fault =>
-  new Fault(
+const incomplete = (count: number, policy: string): KeepsakeError =>
+  new KeepsakeError(
     'unknown_outcome',
     `${count} sessions of this owner were ended, and others may still be there: Redis evicts keys (maxmemory-policy ${policy}), and may have evicted the list of them. Set maxmemory-policy noeviction.`,
   )

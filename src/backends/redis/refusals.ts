@@ -1,6 +1,6 @@
 // Errors of Redis after which it is certain that nothing was changed, and what to do about each.
 
-import { Fault, isFault, messageOf } from '../../error.ts'
+import { KeepsakeError, isKeepsakeError, messageOf } from '../../error.ts'
 
 /** What the server says, by the first word of its error, when it refuses a command before it does any of it. */
 const refusals: Readonly<Record<string, string>> = {
@@ -66,12 +66,12 @@ const worded = (error: unknown): string => {
 }
 
 /** @param error of the last try to connect, if there is one */
-export const unreachable = (error: unknown): Fault =>
-  new Fault('unavailable', `Redis cannot be reached: ${worded(error)} Nothing was changed.`, { cause: bare(error) })
+export const unreachable = (error: unknown): KeepsakeError =>
+  new KeepsakeError('unavailable', `Redis cannot be reached: ${worded(error)} Nothing was changed.`, { cause: bare(error) })
 
 /** @param error of which `refusalOf` has the word */
-export const refused = (error: unknown, word: string): Fault =>
-  new Fault('unavailable', `${sentence(messageOf(error))} Nothing was changed. ${refusals[word]}`, { cause: error })
+export const refused = (error: unknown, word: string): KeepsakeError =>
+  new KeepsakeError('unavailable', `${sentence(messageOf(error))} Nothing was changed. ${refusals[word]}`, { cause: error })
 
 /**
  * A step that comes after others of the same operation: that it changed nothing itself says nothing of those.
@@ -82,6 +82,6 @@ export const later = async <T>(step: Promise<T>): Promise<T> => {
   try {
     return await step
   } catch (error) {
-    throw isFault(error) && error.code === 'unavailable' ? (error.cause ?? new Error(error.message)) : error
+    throw isKeepsakeError(error) && error.code === 'unavailable' ? (error.cause ?? new Error(error.message)) : error
   }
 }

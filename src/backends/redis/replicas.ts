@@ -1,7 +1,7 @@
 // Writes that count only once enough replicas have them, sent in groups with one WAIT behind each.
 
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Fault, messageOf } from '../../error.ts'
+import { KeepsakeError, messageOf } from '../../error.ts'
 import { type Connection, type Driver, isError, isErrorLike } from './client.ts'
 import { type Command, closings, turn } from './link.ts'
 import { refusalOf, refused } from './refusals.ts'
@@ -20,7 +20,7 @@ type Waiting = {
   readonly reject: (error: unknown) => void
 }
 
-export type Replicated = {
+export type ReplicaWaiter = {
   /**
    * Sends a write to the server that keeps `key`.
    *
@@ -53,7 +53,7 @@ const inTime = async <T>(promise: Promise<T>, milliseconds: number): Promise<T> 
 }
 
 /** Writes to one server. */
-const lane = (
+const replicaQueue = (
   open: () => Promise<Connection>,
   failed: () => void,
   replicas: number,
@@ -89,7 +89,7 @@ const lane = (
       const short =
         Number(count) >= replicas
           ? undefined
-          : new Fault(
+          : new KeepsakeError(
               'unknown_outcome',
               `Redis has the change, but ${isErrorLike(count) ? `said of its replicas: ${messageOf(count)}` : `${count} of the ${replicas} replicas that it should be on have it after ${milliseconds} ms`}. A failover now may undo it; see whether the replicas are up.`,
             )
@@ -130,25 +130,25 @@ const lane = (
  * @param late milliseconds after which a connection counts as dead that has not answered a WAIT
  * @throws Fault `bad_option`
  */
-export const replicated = (
+export const replicaWaiter = (
   driver: Driver,
   replicas: number,
   milliseconds: number,
   late = driver.silent ?? LATE,
-): Replicated => {
+): ReplicaWaiter => {
   const { open } = driver
   if (open === undefined) {
-    throw new Fault(
+    throw new KeepsakeError(
       'bad_option',
       'waitReplicas needs a client that can be duplicated: one of createClient, not a pool.',
     )
   }
-  const lanes = new Map<string, ReturnType<typeof lane>>()
+  const lanes = new Map<string, ReturnType<typeof replicaQueue>>()
 
   const laneOf = (node: string) => {
     let found = lanes.get(node)
     if (found === undefined) {
-      found = lane(() => open(node), driver.refresh, replicas, milliseconds, late)
+      found = replicaQueue(() => open(node), driver.refresh, replicas, milliseconds, late)
       lanes.set(node, found)
     }
     return found

@@ -11,7 +11,7 @@ import type { Command } from './link.ts'
  */
 
 type Ask = (command: Command) => Promise<unknown>
-type Ground = {
+type Topology = {
   /** A way to each server that keeps keys, in an order that stays. */
   readonly servers: readonly Ask[]
   /** Another for other servers, or other slots. */
@@ -45,7 +45,7 @@ const viewOf = async (ask: Ask) => {
   }
 }
 
-const groundOf = async (driver: Driver): Promise<Ground> => {
+const topologyOf = async (driver: Driver): Promise<Topology> => {
   const { send, masters } = driver
   if (masters === undefined) return { servers: [send], name: named([await runOf(send)]) }
   const views = await Promise.all((await masters()).map(viewOf))
@@ -81,7 +81,7 @@ export const scanKeys = async (
   cursor: string | undefined,
   limit: number,
 ): Promise<{ readonly keys: readonly string[]; readonly cursor: string | undefined }> => {
-  const { servers, name } = await groundOf(driver)
+  const { servers, name } = await topologyOf(driver)
   const [of, at = '', inner = ''] = cursor?.split(' ') ?? []
   const begun = of === name ? { index: Number(at), inner } : { index: 0, inner: '0' }
   const whole = driver.keyPrefix + prefix
@@ -89,7 +89,7 @@ export const scanKeys = async (
   const ask = servers[begun.index] as Ask
   const [next, found] = (await ask(scan)) as [unknown, unknown[]]
   // Asked again, because it may have been another that answered: a Sentinel's next master, or one that lost its slots.
-  const after = await groundOf(driver)
+  const after = await topologyOf(driver)
   if (after.name !== name) return { keys: [], cursor: `${after.name} 0 0` }
   const keys = found.map((one) => String(one).slice(whole.length)).filter((key) => KEY.test(key))
   if (String(next) !== '0') return { keys, cursor: `${name} ${begun.index} ${next}` }

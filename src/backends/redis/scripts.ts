@@ -9,12 +9,12 @@ import type { Entry, Mark } from '../contract.ts'
  * its memory, 0.7 of its time for a read, 1.1 for a compare-and-set. The owner is printed as JSON, because he alone may have a line break in him; the
  * empty line stands for none, and the empty value for undefined: JSON.stringify prints neither.
  */
-export const packed = ({ version, expiresAt, owner, head, value = '' }: Entry | (Mark & Partial<Entry>)): string =>
-  [version, String(expiresAt), printedOwner(owner), head, value].join('\n')
+export const encodeEntry = ({ version, expiresAt, owner, head, value = '' }: Entry | (Mark & Partial<Entry>)): string =>
+  [version, String(expiresAt), ownerName(owner), head, value].join('\n')
 
-export const printedOwner = (owner: string | undefined): string => (owner === undefined ? '' : JSON.stringify(owner))
+export const ownerName = (owner: string | undefined): string => (owner === undefined ? '' : JSON.stringify(owner))
 
-export const unpacked = (text: string): Entry => {
+export const decodeEntry = (text: string): Entry => {
   const expiry = text.indexOf('\n') + 1
   const owner = text.indexOf('\n', expiry) + 1
   const head = text.indexOf('\n', owner) + 1
@@ -181,7 +181,7 @@ export const listed: Script = script(`return redis.call('ZRANGE', KEYS[1], 0, -1
  * keys may be missing: the server may evict, and either there is no list, or it has evicted something. A user who may not
  * use INFO is not told.
  */
-export const strike: Script = script(
+export const markForRemoval: Script = script(
   `
 local all = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
 local info = redis.pcall('INFO', 'memory', 'stats')

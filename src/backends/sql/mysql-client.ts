@@ -1,10 +1,10 @@
 // One way to ask MariaDB or MySQL by mysql2 or mariadb, and never in a transaction of somebody else.
 
 import type { Socket } from 'node:net'
-import { Fault, isFault } from '../../error.ts'
+import { KeepsakeError, isKeepsakeError } from '../../error.ts'
 import { ANSWERING, type Asker, CONNECTING, ownBeside, preferring } from './own-connection.ts'
 import { lending } from './pool.ts'
-import { hush, OUTSIDE, property, type Row, refused, undecided } from './table.ts'
+import { ignoreErrorEvents, OUTSIDE, property, type Row, refused, undecided } from './table.ts'
 
 export type Value = string | number | Uint8Array | null
 type Query = { readonly sql: string; readonly rowsAsArray: true }
@@ -72,7 +72,7 @@ const wrong = (status: number | undefined): string | undefined => {
   return (status & IN_TRANSACTION) === 0 ? undefined : OUTSIDE
 }
 const refuse = (why: string | undefined): void => {
-  if (why !== undefined) throw new Fault('unavailable', `${why} Nothing was changed.`)
+  if (why !== undefined) throw new KeepsakeError('unavailable', `${why} Nothing was changed.`)
 }
 
 /** The mariadb driver writes the values of a statement, so what is in a session, into its errors. */
@@ -185,7 +185,7 @@ const pooled = (pool: Pool, patience?: number): Ask => {
     async connect() {
       const connection = await byUs(() => pool.getConnection())
       // mysql2 itself hears only the first error of a connection.
-      if (connection.connection !== undefined) hush(connection.connection)
+      if (connection.connection !== undefined) ignoreErrorEvents(connection.connection)
       return connection
     },
     births(hear) {
@@ -253,7 +253,7 @@ const apart = (core: Core, onTheirs: Ask): Asker<Parameters<Ask>, Answer> => {
           connectTimeout: Math.min(connectTimeout || CONNECTING, CONNECTING),
         })
         const another = new core.constructor({ config })
-        hush(another)
+        ignoreErrorEvents(another)
         // Of the driver's own errors this hears, too: they are given to the first that waits.
         another.query(FIRST, (error) => {
           if (error == null) return resolve(another)
@@ -285,9 +285,9 @@ const apart = (core: Core, onTheirs: Ask): Asker<Parameters<Ask>, Answer> => {
 export const asker = (client: MysqlClient, patience?: number): Asker<Parameters<Ask>, Answer> => {
   const promising = (has(client, 'promise') ? (client as Calling).promise() : client) as Promising
   if (!has(promising, 'execute')) {
-    throw new Fault('bad_option', 'A MySQL backend needs a client: a pool or connection of mysql2 or of mariadb.')
+    throw new KeepsakeError('bad_option', 'A MySQL backend needs a client: a pool or connection of mysql2 or of mariadb.')
   }
-  hush(promising)
+  ignoreErrorEvents(promising)
   if (has(promising, 'getConnection')) return { ask: pooled(promising as unknown as Pool, patience) }
   const core = coreOf(client)
   const ask = alone(promising)
@@ -345,7 +345,7 @@ export const forbidden = (error: unknown): boolean => DENIED.includes(property(e
 
 /** Of a refusal that surely changed nothing: the Fault that says so. Else what the driver threw. */
 export const explained = (table: string, error: unknown): unknown => {
-  if (isFault(error)) return error
+  if (isKeepsakeError(error)) return error
   const number = property(error, 'errno')
   if (number === NO_TABLE) {
     return refused('The database', error, `It has no table ${table}: call migrate() once, or run what schema() gives.`)

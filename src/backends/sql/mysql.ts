@@ -1,6 +1,6 @@
 // Sessions in MariaDB or MySQL: one InnoDB table, statements prepared at the server, over mysql2 or the mariadb driver.
 
-import { Fault, onlyKnown } from '../../error.ts'
+import { KeepsakeError, checkOptionNames } from '../../error.ts'
 import {
   asker,
   DUPLICATE,
@@ -18,15 +18,15 @@ import {
   driver,
   entryOf,
   fromUrl,
-  hush,
+  ignoreErrorEvents,
   keyed,
   keyOf,
-  persistently,
+  retry,
   property,
   quoted,
   type SqlBackend,
   scanned,
-  selfMade,
+  withAutoMigrate,
   textOf,
   withConnections,
 } from './table.ts'
@@ -53,15 +53,15 @@ export type ConnectMysqlOptions = MysqlOptions & {
 const EVER = Number.MIN_SAFE_INTEGER
 
 const backendOn = (client: MysqlClient, options: MysqlOptions, patience?: number): SqlBackend => {
-  onlyKnown(options, ['table'], 'A MySQL backend')
+  checkOptionNames(options, ['table'], 'A MySQL backend')
   const table = quoted(options.table ?? 'keepsake_sessions', '`')
   const { ask, close } = asker(client, patience)
   const answered = async (sql: string, values: Value[], prepared: boolean) => {
     try {
-      return await persistently(() => ask(sql, values, prepared), undone)
+      return await retry(() => ask(sql, values, prepared), undone)
     } catch (error) {
       if (await tooLarge(error, values, ask)) {
-        throw new Fault(
+        throw new KeepsakeError(
           'too_large',
           'The session is larger than the database takes. Nothing was saved. Raise its max_allowed_packet, or lower maxBytes.',
           { cause: error },
@@ -239,7 +239,7 @@ const PARAMETERS = ['ssl', 'charset', 'compress', 'enableCleartextPlugin', 'flag
 const checkParameters = (url: string): void => {
   const unknown = [...(URL.parse(url)?.searchParams.keys() ?? [])].find((name) => !PARAMETERS.includes(name))
   if (unknown === undefined) return
-  throw new Fault(
+  throw new KeepsakeError(
     'bad_option',
     `The URL of the database has the parameter ${JSON.stringify(unknown)}, which is not known. There are: connections, ${PARAMETERS.join(', ')}. For anything else, make a pool yourself: mysqlBackend(pool).`,
   )
@@ -266,11 +266,11 @@ export const connectMysql = async (url: string, options: ConnectMysqlOptions = {
   }
   const { createPool } = await driver('mysql2', load)
   const pool = fromUrl(uri, () => createPool({ uri, connectTimeout: CONNECTING, connectionLimit: connections }))
-  hush(pool)
+  ignoreErrorEvents(pool)
   pool.on('connection', (connection) => {
     // Its types say that it is one with promises. What it is given it carries out in turn, so this before all else.
     const calling = connection as unknown as { query(sql: string, done: () => void): void }
     calling.query(FIRST, () => {})
   })
-  return selfMade(backendOn(pool, others, ANSWERING), forbidden, () => pool.end())
+  return withAutoMigrate(backendOn(pool, others, ANSWERING), forbidden, () => pool.end())
 }

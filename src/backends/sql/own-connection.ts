@@ -1,7 +1,7 @@
 // A second connection beside a single one of the application, whose transactions then take nothing back.
 
 import type { Socket } from 'node:net'
-import { hush } from './table.ts'
+import { ignoreErrorEvents } from './table.ts'
 
 /**
  * How a driver opens another connection like the one that the application gave.
@@ -66,7 +66,7 @@ const owning = <C extends object>(driver: Driver<C>): Own<C> => {
   }
   const make = async (): Promise<Held<C>> => {
     const connection = await driver.open()
-    hush(connection)
+    ignoreErrorEvents(connection)
     const socket = driver.socket(connection)
     const closed = new Promise<void>((resolve) => {
       socket.once('close', () => {

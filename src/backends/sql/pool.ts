@@ -1,6 +1,6 @@
 // Connections of a pool, each lent to one call at a time. While the server has no room for another, calls wait.
 
-import type { Fault } from '../../error.ts'
+import type { KeepsakeError } from '../../error.ts'
 
 /** What the lender knows of a pool and its driver. */
 export type Lender<C> = {
@@ -16,7 +16,7 @@ export type Lender<C> = {
   /** What is the same each time that a connection is lent, where the connection is not. */
   identity(connection: C): object
   /** What to throw where no connection can be had. Nothing was sent. */
-  refused(error: unknown): Fault
+  refused(error: unknown): KeepsakeError
   /** Puts a connection back after a call, or ends it, where the call failed so that nobody should get it. */
   giveBack(connection: C, error: unknown): void
 }

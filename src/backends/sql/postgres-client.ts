@@ -1,10 +1,10 @@
 // One way to ask PostgreSQL by pg, postgres.js or PGlite, and never in a transaction of somebody else.
 
 import type { Socket } from 'node:net'
-import { Fault, isFault } from '../../error.ts'
+import { KeepsakeError, isKeepsakeError } from '../../error.ts'
 import { ANSWERING, type Asker, CONNECTING, ownBeside, preferring } from './own-connection.ts'
 import { lending } from './pool.ts'
-import { hush, OUTSIDE, property, type Row, refused, undecided } from './table.ts'
+import { ignoreErrorEvents, OUTSIDE, property, type Row, refused, undecided } from './table.ts'
 
 export type Value = string | number | Uint8Array | null
 
@@ -86,12 +86,12 @@ const watched = (client: Watched, prepare: boolean, lent: boolean): Ask => {
   const open = () => client.getTransactionStatus()
   return ({ name, text }, values) =>
     new Promise((resolve, reject) => {
-      if (open() === 'T' || open() === 'E') return reject(new Fault('unavailable', `${OUTSIDE} Nothing was changed.`))
+      if (open() === 'T' || open() === 'E') return reject(new KeepsakeError('unavailable', `${OUTSIDE} Nothing was changed.`))
       client.query({ ...(prepare && { name }), text, values, rowMode: 'array' }, (error, result) => {
         if (error) reject(error)
         else if (open() === 'I') resolve(result.rows)
         // One that is lent is ended now, and with it the transaction.
-        else reject(lent ? new Fault('unavailable', `${OUTSIDE} Nothing was changed.`) : undecided())
+        else reject(lent ? new KeepsakeError('unavailable', `${OUTSIDE} Nothing was changed.`) : undecided())
       })
     })
 }
@@ -127,7 +127,7 @@ const confirmed =
     if (transaction == null) return rows
     const state = (await ask(CONFIRM, [transaction]))[0]?.[0]
     if (state === 'committed') return rows
-    throw state === 'aborted' ? new Fault('unavailable', `${OUTSIDE} Nothing was changed.`) : undecided()
+    throw state === 'aborted' ? new KeepsakeError('unavailable', `${OUTSIDE} Nothing was changed.`) : undecided()
   }
 
 /** A client of `pg`, alone or lent, or what has its interface. */
@@ -146,7 +146,7 @@ const pooled = (pool: PgPool, prepare: boolean): Ask => {
     async connect() {
       const client = (await pool.connect()) as Lent
       // While it is lent, its pool does not hear it.
-      hush(client)
+      ignoreErrorEvents(client)
       return client
     },
     births(hear) {
@@ -188,7 +188,7 @@ const apart = (client: Configured, prepare: boolean, onTheirs: Ask): Asker<Param
         query_timeout: connectionParameters.query_timeout || ANSWERING,
         connectionTimeoutMillis: Math.min(_connectionTimeoutMillis || CONNECTING, CONNECTING),
       })
-      hush(another)
+      ignoreErrorEvents(another)
       await another.connect()
       return another
     },
@@ -207,7 +207,7 @@ const apart = (client: Configured, prepare: boolean, onTheirs: Ask): Asker<Param
 
 /** Statements on what the application gave. */
 const shared = (client: PostgresClient, prepare: boolean): Ask => {
-  if (has(client, 'on')) hush(client)
+  if (has(client, 'on')) ignoreErrorEvents(client)
   if (typeof client === 'function' && 'unsafe' in client) {
     const sql = client as PostgresJs
     return confirmed(
@@ -223,7 +223,7 @@ const shared = (client: PostgresClient, prepare: boolean): Ask => {
     const pg = client as Pg
     return typeof property(pg, 'totalCount') === 'number' ? pooled(pg as PgPool, prepare) : single(pg, prepare)
   }
-  throw new Fault(
+  throw new KeepsakeError(
     'bad_option',
     'A PostgreSQL backend needs a client: a Pool or Client of pg, what postgres() of postgres.js gives, or a PGlite.',
   )
@@ -252,7 +252,7 @@ const REFUSED: Readonly<Record<string, string>> = {
 
 /** Of a refusal that surely changed nothing: the Fault that says so. Else what the driver threw. */
 export const explained = (table: string, error: unknown): unknown => {
-  if (isFault(error)) return error
+  if (isKeepsakeError(error)) return error
   const code = property(error, 'code')
   if (typeof code !== 'string') return error
   if (code === '42P01') {

@@ -1,7 +1,7 @@
 // Sessions in PostgreSQL: one table, one statement an operation, over pg, postgres.js or PGlite.
 
 import { hash } from 'node:crypto'
-import { onlyKnown } from '../../error.ts'
+import { checkOptionNames } from '../../error.ts'
 import {
   asker,
   explained,
@@ -17,13 +17,13 @@ import {
   entryOf,
   fromUrl,
   keyed,
-  persistently,
+  retry,
   property,
   quoted,
   type Row,
   type SqlBackend,
   scanned,
-  selfMade,
+  withAutoMigrate,
   withConnections,
 } from './table.ts'
 
@@ -92,13 +92,13 @@ const MEETINGS = 3
  * @throws Fault `bad_option`
  */
 export const postgresBackend = (client: PostgresClient, options: PostgresOptions = {}): SqlBackend => {
-  onlyKnown(options, ['table', 'unlogged', 'synchronousCommit', 'prepare'], 'A PostgreSQL backend')
+  checkOptionNames(options, ['table', 'unlogged', 'synchronousCommit', 'prepare'], 'A PostgreSQL backend')
   const { unlogged = false, synchronousCommit = true, prepare = true } = options
   const table = quoted(options.table ?? 'keepsake_sessions', '"')
   const { ask, close } = asker(client, prepare)
   const run = async (statement: Statement, ...values: Value[]): Promise<readonly Row[]> => {
     try {
-      return await persistently(() => ask(statement, values), undone)
+      return await retry(() => ask(statement, values), undone)
     } catch (error) {
       throw explained(table, error)
     }
@@ -309,5 +309,5 @@ export const connectPostgres = async (url: string, options: ConnectPostgresOptio
         allowExitOnIdle: true,
       }),
   )
-  return selfMade(postgresBackend(pool, others), forbidden, () => pool.end())
+  return withAutoMigrate(postgresBackend(pool, others), forbidden, () => pool.end())
 }

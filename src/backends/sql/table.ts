@@ -1,7 +1,7 @@
 // What the backends in SQL databases share: checked names, second tries, tables that are made before their first use.
 
-import { Fault, messageOf } from '../../error.ts'
-import type { Backend, Entry, Scanned } from '../contract.ts'
+import { KeepsakeError, messageOf } from '../../error.ts'
+import type { Backend, Entry, ScanPage } from '../contract.ts'
 
 export { installed as driver } from '../../packages.ts'
 
@@ -31,7 +31,7 @@ export const quoted = (table: unknown, quote: '"' | '`'): string => {
   if (parts.length > 0 && parts.length <= 2 && parts.every((part) => NAME.test(part))) {
     return parts.map((part) => quote + part + quote).join('.')
   }
-  throw new Fault(
+  throw new KeepsakeError(
     'bad_option',
     "table has to be a name such as 'keepsake_sessions' or 'auth.keepsake_sessions': letters, digits and _, at most 48.",
   )
@@ -58,11 +58,11 @@ export const bytesOf = (key: string): Buffer => Buffer.from(key, 'base64url')
 export const keyOf = (bytes: unknown): string => Buffer.from(bytes as Uint8Array).toString('base64url')
 
 /** Entries with their keys. */
-export const keyed = (rows: readonly Row[]): Scanned['entries'] =>
+export const keyed = (rows: readonly Row[]): ScanPage['entries'] =>
   rows.map((row) => ({ ...entryOf(row), key: keyOf(row[5]) }))
 
 /** A part of all entries in the order of their keys, so that the last one says where to go on. */
-export const scanned = (rows: readonly Row[], limit: number): Scanned => {
+export const scanned = (rows: readonly Row[], limit: number): ScanPage => {
   const entries = keyed(rows)
   return { entries, cursor: entries.length < limit ? undefined : entries.at(-1)?.key }
 }
@@ -74,7 +74,7 @@ export const property = (error: unknown, name: string): unknown =>
 const TRIES = 3
 
 /** Tries again, three times at most, what the database undid because it was in the way of others. */
-export const persistently = async <T>(attempt: () => Promise<T>, undone: (error: unknown) => boolean): Promise<T> => {
+export const retry = async <T>(attempt: () => Promise<T>, undone: (error: unknown) => boolean): Promise<T> => {
   for (let left = TRIES; ; left--) {
     try {
       return await attempt()
@@ -92,18 +92,18 @@ const ignore = () => {}
  * Hears the errors of a client and of the connections that its pool makes, because an emitter whose errors nobody hears
  * ends the process. A call that fails says so itself.
  */
-export const hush = (client: object): void => {
+export const ignoreErrorEvents = (client: object): void => {
   const { on } = client as { on?: unknown }
   if (typeof on !== 'function' || hushed.has(client)) return
   hushed.add(client)
   on.call(client, 'error', ignore)
-  on.call(client, 'connection', hush)
+  on.call(client, 'connection', ignoreErrorEvents)
 }
 
 /** A refusal by the database, or on the way to it, that surely changed nothing. `help` says what to do about it. */
-export const refused = (database: string, error: unknown, help = 'See whether it is up.'): Fault => {
+export const refused = (database: string, error: unknown, help = 'See whether it is up.'): KeepsakeError => {
   const why = messageOf(error) || String(property(error, 'code'))
-  return new Fault('unavailable', `${database} refused: ${why.replace(/\.?$/, '.')} Nothing was changed. ${help}`, {
+  return new KeepsakeError('unavailable', `${database} refused: ${why.replace(/\.?$/, '.')} Nothing was changed. ${help}`, {
     cause: error,
   })
 }
@@ -128,7 +128,7 @@ export const withConnections = (url: string, option: number | undefined): { url:
   const parameter = parsed?.searchParams.get('connections')
   const connections = option ?? (parameter == null ? CONNECTIONS : Number(parameter || Number.NaN))
   if (!Number.isSafeInteger(connections) || connections < 1) {
-    throw new Fault(
+    throw new KeepsakeError(
       'bad_option',
       `connections has to be a whole number of at least 1, not ${JSON.stringify(option ?? parameter)}.`,
     )
@@ -149,7 +149,7 @@ export const fromUrl = <T>(url: string, make: () => T): T => {
     return make()
   } catch (error) {
     const [scheme] = url.split(':', 1)
-    throw new Fault(
+    throw new KeepsakeError(
       'bad_option',
       `This ${scheme}: URL cannot be read (${property(error, 'code') ?? 'no code'}). It has to look like ${scheme}://user:password@host/database, special characters in the password percent-encoded.`,
     )
@@ -160,7 +160,7 @@ export const fromUrl = <T>(url: string, make: () => T): T => {
  * A backend that makes its table before its first use, and closes with `end`. It connects to nothing until then. Where
  * the database answers that this account may not make tables, as `forbidden` says, another may have made this one.
  */
-export const selfMade = (
+export const withAutoMigrate = (
   backend: SqlBackend,
   forbidden: (error: unknown) => boolean,
   end: () => Promise<unknown>,

@@ -1,9 +1,9 @@
 // Sessions in SQLite, a file of their own or the application's database: several processes share them.
 
-import { Fault, isFault, messageOf, onlyKnown } from '../../error.ts'
+import { KeepsakeError, isKeepsakeError, messageOf, checkOptionNames } from '../../error.ts'
 import type { Backend } from '../contract.ts'
 import { identityAt, same } from '../ownership.ts'
-import { busy, outside, type SqliteDatabase, selection } from './driver.ts'
+import { busy, assertNoTransaction, type SqliteDatabase, prepareRead } from './driver.ts'
 import { sqliteFile } from './file.ts'
 import { line } from './line.ts'
 import { SCHEMA, type Table, tableIn } from './table.ts'
@@ -23,20 +23,20 @@ type Opening = (writing: boolean) => Table
 
 /** The file of a live database; undefined where it has none. */
 const pathOf = (database: SqliteDatabase): string | undefined => {
-  const rows = selection(database, 'pragma database_list').all() as readonly (readonly unknown[])[]
+  const rows = prepareRead(database, 'pragma database_list').all() as readonly (readonly unknown[])[]
   return (rows.find(([, name]) => name === 'main')?.[2] as string | null | undefined) || undefined
 }
 
 const liveTable = (database: SqliteDatabase): Opening => {
   const opened = () => {
     try {
-      outside(database)
+      assertNoTransaction(database)
       database.exec(SCHEMA)
       const path = pathOf(database)
       return { table: tableIn(database), path, file: path === undefined ? undefined : identityAt(path) }
     } catch (cause) {
-      if (busy(cause) || isFault(cause)) throw cause
-      throw new Fault(
+      if (busy(cause) || isKeepsakeError(cause)) throw cause
+      throw new KeepsakeError(
         'unavailable',
         `The SQLite database cannot be used: ${messageOf(cause)}. Give one that is open, and may be written to.`,
         { cause },
@@ -46,10 +46,10 @@ const liveTable = (database: SqliteDatabase): Opening => {
   let current: ReturnType<typeof opened> | undefined
   return () => {
     if (current === undefined) current = opened()
-    else outside(database)
+    else assertNoTransaction(database)
     const { table, path, file } = current
     if (path === undefined || file === undefined || same(file, identityAt(path))) return table
-    throw new Fault(
+    throw new KeepsakeError(
       'unavailable',
       `The SQLite file ${JSON.stringify(path)} was deleted or replaced, and the database is open in what it was. Nothing was changed. Put the file back, or open the database anew.`,
     )
@@ -107,22 +107,22 @@ const backendOn = (table: Opening) => {
  * @throws Fault `bad_option`, also for a file of another user; `unavailable` where the file or the database cannot be used
  */
 export const sqliteBackend = (pathOrDatabase: string | SqliteDatabase, options: SqliteOptions = {}): Backend => {
-  onlyKnown(options, ['durability'], 'sqliteBackend()')
+  checkOptionNames(options, ['durability'], 'sqliteBackend()')
   const { durability } = options
   const live = typeof pathOrDatabase === 'object' && pathOrDatabase !== null
   if (
     live ? typeof pathOrDatabase.prepare !== 'function' : typeof pathOrDatabase !== 'string' || pathOrDatabase === ''
   ) {
-    throw new Fault(
+    throw new KeepsakeError(
       'bad_option',
       "A SQLite backend needs the path of its file, such as 'sqlite:sessions.db', or a database of node:sqlite, better-sqlite3 or libsql.",
     )
   }
   if (live && durability !== undefined) {
-    throw new Fault('bad_option', 'durability is of a file: of a live database, the pragma synchronous says it.')
+    throw new KeepsakeError('bad_option', 'durability is of a file: of a live database, the pragma synchronous says it.')
   }
   if (durability !== undefined && durability !== 'process' && durability !== 'power') {
-    throw new Fault('bad_option', "durability has to be 'process' or 'power'.")
+    throw new KeepsakeError('bad_option', "durability has to be 'process' or 'power'.")
   }
   if (live) return backendOn(liveTable(pathOrDatabase)).backend
   const file = sqliteFile(pathOrDatabase, durability ?? 'process')

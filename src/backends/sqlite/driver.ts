@@ -1,6 +1,6 @@
 // One way to speak to a SQLite database, whichever driver has opened it: node:sqlite, better-sqlite3 or libsql.
 
-import { Fault } from '../../error.ts'
+import { KeepsakeError } from '../../error.ts'
 
 /** A live database, so far as it is used: of `node:sqlite`, of better-sqlite3, of libsql. */
 export type SqliteDatabase = {
@@ -25,14 +25,14 @@ export type SqliteDatabase = {
 export type Value = string | number | null | Uint8Array
 
 /** Numbers that are read may be bigints, if the database was opened so. */
-export type Selection = {
+export type PreparedRead = {
   get(...values: readonly Value[]): unknown
   all(...values: readonly Value[]): unknown
 }
 
 /** A statement that gives rows: as arrays, which is half as dear as objects. */
-export const selection = (database: SqliteDatabase, sql: string): Selection => {
-  const statement = database.prepare(sql) as unknown as Selection & {
+export const prepareRead = (database: SqliteDatabase, sql: string): PreparedRead => {
+  const statement = database.prepare(sql) as unknown as PreparedRead & {
     setReturnArrays?(on: boolean): void
     raw?(on: boolean): void
   }
@@ -46,12 +46,12 @@ export const selection = (database: SqliteDatabase, sql: string): Selection => {
 }
 
 /** A statement that changes rows. */
-export type Alteration = { run(...values: readonly Value[]): { readonly changes: number | bigint } }
+export type PreparedWrite = { run(...values: readonly Value[]): { readonly changes: number | bigint } }
 
-export const alteration = (database: SqliteDatabase, sql: string): Alteration => {
-  const statement = database.prepare(sql) as unknown as Alteration & { setReturnArrays?: unknown }
+export const prepareWrite = (database: SqliteDatabase, sql: string): PreparedWrite => {
+  const statement = database.prepare(sql) as unknown as PreparedWrite & { setReturnArrays?: unknown }
   if (statement.setReturnArrays) return statement
-  const run: Alteration['run'] = (...values) => statement.run(values as never)
+  const run: PreparedWrite['run'] = (...values) => statement.run(values as never)
   return { run: database.sync ? (...values) => committed(database, () => run(...values)) : run }
 }
 
@@ -93,9 +93,9 @@ export const IN_TRANSACTION =
  *
  * @throws Fault `unavailable`, also where the database is closed: to use it then ends the process with libsql
  */
-export const outside = (database: SqliteDatabase): void => {
+export const assertNoTransaction = (database: SqliteDatabase): void => {
   if (database.open === false || database.isOpen === false) {
-    throw new Fault('unavailable', 'The SQLite database was closed by the application. Give one that is open.')
+    throw new KeepsakeError('unavailable', 'The SQLite database was closed by the application. Give one that is open.')
   }
-  if (database.inTransaction ?? database.isTransaction) throw new Fault('unavailable', IN_TRANSACTION)
+  if (database.inTransaction ?? database.isTransaction) throw new KeepsakeError('unavailable', IN_TRANSACTION)
 }

@@ -3,7 +3,7 @@
 import { chmodSync, closeSync, lstatSync, openSync, realpathSync, type Stats, statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
-import { Fault, isFault, messageOf } from '../../error.ts'
+import { KeepsakeError, isKeepsakeError, messageOf } from '../../error.ts'
 import { type Identity, identityAt, same, trusted } from '../ownership.ts'
 import { busy } from './driver.ts'
 import { SCHEMA, type Table, tableIn } from './table.ts'
@@ -16,15 +16,15 @@ const LOOK = 32
 
 const quoted = (path: string): string => JSON.stringify(path)
 
-const unusable = (path: string, cause: unknown): Fault =>
-  new Fault(
+const unusable = (path: string, cause: unknown): KeepsakeError =>
+  new KeepsakeError(
     'unavailable',
     `The SQLite file ${quoted(path)} cannot be used: ${messageOf(cause)}. Give a path in a folder that this process may write to, of a SQLite file or of none.`,
     { cause },
   )
 
-const refused = (path: string, { uid }: Stats): Fault =>
-  new Fault(
+const refused = (path: string, { uid }: Stats): KeepsakeError =>
+  new KeepsakeError(
     'bad_option',
     `${quoted(path)} belongs to user ${uid}, who could write sessions into it, and this process runs as user ${process.geteuid?.()}. Give it to this user or to root (chown), or name another file.`,
   )
@@ -100,7 +100,7 @@ const opened = (path: string, durability: Durability, anew: boolean): Opened => 
     return { database, table, file, log: identityAt(logPath), logPath }
   } catch (cause) {
     database?.close()
-    throw busy(cause) || isFault(cause) ? cause : unusable(path, cause)
+    throw busy(cause) || isKeepsakeError(cause) ? cause : unusable(path, cause)
   }
 }
 
@@ -122,8 +122,8 @@ export const sqliteFile = (given: string, durability: Durability): SqliteFile =>
   let writes = 0
   let closed = false
 
-  const gone = (what: string, help: string): Fault =>
-    new Fault('unavailable', `The SQLite file ${quoted(path)} ${what}. Nothing was changed. ${help}`)
+  const gone = (what: string, help: string): KeepsakeError =>
+    new KeepsakeError('unavailable', `The SQLite file ${quoted(path)} ${what}. Nothing was changed. ${help}`)
 
   /**
    * Another file lies at the path: it is used if it is a whole database of sessions. It may keep another secret: this
@@ -142,7 +142,7 @@ export const sqliteFile = (given: string, durability: Durability): SqliteFile =>
       after = opened(path, durability, true)
     } catch (error) {
       if (busy(error)) throw error
-      throw new Fault('unavailable', `${gone('was replaced', help).message} ${messageOf(error)}`, { cause: error })
+      throw new KeepsakeError('unavailable', `${gone('was replaced', help).message} ${messageOf(error)}`, { cause: error })
     }
     // SQLite sees that this file has moved, and leaves the -wal at its path to the other.
     before.database.close()
@@ -151,7 +151,7 @@ export const sqliteFile = (given: string, durability: Durability): SqliteFile =>
 
   return {
     table(writing) {
-      if (closed) throw new Fault('unavailable', 'The SQLite backend was closed.')
+      if (closed) throw new KeepsakeError('unavailable', 'The SQLite backend was closed.')
       current ??= opened(path, durability, false)
       const { file, log, logPath } = current
       if (file === undefined) return current.table

@@ -1,6 +1,6 @@
 // Who waits for a lock of SQLite: one tries now and then, the others stand behind it, and the process goes on meanwhile.
 
-import { type Awaitable, Fault, isFault, messageOf } from '../../error.ts'
+import { type Awaitable, KeepsakeError, isKeepsakeError, messageOf } from '../../error.ts'
 import { busy, IN_TRANSACTION } from './driver.ts'
 
 /** Milliseconds that one waits; between two tries, at most; that waiting work may hold up the process at a time. */
@@ -14,15 +14,15 @@ export type Line = <T>(work: () => T) => Awaitable<T>
 type Waiting = {
   readonly until: number
   /** Settles its promise; or gives what to say if this goes on for too long. */
-  attempt(): Fault | undefined
-  giveUp(fault: Fault): void
+  attempt(): KeepsakeError | undefined
+  giveUp(fault: KeepsakeError): void
 }
 
 /** What to say if one waited in vain; undefined for an error that waiting does not mend. */
-const passing = (error: unknown): Fault | undefined => {
-  if (isFault(error)) return error.message === IN_TRANSACTION ? error : undefined
+const passing = (error: unknown): KeepsakeError | undefined => {
+  if (isKeepsakeError(error)) return error.message === IN_TRANSACTION ? error : undefined
   if (!busy(error)) return undefined
-  return new Fault(
+  return new KeepsakeError(
     'unavailable',
     `Another connection wrote to the SQLite database for ${PATIENCE / 1000} seconds (${messageOf(error)}). Nothing was changed. Find what holds its lock: a backup, a VACUUM, a shell in a transaction.`,
     { cause: error },

@@ -1,8 +1,8 @@
 // The table of sessions in a SQLite database, each operation one statement: everything here happens at once, or throws.
 
-import { Fault } from '../../error.ts'
+import { KeepsakeError } from '../../error.ts'
 import type { Change, Entry, Mark, Removed } from '../contract.ts'
-import { alteration, full, type SqliteDatabase, selection, type Value } from './driver.ts'
+import { prepareWrite, full, type SqliteDatabase, prepareRead, type Value } from './driver.ts'
 
 export const SCHEMA = `
   create table if not exists keepsake_sessions (
@@ -45,8 +45,8 @@ const keyed = (row: OwnedRow): Entry & { readonly key: string } => ({
 const bytes = (key: string): Buffer => Buffer.from(key, 'base64url')
 const keyOf = (bytes: Uint8Array): string => Buffer.from(bytes).toString('base64url')
 
-const noSpace = (cause: unknown): Fault =>
-  new Fault(
+const noSpace = (cause: unknown): KeepsakeError =>
+  new KeepsakeError(
     'unavailable',
     'The SQLite database cannot grow (database or disk is full), and to end a session takes a little space, too. Nothing was changed. Free space on its disk; who logged out meanwhile is in the event not_ended, by a label that revoke ends.',
     { cause },
@@ -54,9 +54,9 @@ const noSpace = (cause: unknown): Fault =>
 
 /** The table in a database that has it. @throws the error of the driver where it does not */
 export const tableIn = (database: SqliteDatabase) => {
-  const rows = (sql: string) => selection(database, sql)
+  const rows = (sql: string) => prepareRead(database, sql)
   const statement = (sql: string) => {
-    const prepared = alteration(database, sql)
+    const prepared = prepareWrite(database, sql)
     /** How many rows it changed. */
     return (...values: readonly Value[]): number => {
       try {
