@@ -39,7 +39,7 @@ const missing = async () => {
         () => assert.fail(`${driver} was there`),
         (error) => error,
       )
-    assert.equal(error.code, 'no_backend', `${driver}: ${error.message}`)
+    assert.equal(error.code, 'unknown_backend', `${driver}: ${error.message}`)
     assert.match(error.message, new RegExp(`npm install ${driver}$`))
   }
 }

@@ -139,7 +139,7 @@ const nextRoute = async (option: string): Promise<void> => {
     const url = `${origin}/visits`
     const first = await fetch(url)
     const { token, missing } = (await first.json()) as { token: string; missing: string[] }
-    const wrong = missing.filter((text) => !/^no_backend: .*npm install \w+$/.test(text))
+    const wrong = missing.filter((text) => !/^unknown_backend: .*npm install \w+$/.test(text))
     if (wrong.length > 0) throw new Error(`A missing driver says: ${wrong.join('; ')}`)
     const cookie = first.headers
       .getSetCookie()

@@ -1,8 +1,8 @@
 // Cookies of the application's own: sealed unless it says otherwise, with the safest name and attributes that fit.
 
-import { KeepsakeError, checkOptionNames } from './error.ts'
+import { checkOptionNames, KeepsakeError } from './error.ts'
 import { bareName, type CookieAttributes, cookieValues, formatSetCookie as printedCookie } from './http/cookie.ts'
-import { cookieSettingsFor, type CookieSettings } from './http/cookie-names.ts'
+import { type CookieSettings, cookieSettingsFor } from './http/cookie-names.ts'
 import { type Manager, managerOf } from './request.ts'
 import { withHeaders } from './response.ts'
 import type { ManagerContext } from './session/work.ts'
@@ -30,16 +30,16 @@ const LONGEST_COOKIE = 4093
 const placed = ['domain', 'path', 'httpOnly'] as const
 const written = ['sameSite', 'partitioned', 'priority', 'sealed', 'maxAge'] as const
 
-const namesFor = (ground: Manager, request: Request, name: string, options: SetCookieOptions): CookieSettings => {
+const namesFor = (manager: Manager, request: Request, name: string, options: SetCookieOptions): CookieSettings => {
   const { sealed: _, maxAge: __, ...attributes } = options
   const bare = bareName(name)
-  if (bare === ground.cookieName || bare === `${ground.cookieName}-pre`) {
+  if (bare === manager.cookieName || bare === `${manager.cookieName}-pre`) {
     throw new KeepsakeError(
-      'bad_option',
+      'invalid_option',
       `The cookie ${bare} is the session's own. Choose another name, or another cookie.name.`,
     )
   }
-  return cookieSettingsFor({ ...ground.transport, cookie: { ...attributes, name: bare } })(request)
+  return cookieSettingsFor({ ...manager.transport, cookie: { ...attributes, name: bare } })(request)
 }
 
 const sealContext = ({ namespace }: Manager, { session: name, place }: CookieSettings) => ({
@@ -63,7 +63,7 @@ const decodeValue = (bytes: Buffer | undefined, now: number): string | undefined
  * not sealed here for a cookie of this very name and place. No session is opened, and the response gets no Vary: a page
  * that looks different for it should say `Vary: Cookie` where caches may keep it.
  *
- * @throws Fault `bad_option`, `no_session`, `unavailable`
+ * @throws KeepsakeError `invalid_option`, `no_middleware`, `unavailable`
  */
 export const getCookie = async (
   request: Request,
@@ -72,32 +72,32 @@ export const getCookie = async (
 ): Promise<string | undefined> => {
   checkOptionNames(options, [...placed, 'sealed'], 'cookie()')
   const { sealed = true } = options
-  const ground = managerOf(request)
-  const names = namesFor(ground, request, name, options)
+  const manager = managerOf(request)
+  const cookies = namesFor(manager, request, name, options)
   // What others wrote may have commas; what is sealed has none.
-  const values = cookieValues(request.headers.get('cookie') ?? '', names.session, () => true, sealed ? ',' : ';')
+  const values = cookieValues(request.headers.get('cookie') ?? '', cookies.session, () => true, sealed ? ',' : ';')
   if (!sealed) return values[0]
   if (values.length === 0) return undefined
-  const { ring, now } = await ground.house()
+  const { keyRing, now } = await manager.context()
   for (const value of values) {
-    const text = decodeValue(ring.open(sealContext(ground, names), value), now())
+    const text = decodeValue(keyRing.open(sealContext(manager, cookies), value), now())
     if (text !== undefined) return text
   }
   return undefined
 }
 
 /** A response with one more Set-Cookie, in the place of an earlier one of the same name and place. */
-const put = (response: Response, line: string, ground: Pick<ManagerContext, 'emit'>): Response => {
+const put = (response: Response, line: string, manager: Pick<ManagerContext, 'emit'>): Response => {
   const pair = (text: string) => text.slice(0, text.indexOf('='))
   const where = (text: string) => text.match(/; (Path|Domain)=[^;]*/g)?.join()
   const { headers } = response
   const earlier = headers.getSetCookie()
   const others = earlier.filter((text) => pair(text) !== pair(line) || where(text) !== where(line))
-  if (others.length === earlier.length) return withHeaders(response, [line], ground)
+  if (others.length === earlier.length) return withHeaders(response, [line], manager)
   const copy = new Response(response.body, response)
   copy.headers.delete('set-cookie')
   for (const text of others) copy.headers.append('set-cookie', text)
-  return withHeaders(copy, [line], ground)
+  return withHeaders(copy, [line], manager)
 }
 
 /**
@@ -106,7 +106,7 @@ const put = (response: Response, line: string, ground: Pick<ManagerContext, 'emi
  * is a plain one, as the session's is.
  *
  * @returns the response, or a copy of it where its headers cannot be changed: go on with what you get
- * @throws Fault `bad_option`, `too_large`, `no_session`, `unavailable`
+ * @throws KeepsakeError `invalid_option`, `too_large`, `no_middleware`, `unavailable`
  */
 export const setCookie = async (
   response: Response,
@@ -117,26 +117,29 @@ export const setCookie = async (
 ): Promise<Response> => {
   checkOptionNames(options, [...placed, ...written], 'setCookie()')
   const { sealed = true, maxAge } = options
-  if (typeof value !== 'string') throw new KeepsakeError('bad_option', 'The value of a cookie has to be a string.')
+  if (typeof value !== 'string') throw new KeepsakeError('invalid_option', 'The value of a cookie has to be a string.')
   if (maxAge !== undefined && !(typeof maxAge === 'number' && maxAge > 0 && Number.isFinite(maxAge))) {
-    throw new KeepsakeError('bad_option', 'maxAge has to be a number of seconds, more than 0. To remove a cookie, dropCookie.')
+    throw new KeepsakeError(
+      'invalid_option',
+      'maxAge has to be a number of seconds, more than 0. To remove a cookie, deleteCookie.',
+    )
   }
   if (!sealed && !plainValue.test(value)) {
     throw new KeepsakeError(
-      'bad_option',
+      'invalid_option',
       'A cookie that is not sealed cannot have blanks, commas, semicolons, quotes, backslashes or other characters than ASCII in its value. Encode it, with encodeURIComponent say.',
     )
   }
-  const ground = managerOf(request)
-  const names = namesFor(ground, request, name, options)
+  const manager = managerOf(request)
+  const cookies = namesFor(manager, request, name, options)
   let kept = value
   if (sealed) {
-    const { ring, now } = await ground.house()
+    const { keyRing, now } = await manager.context()
     const until = maxAge === undefined ? Number.POSITIVE_INFINITY : now() + maxAge * 1000
-    kept = ring.seal(sealContext(ground, names), encodeValue(value, until))
+    kept = keyRing.seal(sealContext(manager, cookies), encodeValue(value, until))
   }
-  const line = printedCookie(names.session, kept, names.attributes, maxAge)
-  if (line.length <= LONGEST_COOKIE) return put(response, line, ground)
+  const line = printedCookie(cookies.session, kept, cookies.attributes, maxAge)
+  if (line.length <= LONGEST_COOKIE) return put(response, line, manager)
   throw new KeepsakeError(
     'too_large',
     `The cookie ${name} would have ${line.length} bytes, and browsers keep at most ${LONGEST_COOKIE}. Keep less in it, or keep it in the session.`,
@@ -147,7 +150,7 @@ export const setCookie = async (
  * Removes a cookie from the browser: give the same domain, path and httpOnly as when it was set.
  *
  * @returns as `setCookie`
- * @throws Fault `bad_option`, `no_session`
+ * @throws KeepsakeError `invalid_option`, `no_middleware`
  */
 export const deleteCookie = async (
   response: Response,
@@ -155,8 +158,8 @@ export const deleteCookie = async (
   name: string,
   options: CookiePlace = {},
 ): Promise<Response> => {
-  checkOptionNames(options, placed, 'dropCookie()')
-  const ground = managerOf(request)
-  const { session: full, attributes } = namesFor(ground, request, name, options)
-  return put(response, printedCookie(full, '', attributes, 0), ground)
+  checkOptionNames(options, placed, 'deleteCookie()')
+  const manager = managerOf(request)
+  const { session: full, attributes } = namesFor(manager, request, name, options)
+  return put(response, printedCookie(full, '', attributes, 0), manager)
 }

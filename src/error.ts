@@ -1,4 +1,4 @@
-// What a visitor can cause is a value, a Result; what only an operator or a programmer can mend is thrown, a Fault.
+// What a visitor can cause is a value, a Result; what only an operator or a programmer can mend is thrown, a KeepsakeError.
 
 export type Result<T, E extends string> =
   | { readonly ok: true; readonly value: T }
@@ -19,51 +19,51 @@ export const chain = <T, R>(value: Awaitable<T>, next: (value: T) => Awaitable<R
   isThenable(value) ? Promise.resolve(value).then(next) : next(value)
 
 /**
- * Why a `Fault` was thrown.
+ * Why a `KeepsakeError` was thrown.
  *
- * - `bad_option`: an option cannot be, or would make the sessions unsafe. Thrown at construction.
+ * - `invalid_option`: an option cannot be, or would make the sessions unsafe. Thrown at construction.
  * - `no_secret`: the backend outlives the process, keeps no secret of its own, and none was given. Thrown by `ready` and
  *   at the first use, not at construction: where an application is built, there may be none.
- * - `no_session`: a request was asked for its session that came through no session middleware.
+ * - `no_middleware`: a request was asked for its session that came through no session middleware.
  * - `no_response`: a handler returned what cannot be sent: no Response, one whose body has been read, Response.error().
- * - `no_backend`: a URL names no backend that we know, or its driver is not installed.
+ * - `unknown_backend`: a URL names no backend that we know, or its driver is not installed.
  * - `too_late`: the session was asked for or changed after the response had left.
- * - `bad_owner`: `login` was given no text that could name an account.
+ * - `invalid_owner`: `login` was given no text that could name an account.
  * - `not_json`: a value that JSON cannot keep was set; the message has the path to it.
- * - `bad_fields`: what a visit made of its session does not fit the schema. Nothing was saved.
+ * - `schema_mismatch`: what a visit made of its session does not fit the schema. Nothing was saved.
  * - `too_large`: the session, a cookie, a flash message or a sealed text would be larger than allowed. Nothing was saved.
  * - `unavailable`: the backend failed or did not answer in time, and nothing was changed.
  * - `unknown_outcome`: the backend failed or did not answer while it was changing the session: it may be either way.
- * - `contended`: others kept changing the same session until the time of the visit was over. Nothing was saved.
- * - `no_fresh_key`: three fresh keys in a row were taken already: the random numbers are not random.
+ * - `contention`: others kept changing the same session until the time of the visit was over. Nothing was saved.
+ * - `key_collision`: three fresh keys in a row were taken already: the random numbers are not random.
  */
 export type ErrorCode =
-  | 'bad_option'
+  | 'invalid_option'
   | 'no_secret'
-  | 'no_session'
+  | 'no_middleware'
   | 'no_response'
-  | 'no_backend'
+  | 'unknown_backend'
   | 'too_late'
-  | 'bad_owner'
+  | 'invalid_owner'
   | 'not_json'
-  | 'bad_fields'
+  | 'schema_mismatch'
   | 'too_large'
   | 'unavailable'
   | 'unknown_outcome'
-  | 'contended'
-  | 'no_fresh_key'
+  | 'contention'
+  | 'key_collision'
 
-/** What marks a Fault of any copy of this package, in any realm. */
-const MARK = Symbol.for('keepsake.Fault')
+/** What marks a KeepsakeError of any copy of this package, in any realm. */
+const MARK = Symbol.for('keepsake.KeepsakeError')
 
-const again: readonly ErrorCode[] = ['unavailable', 'unknown_outcome', 'contended']
+const again: readonly ErrorCode[] = ['unavailable', 'unknown_outcome', 'contention']
 
 /**
  * The one error that this library throws. Its message says what to do; `cause` is the driver's error, where there is one.
- * `instanceof Fault` is true also for one of another copy of the package.
+ * `instanceof KeepsakeError` is true also for one of another copy of the package.
  */
 export class KeepsakeError extends Error {
-  override readonly name = 'Fault'
+  override readonly name = 'KeepsakeError'
   readonly code: ErrorCode
   /** 503 if another try may work. Without one, frameworks answer 500; they may write one here. */
   declare status?: number
@@ -91,9 +91,12 @@ export const messageOf = (error: unknown): string => {
   return typeof message === 'string' ? message : String(error)
 }
 
-/** Refuses options that nobody reads: most are misspelt. @throws Fault `bad_option` */
+/** Refuses options that nobody reads: most are misspelt. @throws KeepsakeError `invalid_option` */
 export const checkOptionNames = (options: object, known: readonly string[], where: string): void => {
   const unknown = Object.keys(options).find((name) => !known.includes(name))
   if (unknown === undefined) return
-  throw new KeepsakeError('bad_option', `${where} has no option ${JSON.stringify(unknown)}. There are: ${known.join(', ')}.`)
+  throw new KeepsakeError(
+    'invalid_option',
+    `${where} has no option ${JSON.stringify(unknown)}. There are: ${known.join(', ')}.`,
+  )
 }

@@ -5,14 +5,14 @@ import { isThenable } from './error.ts'
 
 /**
  * Of sessions:
- * - `born`, `renewed`, `login`, `invalidated`: as the words say, after it was saved.
+ * - `created`, `renewed`, `login`, `invalidated`: as the words say, after it was saved.
  * - `revoked`: ended from outside, by `revoke` or `revokeAll`; of the latter there is one event, without a label.
- * - `displaced`: ended because its owner logged in elsewhere and had as many sessions as he may.
+ * - `owner_limit`: ended because its owner logged in elsewhere and had as many sessions as he may.
  * - `timed_out`: the session of an owner expired, and has been removed by a sweep of ours: a day later, or at once from
  *   memory. Redis forgets by itself, and cannot say so.
  * - `evicted`: a bounded backend made room. `label` is absent: a backend knows none.
- * - `ended`: a visit changed a session that another had ended meanwhile; its changes were not saved.
- * - `conflict`: a visit's changes, put on what others had saved meanwhile, did not fit the schema; they were not saved.
+ * - `write_after_end`: a visit changed a session that another had ended meanwhile; its changes were not saved.
+ * - `write_conflict`: a visit's changes, put on what others had saved meanwhile, did not fit the schema; they were not saved.
  *
  * Of visitors, who were then served as strangers:
  * - `unknown_key`: nothing is kept under the key: ended and swept, or made up.
@@ -24,21 +24,21 @@ import { isThenable } from './error.ts'
  * - `retired_key`: the key was renewed, and its grace is over.
  * - `expired`: too long idle, or past the absolute end.
  * - `ambiguous_cookies`: two cookies of one name opened two sessions.
- * - `bad_pre_session`: a pre-session cookie that we did not seal, or under a secret that is gone, or too old.
- * - `misfit`: neither the schema nor the migration takes what is kept. It is left alone until it expires.
+ * - `invalid_pre_session`: a pre-session cookie that we did not seal, or under a secret that is gone, or too old.
+ * - `schema_mismatch`: neither the schema nor the migration takes what is kept. It is left alone until it expires.
  *
  * Of visitors whose request was not taken for their own:
- * - `bad_form`: a form or a script came without the token that it should have; the message is the outcome, and what was
+ * - `form_rejected`: a form or a script came without the token that it should have; the message is the outcome, and what was
  *   missing where others can plant the cookies of a visitor without a session.
- * - `cross_origin`: a request was refused because it came from a page of another origin, or could not show that it did not.
+ * - `cross_origin_rejected`: a request was refused because it came from a page of another origin, or could not show that it did not.
  *
  * Of the house, for its operator:
  * - `read_only`: the backend failed, and the visit went on as a stranger's that can save nothing.
  * - `store_error`: the backend failed; `error` has why.
- * - `not_ended`: a session should have ended and may still be there; `label` says which, `error` why.
+ * - `end_failed`: a session should have ended and may still be there; `label` says which, `error` why.
  * - `eviction`: told once: the store may forget sessions before they expire, or does not let it be looked at whether it
  *   may; the message has what to do.
- * - `corrupt`: an entry cannot be read, and its visitor is a stranger. It is left alone until it expires; the file
+ * - `corrupt_entry`: an entry cannot be read, and its visitor is a stranger. It is left alone until it expires; the file
  *   backend moves it to `quarantine`, unless a newer version wrote it.
  * - `clock_skew`: a session was born more than a minute from now; its visitor is a stranger until then.
  * - `plain_cookie`: told once: cookies go without Secure on a loopback address.
@@ -46,16 +46,16 @@ import { isThenable } from './error.ts'
  * - `cache_overridden`: a response that sets a session cookie allowed caches to keep it, and was changed.
  */
 export type EventType =
-  | 'born'
+  | 'created'
   | 'renewed'
   | 'login'
   | 'invalidated'
   | 'revoked'
-  | 'displaced'
+  | 'owner_limit'
   | 'timed_out'
   | 'evicted'
-  | 'ended'
-  | 'conflict'
+  | 'write_after_end'
+  | 'write_conflict'
   | 'unknown_key'
   | 'wrong_secret'
   | 'ended_key'
@@ -63,22 +63,22 @@ export type EventType =
   | 'retired_key'
   | 'expired'
   | 'ambiguous_cookies'
-  | 'bad_pre_session'
-  | 'misfit'
-  | 'bad_form'
-  | 'cross_origin'
+  | 'invalid_pre_session'
+  | 'schema_mismatch'
+  | 'form_rejected'
+  | 'cross_origin_rejected'
   | 'read_only'
   | 'store_error'
-  | 'not_ended'
+  | 'end_failed'
   | 'eviction'
-  | 'corrupt'
+  | 'corrupt_entry'
   | 'clock_skew'
   | 'plain_cookie'
   | 'insecure_request'
   | 'cache_overridden'
 
 export type SessionEvent = {
-  readonly reason: EventType
+  readonly type: EventType
   /** The session's label: safe to log. */
   readonly label?: string
   /** Of `timed_out`: whose session it was. */
@@ -89,7 +89,7 @@ export type SessionEvent = {
 }
 
 export type SessionEventListener = (event: SessionEvent) => void
-export type Emit = (reason: EventType, more?: Omit<SessionEvent, 'reason'>) => void
+export type Emit = (type: EventType, more?: Omit<SessionEvent, 'type'>) => void
 
 const events = channel('keepsake')
 
@@ -119,9 +119,9 @@ const publish = (event: SessionEvent): void => {
 /** Tells the listener and the channel `keepsake`. What a listener throws, or its promise, breaks no request and is dropped. */
 export const emitter =
   (listener?: SessionEventListener): Emit =>
-  (reason, more) => {
+  (type, more) => {
     if (listener === undefined && !events.hasSubscribers) return
-    const event: SessionEvent = Object.freeze({ reason, ...more })
+    const event: SessionEvent = Object.freeze({ type, ...more })
     if (events.hasSubscribers) publish(event)
     if (listener !== undefined) callListener(listener, event)
   }

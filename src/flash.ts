@@ -9,7 +9,7 @@ import { type Flash, newFlash } from './session/flash-messages.ts'
  * Leaves a message for the next page that this visitor is shown, whether he has a session or not, and over a login or a
  * logout in the same request. At most 20 wait, of 2048 bytes together as JSON: the oldest make room.
  *
- * @throws Fault `not_json`, `too_large`, `no_session`, `too_late`
+ * @throws KeepsakeError `not_json`, `too_large`, `no_middleware`, `too_late`
  */
 export const addFlash = (request: Request, category: string, text: string): void =>
   queueFlash(request, newFlash(category, text))
@@ -24,9 +24,9 @@ const unseen = (request: Request): boolean => request.method === 'HEAD' || isPre
  *
  * A handler that throws, or answers 304, gives them back. For HEAD and prefetch there are none, and they wait on.
  *
- * @throws Fault `unavailable`, `unknown_outcome`, `contended`, and as `session`
+ * @throws KeepsakeError `unavailable`, `unknown_outcome`, `contention`, and as `session`
  */
 export const takeFlash = async (request: Request): Promise<readonly Flash[]> => {
-  const visit = await workOf(request)
-  return unseen(request) ? [] : takeMessages(visit)
+  const work = await workOf(request)
+  return unseen(request) ? [] : takeMessages(work)
 }

@@ -12,18 +12,18 @@ export {
 } from './backends/moving.ts'
 export {
   type CookiePlace,
-  getCookie,
   deleteCookie,
+  getCookie,
   type ReadCookieOptions,
   type SetCookieOptions,
   setCookie,
 } from './cookies.ts'
-export { type Awaitable, KeepsakeError, type ErrorCode, type Result } from './error.ts'
-export type { SessionEventListener, EventType, SessionEvent } from './events.ts'
+export { type Awaitable, type ErrorCode, KeepsakeError, type Result } from './error.ts'
+export type { EventType, SessionEvent, SessionEventListener } from './events.ts'
 export { addFlash, takeFlash } from './flash.ts'
 export { type CrossOriginProtectionOptions, crossOriginProtection } from './forms/cross-origin.ts'
-export { csrfField, csrfTag, csrfToken, type TokenOptions, type CsrfResult, verifyCsrfToken } from './forms/csrf.ts'
-export { type FormResult, type FormFiles, type FormOptions, readForm } from './forms/form.ts'
+export { type CsrfResult, csrfField, csrfTag, csrfToken, type TokenOptions, verifyCsrfToken } from './forms/csrf.ts'
+export { type FormFiles, type FormOptions, type FormResult, readForm } from './forms/form.ts'
 export type { UploadedFile } from './forms/multipart.ts'
 export type { CookieOptions } from './http/cookie-names.ts'
 export type { Handler, Middleware } from './http/handler.ts'
@@ -43,6 +43,6 @@ export {
 export { session } from './request.ts'
 export type { Issue, StandardSchema } from './schema.ts'
 export { seal, unseal } from './sealed-text.ts'
-export { type Server, type ServeOptions, serve } from './serve.ts'
+export { type ServeOptions, type Server, serve } from './serve.ts'
 export type { Flash } from './session/flash-messages.ts'
 export type { AnyFields, LoginOptions, Session } from './session/session.ts'

@@ -31,7 +31,7 @@ const kind = (value: object): string => {
  * A property that is `undefined` is left out, as JSON does: it reads as `undefined` either way.
  *
  * @param path what the value is called in the error, such as `cart`
- * @throws Fault `not_json`, for functions, symbols, bigints, NaN, infinities, `undefined` itself, holes in arrays, dates,
+ * @throws KeepsakeError `not_json`, for functions, symbols, bigints, NaN, infinities, `undefined` itself, holes in arrays, dates,
  *   maps and other objects of a class, circles, and whatever is nested more than 64 deep
  */
 export const frozenCopy = (value: unknown, path: string): Json => {

@@ -1,18 +1,18 @@
 // The seed's Session.S: eight functions on any backend, for who wants no middleware (ocaml-session's session.mli).
 
 import type { Backend, Entry } from './backends/contract.ts'
-import { storageKeys, isKey, labelOf, newKey, newVersion } from './crypto/keys.ts'
-import { KeepsakeError, checkOptionNames, type Result } from './error.ts'
+import { isKey, labelOf, newKey, newVersion, storageKeys } from './crypto/keys.ts'
+import { checkOptionNames, KeepsakeError, type Result } from './error.ts'
 import {
   type CookieAttributes,
-  cookieValues,
   checkPrefix,
-  possibleName,
+  cookieValues,
   formatAttributes,
   formatSetCookie,
+  possibleName,
 } from './http/cookie.ts'
 import { frozenCopy, type Json } from './json.ts'
-import { newMetadata, decodeMetadata, encodeMetadata, keyStatus } from './session/metadata.ts'
+import { decodeMetadata, encodeMetadata, keyStatus, newMetadata } from './session/metadata.ts'
 
 /** `not_found`: no session has the key, or it has expired, or cannot be read. `not_set`: it was begun, and no value was ever set. */
 export type LookupError = 'not_found' | 'not_set'
@@ -53,7 +53,7 @@ const storageKeyOf = (key: string): string => storageKey(labelOf(key))
 const periodOf = (backend: Backend, { expiry }: ExpiryOptions): number => {
   const period = expiry ?? backend.defaultPeriod ?? WEEK
   if (Number.isFinite(period)) return period
-  throw new KeepsakeError('bad_option', 'expiry has to be a number of seconds.')
+  throw new KeepsakeError('invalid_option', 'expiry has to be a number of seconds.')
 }
 
 /** Milliseconds: the last moment that a Date can name. */
@@ -76,7 +76,10 @@ const session = <V>(fields: Omit<KeyedSession<unknown>, typeof made>): KeyedSess
 
 const keptBy = (backend: Backend): Backend => {
   if (!backend.stateless) return backend
-  throw new KeepsakeError('bad_option', `The ${backend.name} backend keeps nothing under a key; sessions() can use it.`)
+  throw new KeepsakeError(
+    'invalid_option',
+    `The ${backend.name} backend keeps nothing under a key; sessionManager() can use it.`,
+  )
 }
 
 /** The options that say when, and for how long. */
@@ -85,8 +88,8 @@ const timing = ['expiry', 'now'] as const
 /** The live entry of a key: one that has another secret, or is over, is none. */
 const found = async (backend: Backend, key: string, now: number): Promise<Entry | undefined> => {
   const entry = isKey(key) ? await keptBy(backend).get(storageKeyOf(key)) : undefined
-  const head = entry && decodeMetadata(entry.head)
-  return head && now < entry.expiresAt && keyStatus(head, key, now) === 'current' ? entry : undefined
+  const metadata = entry && decodeMetadata(entry.metadata)
+  return metadata && now < entry.expiresAt && keyStatus(metadata, key, now) === 'current' ? entry : undefined
 }
 
 /**
@@ -113,7 +116,7 @@ export const ofKey = async <V = Json>(
 /**
  * The session whose key is in the Cookie header under `cookie`; undefined where there is no such cookie.
  *
- * @throws Fault `bad_option` for a name that no cookie can have, and whatever the backend throws
+ * @throws KeepsakeError `invalid_option` for a name that no cookie can have, and whatever the backend throws
  */
 export const ofHeader = async <V = Json>(
   backend: Backend,
@@ -128,7 +131,7 @@ export const ofHeader = async <V = Json>(
 /**
  * The session of the Cookie header, or a new one with the value `usual` where there is none that is found and set.
  *
- * @throws Fault `not_json`, `bad_option`, and whatever the backend throws
+ * @throws KeepsakeError `not_json`, `invalid_option`, and whatever the backend throws
  */
 export const ofHeaderOrCreate = async <V>(
   backend: Backend,
@@ -144,7 +147,7 @@ export const ofHeaderOrCreate = async <V>(
 /**
  * Stores a new session. Without a value it is begun: `ofKey` says `not_set` until `set` gives it one.
  *
- * @throws Fault `not_json`, `bad_option`, `no_fresh_key`, and whatever the backend throws
+ * @throws KeepsakeError `not_json`, `invalid_option`, `key_collision`, and whatever the backend throws
  */
 export const generate = async <V>(
   backend: Backend,
@@ -160,14 +163,14 @@ export const generate = async <V>(
     const time = Math.floor(now())
     const taken = await keptBy(backend).generate(storageKeyOf(key), {
       value: copy === undefined ? undefined : JSON.stringify(copy),
-      head: encodeMetadata(newMetadata(key, time, undefined, undefined, undefined)),
+      metadata: encodeMetadata(newMetadata(key, time, undefined, undefined, undefined)),
       expiresAt: endOf(time, period),
       version: newVersion(),
     })
     if (taken !== 'taken') return session({ key, value: copy, expiryPeriod: period, modified: true })
   }
   throw new KeepsakeError(
-    'no_fresh_key',
+    'key_collision',
     'Three fresh keys in a row were taken: the random numbers of this machine are not random.',
   )
 }
@@ -177,7 +180,7 @@ export const generate = async <V>(
  * Without a value only the end moves. Of two who set at once the later wins; but nobody sets what was cleared or is
  * over: that is `not_found`, and changes nothing, here or there.
  *
- * @throws Fault `not_json`, `bad_option`, and whatever the backend throws
+ * @throws KeepsakeError `not_json`, `invalid_option`, and whatever the backend throws
  */
 export const set = async <V>(
   backend: Backend,
@@ -194,7 +197,7 @@ export const set = async <V>(
     if (entry === undefined) return { ok: false, error: 'not_found' }
     const change = {
       value: copy === undefined ? entry.value : JSON.stringify(copy),
-      head: entry.head,
+      metadata: entry.metadata,
       version: newVersion(),
       expiresAt: endOf(time, period),
     }
@@ -230,7 +233,7 @@ type Header = readonly [name: string, value: string]
  * The headers that a response needs: Vary always, Set-Cookie where the session was modified. After `clear` it removes
  * the cookie, which takes the same `path` and `domain` that it was set with.
  *
- * @throws Fault `bad_option` for a name or attributes that a browser would refuse
+ * @throws KeepsakeError `invalid_option` for a name or attributes that a browser would refuse
  */
 export const toCookieHeaders = (cookie: string, one: KeyedSession, options: CookieHeaderOptions = {}): Header[] => {
   checkOptionNames(options, [...attributeNames, 'discard'], 'toCookieHeaders()')
@@ -238,13 +241,16 @@ export const toCookieHeaders = (cookie: string, one: KeyedSession, options: Cook
   if (!one.modified) return [VARY]
   if (one.expiryPeriod === 0) return [...clearHeaders(cookie, attributes), VARY]
   const maxAge = discard ? undefined : one.expiryPeriod
-  return [['Set-Cookie', formatSetCookie(checkPrefix(cookie, attributes), one.key, formatAttributes(attributes), maxAge)], VARY]
+  return [
+    ['Set-Cookie', formatSetCookie(checkPrefix(cookie, attributes), one.key, formatAttributes(attributes), maxAge)],
+    VARY,
+  ]
 }
 
 /**
  * The header that removes a cookie set with the same `path`, `domain` and prefix.
  *
- * @throws Fault `bad_option`
+ * @throws KeepsakeError `invalid_option`
  */
 export const clearHeaders = (cookie: string, attributes: CookieAttributes = {}): Header[] => {
   checkOptionNames(attributes, attributeNames, 'clearHeaders()')

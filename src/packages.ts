@@ -19,7 +19,7 @@ export const namesOf = <Module extends object>(module: Module): Module => {
  * fails, each with an error of its own, or, as Next on webpack, an empty module. They leave it only where the `import()`
  * stands in a `try` itself: elsewhere most of them refuse to bundle at all.
  *
- * @throws Fault `no_backend`, its cause what the import failed with
+ * @throws KeepsakeError `unknown_backend`, its cause what the import failed with
  */
 export const installed = async <Module extends object>(name: string, load: () => Promise<Module>): Promise<Module> => {
   let names: Module
@@ -28,10 +28,14 @@ export const installed = async <Module extends object>(name: string, load: () =>
   } catch (cause) {
     const there = !String((cause as { code?: unknown } | undefined)?.code).endsWith('MODULE_NOT_FOUND')
     const why = there ? `, which could not be loaded (${messageOf(cause)})` : ''
-    throw new KeepsakeError('no_backend', `The backend of this URL needs the package ${name}${why}: npm install ${name}`, {
-      cause,
-    })
+    throw new KeepsakeError(
+      'unknown_backend',
+      `The backend of this URL needs the package ${name}${why}: npm install ${name}`,
+      {
+        cause,
+      },
+    )
   }
   if (Object.keys(names).length > 0) return names
-  throw new KeepsakeError('no_backend', `The backend of this URL needs the package ${name}: npm install ${name}`)
+  throw new KeepsakeError('unknown_backend', `The backend of this URL needs the package ${name}: npm install ${name}`)
 }

@@ -9,17 +9,20 @@ import type { ManagerContext, UnitOfWork } from './session/work.ts'
 const none: readonly string[] = []
 
 /** The Set-Cookie values that tell the client of an outcome. */
-export const setCookieHeaders = ({ session, preSession }: CommitOutcome, { names, house }: UnitOfWork): readonly string[] => {
+export const setCookieHeaders = (
+  { session, preSession }: CommitOutcome,
+  { cookies, context }: UnitOfWork,
+): readonly string[] => {
   if (session === undefined && preSession === undefined) return none
-  const now = house.now()
+  const now = context.now()
   const cookie = (name: string, value: string, until: number | undefined) =>
-    formatSetCookie(name, value, names.attributes, until === undefined ? undefined : (until - now) / 1000)
-  const cookies: string[] = []
-  if (session === 'clear') cookies.push(cookie(names.session, '', now))
-  else if (session) cookies.push(cookie(names.session, session.key, session.until))
-  if (preSession === 'clear') cookies.push(cookie(names.preSession, '', now))
-  else if (preSession) cookies.push(cookie(names.preSession, preSession.token, preSession.until))
-  return cookies
+    formatSetCookie(name, value, cookies.attributes, until === undefined ? undefined : (until - now) / 1000)
+  const lines: string[] = []
+  if (session === 'clear') lines.push(cookie(cookies.session, '', now))
+  else if (session) lines.push(cookie(cookies.session, session.key, session.until))
+  if (preSession === 'clear') lines.push(cookie(cookies.preSession, '', now))
+  else if (preSession) lines.push(cookie(cookies.preSession, preSession.token, preSession.until))
+  return lines
 }
 
 /** Whether a Cache-Control lets no shared cache keep the response. */
@@ -63,10 +66,10 @@ const namesCookie = (vary: string | null): boolean => vary !== null && /(^|,)\s*
  * Puts cookies on headers, beside those that are there, and says what caches must not do (RFC 9111 §7.3: Set-Cookie
  * alone stops none). A confidential response has something in it that is for one visitor alone.
  */
-export const addHeaders = (headers: Headers, cookies: readonly string[], emit: Emit, confidential = false): void => {
+export const addHeaders = (headers: Headers, cookies: readonly string[], emit: Emit, privateResponse = false): void => {
   const vary = headers.get('vary')
   if (!namesCookie(vary)) headers.set('vary', vary === null ? 'Cookie' : `${vary}, Cookie`)
-  if (cookies.length === 0 && !confidential) return
+  if (cookies.length === 0 && !privateResponse) return
   for (const cookie of cookies) headers.append('set-cookie', cookie)
   keepFromCaches(headers, emit, cookies.length > 0 ? 'no-store' : 'private, no-cache')
 }
@@ -83,11 +86,11 @@ export const withHeaders = (
   response: Response,
   cookies: readonly string[],
   { emit }: Pick<ManagerContext, 'emit'>,
-  confidential = false,
+  privateResponse = false,
 ): Response => {
-  if (cookies.length === 0 && !confidential && namesCookie(response.headers.get('vary'))) return response
+  if (cookies.length === 0 && !privateResponse && namesCookie(response.headers.get('vary'))) return response
   const copy = copyOf(response)
-  addHeaders(copy.headers, cookies, emit, confidential)
+  addHeaders(copy.headers, cookies, emit, privateResponse)
   return copy
 }
 
@@ -100,12 +103,15 @@ export const isResponse = (value: unknown): value is Response => {
 /**
  * Whether a handler's answer can be sent: looked at before anything is saved.
  *
- * @throws Fault `no_response`
+ * @throws KeepsakeError `no_response`
  */
 export const sendable = (answer: unknown): Response => {
   if (!isResponse(answer)) {
     const what = typeof answer === 'object' && answer !== null ? 'an object' : String(answer)
-    throw new KeepsakeError('no_response', `The handler returned ${what}. It has to return a Response. Nothing was saved.`)
+    throw new KeepsakeError(
+      'no_response',
+      `The handler returned ${what}. It has to return a Response. Nothing was saved.`,
+    )
   }
   if (answer.bodyUsed || answer.body?.locked) {
     throw new KeepsakeError(
@@ -114,7 +120,10 @@ export const sendable = (answer: unknown): Response => {
     )
   }
   if (answer.status === 0) {
-    throw new KeepsakeError('no_response', 'The handler returned Response.error(), which cannot be sent. Nothing was saved.')
+    throw new KeepsakeError(
+      'no_response',
+      'The handler returned Response.error(), which cannot be sent. Nothing was saved.',
+    )
   }
   return answer
 }

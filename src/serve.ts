@@ -3,7 +3,7 @@
 import type { Server as HttpServer } from 'node:http'
 import { isIP } from 'node:net'
 import { networkInterfaces } from 'node:os'
-import { chain, KeepsakeError, messageOf, checkOptionNames } from './error.ts'
+import { chain, checkOptionNames, KeepsakeError, messageOf } from './error.ts'
 import { drainOf, PATIENCE } from './http/draining.ts'
 import type { Handler } from './http/handler.ts'
 import { trace } from './http/trace.ts'
@@ -26,7 +26,7 @@ export type Server = {
    * Takes no new connections, lets requests under way finish (10 seconds at most), and closes what the handler stands
    * on, unless another server of this process runs the same handler.
    *
-   * @throws what the handler's `close` throws; Fault `unavailable` where that takes more than 10 seconds
+   * @throws what the handler's `close` throws; KeepsakeError `unavailable` where that takes more than 10 seconds
    */
   close(): Promise<void>
 }
@@ -41,12 +41,15 @@ const printed = (error: unknown): Response => {
 
 const portOf = (port: unknown): number => {
   if (typeof port === 'number' && Number.isInteger(port) && port >= 0 && port <= 65_535) return port
-  throw new KeepsakeError('bad_option', 'port has to be a whole number from 0 to 65535.')
+  throw new KeepsakeError('invalid_option', 'port has to be a whole number from 0 to 65535.')
 }
 
 const hostnameOf = (hostname: unknown): string => {
   if (typeof hostname === 'string' && hostname !== '') return hostname
-  throw new KeepsakeError('bad_option', "hostname has to be an address or a name of this machine, such as '127.0.0.1'.")
+  throw new KeepsakeError(
+    'invalid_option',
+    "hostname has to be an address or a name of this machine, such as '127.0.0.1'.",
+  )
 }
 
 /** Whether this machine has ::1. A container often has none, and listens on :: all the same. */
@@ -69,7 +72,7 @@ const responseOf = (given: Response): Response => {
   throw new TypeError(`A handler has to give a Response, and gave ${given === null ? 'null' : typeof given}.`)
 }
 
-/** @throws Fault `unavailable` where the work takes too long */
+/** @throws KeepsakeError `unavailable` where the work takes too long */
 const inTime = async (work: Promise<unknown> | undefined, what: string): Promise<void> => {
   const { promise: late, reject } = Promise.withResolvers<never>()
   const timer = setTimeout(
@@ -107,7 +110,7 @@ const unhook = () => process.off('SIGINT', shared.stop).off('SIGTERM', shared.st
  * SIGTERM: once all servers of the process have, it ends with 0. What a handler throws is printed to standard error,
  * with its causes, and answered with 500.
  *
- * @throws Fault `bad_option`, `unavailable` where the port cannot be had or the store not be opened
+ * @throws KeepsakeError `invalid_option`, `unavailable` where the port cannot be had or the store not be opened
  */
 export const serve = async (handler: Handler, options: ServeOptions = {}): Promise<Server> => {
   checkOptionNames(options, ['port', 'hostname'], 'run()')

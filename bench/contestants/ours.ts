@@ -71,7 +71,7 @@ const known = ({ name, url }: Entry): boolean => {
     sessionManager({ backend: url('nowhere'), secret })
     return true
   } catch (error) {
-    if (!(error instanceof KeepsakeError) || error.code !== 'no_backend') throw error
+    if (!(error instanceof KeepsakeError) || error.code !== 'unknown_backend') throw error
     left.push(`keepsake: ${name} is left out: the library has no such backend yet.`)
     return false
   }

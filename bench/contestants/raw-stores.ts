@@ -16,7 +16,13 @@ const at = <T>(list: readonly T[], number: number): T => list[number % SESSIONS]
 const head = 'h'.repeat(60)
 const owner = `app:${FIELDS.user}`
 const jsonOf = (seen: number): string => JSON.stringify({ ...FIELDS, seen })
-const entry: Entry = { value: jsonOf(FIELDS.seen), head, owner, version: 'v0000000', expiresAt: Date.now() + 1e9 }
+const entry: Entry = {
+  value: jsonOf(FIELDS.seen),
+  metadata: head,
+  owner,
+  version: 'v0000000',
+  expiresAt: Date.now() + 1e9,
+}
 
 /** A version that was never there before, of the same length. */
 let turn = 0

@@ -14,7 +14,7 @@ export type Memory = {
   readonly bytes: { readonly map: number; readonly memory: number }
   /** By backend and number of sessions: each round's latency of a read. */
   readonly reads: Record<Kind, Map<number, Latency[]>>
-  readonly sweeps: Record<Kind, Sweeps>
+  readonly autoSweep: Record<Kind, Sweeps>
   readonly left: { readonly untouched: number; readonly read: number }
 }
 
@@ -71,7 +71,7 @@ export const memory = async ({ folder, rounds, sizes, say }: Plan): Promise<Memo
       memory: await asked<Sweeps>(seatOf('memory', largest), { do: 'expire' }),
       sqlite: await asked<Sweeps>(seatOf('sqlite', largest), { do: 'expire' }),
     }
-    return { largest, bytes: { map: mapBytes, memory: bytes }, reads, sweeps, left }
+    return { largest, bytes: { map: mapBytes, memory: bytes }, reads, autoSweep: sweeps, left }
   } finally {
     for (const child of children) child.end()
   }

@@ -42,7 +42,7 @@ const backend: Backend = {
     return swept instanceof Promise ? swept.then(took) : took(swept)
   },
 }
-const manager = sessionManager({ backend, secret, sweeps: false })
+const manager = sessionManager({ backend, secret, autoSweep: false })
 
 const jar = async (): Promise<string[]> => {
   const cookies: string[] = []

@@ -28,21 +28,21 @@ const VALUE = `{"user":"${'u'.repeat(130)}"}`
 const fill: Record<Kind, (size: number, url: string) => Promise<unknown>> = {
   async sqlite(size, url) {
     const database = new DatabaseSync(url.slice('sqlite:'.length))
-    database.exec(`insert into keepsake_sessions (key, value, head, expires_at, version)
+    database.exec(`insert into keepsake_sessions (key, value, metadata, expires_at, version)
       with recursive n (i) as (select 1 union all select i + 1 from n where i < ${size})
       select randomblob(32), '${VALUE}', '${HEAD}', i, 'v0000000' from n`)
     database.close()
   },
   async postgres(size) {
     const pool = await postgres()
-    await pool.query(`insert into keepsake_sessions (key, value, head, expires_at, version)
+    await pool.query(`insert into keepsake_sessions (key, value, metadata, expires_at, version)
       select sha256(i::text::bytea), '${VALUE}', '${HEAD}', i, 'v0000000' from generate_series(1, ${size}) as i`)
     await pool.query('vacuum analyze keepsake_sessions')
     await pool.end()
   },
   async mysql(size) {
     const pool = await mysql()
-    await pool.query(`insert into keepsake_sessions (\`key\`, value, head, expires_at, version)
+    await pool.query(`insert into keepsake_sessions (\`key\`, value, metadata, expires_at, version)
       select unhex(sha2(seq, 256)), '${VALUE}', '${HEAD}', seq, 'v0000000' from seq_1_to_${size}`)
     await pool.query('analyze table keepsake_sessions')
     await pool.end()

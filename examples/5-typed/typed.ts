@@ -48,13 +48,13 @@ const shop = (cartOf: (request: Request) => Promise<Cart>) =>
 
 const first = sessionManager({ backend: SESSIONS, schema: First })
 const firstShop = shop(async (request) => {
-  const s = await first.of(request)
+  const s = await first.session(request)
   return { lines: s.get('cart') ?? [], add: (item) => s.update('cart', (cart = []) => [...cart, item]) }
 })
 
 const second = sessionManager({ backend: SESSIONS, schema: Second, migrate })
 const secondShop = shop(async (request) => {
-  const s = await second.of(request)
+  const s = await second.session(request)
   return {
     lines: Object.entries(s.get('cart') ?? {}).map(([item, count]) => `${count} × ${item}`),
     add: (item) => s.update('cart', (cart = {}) => ({ ...cart, [item]: (cart[item] ?? 0) + 1 })),

@@ -2,7 +2,17 @@
 
 import { randomBytes, scrypt, timingSafeEqual } from 'node:crypto'
 import { promisify } from 'node:util'
-import { addFlash, crossOriginProtection, csrfTag, logger, readForm, serve, session, sessionManager, takeFlash } from 'keepsake'
+import {
+  addFlash,
+  crossOriginProtection,
+  csrfTag,
+  logger,
+  readForm,
+  serve,
+  session,
+  sessionManager,
+  takeFlash,
+} from 'keepsake'
 import { z } from 'zod'
 
 const derived = promisify<string, Buffer, number, object, Buffer>(scrypt)
@@ -118,7 +128,7 @@ const account = async (request: Request) => {
   const devices = await manager.list(owner)
   const lines = devices.map(
     (device) =>
-      `<li>${escaped(device.fields.device ?? 'unknown')}, since ${new Date(device.bornAt).toUTCString()}${device.label === label ? ' (this one)' : ''}</li>`,
+      `<li>${escaped(device.fields.device ?? 'unknown')}, since ${new Date(device.createdAt).toUTCString()}${device.label === label ? ' (this one)' : ''}</li>`,
   )
   return page(
     request,

@@ -7,7 +7,7 @@ export type Entry = {
   /** The session's fields as JSON.stringify prints them, so never a NUL or half a character. Undefined: begun, never set. */
   readonly value: string | undefined
   /** The layer above's own words about the entry: ASCII, at most 400 characters. */
-  readonly head: string
+  readonly metadata: string
   /** Whole milliseconds since 1970. The session is alive while now < expiresAt; the layer above judges that. */
   readonly expiresAt: number
   /** Chosen above, new for every `set`: eight characters of base64url. */
@@ -22,7 +22,7 @@ export type Entry = {
  * The entry that `clear` leaves in the place of the one it removes, so that a request that was under way with the old
  * key can be told that its session has ended. It has no value and no owner.
  */
-export type Mark = Pick<Entry, 'head' | 'expiresAt' | 'version'>
+export type Mark = Pick<Entry, 'metadata' | 'expiresAt' | 'version'>
 
 /** The sessions of an account: for a backend that can find entries by their owner. */
 export type OwnerIndex = {
@@ -37,12 +37,12 @@ export type OwnerIndex = {
 }
 
 /** An entry of an owner that a sweep has removed. */
-export type Removed = { readonly key: string; readonly head: string; readonly owner: string }
+export type Removed = { readonly key: string; readonly metadata: string; readonly owner: string }
 
 /** What `set` writes. Without `expiresAt` the expiry stays as it is. */
 export type Change = {
   readonly value: string | undefined
-  readonly head: string
+  readonly metadata: string
   readonly version: string
   readonly expiresAt?: number
 }
@@ -110,7 +110,7 @@ export type Backend = {
    * Waits until what is under this key, or that nothing is, cannot be undone any more by the loss of a server. Throws
    * where it may be. Absent where what was answered stays so.
    */
-  settle?(key: string): Awaitable<void>
+  ensureDurable?(key: string): Awaitable<void>
   /**
    * Removes at most `limit` entries that have expired at `now`, and says how many. `removed` is called for each of them
    * that had an owner, once it is gone. Absent where expiry needs no help.
@@ -120,7 +120,7 @@ export type Backend = {
    * Keeps `fresh` as the secret of this store if it keeps none yet, and gives the kept one: the same to every process.
    * Only for a store that nobody else can read. Without it, the application must configure a secret.
    */
-  secret?(fresh: string): Awaitable<string>
+  keepSecret?(candidate: string): Awaitable<string>
   /**
    * Some entries with their keys, about `limit`, in any order; and from where to go on, undefined at the end. Without a
    * cursor, from the start. An entry that is there all the while is given at least once. A cursor that is not known any
@@ -132,10 +132,10 @@ export type Backend = {
    * warning in words, or undefined; it may throw while the store is down. Where ends would be forgotten, it has to throw:
    * a session that has ended would open again. Absent where nothing is ever forgotten.
    *
-   * @throws Fault `bad_option`
+   * @throws KeepsakeError `invalid_option`
    */
   check?(use: 'sessions' | 'ends'): Awaitable<string | undefined>
   /** Absent where entries cannot be found by their owner: a stateless backend keeps none. */
-  readonly owned?: OwnerIndex
+  readonly byOwner?: OwnerIndex
   close?(): Awaitable<void>
 }

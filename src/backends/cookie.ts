@@ -3,7 +3,7 @@
 import { hash } from 'node:crypto'
 import { newVersion } from '../crypto/keys.ts'
 import { type KeyRing, keyRing } from '../crypto/seal.ts'
-import { type Awaitable, chain, KeepsakeError, checkOptionNames } from '../error.ts'
+import { type Awaitable, chain, checkOptionNames, KeepsakeError } from '../error.ts'
 import { decodeMetadata } from '../session/metadata.ts'
 import type { Backend, Entry, Mark } from './contract.ts'
 import { checkedEnds } from './ends.ts'
@@ -17,11 +17,11 @@ export type CookieBackendOptions = {
   readonly ends?: Backend | undefined
   /**
    * Seconds from the birth of a session after which none of its cookies opens, and its end need not be kept. Default
-   * 400 days, the most that `sessions` allows. Give the `absoluteLifetime` of `sessions`, so that ends are kept no longer
+   * 400 days, the most that `sessionManager` allows. Give the `absoluteTimeout` of `sessionManager`, so that ends are kept no longer
    * than needed; by a URL that is done for you. It is sealed into the cookie at birth: another value is for later births.
    * A login that names its own comes before it.
    */
-  readonly absoluteLifetime?: number | undefined
+  readonly absoluteTimeout?: number | undefined
   /** Milliseconds since 1970. */
   readonly now?: (() => number) | undefined
 }
@@ -38,15 +38,15 @@ const VERSION = 8
 const FIXED = 1 + 8 + 8 + LABEL + VERSION + 1 + 2 + 1
 
 /** format · expiry · latest end · label · version · length of head, of owner · whether there is a value · head, owner, value */
-const encodeEntry = ({ value, head, expiresAt, endsAt, version, owner = '', label }: Sealed): Buffer => {
-  const body = Buffer.from(head + owner + (value ?? ''))
+const encodeEntry = ({ value, metadata, expiresAt, endsAt, version, owner = '', label }: Sealed): Buffer => {
+  const body = Buffer.from(metadata + owner + (value ?? ''))
   const bytes = Buffer.allocUnsafe(FIXED + body.length)
   let at = bytes.writeUInt8(FORMAT)
   at = bytes.writeDoubleBE(expiresAt, at)
   at = bytes.writeDoubleBE(endsAt, at)
   at += bytes.write(label.padEnd(LABEL), at, LABEL, 'latin1')
   at += bytes.write(version.padEnd(VERSION), at, VERSION, 'latin1')
-  at = bytes.writeUInt8(head.length, at)
+  at = bytes.writeUInt8(metadata.length, at)
   at = bytes.writeUInt16BE(Buffer.byteLength(owner), at)
   at = bytes.writeUInt8(value === undefined ? 0 : 1, at)
   body.copy(bytes, at)
@@ -62,7 +62,7 @@ const decodeEntry = (bytes: Buffer): Sealed | undefined => {
   const owner = bytes.toString('utf8', ownerAt, valueAt)
   return {
     value: bytes[FIXED - 1] === 1 ? bytes.toString('utf8', valueAt) : undefined,
-    head: bytes.toString('latin1', FIXED, ownerAt),
+    metadata: bytes.toString('latin1', FIXED, ownerAt),
     expiresAt: bytes.readDoubleBE(1),
     endsAt: bytes.readDoubleBE(9),
     version,
@@ -95,7 +95,7 @@ const memory = () => {
   return { get, put }
 }
 
-/** Seconds: the longest life that `sessions` allows. */
+/** Seconds: the longest life that `sessionManager` allows. */
 const LONGEST = 400 * 86_400
 
 /*
@@ -104,15 +104,15 @@ const LONGEST = 400 * 86_400
  */
 const endWith = (mark: Mark | undefined, expiresAt: number): Entry => ({
   value: mark && JSON.stringify(mark.expiresAt),
-  head: mark?.head ?? 'ended',
+  metadata: mark?.metadata ?? 'ended',
   expiresAt,
   version: mark?.version ?? newVersion(),
 })
 
 /** The mark in an end, until it expires. */
-const markIn = ({ value, head, version }: Entry, now: number): Entry | undefined => {
+const markIn = ({ value, metadata, version }: Entry, now: number): Entry | undefined => {
   const expiresAt = value === undefined ? 0 : Number(value)
-  return now < expiresAt ? { value: undefined, head, expiresAt, version } : undefined
+  return now < expiresAt ? { value: undefined, metadata, expiresAt, version } : undefined
 }
 
 /**
@@ -122,17 +122,20 @@ const markIn = ({ value, head, version }: Entry, now: number): Entry | undefined
  *
  * A renewal makes another cookie and ends none: the one before opens until the session ends.
  *
- * @throws Fault `bad_option`, `no_secret`
+ * @throws KeepsakeError `invalid_option`, `no_secret`
  */
 export const cookieBackend = (options: CookieBackendOptions, kept?: string): Backend => {
-  checkOptionNames(options, ['secret', 'namespace', 'ends', 'absoluteLifetime', 'now'], 'cookieBackend()')
-  const { namespace = '', absoluteLifetime = LONGEST, now = () => Date.now() } = options
+  checkOptionNames(options, ['secret', 'namespace', 'ends', 'absoluteTimeout', 'now'], 'cookieBackend()')
+  const { namespace = '', absoluteTimeout: longestLife = LONGEST, now = () => Date.now() } = options
   const ends = options.ends && checkedEnds(options.ends)
   if (options.secret === undefined && kept === undefined) {
     throw new KeepsakeError('no_secret', 'Sessions in cookies are sealed, and need a secret that all processes share.')
   }
-  if (!(absoluteLifetime > 0 && absoluteLifetime <= LONGEST)) {
-    throw new KeepsakeError('bad_option', `absoluteLifetime has to be a number of seconds above 0, and at most ${LONGEST}.`)
+  if (!(longestLife > 0 && longestLife <= LONGEST)) {
+    throw new KeepsakeError(
+      'invalid_option',
+      `absoluteTimeout has to be a number of seconds above 0, and at most ${LONGEST}.`,
+    )
   }
   const keys: KeyRing = keyRing([options.secret ?? []].flat(), kept)
   const seen = memory()
@@ -184,9 +187,9 @@ export const cookieBackend = (options: CookieBackendOptions, kept?: string): Bac
       }),
     generate(key, entry) {
       const name = nameOf(key)
-      const { bornAt = 0, absolute = absoluteLifetime * 1000 } = decodeMetadata(entry.head) ?? {}
+      const { createdAt = 0, absoluteTimeout = longestLife * 1000 } = decodeMetadata(entry.metadata) ?? {}
       // By the clock of who gave birth or by this one, whichever is ahead: an end is rather kept too long.
-      const endsAt = Math.max(Math.max(bornAt, now()) + absolute, entry.expiresAt)
+      const endsAt = Math.max(Math.max(createdAt, now()) + absoluteTimeout, entry.expiresAt)
       return sealed(name, { ...entry, endsAt, label: key.slice(name.length + 1, name.length + 1 + LABEL) })
     },
     set: (key, change) =>
@@ -199,7 +202,7 @@ export const cookieBackend = (options: CookieBackendOptions, kept?: string): Bac
       const place = endOf(label)
       return chain(ends.generate(place, end), (answer) => {
         // Where ends are kept by servers that fail over, an end that is told has to outlive that.
-        const sure = ends.settle?.(place)
+        const sure = ends.ensureDurable?.(place)
         return chain(sure, () => (answer === 'taken' && version !== undefined ? 'stale' : undefined))
       })
     },
@@ -209,15 +212,15 @@ export const cookieBackend = (options: CookieBackendOptions, kept?: string): Bac
           ? sealed(nameOf(key), { ...entry, expiresAt })
           : undefined,
       ),
-    ...(ends?.settle && {
-      settle(key: string) {
+    ...(ends?.ensureDurable && {
+      ensureDurable(key: string) {
         const label = labelIn(key)
-        return label === undefined ? undefined : ends.settle?.(endOf(label))
+        return label === undefined ? undefined : ends.ensureDurable?.(endOf(label))
       },
     }),
     ...(ends?.check && { check: () => ends.check?.('ends') }),
     ...(ends?.sweep && { sweep: (time, limit) => ends.sweep?.(time, limit) ?? 0 }),
-    ...(ends?.secret && { secret: (fresh) => ends.secret?.(fresh) ?? fresh }),
+    ...(ends?.keepSecret && { keepSecret: (fresh) => ends.keepSecret?.(fresh) ?? fresh }),
     ...(ends?.close && { close: () => ends.close?.() }),
   }
 }

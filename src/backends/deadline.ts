@@ -1,6 +1,6 @@
 // The time that one request may spend waiting for its backend, whatever the driver does.
 
-import { type Awaitable, KeepsakeError, isThenable } from '../error.ts'
+import { type Awaitable, isThenable, KeepsakeError } from '../error.ts'
 
 /** How many calls of an application are under way, and how many may be: one backend that hangs must not fill the memory. */
 type Bulkhead = { inFlight: number; readonly most: number }
@@ -71,13 +71,13 @@ const startClock = (): number => {
 
 /** One promise, and nothing else to collect, for each call that is waited for: a read of a fast server is mostly this. */
 const withTimer = <T>(
-  budget: Deadline,
+  deadline: Deadline,
   promise: PromiseLike<T>,
   taken: (answer: T) => T,
   failure: (error: unknown) => KeepsakeError,
   late: () => KeepsakeError,
 ): Promise<T> => {
-  const { bulkhead } = budget
+  const { bulkhead } = deadline
   const started = startClock()
   return new Promise((resolve, reject) => {
     let counts = bulkhead !== undefined
@@ -92,10 +92,10 @@ const withTimer = <T>(
       clearTimeout(own)
       waits = false
       waiting.delete(entry)
-      budget.left -= time() - started
+      deadline.left -= time() - started
     }
     const entry: Waiting = {
-      until: started + budget.left,
+      until: started + deadline.left,
       giveUp() {
         end()
         if (counts) globalThis.setTimeout(uncount, ABANDONED).unref()
@@ -103,7 +103,7 @@ const withTimer = <T>(
       },
     }
     waiting.add(entry)
-    const own = OWN_TIMERS ? setTimeout(entry.giveUp, budget.left) : undefined
+    const own = OWN_TIMERS ? setTimeout(entry.giveUp, deadline.left) : undefined
     promise.then(
       (value) => {
         uncount()
@@ -120,9 +120,9 @@ const withTimer = <T>(
 }
 
 /** Asks whether the time is over, also in a loop that never waits. */
-export const untilDeadline = (budget: Deadline): (() => boolean) => {
-  const until = time() + budget.left
-  return () => budget.left > 0 && time() < until
+export const untilDeadline = (deadline: Deadline): (() => boolean) => {
+  const until = time() + deadline.left
+  return () => deadline.left > 0 && time() < until
 }
 
 const PARTLY =
@@ -130,10 +130,14 @@ const PARTLY =
 
 /** A failure of a request that has changed something: whatever it is, nobody can say any more that nothing was changed. */
 export const afterChange = ({ changed }: Deadline, fault: KeepsakeError): KeepsakeError =>
-  changed && (fault.code === 'unavailable' || fault.code === 'contended')
-    ? new KeepsakeError('unknown_outcome', `${fault.message.replace(/ Nothing was (changed|saved)\b[^.]*\./, '')} ${PARTLY}`, {
-        cause: fault.cause ?? fault,
-      })
+  changed && (fault.code === 'unavailable' || fault.code === 'contention')
+    ? new KeepsakeError(
+        'unknown_outcome',
+        `${fault.message.replace(/ Nothing was (changed|saved)\b[^.]*\./, '')} ${PARTLY}`,
+        {
+          cause: fault.cause ?? fault,
+        },
+      )
     : fault
 
 const failureOf = (name: string, changing: boolean, why: string, cause?: unknown): KeepsakeError =>
@@ -155,30 +159,35 @@ const refusals: readonly unknown[] = ['stale', 'taken', 'gone']
 /**
  * What a call to a backend gives, within the budget.
  *
- * @throws Fault `unavailable` where a reading call fails or is late, `unknown_outcome` where a changing one does, and
+ * @throws KeepsakeError `unavailable` where a reading call fails or is late, `unknown_outcome` where a changing one does, and
  *   where an earlier one of this request has changed something
  */
-export const callBackend = <T>(budget: Deadline, name: string, changing: boolean, call: () => Awaitable<T>): Awaitable<T> => {
+export const callBackend = <T>(
+  deadline: Deadline,
+  name: string,
+  changing: boolean,
+  call: () => Awaitable<T>,
+): Awaitable<T> => {
   const noted = (fault: KeepsakeError): KeepsakeError => {
-    const told = afterChange(budget, fault)
-    if (changing && told.code === 'unknown_outcome') budget.changed = true
+    const told = afterChange(deadline, fault)
+    if (changing && told.code === 'unknown_outcome') deadline.changed = true
     return told
   }
   const failure = (error: unknown): KeepsakeError =>
     noted(error instanceof KeepsakeError ? error : failureOf(name, changing, 'failed', error))
   const taken = (answer: T): T => {
-    if (changing && !refusals.includes(answer)) budget.changed = true
+    if (changing && !refusals.includes(answer)) deadline.changed = true
     return answer
   }
-  if (budget.left <= 0) throw noted(failureOf(name, false, 'used up the time of the request'))
-  const { bulkhead } = budget
+  if (deadline.left <= 0) throw noted(failureOf(name, false, 'used up the time of the request'))
+  const { bulkhead } = deadline
   if (bulkhead !== undefined && bulkhead.inFlight >= bulkhead.most) {
     throw noted(failureOf(name, false, `has ${bulkhead.most} calls under way, as many as it may (maxInFlight)`))
   }
   try {
     const answer = call()
     if (!isThenable(answer)) return taken(answer)
-    return withTimer(budget, answer, taken, failure, () => noted(failureOf(name, changing, 'did not answer in time')))
+    return withTimer(deadline, answer, taken, failure, () => noted(failureOf(name, changing, 'did not answer in time')))
   } catch (error) {
     throw failure(error)
   }

@@ -5,7 +5,7 @@ import type { Backend } from './contract.ts'
 
 /**
  * A backend for ends that is looked at before it is first used. A store that may forget ends, so that cookies which were
- * logged out would open again, throws its Fault `bad_option` from every call.
+ * logged out would open again, throws its KeepsakeError `invalid_option` from every call.
  */
 export const checkedEnds = (ends: Backend): Backend => {
   if (ends.check === undefined) return ends

@@ -2,7 +2,7 @@
 
 import { fileURLToPath } from 'node:url'
 import { HOW_TO_MAKE_ONE, newSecret } from '../crypto/seal.ts'
-import { KeepsakeError, messageOf, checkOptionNames } from '../error.ts'
+import { checkOptionNames, KeepsakeError, messageOf } from '../error.ts'
 import type { SessionEventListener } from '../events.ts'
 import type { Backend } from './contract.ts'
 
@@ -11,19 +11,19 @@ export type BackendFromUrlOptions = {
   readonly now?: (() => number) | undefined
   /** Hears of evictions, and of files that cannot be read. */
   readonly onEvent?: SessionEventListener | undefined
-  /** For `cookie:`, as `sessions()` takes them. */
+  /** For `cookie:`, as `sessionManager()` takes them. */
   readonly secret?: string | Uint8Array | readonly (string | Uint8Array)[] | undefined
   readonly namespace?: string | undefined
-  readonly absoluteLifetime?: number | undefined
+  readonly absoluteTimeout?: number | undefined
   /** Seconds that one visit may wait, for a client that must not give up before. Default 2. */
-  readonly budget?: number | undefined
+  readonly storeTimeout?: number | undefined
 }
 
 type Opener = (rest: string, options: BackendFromUrlOptions, url: string) => Promise<Backend>
 
-const redis: Opener = async (_, { now, budget }, url) => {
+const redis: Opener = async (_, { now, storeTimeout }, url) => {
   const { connectRedis } = await import('./redis/backend.ts')
-  return connectRedis(url, { ...(now && { now }), ...(budget !== undefined && { budget }) })
+  return connectRedis(url, { ...(now && { now }), ...(storeTimeout !== undefined && { storeTimeout }) })
 }
 const postgres: Opener = async (_rest, _options, url) => (await import('./sql/postgres.ts')).connectPostgres(url)
 const mysql: Opener = async (_rest, _options, url) => (await import('./sql/mysql.ts')).connectMysql(url)
@@ -35,7 +35,9 @@ const mysql: Opener = async (_rest, _options, url) => (await import('./sql/mysql
 const pathIn = (rest: string): string => {
   if (!/^\/\/(?:localhost)?\//.test(rest)) return rest.replace(/^\/\//, '')
   const refuse = (why: string, cause?: unknown) =>
-    new KeepsakeError('no_backend', `The path ${JSON.stringify(rest.slice(2))} in a backend's URL ${why}.`, { cause })
+    new KeepsakeError('unknown_backend', `The path ${JSON.stringify(rest.slice(2))} in a backend's URL ${why}.`, {
+      cause,
+    })
   if (/[?#]/.test(rest)) throw refuse('has a ? or a #, which a path in a URL writes as %3F and %23')
   try {
     return fileURLToPath(`file:${rest}`)
@@ -46,7 +48,7 @@ const pathIn = (rest: string): string => {
 
 const schemes: Readonly<Record<string, Opener>> = {
   memory: async (rest, options) => {
-    if (rest !== '') throw new KeepsakeError('no_backend', "'memory:' takes nothing behind the colon.")
+    if (rest !== '') throw new KeepsakeError('unknown_backend', "'memory:' takes nothing behind the colon.")
     const { memoryBackend } = await import('./memory.ts')
     const { now, onEvent } = options
     return memoryBackend({ now, onEvent })
@@ -61,11 +63,11 @@ const schemes: Readonly<Record<string, Opener>> = {
   },
   cookie: async (rest, options) => {
     const { cookieBackend } = await import('./cookie.ts')
-    const { secret, namespace, absoluteLifetime, now } = options
-    const own = { secret, namespace, absoluteLifetime, now }
+    const { secret, namespace, absoluteTimeout, now } = options
+    const own = { secret, namespace, absoluteTimeout, now }
     if (rest === '') return cookieBackend(own)
     const ends = await backendFromUrl(rest, options)
-    return cookieBackend({ ...own, ends }, await ends.secret?.(newSecret()))
+    return cookieBackend({ ...own, ends }, await ends.keepSecret?.(newSecret()))
   },
   postgres,
   postgresql: postgres,
@@ -88,7 +90,7 @@ const split = (url: string): { readonly scheme: string; readonly open: Opener; r
   if (!Object.hasOwn(schemes, scheme)) {
     // The URL itself may hold a password: it stays out of the message.
     throw new KeepsakeError(
-      'no_backend',
+      'unknown_backend',
       `A backend's URL begins with one of ${Object.keys(schemes)
         .map((name) => `'${name}:'`)
         .join(', ')}; this one does not.`,
@@ -100,7 +102,7 @@ const split = (url: string): { readonly scheme: string; readonly open: Opener; r
 /**
  * Whether a URL names a backend, so far as can be told without opening it.
  *
- * @throws Fault `no_backend`
+ * @throws KeepsakeError `unknown_backend`
  */
 export const checkUrl = (url: string): void => {
   const { scheme, rest } = split(url)
@@ -111,7 +113,7 @@ export const checkUrl = (url: string): void => {
  * Whether there is a secret, or the backend of a URL will keep one. Asked before it is opened, and no sooner: a build
  * loads the modules of an application where no secret may be.
  *
- * @throws Fault `no_secret`
+ * @throws KeepsakeError `no_secret`
  */
 export const checkSecret = (url: string, { secret }: BackendFromUrlOptions): void => {
   const { scheme, rest } = split(url)
@@ -126,7 +128,7 @@ export const checkSecret = (url: string, { secret }: BackendFromUrlOptions): voi
       : `A ${scheme} backend keeps no secret of its own, so sessions need one`
   throw new KeepsakeError(
     'no_secret',
-    `${why} that all processes share: sessions({ backend: '${scheme}:…', secret }). Make one: ${HOW_TO_MAKE_ONE}`,
+    `${why} that all processes share: sessionManager({ backend: '${scheme}:…', secret }). Make one: ${HOW_TO_MAKE_ONE}`,
   )
 }
 
@@ -144,10 +146,10 @@ export const checkSecret = (url: string, { secret }: BackendFromUrlOptions): voi
  *
  * A URL object is taken by its `href`. A server is not asked before it is needed.
  *
- * @throws Fault `no_backend`, `no_secret`, `unavailable`
+ * @throws KeepsakeError `unknown_backend`, `no_secret`, `unavailable`
  */
 export const backendFromUrl = async (url: string | URL, options: BackendFromUrlOptions = {}): Promise<Backend> => {
-  checkOptionNames(options, ['now', 'onEvent', 'secret', 'namespace', 'absoluteLifetime', 'budget'], 'connect()')
+  checkOptionNames(options, ['now', 'onEvent', 'secret', 'namespace', 'absoluteTimeout', 'storeTimeout'], 'connect()')
   const text = String(url)
   const { open, rest } = split(text)
   return open(rest, options, text)

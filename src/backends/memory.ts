@@ -1,7 +1,7 @@
 // Sessions in the memory of this process: gone when it ends, bounded in number and size, strangers evicted first.
 
 import { getHeapStatistics, isStringOneByteRepresentation } from 'node:v8'
-import { KeepsakeError, checkOptionNames } from '../error.ts'
+import { checkOptionNames, KeepsakeError } from '../error.ts'
 import { emitter, type SessionEventListener } from '../events.ts'
 import type { Backend, Entry, Mark, Removed } from './contract.ts'
 import { cursors } from './cursors.ts'
@@ -44,8 +44,8 @@ const NONE = '\0'
  * memory, and a million objects are more work for the collector than a million texts. The owner is last, because only
  * he may have a line break in him; whether there is one, the shelf says.
  */
-const encodeEntry = ({ expiresAt, version, head, value = NONE, owner }: Entry): string =>
-  [String(expiresAt), version, head, value, owner].join('\n')
+const encodeEntry = ({ expiresAt, version, metadata, value = NONE, owner }: Entry): string =>
+  [String(expiresAt), version, metadata, value, owner].join('\n')
 
 const expiryIn = (text: string): number => Number.parseFloat(text)
 
@@ -56,19 +56,20 @@ const versionIn = (text: string): string => {
 
 const afterVersion = (text: string, at: number): number => text.indexOf('\n', at) + 1
 
-const ownerIn = (text: string): string => text.slice(afterVersion(text, afterVersion(text, afterVersion(text, afterVersion(text, 0)))))
+const ownerIn = (text: string): string =>
+  text.slice(afterVersion(text, afterVersion(text, afterVersion(text, afterVersion(text, 0)))))
 
 const decodeEntry = (text: string, owned: boolean): Entry => {
   const version = afterVersion(text, 0)
-  const head = afterVersion(text, version)
-  const value = afterVersion(text, head)
+  const metadata = afterVersion(text, version)
+  const value = afterVersion(text, metadata)
   const owner = afterVersion(text, value)
   const fields = text.slice(value, owner - 1)
   return {
     value: fields === NONE ? undefined : fields,
-    head: text.slice(head, value - 1),
+    metadata: text.slice(metadata, value - 1),
     expiresAt: expiryIn(text),
-    version: text.slice(version, head - 1),
+    version: text.slice(version, metadata - 1),
     owner: owned ? text.slice(owner) : undefined,
   }
 }
@@ -195,9 +196,9 @@ class EntryMap {
       const [key, text] = next.value
       // So put, because an expiry that is no number is for the layer above to judge.
       if (!(now >= expiryIn(text))) continue
-      const { head, owner } = decodeEntry(text, this.owners !== undefined)
+      const { metadata, owner } = decodeEntry(text, this.owners !== undefined)
       this.remove(key, text)
-      if (owner !== undefined) gone?.({ key, head, owner })
+      if (owner !== undefined) gone?.({ key, metadata, owner })
       removed++
     }
     return removed
@@ -206,14 +207,14 @@ class EntryMap {
 
 const positive = (value: number, name: string): number => {
   if (Number.isFinite(value) && value >= 1) return value
-  throw new KeepsakeError('bad_option', `${name} has to be a number of at least 1.`)
+  throw new KeepsakeError('invalid_option', `${name} has to be a number of at least 1.`)
 }
 
 /**
  * A backend in this process. Where it is full, it makes room by the session written longest ago, of a stranger if there
  * is one, else of an owner; the event is `evicted`.
  *
- * @throws Fault `bad_option`
+ * @throws KeepsakeError `invalid_option`
  */
 export const memoryBackend = (options: MemoryOptions = {}): Backend => {
   checkOptionNames(options, ['maxEntries', 'maxBytes', 'now', 'onEvent'], 'memoryBackend()')
@@ -271,7 +272,7 @@ export const memoryBackend = (options: MemoryOptions = {}): Backend => {
       makeRoom(shelf)
       return undefined
     },
-    set(key, { value, head, version, expiresAt }, expected) {
+    set(key, { value, metadata, version, expiresAt }, expected) {
       const shelf = shelfOf(key)
       const text = shelf?.entries.get(key)
       if (shelf === undefined || text === undefined) return 'gone'
@@ -279,7 +280,7 @@ export const memoryBackend = (options: MemoryOptions = {}): Backend => {
       if (there === version) return undefined
       if (there !== expected) return 'stale'
       const { owner, expiresAt: before } = decodeEntry(text, shelf === owned)
-      shelf.put(key, encodeEntry({ value, head, version, expiresAt: expiresAt ?? before, owner }), text)
+      shelf.put(key, encodeEntry({ value, metadata, version, expiresAt: expiresAt ?? before, owner }), text)
       makeRoom(shelf)
       return undefined
     },
@@ -308,11 +309,11 @@ export const memoryBackend = (options: MemoryOptions = {}): Backend => {
       const { values: entries, cursor } = everything.next(from, limit)
       return { entries, cursor }
     },
-    secret(fresh) {
-      kept ??= fresh
+    keepSecret(candidate) {
+      kept ??= candidate
       return kept
     },
-    owned: {
+    byOwner: {
       list: (owner) => owners.of(owner).map((key) => ({ key, ...decodeEntry(owned.entries.get(key) as string, true) })),
       clear(owner, except, mark) {
         const keys = owners.of(owner).filter((key) => key !== except)

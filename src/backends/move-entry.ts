@@ -20,33 +20,33 @@ import type { Backend, Entry } from './contract.ts'
 const COPY = 'moving.'
 const MOVED = 'moved.'
 
-/** Milliseconds that a mark outlives its entry: the longest life that `sessions` allows, by which a copy may be touched. */
+/** Milliseconds that a mark outlives its entry: the longest life that `sessionManager` allows, by which a copy may be touched. */
 const KEPT = 400 * 86_400_000
 
 /** Rounds that no process is ever held up for by others, each of whom takes a step. */
 const ROUNDS = 100
 
-export const isCopy = ({ head }: Pick<Entry, 'head'>): boolean => head.startsWith(COPY)
-export const isMoved = ({ head }: Pick<Entry, 'head'>): boolean => head.startsWith(MOVED)
+export const isCopy = ({ metadata }: Pick<Entry, 'metadata'>): boolean => metadata.startsWith(COPY)
+export const isMoved = ({ metadata }: Pick<Entry, 'metadata'>): boolean => metadata.startsWith(MOVED)
 
 /** Whether an entry of the old store is one, and neither a mark nor left over from a move in the other direction. */
 export const isThere = (old: Entry | undefined): old is Entry => old !== undefined && !isMoved(old) && !isCopy(old)
 
 const copyOf = (entry: Entry): Entry => ({
   ...entry,
-  head: `${COPY}${entry.version}.${entry.head}`,
+  metadata: `${COPY}${entry.version}.${entry.metadata}`,
   version: newVersion(),
 })
 
 /** What a copy was made of. */
-const madeOf = ({ head }: Entry): Pick<Entry, 'head' | 'version'> => {
-  const dot = head.indexOf('.', COPY.length)
-  return { version: head.slice(COPY.length, dot), head: head.slice(dot + 1) }
+const madeOf = ({ metadata }: Entry): Pick<Entry, 'metadata' | 'version'> => {
+  const dot = metadata.indexOf('.', COPY.length)
+  return { version: metadata.slice(COPY.length, dot), metadata: metadata.slice(dot + 1) }
 }
 
 /** Whether the old store speaks for a copy: it has the entry that it was made of, or the mark that names it. */
 const counts = (copy: Entry, old: Entry | undefined): boolean =>
-  old !== undefined && (isMoved(old) ? old.head === MOVED + copy.version : old.version === madeOf(copy).version)
+  old !== undefined && (isMoved(old) ? old.metadata === MOVED + copy.version : old.version === madeOf(copy).version)
 
 /** An entry, and the store that it is in. */
 export type Place = { readonly store: Backend; readonly entry: Entry }
@@ -55,7 +55,7 @@ export type Place = { readonly store: Backend; readonly entry: Entry }
  * Where the entry of a key is. Where it is in the old store it is moved, if `moves`, unless it has expired. `read` is the
  * entry as the old store had it lately, and spares a look.
  *
- * @throws Fault `unavailable` where the new store does not keep what it is given
+ * @throws KeepsakeError `unavailable` where the new store does not keep what it is given
  */
 export type Find = (key: string, moves: boolean, read?: Entry) => Promise<Place | undefined>
 
@@ -87,7 +87,7 @@ export const finder = (from: Backend, to: Backend, now: () => number): Find => {
       } else {
         // Here the copy was read back, and the entry after it.
         if (old.expiresAt > there.expiresAt) await to.touch(key, old.expiresAt)
-        const mark = { head: MOVED + there.version, expiresAt: old.expiresAt + KEPT, version: newVersion() }
+        const mark = { metadata: MOVED + there.version, expiresAt: old.expiresAt + KEPT, version: newVersion() }
         if ((await from.clear(key, old.version, mark)) === undefined) await finish(key, there)
       }
     }

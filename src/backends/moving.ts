@@ -1,6 +1,6 @@
 // Moving to another backend while both run: sessions are moved when they are asked for, and all others by a copier.
 
-import { type Awaitable, KeepsakeError, checkOptionNames } from '../error.ts'
+import { type Awaitable, checkOptionNames, KeepsakeError } from '../error.ts'
 import type { Backend, Entry, Mark, OwnerIndex } from './contract.ts'
 import { finder, isCopy, isMoved, isThere, type Place } from './move-entry.ts'
 
@@ -18,7 +18,7 @@ export type MovingOptions = {
 const statefulOnly = (...backends: readonly Backend[]): void => {
   const stateless = backends.find((backend) => backend.stateless)
   if (stateless === undefined) return
-  throw new KeepsakeError('bad_option', `The ${stateless.name} backend keeps no sessions that could be moved.`)
+  throw new KeepsakeError('invalid_option', `The ${stateless.name} backend keeps no sessions that could be moved.`)
 }
 
 /**
@@ -29,7 +29,7 @@ const statefulOnly = (...backends: readonly Backend[]): void => {
  * A session that has moved leaves a small mark in the old store. Most visits ask one store; the first of a session that
  * moves makes eight calls, and an unknown key is looked for in both.
  *
- * @throws Fault `bad_option`
+ * @throws KeepsakeError `invalid_option`
  */
 export const movingBackend = (from: Backend, to: Backend, options: MovingOptions = {}): Backend => {
   statefulOnly(from, to)
@@ -55,8 +55,8 @@ export const movingBackend = (from: Backend, to: Backend, options: MovingOptions
       if ((await place.store.clear(key, version, mark)) === undefined) return undefined
     }
   }
-  const settling = from.settle !== undefined || to.settle !== undefined
-  const { secret } = from.secret === undefined ? to : from
+  const settling = from.ensureDurable !== undefined || to.ensureDurable !== undefined
+  const { keepSecret } = from.keepSecret === undefined ? to : from
 
   return {
     name: `${from.name} to ${to.name}`,
@@ -88,16 +88,16 @@ export const movingBackend = (from: Backend, to: Backend, options: MovingOptions
       return to.touch(key, expiresAt)
     },
     ...(settling && {
-      async settle(key: string) {
-        await Promise.all([from.settle?.(key), to.settle?.(key)])
+      async ensureDurable(key: string) {
+        await Promise.all([from.ensureDurable?.(key), to.ensureDurable?.(key)])
       },
     }),
     async sweep(time, limit, removed) {
       const swept = (await from.sweep?.(time, limit, removed)) ?? 0
       return swept < limit ? swept + ((await to.sweep?.(time, limit - swept, removed)) ?? 0) : swept
     },
-    ...(from.owned && to.owned && { owned: owned(from.owned, to.owned, (key) => find(key, moves())) }),
-    ...(secret && { secret: (fresh: string) => secret(fresh) }),
+    ...(from.byOwner && to.byOwner && { byOwner: owned(from.byOwner, to.byOwner, (key) => find(key, moves())) }),
+    ...(keepSecret && { keepSecret: (fresh: string) => keepSecret(fresh) }),
     ...((from.check || to.check) && {
       check: async (use: 'sessions' | 'ends') => (await to.check?.(use)) ?? (await from.check?.(use)),
     }),
@@ -118,7 +118,7 @@ const owned = (from: OwnerIndex, to: OwnerIndex, find: (key: string) => Promise<
   async clear(owner, except, mark) {
     const ended = await from.clear(owner, except, mark)
     // Copies of what has ended are not to be counted again.
-    for (const { key, head } of await to.list(owner)) if (key !== except && isCopy({ head })) await find(key)
+    for (const { key, metadata } of await to.list(owner)) if (key !== except && isCopy({ metadata })) await find(key)
     const more = await to.clear(owner, except, mark)
     // One that began in the old store since, and lost its copy just now, ends as well: it counts as before this.
     return ended + more + (await from.clear(owner, except, mark))
@@ -153,14 +153,15 @@ export type CopyOptions = {
  *
  * It may be interrupted, even killed, and called again; and it goes back by `copySessions(to, from)` while nobody visits.
  *
- * @throws Fault `bad_option`, `unavailable`, and whatever a backend throws
+ * @throws KeepsakeError `invalid_option`, `unavailable`, and whatever a backend throws
  */
 export const copySessions = async (from: Backend, to: Backend, options: CopyOptions = {}): Promise<CopyProgress> => {
   statefulOnly(from, to)
   checkOptionNames(options, ['onProgress', 'cursor', 'batch', 'now'], 'copySessions()')
   const { onProgress, batch = 500, now = () => Date.now() } = options
   const scan = from.scan?.bind(from)
-  if (scan === undefined) throw new KeepsakeError('bad_option', `The ${from.name} backend cannot tell what it keeps.`)
+  if (scan === undefined)
+    throw new KeepsakeError('invalid_option', `The ${from.name} backend cannot tell what it keeps.`)
   const find = finder(from, to, now)
   /** Whether it moved; undefined for what is no session. */
   const move = async (key: string, entry: Entry): Promise<boolean | undefined> => {

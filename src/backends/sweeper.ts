@@ -2,7 +2,7 @@
 
 import { isThenable } from '../error.ts'
 import type { Emit } from '../events.ts'
-import { EXPIRED_KEPT, decodeMetadata } from '../session/metadata.ts'
+import { decodeMetadata, EXPIRED_KEPT } from '../session/metadata.ts'
 import type { Backend, Removed } from './contract.ts'
 
 /** Milliseconds between two sweeps. */
@@ -27,8 +27,8 @@ export const sweeper = (
   emit: Emit,
   nameOf: (owner: string) => string,
 ): Sweeper => {
-  const removed = ({ head, owner }: Removed): void => {
-    const label = decodeMetadata(head)?.label
+  const removed = ({ metadata, owner }: Removed): void => {
+    const label = decodeMetadata(metadata)?.label
     if (label !== undefined) emit('timed_out', { label, owner: nameOf(owner) })
   }
   let next = Number.NEGATIVE_INFINITY

@@ -107,7 +107,7 @@ const subkey = (secret: Uint8Array, purpose: string, length: number): Buffer =>
 
 const refuse = (why: string): never => {
   throw new KeepsakeError(
-    'bad_option',
+    'invalid_option',
     `A secret has to be 32 random bytes or more, as base64url, hex or a Uint8Array; ${why}. Make one: ${HOW_TO_MAKE_ONE}`,
   )
 }
@@ -131,7 +131,7 @@ const bytesOf = (secret: string | Uint8Array): Uint8Array => {
   return Buffer.from(secret, 'base64url')
 }
 
-/** The bytes of a secret. @throws Fault `bad_option` for what is too short or visibly not random */
+/** The bytes of a secret. @throws KeepsakeError `invalid_option` for what is too short or visibly not random */
 const checkedSecret = (secret: string | Uint8Array): Uint8Array => {
   const bytes = bytesOf(secret)
   if (bytes.length < 32) return refuse(`this one has ${bytes.length}`)
@@ -180,7 +180,7 @@ export const isToken = (text: string): boolean => text.length >= SHORTEST && /^[
 /**
  * A ring of secrets, newest first, and of one that a store kept from before any was configured.
  *
- * @throws Fault `bad_option` for an empty ring, a secret that is no secret, or the same one twice
+ * @throws KeepsakeError `invalid_option` for an empty ring, a secret that is no secret, or the same one twice
  */
 export const keyRing = (secrets: readonly (string | Uint8Array)[], kept?: string): KeyRing => {
   const keys = new Map<number, Aead>()
@@ -190,12 +190,13 @@ export const keyRing = (secrets: readonly (string | Uint8Array)[], kept?: string
     const bytes = checkedSecret(secret)
     const id = subkey(bytes, 'kid', KEY_ID)
     if (keys.has(id.readUInt32BE()) && secret === kept) break
-    if (keys.has(id.readUInt32BE())) throw new KeepsakeError('bad_option', 'Two of the secrets are the same one.')
+    if (keys.has(id.readUInt32BE())) throw new KeepsakeError('invalid_option', 'Two of the secrets are the same one.')
     keys.set(id.readUInt32BE(), xaes(subkey(bytes, 'seal', 32)))
     signers.push(createSecretKey(subkey(bytes, 'csrf', 32)))
     newest ??= Buffer.from([VERSION, ...id])
   }
-  if (newest === undefined) throw new KeepsakeError('bad_option', `The list of secrets is empty. Make one: ${HOW_TO_MAKE_ONE}`)
+  if (newest === undefined)
+    throw new KeepsakeError('invalid_option', `The list of secrets is empty. Make one: ${HOW_TO_MAKE_ONE}`)
   const header = newest
   const sealer = keys.get(header.readUInt32BE(1)) as Aead
   const data = remembered()

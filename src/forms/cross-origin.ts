@@ -1,6 +1,6 @@
 // Requests that a page of another site made in the visitor's name are refused before the handler sees them.
 
-import { KeepsakeError, checkOptionNames } from '../error.ts'
+import { checkOptionNames, KeepsakeError } from '../error.ts'
 import { emitter, type SessionEventListener } from '../events.ts'
 import { around, type Handler } from '../http/handler.ts'
 import { sourceOf } from '../http/origin.ts'
@@ -57,13 +57,13 @@ const hasToken = async (request: Request): Promise<boolean> => {
   if (findManager(request) === undefined) return false
   const token = request.headers.get(TOKEN_HEADER) ?? (await fieldIn(request, TOKEN_FIELD))
   if (token === undefined) return false
-  const visit = await workOf(request).catch((error) => {
+  const work = await workOf(request).catch((error) => {
     // The body was looked into, and would wait for a reader, and its connection with it.
     void discardRest(request)
     throw error
   })
-  const outcome = verifyToken(visit, request, token)
-  if (!outcome.ok) reportRejected(visit, request, outcome.error)
+  const outcome = verifyToken(work, request, token)
+  if (!outcome.ok) reportRejected(work, request, outcome.error)
   return outcome.ok
 }
 
@@ -77,18 +77,18 @@ const hasToken = async (request: Request): Promise<boolean> => {
  *
  * What this stands on: OWASP's Cross-Site Request Forgery Prevention, “Fetch Metadata headers”.
  *
- * @throws Fault `bad_option`
+ * @throws KeepsakeError `invalid_option`
  */
 export const crossOriginProtection = <R extends Request = Request, Rest extends readonly unknown[] = readonly []>(
   next: Handler<R, Rest>,
   options: CrossOriginProtectionOptions = {},
 ): Handler<R, Rest> => {
-  checkOptionNames(options, ['origins', 'onEvent'], 'crossOrigin()')
+  checkOptionNames(options, ['origins', 'onEvent'], 'crossOriginProtection()')
   const { origins } = options
   const odd = origins?.find((origin) => !printedOrigin(origin))
   if (odd !== undefined) {
     throw new KeepsakeError(
-      'bad_option',
+      'invalid_option',
       `An origin has to be as browsers print it, such as https://app.example, and is ${JSON.stringify(odd)}.`,
     )
   }
@@ -100,7 +100,7 @@ export const crossOriginProtection = <R extends Request = Request, Rest extends 
     const from = requestOrigin(request, listed)
     if (from === 'own' || (from === 'unknown' && (await hasToken(request)))) return next(request, ...rest)
     const emit = findManager(request)?.emit ?? listener
-    emit('cross_origin', { message: adviceOn(from, request.headers.get('origin')) })
+    emit('cross_origin_rejected', { message: adviceOn(from, request.headers.get('origin')) })
     void discardRest(request)
     return forbiddenResponse()
   })

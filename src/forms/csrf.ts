@@ -1,9 +1,9 @@
 // Tokens that only a page of ours can have got for this visitor: stateless, other at each rendering, an hour good.
 
 import { randomBuffer } from '../crypto/random.ts'
-import { KeepsakeError, checkOptionNames, type Result } from '../error.ts'
+import { checkOptionNames, KeepsakeError, type Result } from '../error.ts'
 import { workOf } from '../request.ts'
-import { formSecret, acceptedSecrets, rememberToken, lacksOrigin } from '../session/form-secret.ts'
+import { acceptedSecrets, formSecret, lacksOrigin, rememberToken } from '../session/form-secret.ts'
 import type { ManagerContext, UnitOfWork } from '../session/work.ts'
 
 export type TokenOptions = {
@@ -41,14 +41,19 @@ const covered = (token: Uint8Array, namespace: string, action: string): Buffer =
     Buffer.from(JSON.stringify([namespace, action])),
   ])
 
-const createToken = ({ ring, namespace }: ManagerContext, secret: string, action: string, expiresAt: number): string => {
+const createToken = (
+  { keyRing, namespace }: ManagerContext,
+  secret: string,
+  action: string,
+  expiresAt: number,
+): string => {
   const token = Buffer.alloc(LENGTH)
   token.writeUInt8(VERSION)
   token.writeUIntBE(expiresAt, 1, 6)
   const nonce = randomBuffer(BINDING - NONCE)
   token.set(nonce, NONCE)
-  token.set(ring.sign(bound(nonce, secret)).subarray(0, MAC - BINDING), BINDING)
-  token.set(ring.sign(covered(token, namespace, action)).subarray(0, LENGTH - MAC), MAC)
+  token.set(keyRing.sign(bound(nonce, secret)).subarray(0, MAC - BINDING), BINDING)
+  token.set(keyRing.sign(covered(token, namespace, action)).subarray(0, LENGTH - MAC), MAC)
   return token.toString('base64url')
 }
 
@@ -57,7 +62,7 @@ const nameOf = (token: unknown): string => (typeof token === 'string' ? token.sl
 
 /** When a token expires that is good for one of these secrets and the action, in milliseconds since 1970; or why it is not. */
 const checkToken = (
-  { ring, namespace }: ManagerContext,
+  { keyRing, namespace }: ManagerContext,
   secrets: readonly string[],
   action: string,
   token: unknown,
@@ -66,10 +71,10 @@ const checkToken = (
   if (typeof token !== 'string' || token.length !== CHARACTERS) return invalid
   const bytes = Buffer.from(token, 'base64url')
   if (bytes.length !== LENGTH || bytes.toString('base64url') !== token || bytes[0] !== VERSION) return invalid
-  if (!ring.signed(covered(bytes, namespace, action), bytes.subarray(MAC))) return invalid
+  if (!keyRing.signed(covered(bytes, namespace, action), bytes.subarray(MAC))) return invalid
   const nonce = bytes.subarray(NONCE, BINDING)
   const binding = bytes.subarray(BINDING, MAC)
-  if (!secrets.some((secret) => ring.signed(bound(nonce, secret), binding)))
+  if (!secrets.some((secret) => keyRing.signed(bound(nonce, secret), binding)))
     return { ok: false, error: 'wrong_session' }
   return { ok: true, value: bytes.readUIntBE(1, 6) }
 }
@@ -78,7 +83,7 @@ const actionOf = (options: TokenOptions, where = 'csrfToken()'): string => {
   checkOptionNames(options, where === 'csrfToken()' ? ['validFor', 'action'] : ['action'], where)
   const { action = '' } = options
   if (typeof action === 'string') return action
-  throw new KeepsakeError('bad_option', 'The action of a form token has to be a string.')
+  throw new KeepsakeError('invalid_option', 'The action of a form token has to be a string.')
 }
 
 /**
@@ -93,30 +98,30 @@ export type CsrfResult =
 
 /** Whether the token of a request is this visitor's. Whatever it is, an array or a novel, the answer is a value. */
 export const verifyToken = (
-  visit: UnitOfWork,
+  work: UnitOfWork,
   request: Request,
   token: unknown,
   options: Pick<TokenOptions, 'action'> = {},
 ): CsrfResult => {
-  const { house } = visit
+  const { context } = work
   const outcome = checkToken(
-    house,
-    acceptedSecrets(visit, request, nameOf(token)),
+    context,
+    acceptedSecrets(work, request, nameOf(token)),
     actionOf(options, 'verifyCsrfToken()'),
     token,
   )
   if (!outcome.ok) return outcome
-  return house.now() < outcome.value ? { ok: true } : { ok: false, error: 'expired', expiredAt: outcome.value }
+  return context.now() < outcome.value ? { ok: true } : { ok: false, error: 'expired', expiredAt: outcome.value }
 }
 
 const tooLittle =
   'wrong_session: the visitor has no session, others can plant his cookies (cookie.domain, cookie.path, no TLS), and the request shows neither by Sec-Fetch-Site nor by Origin that it comes from a page of yours.'
 
 /** Says that a form or a script was refused, and never with what. */
-export const reportRejected = (visit: UnitOfWork, request: Request, outcome: string): void => {
-  const { house, stored } = visit
-  const message = outcome === 'wrong_session' && lacksOrigin(visit, request) ? tooLittle : outcome
-  house.emit('bad_form', { ...(stored && { label: stored.label }), message })
+export const reportRejected = (work: UnitOfWork, request: Request, outcome: string): void => {
+  const { context, snapshot } = work
+  const message = outcome === 'wrong_session' && lacksOrigin(work, request) ? tooLittle : outcome
+  context.emit('form_rejected', { ...(snapshot && { label: snapshot.label }), message })
 }
 
 /**
@@ -124,18 +129,21 @@ export const reportRejected = (visit: UnitOfWork, request: Request, outcome: str
  * a sealed cookie that this response sends where he has none; it dies at login and logout and survives renewals. It may
  * be used more than once. A response that was asked for one is not kept by shared caches.
  *
- * @throws Fault `bad_option`, and as `session`
+ * @throws KeepsakeError `invalid_option`, and as `session`
  */
 export const csrfToken = async (request: Request, options: TokenOptions = {}): Promise<string> => {
   const { validFor = 3600 } = options
   if (typeof validFor !== 'number' || !(validFor > 0 && validFor <= LONGEST)) {
-    throw new KeepsakeError('bad_option', `validFor has to be a number of seconds, more than 0 and at most ${LONGEST}.`)
+    throw new KeepsakeError(
+      'invalid_option',
+      `validFor has to be a number of seconds, more than 0 and at most ${LONGEST}.`,
+    )
   }
   const action = actionOf(options)
-  const visit = await workOf(request)
-  visit.confidential = true
-  const token = createToken(visit.house, formSecret(visit), action, Math.ceil(visit.house.now() + validFor * 1000))
-  rememberToken(visit, nameOf(token))
+  const work = await workOf(request)
+  work.privateResponse = true
+  const token = createToken(work.context, formSecret(work), action, Math.ceil(work.context.now() + validFor * 1000))
+  rememberToken(work, nameOf(token))
   return token
 }
 
@@ -154,18 +162,18 @@ export const csrfTag = async (request: Request, options: TokenOptions = {}): Pro
 
 /**
  * Whether a token is one that a page of ours got for this visitor, for whoever reads his bodies himself, such as JSON.
- * Answer 403 where it is not; the event is `bad_form`.
+ * Answer 403 where it is not; the event is `form_rejected`.
  *
  * @param token default: the header `X-CSRF-Token`
- * @throws Fault `bad_option`, and as `session`
+ * @throws KeepsakeError `invalid_option`, and as `session`
  */
 export const verifyCsrfToken = async (
   request: Request,
   token: unknown = request.headers.get(TOKEN_HEADER),
   options: Pick<TokenOptions, 'action'> = {},
 ): Promise<CsrfResult> => {
-  const visit = await workOf(request)
-  const outcome = verifyToken(visit, request, token, options)
-  if (!outcome.ok) reportRejected(visit, request, outcome.error)
+  const work = await workOf(request)
+  const outcome = verifyToken(work, request, token, options)
+  if (!outcome.ok) reportRejected(work, request, outcome.error)
   return outcome
 }

@@ -1,6 +1,6 @@
 // A form as it came back, with the token that its page was given: one of the outcomes of Dream's form, or a limit.
 
-import { type Awaitable, KeepsakeError, checkOptionNames } from '../error.ts'
+import { type Awaitable, checkOptionNames, KeepsakeError } from '../error.ts'
 import { type Json, setOwn } from '../json.ts'
 import { workOf } from '../request.ts'
 import { checked, type Issue, isSchema, type OutputOf, type StandardSchema } from '../schema.ts'
@@ -91,7 +91,7 @@ const asObject = (fields: ReadonlyMap<string, readonly string[]>): Record<string
 
 const limitOf = (name: string, value: number): number => {
   if (typeof value === 'number' && value >= 1) return value
-  throw new KeepsakeError('bad_option', `${name} has to be a number of at least 1.`)
+  throw new KeepsakeError('invalid_option', `${name} has to be a number of at least 1.`)
 }
 
 const optionNames = ['action', 'csrf', 'maxBytes', 'maxFields', 'maxFileBytes', 'upload'] as const
@@ -108,10 +108,10 @@ const bodyProblem = (read: BodyRead) => {
  *
  * The outcomes are `ok` and, in Dream's words, `expired`, `wrong_session`, `invalid_token`, `missing_token`,
  * `many_tokens`, `wrong_content_type` (also of a body that breaks off, or has a part without a name); and `invalid_fields` where the schema refuses
- * them, `too_large` where a limit does. The event of a token that was not taken is `bad_form`. No body makes it throw. What
+ * them, `too_large` where a limit does. The event of a token that was not taken is `form_rejected`. No body makes it throw. What
  * is left of the body, of at most 64 MiB, is read and thrown away.
  *
- * @throws Fault `bad_option`, and as `session`; and whatever `upload` throws
+ * @throws KeepsakeError `invalid_option`, and as `session`; and whatever `upload` throws
  */
 export function readForm(request: Request, schema?: undefined, options?: FormOptions): Promise<FormResult>
 export function readForm<S extends StandardSchema>(
@@ -126,7 +126,10 @@ export async function readForm(
 ): Promise<FormResult<unknown>> {
   checkOptionNames(options, optionNames, 'readForm()')
   if (schema !== undefined && !isSchema(schema)) {
-    throw new KeepsakeError('bad_option', 'The schema of a form has to be a Standard Schema. Options are the third argument.')
+    throw new KeepsakeError(
+      'invalid_option',
+      'The schema of a form has to be a Standard Schema. Options are the third argument.',
+    )
   }
   const { csrf = true, upload, action } = options
   const limits: BodyLimits = {
@@ -134,7 +137,7 @@ export async function readForm(
     maxParts: limitOf('maxFields', options.maxFields ?? 1_000) + 1,
     maxFileBytes: limitOf('maxFileBytes', options.maxFileBytes ?? 10 * 2 ** 20),
   }
-  const visit = await workOf(request)
+  const work = await workOf(request)
   const tokens: string[] = []
   const pairs: [string, string][] = []
   const files: [string, File][] = []
@@ -143,7 +146,7 @@ export async function readForm(
     if (tokens.length > 1) return 'many_tokens'
     const token = tokens[0] ?? request.headers.get(TOKEN_HEADER)
     if (token === null) return 'missing_token'
-    const outcome = verifyToken(visit, request, token, action === undefined ? {} : { action })
+    const outcome = verifyToken(work, request, token, action === undefined ? {} : { action })
     if (outcome.ok) return undefined
     return outcome.error === 'expired' ? { expiredAt: outcome.expiredAt } : outcome.error
   }
@@ -187,7 +190,7 @@ export async function readForm(
   const came: Submitted = { fields: new URLSearchParams(pairsOf(fields)), files: pairsOf(byName(files)) }
   const trouble = judge()
   if (trouble !== undefined) {
-    reportRejected(visit, request, typeof trouble === 'string' ? trouble : 'expired')
+    reportRejected(work, request, typeof trouble === 'string' ? trouble : 'expired')
     return typeof trouble === 'string'
       ? { ...refusal(trouble, 403), ...came }
       : { ...refusal('expired', 403), ...came, ...trouble }

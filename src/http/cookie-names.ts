@@ -1,8 +1,8 @@
 // How a request came, over TLS, from this very machine or in the clear, and what its cookies are called for it.
 
-import { KeepsakeError, checkOptionNames } from '../error.ts'
+import { checkOptionNames, KeepsakeError } from '../error.ts'
 import type { EventType } from '../events.ts'
-import { bareName, type CookieAttributes, prefixOf, formatAttributes, sealedPlace } from './cookie.ts'
+import { bareName, type CookieAttributes, formatAttributes, prefixOf, sealedPlace } from './cookie.ts'
 
 /** What is asked of a request: a Request is one. Without a URL it counts as one that came over TLS. */
 export type IncomingRequest = { readonly headers: Headers; readonly url?: string | undefined }
@@ -23,7 +23,7 @@ export type CookieSettings = {
   readonly place: string
   readonly plantedBy: Planter
   /** What its operator should hear, once. */
-  readonly notice?: { readonly reason: EventType; readonly message: string }
+  readonly notice?: { readonly type: EventType; readonly message: string }
 }
 
 /** The session cookie: always HttpOnly, and Secure as `secure` says. */
@@ -70,12 +70,12 @@ const isWithinDomain = (host: string, domain: string): boolean => {
 }
 
 const plainNotice = {
-  reason: 'plain_cookie',
+  type: 'plain_cookie',
   message:
     'Session cookies go without Secure, because this request came over plain HTTP to a loopback name. Elsewhere they are Secure.',
 } as const
 const insecureNotice = {
-  reason: 'insecure_request',
+  type: 'insecure_request',
   message:
     'A request came over plain HTTP, where browsers do not return the Secure session cookie. Behind a proxy that ends TLS, set trustProxy: true and have it send X-Forwarded-Proto; on a LAN without TLS, set secure: false.',
 } as const
@@ -92,7 +92,7 @@ const insecureNotice = {
  * A domain is left off on a loopback name that does not belong to it, over TLS too: browsers refuse such a cookie. So one
  * configuration serves production and a developer's machine.
  *
- * @throws Fault `bad_option`
+ * @throws KeepsakeError `invalid_option`
  */
 export const cookieSettings = (options: TransportOptions): ((arrival: IncomingRequest) => CookieSettings) => {
   checkOptionNames(options.cookie ?? {}, ['name', 'domain', 'path', 'sameSite', 'partitioned', 'priority'], 'cookie')
@@ -108,11 +108,11 @@ export const cookieSettingsFor = (
   const { cookie = {}, secure, trustProxy = false } = options
   for (const [option, value] of Object.entries({ secure, trustProxy })) {
     if (!['boolean', 'undefined'].includes(typeof value))
-      throw new KeepsakeError('bad_option', `${option} has to be true or false.`)
+      throw new KeepsakeError('invalid_option', `${option} has to be true or false.`)
   }
   const name = bareName(cookie.name ?? 'sid')
   if (name.endsWith('-pre'))
-    throw new KeepsakeError('bad_option', 'cookie.name must not end in -pre: that is what pre-sessions are called.')
+    throw new KeepsakeError('invalid_option', 'cookie.name must not end in -pre: that is what pre-sessions are called.')
   const { domain, ...atHome } = cookie
   const overTls = (attributes: CookieAttributes): CookieSettings => {
     const prefix = prefixOf(attributes)

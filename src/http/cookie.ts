@@ -35,7 +35,7 @@ const CANDIDATES = 4
 const LONGEST_VALUE = 4096
 
 const refuse = (what: string): never => {
-  throw new KeepsakeError('bad_option', what)
+  throw new KeepsakeError('invalid_option', what)
 }
 
 /**
@@ -91,7 +91,7 @@ const priorities = { low: 'Low', medium: 'Medium', high: 'High' } as const
 /**
  * A cookie's attributes as they stand behind its value and its age. Nothing can be smuggled into a header by them.
  *
- * @throws Fault `bad_option`
+ * @throws KeepsakeError `invalid_option`
  */
 export const formatAttributes = (options: CookieAttributes): string => {
   const { domain, secure = true, httpOnly = true, sameSite = 'lax', partitioned = false, priority } = options
@@ -133,7 +133,7 @@ export const sealedPlace = ({ domain = '', path = '/' }: CookieAttributes): stri
 /**
  * A name that a cookie can have, with or without a prefix.
  *
- * @throws Fault `bad_option`
+ * @throws KeepsakeError `invalid_option`
  */
 export const possibleName = (name: string): string => {
   if (typeof name === 'string' && token.test(name)) return name
@@ -145,7 +145,7 @@ export const possibleName = (name: string): string => {
 /**
  * A name without a prefix, to which the one that fits can be put.
  *
- * @throws Fault `bad_option`
+ * @throws KeepsakeError `invalid_option`
  */
 export const bareName = (name: string): string => {
   possibleName(name)
@@ -160,7 +160,7 @@ export const bareName = (name: string): string => {
 /**
  * A name as it goes out, which may have a prefix if the attributes are what the prefix asks for (RFC 6265bis §4.1.3).
  *
- * @throws Fault `bad_option`
+ * @throws KeepsakeError `invalid_option`
  */
 export const checkPrefix = (
   name: string,

@@ -10,7 +10,7 @@ export const FLASH = 'keepsake.flash'
 /** One change: a field set, dropped or computed from what it was; or all fields dropped but those kept, and flash messages. */
 export type FieldChange =
   | { readonly set: string; readonly value: Json }
-  | { readonly drop: string }
+  | { readonly delete: string }
   | { readonly update: string; readonly by: (value: unknown) => unknown }
   | { readonly keep: readonly string[] }
 
@@ -37,13 +37,14 @@ const deepFreeze = (value: Json): Json => {
 export const applyChange = (draft: Draft, change: FieldChange): Draft => {
   if ('set' in change) {
     setOwn(draft, change.set, change.value)
-  } else if ('drop' in change) {
-    delete draft[change.drop]
+  } else if ('delete' in change) {
+    delete draft[change.delete]
   } else if ('update' in change) {
     setOwn(draft, change.update, frozenCopy(change.by(fieldOf(draft, change.update)), change.update))
   } else {
     const kept = draftOf({})
-    for (const field of [FLASH, ...change.keep]) if (Object.hasOwn(draft, field)) setOwn(kept, field, draft[field] as Json)
+    for (const field of [FLASH, ...change.keep])
+      if (Object.hasOwn(draft, field)) setOwn(kept, field, draft[field] as Json)
     return kept
   }
   return draft
@@ -52,7 +53,7 @@ export const applyChange = (draft: Draft, change: FieldChange): Draft => {
 /**
  * What `fields` become by a log of changes. The fields given stay as they are.
  *
- * @throws whatever the function of an `update` throws, and Fault `not_json` where it returns what JSON cannot keep
+ * @throws whatever the function of an `update` throws, and KeepsakeError `not_json` where it returns what JSON cannot keep
  */
 export const replay = (fields: Fields, changes: readonly FieldChange[]): Fields =>
   changes.reduce(applyChange, draftOf(fields))

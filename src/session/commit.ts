@@ -10,8 +10,16 @@ import { confirmsRotation, type Metadata, OFFER_MAX_AGE, offeredKey } from './me
 import { lastSeenAt } from './owned.ts'
 import { newPreSession, type PreSession } from './pre-session.ts'
 import { serialize } from './queue.ts'
-import { expiryDue, expiryOf, type WriteFailure, save } from './save.ts'
-import { isAlive, callWrite, absoluteEndOf, type ManagerContext, type Snapshot, ensureDurable, type UnitOfWork } from './work.ts'
+import { expiryDue, expiryOf, save, type WriteFailure } from './save.ts'
+import {
+  absoluteEndOf,
+  callWrite,
+  ensureDurable,
+  isAlive,
+  type ManagerContext,
+  type Snapshot,
+  type UnitOfWork,
+} from './work.ts'
 
 /** What the client is to be told. Times are in milliseconds since 1970. */
 export type CommitOutcome = {
@@ -26,29 +34,31 @@ export type CommitOutcome = {
 const NO_COOKIES: CommitOutcome = Object.freeze({})
 
 /** What the client is told of its key. */
-const sessionCookie = (house: ManagerContext, key: string, head: Metadata): CommitOutcome => ({
-  session: { key, until: (head.persistent ?? house.persistent) ? absoluteEndOf(house, head) : undefined },
+const sessionCookie = (context: ManagerContext, key: string, metadata: Metadata): CommitOutcome => ({
+  session: { key, until: (metadata.persistent ?? context.persistent) ? absoluteEndOf(context, metadata) : undefined },
 })
 
 /** A pre-session as it is sealed anew: the newest of those that the browser may hold. */
-const preSessionCookie = (visit: UnitOfWork, pre: PreSession): CommitOutcome => {
-  const madeAt = visit.house.now()
-  return { preSession: { token: sealOwnPreSession(visit, { ...pre, madeAt }), until: madeAt + visit.house.lifetime } }
+const preSessionCookie = (work: UnitOfWork, pre: PreSession): CommitOutcome => {
+  const madeAt = work.context.now()
+  return {
+    preSession: { token: sealOwnPreSession(work, { ...pre, madeAt }), until: madeAt + work.context.idleTimeout },
+  }
 }
 
 /** What becomes of the pre-session cookie where a session begins: it goes, unless messages can travel nowhere else. */
-const preSessionAtCreation = (visit: UnitOfWork): CommitOutcome => {
-  const { house } = visit
-  const flash = house.backend.stateless ? (preSession(visit)?.flash ?? []) : []
-  visit.preChanged = false
-  if (flash.length > 0) return preSessionCookie(visit, { ...newPreSession(house.now()), flash })
-  return preSessionToken(visit) === undefined ? NO_COOKIES : { preSession: 'clear' }
+const preSessionAtCreation = (work: UnitOfWork): CommitOutcome => {
+  const { context } = work
+  const flash = context.backend.stateless ? (preSession(work)?.flash ?? []) : []
+  work.preSessionChanged = false
+  if (flash.length > 0) return preSessionCookie(work, { ...newPreSession(context.now()), flash })
+  return preSessionToken(work) === undefined ? NO_COOKIES : { preSession: 'clear' }
 }
 
-const adoptCreated = (visit: UnitOfWork, made: Snapshot): CommitOutcome => {
-  const pre = preSessionAtCreation(visit)
-  visit.stored = made
-  return { ...sessionCookie(visit.house, made.key, made.head), ...pre }
+const adoptCreated = (work: UnitOfWork, made: Snapshot): CommitOutcome => {
+  const pre = preSessionAtCreation(work)
+  work.snapshot = made
+  return { ...sessionCookie(work.context, made.key, made.metadata), ...pre }
 }
 
 /** Whether a visitor without a session did something that is to be kept; what a schema made of nothing is not. */
@@ -58,127 +68,131 @@ const createsSession = ({ fields, changes }: UnitOfWork): boolean => {
 }
 
 /** An offer that the visit is to pass on, unless it has grown so old that it could undo a newer renewal. */
-const offerRotatedKey = (visit: UnitOfWork, { key, at, address, label }: Snapshot, head: Metadata): Awaitable<CommitOutcome> => {
-  const { house } = visit
-  const next = offeredKey(head, key)
-  if (next === undefined || house.now() - at >= OFFER_MAX_AGE) return NO_COOKIES
-  const outcome = sessionCookie(house, next, head)
-  if (house.backend.settle === undefined) return outcome
+const offerRotatedKey = (
+  work: UnitOfWork,
+  { key, at, storageKey, label }: Snapshot,
+  metadata: Metadata,
+): Awaitable<CommitOutcome> => {
+  const { context } = work
+  const next = offeredKey(metadata, key)
+  if (next === undefined || context.now() - at >= OFFER_MAX_AGE) return NO_COOKIES
+  const outcome = sessionCookie(context, next, metadata)
+  if (context.backend.ensureDurable === undefined) return outcome
   // Where the store lost the renewal after all, the new key would open nothing. The old one stays good for another try.
-  const wait = async () => ensureDurable(visit, address)
+  const wait = async () => ensureDurable(work, storageKey)
   return wait().then(
     () => outcome,
     (error) => {
-      house.emit('store_error', { label, error })
+      context.emit('store_error', { label, error })
       return NO_COOKIES
     },
   )
 }
 
-const extend = async (visit: UnitOfWork, stored: Snapshot, now: number): Promise<CommitOutcome> => {
-  const { house } = visit
-  const { address, head } = stored
-  const held = await callWrite(visit, (backend) => backend.touch(address, expiryOf(house, head, now)))
-  return held === undefined ? NO_COOKIES : sessionCookie(house, held, head)
+const extend = async (work: UnitOfWork, snapshot: Snapshot, now: number): Promise<CommitOutcome> => {
+  const { context } = work
+  const { storageKey, metadata } = snapshot
+  const held = await callWrite(work, (backend) => backend.touch(storageKey, expiryOf(context, metadata, now)))
+  return held === undefined ? NO_COOKIES : sessionCookie(context, held, metadata)
 }
 
 /** Whether the store has to be told that an owner's session was seen, because somebody asks for that to the minute. */
-const lastSeenDue = (house: ManagerContext, { entry, head }: Snapshot, now: number): boolean =>
-  house.seenWithin !== undefined && head.label !== undefined && now - lastSeenAt(house, entry, head) >= house.seenWithin
+const lastSeenDue = (context: ManagerContext, { entry, metadata }: Snapshot, now: number): boolean =>
+  context.lastSeenInterval !== undefined &&
+  metadata.label !== undefined &&
+  now - lastSeenAt(context, entry, metadata) >= context.lastSeenInterval
 
 /** What a read may do: confirm an offer, say that it was seen, move the expiry, pass on an offer. Where it fails the visit goes on. */
-const commitRead = (visit: UnitOfWork, stored: Snapshot): Awaitable<CommitOutcome> => {
-  const { house } = visit
-  const { key, head } = stored
-  const now = house.now()
+const commitRead = (work: UnitOfWork, snapshot: Snapshot): Awaitable<CommitOutcome> => {
+  const { context } = work
+  const { key, metadata } = snapshot
+  const now = context.now()
   const failed = (error: unknown): CommitOutcome => {
-    house.emit('store_error', { label: stored.label, error })
+    context.emit('store_error', { label: snapshot.label, error })
     return NO_COOKIES
   }
-  const passedOn = () => offerRotatedKey(visit, stored, head)
+  const passedOn = () => offerRotatedKey(work, snapshot, metadata)
   const marked = () =>
-    Promise.resolve(serialize(visit, stored.address, async () => save(visit, stored))).then(passedOn, failed)
-  if (confirmsRotation(head, key) || lastSeenDue(house, stored, now)) return marked()
-  if (!expiryDue(visit, stored, now) || !isAlive(house, stored, now)) return passedOn()
+    Promise.resolve(serialize(work, snapshot.storageKey, async () => save(work, snapshot))).then(passedOn, failed)
+  if (confirmsRotation(metadata, key) || lastSeenDue(context, snapshot, now)) return marked()
+  if (!expiryDue(work, snapshot, now) || !isAlive(context, snapshot, now)) return passedOn()
   // A key on offer may never be taken up: the session lives on by the key before it.
-  return extend(visit, stored, now).then((moved) => (moved.session ? moved : passedOn()), failed)
+  return extend(work, snapshot, now).then((moved) => (moved.session ? moved : passedOn()), failed)
 }
 
-const commitWrite = (visit: UnitOfWork, first: Snapshot): Awaitable<CommitOutcome> =>
-  chain(save(visit, first), (head) => {
-    if (typeof head === 'string') {
-      visit.house.emit(head, { label: first.label })
-      return { lost: head }
-    }
-    const latest = visit.stored as Snapshot
-    if (latest.key === first.key) return offerRotatedKey(visit, latest, head)
-    return sessionCookie(visit.house, latest.key, head)
+/** Reports that nothing was saved, and why. */
+const notSaved = ({ context }: UnitOfWork, lost: WriteFailure, label: string | undefined): CommitOutcome => {
+  context.emit(lost === 'ended' ? 'write_after_end' : 'write_conflict', label === undefined ? {} : { label })
+  return { lost }
+}
+
+const commitWrite = (work: UnitOfWork, first: Snapshot): Awaitable<CommitOutcome> =>
+  chain(save(work, first), (metadata) => {
+    if (typeof metadata === 'string') return notSaved(work, metadata, first.label)
+    const latest = work.snapshot as Snapshot
+    if (latest.key === first.key) return offerRotatedKey(work, latest, metadata)
+    return sessionCookie(work.context, latest.key, metadata)
   })
 
 /** A session that this visit began, told to whom it concerns. */
-const announce = (visit: UnitOfWork, reason: 'born' | 'login', made: Snapshot | WriteFailure): CommitOutcome => {
-  const { house, stored } = visit
-  if (typeof made === 'string') {
-    house.emit(made, stored && { label: stored.label })
-    return { lost: made }
-  }
-  house.emit(reason, { label: made.label })
-  return adoptCreated(visit, made)
+const announce = (work: UnitOfWork, type: 'created' | 'login', made: Snapshot | WriteFailure): CommitOutcome => {
+  const { context, snapshot } = work
+  if (typeof made === 'string') return notSaved(work, made, snapshot?.label)
+  context.emit(type, { label: made.label })
+  return adoptCreated(work, made)
 }
 
-const commitLogin = (visit: UnitOfWork): Awaitable<CommitOutcome> => chain(login(visit), (made) => announce(visit, 'login', made))
+const commitLogin = (work: UnitOfWork): Awaitable<CommitOutcome> =>
+  chain(login(work), (made) => announce(work, 'login', made))
 
-const commitFirstWrite = (visit: UnitOfWork, form: string | undefined): Awaitable<CommitOutcome> =>
-  chain(createSession(visit, form), (made) => announce(visit, 'born', made))
+const commitFirstWrite = (work: UnitOfWork, form: string | undefined): Awaitable<CommitOutcome> =>
+  chain(createSession(work, form), (made) => announce(work, 'created', made))
 
 /** The pre-session cookie that a visitor without a session gets: a new one, none, or the one that he has. */
-const anonymousPreSession = (visit: UnitOfWork): CommitOutcome => {
-  const { pre, preChanged, preUnread, turn } = visit
-  if (pre !== undefined && preChanged) return preSessionCookie(visit, pre)
+const anonymousPreSession = (work: UnitOfWork): CommitOutcome => {
+  const { preSession: pre, preSessionChanged, preSessionUnread, transition } = work
+  if (pre !== undefined && preSessionChanged) return preSessionCookie(work, pre)
   // What an invalidate leaves behind, and what does not open, has no use any more.
-  const useless = !preUnread && (turn === 'invalidate' || pre === undefined) && preSessionToken(visit) !== undefined
+  const useless =
+    !preSessionUnread && (transition === 'invalidate' || pre === undefined) && preSessionToken(work) !== undefined
   return useless ? { preSession: 'clear' } : NO_COOKIES
 }
 
-const commitInvalidate = async (visit: UnitOfWork): Promise<CommitOutcome> => {
-  const { house, stored } = visit
-  await end(visit)
-  visit.stored = undefined
-  visit.barred = undefined
-  if (visit.owner !== undefined) return commitLogin(visit)
-  if (visit.endedBy !== undefined) {
+const commitInvalidate = async (work: UnitOfWork): Promise<CommitOutcome> => {
+  const { snapshot } = work
+  await end(work)
+  work.snapshot = undefined
+  work.readOnly = undefined
+  if (work.owner !== undefined) return commitLogin(work)
+  if (work.endedBy !== undefined) {
     // The browser has a newer cookie by now, or none.
-    if (visit.endedBy === 'end' && !createsSession(visit)) return NO_COOKIES
-    house.emit('ended', stored && { label: stored.label })
-    return { lost: 'ended' }
+    if (work.endedBy === 'end' && !createsSession(work)) return NO_COOKIES
+    return notSaved(work, 'ended', snapshot?.label)
   }
-  if (createsSession(visit)) return commitFirstWrite(visit, visit.pre?.form)
-  return { ...anonymousPreSession(visit), ...(visit.presented && { session: 'clear' }) }
+  if (createsSession(work)) return commitFirstWrite(work, work.preSession?.form)
+  return { ...anonymousPreSession(work), ...(work.hadCookie && { session: 'clear' }) }
 }
 
-const commitAnonymous = (visit: UnitOfWork): Awaitable<CommitOutcome> =>
-  createsSession(visit) ? commitFirstWrite(visit, preSession(visit)?.form) : anonymousPreSession(visit)
+const commitAnonymous = (work: UnitOfWork): Awaitable<CommitOutcome> =>
+  createsSession(work) ? commitFirstWrite(work, preSession(work)?.form) : anonymousPreSession(work)
 
 /**
  * What becomes of a request whose response must bring no cookie, because the browser may have a newer one, or one that it
  * did not send: it may ask for nothing that would have to be saved. Undefined for any other request.
  */
-const commitWithoutCookies = (visit: UnitOfWork): Awaitable<CommitOutcome> | undefined => {
-  const { house, stored, endedBy, withheld, turn, outbox, vanished } = visit
-  if (stored !== undefined || (endedBy ?? withheld) === undefined) return undefined
-  const saves = createsSession(visit) || outbox.length > 0
+const commitWithoutCookies = (work: UnitOfWork): Awaitable<CommitOutcome> | undefined => {
+  const { context, snapshot, endedBy, withheld, transition, flashAdded, missing } = work
+  if (snapshot !== undefined || (endedBy ?? withheld) === undefined) return undefined
+  const saves = createsSession(work) || flashAdded.length > 0
   if (withheld !== undefined) {
-    if (!saves && turn === undefined) return withheld.navigates ? anonymousPreSession(visit) : NO_COOKIES
-    house.emit('cookie_withheld', { message: WITHHELD[withheld.by] })
+    if (!saves && transition === undefined) return withheld.navigates ? anonymousPreSession(work) : NO_COOKIES
+    context.emit('cookie_withheld', { message: WITHHELD[withheld.by] })
     return { lost: 'withheld' }
   }
   // Whoever logs in has just proved who he is, and gets a session of his own.
-  if (visit.owner !== undefined) return undefined
-  if (saves || (turn === 'invalidate' && endedBy === 'login')) {
-    house.emit('ended', vanished && { label: vanished.label })
-    return { lost: 'ended' }
-  }
-  return turn === 'invalidate' ? end(visit).then(() => NO_COOKIES) : NO_COOKIES
+  if (work.owner !== undefined) return undefined
+  if (saves || (transition === 'invalidate' && endedBy === 'login')) return notSaved(work, 'ended', missing?.label)
+  return transition === 'invalidate' ? end(work).then(() => NO_COOKIES) : NO_COOKIES
 }
 
 const WITHHELD = {
@@ -190,33 +204,40 @@ const WITHHELD = {
 /**
  * Carries out what the visit asked for. Nothing can be changed afterwards.
  *
- * @throws Fault: then the client must not be told that anything was saved. A clearing cookie may still go out
+ * @throws KeepsakeError: then the client must not be told that anything was saved. A clearing cookie may still go out
  */
-export const commit = (visit: UnitOfWork): Awaitable<CommitOutcome> => {
-  visit.over = true
-  const { barred } = visit
-  if (barred !== undefined && !barred.reads && visit.turn === undefined && visit.outbox.length > 0) throw barred.fault
-  const unsaid = commitWithoutCookies(visit)
+export const commit = (work: UnitOfWork): Awaitable<CommitOutcome> => {
+  work.committed = true
+  const { readOnly } = work
+  if (readOnly !== undefined && !readOnly.reads && work.transition === undefined && work.flashAdded.length > 0)
+    throw readOnly.fault
+  const unsaid = commitWithoutCookies(work)
   if (unsaid !== undefined) return unsaid
-  storeMessages(visit, createsSession(visit))
-  const outcome = dispatch(visit)
-  const { stateless } = visit.house.backend
-  if (!visit.preChanged || !stateless || visit.turn !== undefined || visit.stored === undefined) return outcome
+  storeMessages(work, createsSession(work))
+  const outcome = dispatch(work)
+  const { stateless } = work.context.backend
+  if (!work.preSessionChanged || !stateless || work.transition !== undefined || work.snapshot === undefined)
+    return outcome
   // A session in a cookie has its messages in another.
-  const { pre } = visit
-  const carried: CommitOutcome = pre !== undefined && pre.flash.length > 0 ? preSessionCookie(visit, pre) : { preSession: 'clear' }
-  return chain(outcome, (told) => (told.lost || !visit.preChanged ? told : { ...told, ...carried }))
+  const { preSession: pre } = work
+  const carried: CommitOutcome =
+    pre !== undefined && pre.flash.length > 0 ? preSessionCookie(work, pre) : { preSession: 'clear' }
+  return chain(outcome, (told) => (told.lost || !work.preSessionChanged ? told : { ...told, ...carried }))
 }
 
-const dispatch = (visit: UnitOfWork): Awaitable<CommitOutcome> => {
-  const { stored, turn, house } = visit
-  if (stored === undefined)
-    return turn === undefined ? commitAnonymous(visit) : turn === 'invalidate' ? commitInvalidate(visit) : commitLogin(visit)
-  const writes = visit.changes.length > 0 || visit.renew
-  if (turn === undefined && !writes) return commitRead(visit, stored)
+const dispatch = (work: UnitOfWork): Awaitable<CommitOutcome> => {
+  const { snapshot, transition, context } = work
+  if (snapshot === undefined)
+    return transition === undefined
+      ? commitAnonymous(work)
+      : transition === 'invalidate'
+        ? commitInvalidate(work)
+        : commitLogin(work)
+  const writes = work.changes.length > 0 || work.rotate
+  if (transition === undefined && !writes) return commitRead(work, snapshot)
   const job = (): Awaitable<CommitOutcome> => {
-    if (turn === 'invalidate') return commitInvalidate(visit)
-    return turn === undefined ? commitWrite(visit, stored) : commitLogin(visit)
+    if (transition === 'invalidate') return commitInvalidate(work)
+    return transition === undefined ? commitWrite(work, snapshot) : commitLogin(work)
   }
-  return house.backend.stateless ? job() : serialize(visit, stored.address, job)
+  return context.backend.stateless ? job() : serialize(work, snapshot.storageKey, job)
 }

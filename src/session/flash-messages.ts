@@ -34,7 +34,7 @@ export const limitFlashes = (flashes: readonly Flash[]): readonly Flash[] => {
   return kept
 }
 
-/** @throws Fault `too_large`, `not_json` */
+/** @throws KeepsakeError `too_large`, `not_json` */
 export const newFlash = (category: string, text: string): Flash => {
   if (typeof category !== 'string' || typeof text !== 'string') {
     throw new KeepsakeError('not_json', 'The category and the text of a flash message have to be strings.')

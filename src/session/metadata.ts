@@ -11,11 +11,11 @@ import { random } from '../crypto/random.ts'
  */
 export type Metadata = {
   /** Milliseconds since 1970: the absolute end is counted from here. */
-  readonly bornAt: number
+  readonly createdAt: number
   /** Digest of the key that opens the session. */
-  readonly current: string
+  readonly currentHash: string
   /** Digest of the key before it, from a renewal to the end of its grace. */
-  readonly previous?: string | undefined
+  readonly previousHash?: string | undefined
   /** From a renewal until its key is first presented. */
   readonly salt?: string | undefined
   /** Milliseconds since 1970, when it was. */
@@ -25,21 +25,21 @@ export type Metadata = {
   /** Of an owner's session: its label, by which he finds it in his list. */
   readonly label?: string | undefined
   /** Of an owner's session, milliseconds since 1970: when a visit last saved something. */
-  readonly seenAt?: number | undefined
+  readonly lastSeenAt?: number | undefined
   /** Milliseconds that the login named in the place of the manager's own: how long it lives unused, and at the most. */
-  readonly lifetime?: number | undefined
-  readonly absolute?: number | undefined
+  readonly idleTimeout?: number | undefined
+  readonly absoluteTimeout?: number | undefined
   /** Whether the login said that the cookie outlives the browser's window, or that it does not. */
   readonly persistent?: boolean | undefined
   /**
    * The last version of each writer before this one, newest first, put together. A writer that finds its own there
    * knows that its write was carried out, although the answer was lost.
    */
-  readonly before: string
+  readonly recentVersions: string
 }
 
 /** What a login may say of its session alone. */
-export type LoginSettings = Pick<Metadata, 'lifetime' | 'absolute' | 'persistent'>
+export type LoginSettings = Pick<Metadata, 'idleTimeout' | 'absoluteTimeout' | 'persistent'>
 
 /**
  * Milliseconds that what has expired is left alone: the clock of a machine may be hours wrong, and what it takes for
@@ -68,50 +68,66 @@ const base36 = (value: number | undefined): string => value?.toString(36) ?? ''
  * that have no dot. Format 2 has all of these, and lifetime . absolute . persistent behind them.
  * Joined, because a text that was added up is a tree of its parts for as long as it is kept.
  */
-export const encodeMetadata = (head: Metadata): string => {
-  const { bornAt, current, before, previous, salt, confirmedAt, form, label, seenAt } = head
-  const { lifetime, absolute, persistent } = head
-  const chosen = lifetime !== undefined || absolute !== undefined || persistent !== undefined
-  const settled = [chosen ? WITH_LOGIN_SETTINGS : PLAIN, base36(bornAt), current, before]
-  if (!chosen && previous === undefined && form === undefined && label === undefined) return settled.join('.')
-  const more = [previous ?? '', salt ?? '', base36(confirmedAt), form ?? '']
-  const owned = label === undefined && !chosen ? [] : [label ?? '', base36(seenAt)]
+export const encodeMetadata = (metadata: Metadata): string => {
+  const { createdAt, currentHash, recentVersions, previousHash, salt, confirmedAt, form, label, lastSeenAt } = metadata
+  const { idleTimeout, absoluteTimeout, persistent } = metadata
+  const loginSettings = idleTimeout !== undefined || absoluteTimeout !== undefined || persistent !== undefined
+  const settled = [loginSettings ? WITH_LOGIN_SETTINGS : PLAIN, base36(createdAt), currentHash, recentVersions]
+  if (!loginSettings && previousHash === undefined && form === undefined && label === undefined)
+    return settled.join('.')
+  const more = [previousHash ?? '', salt ?? '', base36(confirmedAt), form ?? '']
+  const owned = label === undefined && !loginSettings ? [] : [label ?? '', base36(lastSeenAt)]
   const kept = persistent === undefined ? '' : String(Number(persistent))
-  return [...settled, ...more, ...owned, ...(chosen ? [base36(lifetime), base36(absolute), kept] : [])].join('.')
+  return [
+    ...settled,
+    ...more,
+    ...owned,
+    ...(loginSettings ? [base36(idleTimeout), base36(absoluteTimeout), kept] : []),
+  ].join('.')
 }
 
 const time = (text: string | undefined): number | undefined => (text ? Number.parseInt(text, 36) : undefined)
 
 /** A head as it was printed, or undefined where this is no head that this version can read. */
 export const decodeMetadata = (text: string): Metadata | undefined => {
-  const [format, born, current, before, previous, salt, confirmed, form, label, seen, ...last] = text.split('.')
+  const [format, born, currentHash, recentVersions, previousHash, salt, confirmed, form, label, seen, ...last] =
+    text.split('.')
   const [idle, most, kept] = last
   if (format === WITH_LOGIN_SETTINGS ? last.length !== 3 : format !== PLAIN || last.length > 0) return undefined
-  const bornAt = time(born)
-  if (bornAt === undefined || current === undefined) return undefined
-  const times = { confirmedAt: time(confirmed), seenAt: time(seen), lifetime: time(idle), absolute: time(most) }
-  if (Number.isNaN(bornAt) || Object.values(times).some(Number.isNaN)) return undefined
-  const { confirmedAt, seenAt, lifetime, absolute } = times
+  const createdAt = time(born)
+  if (createdAt === undefined || currentHash === undefined) return undefined
+  const times = {
+    confirmedAt: time(confirmed),
+    lastSeenAt: time(seen),
+    idleTimeout: time(idle),
+    absoluteTimeout: time(most),
+  }
+  if (Number.isNaN(createdAt) || Object.values(times).some(Number.isNaN)) return undefined
+  const { confirmedAt, lastSeenAt, idleTimeout, absoluteTimeout } = times
   return {
-    bornAt,
-    current,
-    before: before ?? '',
-    previous: previous || undefined,
+    createdAt,
+    currentHash,
+    recentVersions: recentVersions ?? '',
+    previousHash: previousHash || undefined,
     salt: salt || undefined,
     confirmedAt,
     form: form || undefined,
-    ...(label && { label, seenAt }),
-    ...(format === WITH_LOGIN_SETTINGS && { lifetime, absolute, persistent: kept === '' ? undefined : kept === '1' }),
+    ...(label && { label, lastSeenAt }),
+    ...(format === WITH_LOGIN_SETTINGS && {
+      idleTimeout,
+      absoluteTimeout,
+      persistent: kept === '' ? undefined : kept === '1',
+    }),
   }
 }
 
-const versionsIn = (before: string): string[] => before.match(/.{8}/gs) ?? []
+const versionsIn = (recentVersions: string): string[] => recentVersions.match(/.{8}/gs) ?? []
 
 const writerOf = (version: string): string => version.slice(0, WRITER)
 
 /** What was written up to `version`, before `next`: the newest version of each other writer, so many at most. */
-const nextVersions = (before: string, version: string, next: string): string => {
-  const known = [version, ...versionsIn(before)]
+const nextVersions = (recentVersions: string, version: string, next: string): string => {
+  const known = [version, ...versionsIn(recentVersions)]
   const others = known.filter(
     (one, i) => writerOf(one) !== writerOf(next) && (i === 0 || writerOf(one) !== writerOf(version)),
   )
@@ -119,11 +135,11 @@ const nextVersions = (before: string, version: string, next: string): string => 
 }
 
 /** An entry, so far as its history goes. */
-type State = { readonly entry: { readonly version: string }; readonly head: Metadata }
+type State = { readonly entry: { readonly version: string }; readonly metadata: Metadata }
 
-const historyOf = ({ entry: { version }, head: { before } }: State): readonly string[] => [
+const historyOf = ({ entry: { version }, metadata: { recentVersions } }: State): readonly string[] => [
   version,
-  ...versionsIn(before),
+  ...versionsIn(recentVersions),
 ]
 
 /**
@@ -159,38 +175,38 @@ export const decodeMark = (text: string): { readonly by: EndedBy; readonly until
 /** The head of a session that `key` opens, or, without one, that opens itself; with the label of an owner's. */
 export const newMetadata = (
   key: string | undefined,
-  bornAt: number,
+  createdAt: number,
   form: string | undefined,
   label: string | undefined,
-  chosen: LoginSettings | undefined,
+  loginSettings: LoginSettings | undefined,
 ): Metadata => ({
-  bornAt,
-  current: key === undefined ? '' : hashKey(key),
+  createdAt,
+  currentHash: key === undefined ? '' : hashKey(key),
   form,
-  before: '',
-  ...(label !== undefined && { label, seenAt: bornAt }),
-  ...chosen,
+  recentVersions: '',
+  ...(label !== undefined && { label, lastSeenAt: createdAt }),
+  ...loginSettings,
 })
 
 /** How a key stands to a session. `offered` and `retiring` open it as `current` does; `retired` and `wrong` do not. */
 export type KeyStatus = 'current' | 'offered' | 'retiring' | 'retired' | 'wrong'
 
-export const keyStatus = (head: Metadata, key: string, now: number): KeyStatus => {
+export const keyStatus = (metadata: Metadata, key: string, now: number): KeyStatus => {
   const mine = hashKey(key)
-  if (sameHash(mine, head.current)) return 'current'
-  if (head.previous === undefined || !sameHash(mine, head.previous)) return 'wrong'
-  if (head.confirmedAt === undefined) return 'offered'
-  return now < head.confirmedAt + GRACE ? 'retiring' : 'retired'
+  if (sameHash(mine, metadata.currentHash)) return 'current'
+  if (metadata.previousHash === undefined || !sameHash(mine, metadata.previousHash)) return 'wrong'
+  if (metadata.confirmedAt === undefined) return 'offered'
+  return now < metadata.confirmedAt + GRACE ? 'retiring' : 'retired'
 }
 
 /** Whether the presentation of `key` ends an offer: then the head must be saved, so that the key before gets its grace. */
-export const confirmsRotation = (head: Metadata, key: string): boolean =>
-  head.salt !== undefined && sameHash(hashKey(key), head.current)
+export const confirmsRotation = (metadata: Metadata, key: string): boolean =>
+  metadata.salt !== undefined && sameHash(hashKey(key), metadata.currentHash)
 
 /** The key to which whoever holds `key` is to go over, where one is on offer. */
-export const offeredKey = (head: Metadata, key: string): string | undefined =>
-  head.salt !== undefined && head.previous !== undefined && sameHash(hashKey(key), head.previous)
-    ? rotatedKey(key, head.salt)
+export const offeredKey = (metadata: Metadata, key: string): string | undefined =>
+  metadata.salt !== undefined && metadata.previousHash !== undefined && sameHash(hashKey(key), metadata.previousHash)
+    ? rotatedKey(key, metadata.salt)
     : undefined
 
 /**
@@ -198,18 +214,19 @@ export const offeredKey = (head: Metadata, key: string): string | undefined =>
  * over is forgotten, an offer confirmed, a renewal begun.
  */
 export const nextMetadata = (
-  head: Metadata,
+  metadata: Metadata,
   key: string,
   versions: readonly [version: string, next: string],
-  renew: boolean,
+  rotate: boolean,
   now: number,
 ): Metadata => {
-  const before = nextVersions(head.before, ...versions)
-  const over = head.confirmedAt !== undefined && now >= head.confirmedAt + GRACE
-  const seen: Metadata = head.label === undefined ? { ...head, before } : { ...head, before, seenAt: now }
-  const next: Metadata = over ? { ...seen, previous: undefined, confirmedAt: undefined } : seen
+  const recentVersions = nextVersions(metadata.recentVersions, ...versions)
+  const over = metadata.confirmedAt !== undefined && now >= metadata.confirmedAt + GRACE
+  const seen: Metadata =
+    metadata.label === undefined ? { ...metadata, recentVersions } : { ...metadata, recentVersions, lastSeenAt: now }
+  const next: Metadata = over ? { ...seen, previousHash: undefined, confirmedAt: undefined } : seen
   if (confirmsRotation(next, key)) return { ...next, salt: undefined, confirmedAt: now }
-  if (!renew || next.previous !== undefined || !sameHash(hashKey(key), next.current)) return next
+  if (!rotate || next.previousHash !== undefined || !sameHash(hashKey(key), next.currentHash)) return next
   const salt = random(12)
-  return { ...next, current: hashKey(rotatedKey(key, salt)), previous: next.current, salt }
+  return { ...next, currentHash: hashKey(rotatedKey(key, salt)), previousHash: next.currentHash, salt }
 }

@@ -2,7 +2,7 @@
 
 import { random } from '../crypto/random.ts'
 import type { KeyRing } from '../crypto/seal.ts'
-import { type Flash, decodeFlashes, encodeFlashes } from './flash-messages.ts'
+import { decodeFlashes, encodeFlashes, type Flash } from './flash-messages.ts'
 
 /** A pre-session: what the forms of a visitor are bound to for whom nothing is stored, and messages for his next page. */
 export type PreSession = {
@@ -28,24 +28,29 @@ const sealContext = ({ cookie, place, namespace }: PreSessionPlace) => ({
 })
 
 /** @internal */
-export const sealPreSession = (ring: KeyRing, where: PreSessionPlace, { form, madeAt, flash, tokens }: PreSession): string => {
+export const sealPreSession = (
+  keyRing: KeyRing,
+  where: PreSessionPlace,
+  { form, madeAt, flash, tokens }: PreSession,
+): string => {
   const kept = { form, at: madeAt, ...(flash.length > 0 && { flash: encodeFlashes(flash) }), tokens }
-  return ring.seal(sealContext(where), Buffer.from(JSON.stringify(kept)))
+  return keyRing.seal(sealContext(where), Buffer.from(JSON.stringify(kept)))
 }
 
-/** The pre-session in a cookie's value, or undefined for one that we did not seal, or that is older than `lifetime` milliseconds. @internal */
+/** The pre-session in a cookie's value, or undefined for one that we did not seal, or that is older than `idleTimeout` milliseconds. @internal */
 export const openPreSession = (
-  ring: KeyRing,
+  keyRing: KeyRing,
   where: PreSessionPlace,
   token: string,
   now: number,
-  lifetime: number,
+  idleTimeout: number,
 ): PreSession | undefined => {
-  const plain = ring.open(sealContext(where), token)
+  const plain = keyRing.open(sealContext(where), token)
   if (plain === undefined) return undefined
   try {
     const { form, at, flash, tokens }: Record<string, unknown> = JSON.parse(plain.toString())
-    if (typeof form !== 'string' || typeof at !== 'number' || at > now + CLOCK_SKEW || now >= at + lifetime) return undefined
+    if (typeof form !== 'string' || typeof at !== 'number' || at > now + CLOCK_SKEW || now >= at + idleTimeout)
+      return undefined
     return { form, madeAt: at, flash: decodeFlashes(flash), ...(Array.isArray(tokens) && { tokens }) }
   } catch {
     // Ours, and of another version: not JSON, or null.

@@ -6,17 +6,17 @@ import { type Awaitable, chain, KeepsakeError } from '../error.ts'
 import { formatSetCookie } from '../http/cookie.ts'
 import { type Fields, replay } from './changes.ts'
 import { isMismatch, type Mismatch } from './codec.ts'
-import { type Metadata, nextMetadata, encodeMetadata, wasWritten } from './metadata.ts'
+import { encodeMetadata, type Metadata, nextMetadata, wasWritten } from './metadata.ts'
 import {
-  storageKeyOf,
-  isAlive,
-  callWrite,
   absoluteEndOf,
-  type ManagerContext,
+  callWrite,
+  decode,
   idleTimeoutOf,
+  isAlive,
+  type ManagerContext,
   reread,
   type Snapshot,
-  decode,
+  storageKeyOf,
   type UnitOfWork,
 } from './work.ts'
 
@@ -24,57 +24,60 @@ import {
  * Whether a visit is to move the end of its session: at most once in half a lifetime, because the end is what a store
  * looks entries up by. A sealed session has no such store, but a new end is a new cookie, so it waits for longer.
  */
-export const expiryDue = ({ house }: UnitOfWork, { entry, head }: Snapshot, now: number): boolean =>
-  entry.expiresAt - now <= idleTimeoutOf(house, head) / (house.backend.stateless ? 4 : 2) &&
-  expiryOf(house, head, now) > entry.expiresAt
+export const expiryDue = ({ context }: UnitOfWork, { entry, metadata }: Snapshot, now: number): boolean =>
+  entry.expiresAt - now <= idleTimeoutOf(context, metadata) / (context.backend.stateless ? 4 : 2) &&
+  expiryOf(context, metadata, now) > entry.expiresAt
 
 /** Bytes of a whole Set-Cookie that every browser keeps. */
 const LONGEST_COOKIE = 4093
 const LONGEST_AGE = 34_560_000
 
-/** The fields as a store keeps them. @throws Fault `too_large` */
-const toJson = (house: ManagerContext, fields: Fields): string => {
+/** The fields as a store keeps them. @throws KeepsakeError `too_large` */
+const toJson = (context: ManagerContext, fields: Fields): string => {
   const value = JSON.stringify(fields)
-  const bytes = value.length * 3 <= house.largest ? 0 : Buffer.byteLength(value)
-  if (bytes <= house.largest) return value
+  const bytes = value.length * 3 <= context.maxBytes ? 0 : Buffer.byteLength(value)
+  if (bytes <= context.maxBytes) return value
   throw new KeepsakeError(
     'too_large',
-    `The session would have ${bytes} bytes, and at most ${house.largest} are allowed (maxBytes). Keep large things elsewhere, and their names here.`,
+    `The session would have ${bytes} bytes, and at most ${context.maxBytes} are allowed (maxBytes). Keep large things elsewhere, and their names here.`,
   )
 }
 
-/** The fields as a store keeps them, if the application's schema takes them. @throws Fault `too_large` */
-const encode = ({ house }: UnitOfWork, fields: Fields): Awaitable<string | Mismatch> =>
-  house.shape === undefined
-    ? toJson(house, fields)
-    : chain(house.shape.write(fields), (whole) => (isMismatch(whole) ? whole : toJson(house, whole)))
+/** The fields as a store keeps them, if the application's schema takes them. @throws KeepsakeError `too_large` */
+const encode = ({ context }: UnitOfWork, fields: Fields): Awaitable<string | Mismatch> =>
+  context.codec === undefined
+    ? toJson(context, fields)
+    : chain(context.codec.write(fields), (whole) => (isMismatch(whole) ? whole : toJson(context, whole)))
 
-/** The same for what the visit itself made of what it found: a misfit is its own doing. @throws Fault `too_large`, `bad_fields` */
-export const encodeOwn = (visit: UnitOfWork): Awaitable<string> =>
-  chain(encode(visit, visit.fields), (value) => {
+/** The same for what the visit itself made of what it found: a misfit is its own doing. @throws KeepsakeError `too_large`, `schema_mismatch` */
+export const encodeOwn = (work: UnitOfWork): Awaitable<string> =>
+  chain(encode(work, work.fields), (value) => {
     if (typeof value === 'string') return value
-    throw new KeepsakeError('bad_fields', `The session's fields do not fit its schema, so nothing was saved: ${value.why}.`)
+    throw new KeepsakeError(
+      'schema_mismatch',
+      `The session's fields do not fit its schema, so nothing was saved: ${value.why}.`,
+    )
   })
 
 /** The latest that a session may live, if it is used now. */
-export const expiryOf = (house: ManagerContext, head: Metadata, now: number): number =>
-  Math.min(now + idleTimeoutOf(house, head), absoluteEndOf(house, head))
+export const expiryOf = (context: ManagerContext, metadata: Metadata, now: number): number =>
+  Math.min(now + idleTimeoutOf(context, metadata), absoluteEndOf(context, metadata))
 
 /**
  * Where a session is found from now on: where it was, unless a stateless backend says what the client is to hold.
  *
- * @throws Fault `too_large` where the cookie would be longer than browsers keep: 4093 bytes, all of it
+ * @throws KeepsakeError `too_large` where the cookie would be longer than browsers keep: 4093 bytes, all of it
  */
 export const locationAfter = (
-  visit: UnitOfWork,
+  work: UnitOfWork,
   key: string,
-  address: string,
+  storageKey: string,
   held: Held,
-): { readonly key: string; readonly address: string } => {
-  if (held === undefined) return { key, address }
-  const { session, attributes } = visit.names
+): { readonly key: string; readonly storageKey: string } => {
+  if (held === undefined) return { key, storageKey }
+  const { session, attributes } = work.cookies
   const { length } = formatSetCookie(session, held, attributes, LONGEST_AGE)
-  if (length <= LONGEST_COOKIE) return { key: held, address: storageKeyOf(visit, held) }
+  if (length <= LONGEST_COOKIE) return { key: held, storageKey: storageKeyOf(work, held) }
   throw new KeepsakeError(
     'too_large',
     `The session would be a cookie of ${length} bytes, and browsers keep at most ${LONGEST_COOKIE}. Keep less in it, or use a backend with a store.`,
@@ -82,13 +85,13 @@ export const locationAfter = (
 }
 
 /** Keeps a loop of attempts within the visit's time, also where no attempt waits. */
-export const retryUntilDeadline = (visit: UnitOfWork): (() => void) => {
-  const { budget } = visit
-  const lasts = untilDeadline(budget)
+export const retryUntilDeadline = (work: UnitOfWork): (() => void) => {
+  const { deadline } = work
+  const lasts = untilDeadline(deadline)
   return () => {
     if (lasts()) return
     const message = 'Others kept changing the session until the time of the request was over. Nothing was saved.'
-    throw afterChange(budget, new KeepsakeError('contended', message))
+    throw afterChange(deadline, new KeepsakeError('contention', message))
   }
 }
 
@@ -98,51 +101,51 @@ export type WriteFailure = 'ended' | 'conflict'
 type WriteAttempt = { readonly version: string; readonly outcome: Metadata | 'ended' | 'stale' }
 
 /** One compare-and-set. */
-const compareAndSet = (visit: UnitOfWork, from: Snapshot, value: string | undefined): Awaitable<WriteAttempt> => {
-  const { house, renew } = visit
-  const { key, address, label, entry, head } = from
-  const version = house.version()
-  const now = house.now()
-  if (!isAlive(house, from, now)) {
-    house.emit('expired', { label })
+const compareAndSet = (work: UnitOfWork, from: Snapshot, value: string | undefined): Awaitable<WriteAttempt> => {
+  const { context, rotate } = work
+  const { key, storageKey, label, entry, metadata } = from
+  const version = context.version()
+  const now = context.now()
+  if (!isAlive(context, from, now)) {
+    context.emit('expired', { label })
     return { version, outcome: 'ended' }
   }
-  const next = house.backend.stateless ? head : nextMetadata(head, key, [entry.version, version], renew, now)
-  const moves = house.backend.stateless || expiryDue(visit, from, now)
-  const expiresAt = Math.max(entry.expiresAt, expiryOf(house, head, now))
-  const change = { value, head: encodeMetadata(next), version, ...(moves && { expiresAt }) }
+  const next = context.backend.stateless ? metadata : nextMetadata(metadata, key, [entry.version, version], rotate, now)
+  const moves = context.backend.stateless || expiryDue(work, from, now)
+  const expiresAt = Math.max(entry.expiresAt, expiryOf(context, metadata, now))
+  const change = { value, metadata: encodeMetadata(next), version, ...(moves && { expiresAt }) }
   const done = (answer: Held | 'stale' | 'gone'): WriteAttempt => {
     if (answer === 'gone') return { version, outcome: 'ended' }
     if (answer === 'stale') return { version, outcome: 'stale' }
-    const held = locationAfter(visit, key, address, answer)
-    if (renew && (house.backend.stateless || (next.salt !== undefined && next.salt !== head.salt))) {
-      house.emit('renewed', { label })
+    const held = locationAfter(work, key, storageKey, answer)
+    if (rotate && (context.backend.stateless || (next.salt !== undefined && next.salt !== metadata.salt))) {
+      context.emit('renewed', { label })
     }
-    visit.stored = { key: held.key, address: held.address, label, entry, head: next, at: now }
+    work.snapshot = { key: held.key, storageKey: held.storageKey, label, entry, metadata: next, at: now }
     return { version, outcome: next }
   }
   return chain(
-    callWrite(visit, (backend) => backend.set(address, change, entry.version)),
+    callWrite(work, (backend) => backend.set(storageKey, change, entry.version)),
     done,
   )
 }
 
 /** The visit's changes on what the store has by now, as it is to be kept. */
-export const mergeOnto = async (visit: UnitOfWork, latest: Fields): Promise<string | Mismatch> => {
-  const fields = await decode(visit, latest)
-  return isMismatch(fields) ? fields : encode(visit, replay(fields, visit.changes))
+export const mergeOnto = async (work: UnitOfWork, latest: Fields): Promise<string | Mismatch> => {
+  const fields = await decode(work, latest)
+  return isMismatch(fields) ? fields : encode(work, replay(fields, work.changes))
 }
 
 /**
  * Whether a write that was answered with `stale` was carried out all the same: a driver sent it twice, and others have
  * written in between.
  *
- * @throws Fault `unknown_outcome` if nobody can say: it is not replayed then
+ * @throws KeepsakeError `unknown_outcome` if nobody can say: it is not replayed then
  */
-export const isOwnWrite = ({ budget }: UnitOfWork, version: string, base: Snapshot, latest: Snapshot): boolean => {
+export const isOwnWrite = ({ deadline }: UnitOfWork, version: string, base: Snapshot, latest: Snapshot): boolean => {
   const answer = wasWritten(version, base, latest)
   if (answer !== 'unknown') return answer === 'yes'
-  budget.changed = true
+  deadline.changed = true
   throw new KeepsakeError(
     'unknown_outcome',
     'More than 16 servers changed the session while this request saved its change. It may have been saved or not; read the session again.',
@@ -150,22 +153,22 @@ export const isOwnWrite = ({ budget }: UnitOfWork, version: string, base: Snapsh
 }
 
 /** The attempts after a first one that was stale: each on what the store has by then. */
-const retrySave = async (visit: UnitOfWork, first: Snapshot, tried: string): Promise<Metadata | WriteFailure> => {
-  const { changes } = visit
-  const goOn = retryUntilDeadline(visit)
+const retrySave = async (work: UnitOfWork, first: Snapshot, tried: string): Promise<Metadata | WriteFailure> => {
+  const { changes } = work
+  const goOn = retryUntilDeadline(work)
   let base = first
-  for (let before = tried; ; ) {
+  for (let recentVersions = tried; ; ) {
     goOn()
-    const latest = await reread(visit, first)
+    const latest = await reread(work, first)
     if (latest === undefined) return 'ended'
-    const { stored, fields } = latest
-    if (isOwnWrite(visit, before, base, stored)) return stored.head
-    const value = changes.length > 0 ? await mergeOnto(visit, fields) : stored.entry.value
+    const { snapshot, fields } = latest
+    if (isOwnWrite(work, recentVersions, base, snapshot)) return snapshot.metadata
+    const value = changes.length > 0 ? await mergeOnto(work, fields) : snapshot.entry.value
     if (typeof value === 'object') return 'conflict'
-    const { version, outcome } = await compareAndSet(visit, stored, value)
+    const { version, outcome } = await compareAndSet(work, snapshot, value)
     if (outcome !== 'stale') return outcome
-    before = version
-    base = stored
+    recentVersions = version
+    base = snapshot
   }
 }
 
@@ -173,11 +176,11 @@ const retrySave = async (visit: UnitOfWork, first: Snapshot, tried: string): Pro
  * Saves what the visit changed, renews the key where that was asked for, and ends an offer where its key was presented.
  *
  * @returns the head as it stands now, or why nothing was saved
- * @throws Fault `unknown_outcome`, `unavailable`, `contended`, `too_large`, `bad_fields`, and whatever an `update` throws
+ * @throws KeepsakeError `unknown_outcome`, `unavailable`, `contention`, `too_large`, `schema_mismatch`, and whatever an `update` throws
  */
-export const save = (visit: UnitOfWork, first: Snapshot): Awaitable<Metadata | WriteFailure> =>
-  chain(visit.changes.length > 0 ? encodeOwn(visit) : first.entry.value, (value) =>
-    chain(compareAndSet(visit, first, value), ({ version, outcome }) =>
-      outcome === 'stale' ? retrySave(visit, first, version) : outcome,
+export const save = (work: UnitOfWork, first: Snapshot): Awaitable<Metadata | WriteFailure> =>
+  chain(work.changes.length > 0 ? encodeOwn(work) : first.entry.value, (value) =>
+    chain(compareAndSet(work, first, value), ({ version, outcome }) =>
+      outcome === 'stale' ? retrySave(work, first, version) : outcome,
     ),
   )

@@ -1,7 +1,7 @@
 // The session as a handler holds it: everything on it is synchronous, and nothing on it is a secret.
 
 import { labelOf } from '../crypto/keys.ts'
-import { KeepsakeError, checkOptionNames } from '../error.ts'
+import { checkOptionNames, KeepsakeError } from '../error.ts'
 import { frozenCopy, setOwn } from '../json.ts'
 import { type Draft, type FieldChange, FLASH, fieldOf } from './changes.ts'
 import { reserveKey } from './create.ts'
@@ -17,9 +17,9 @@ export type LoginOptions<F extends object = AnyFields> = {
   /** The fields that come along from the session before. Default none; if the owner stays the same, all do. */
   readonly keep?: readonly (keyof F & string)[] | undefined
   /** Seconds without a visit after which this session has ended. Default: as the manager is set. */
-  readonly lifetime?: number | undefined
+  readonly idleTimeout?: number | undefined
   /** Seconds after which this session has ended, however often it was used. Default: as the manager is set, which is the most. */
-  readonly absoluteLifetime?: number | undefined
+  readonly absoluteTimeout?: number | undefined
   /** false: the cookie goes when the browser is closed. Default: as the manager is set. */
   readonly persistent?: boolean | undefined
 }
@@ -45,30 +45,30 @@ export type Session<F extends object = AnyFields> = {
   /**
    * Sets a field. Saved before the response leaves, even where the value is the same.
    *
-   * @throws Fault `not_json`, `too_late`
+   * @throws KeepsakeError `not_json`, `too_late`
    */
   set<K extends keyof F & string>(field: K, value: F[K]): void
-  /** Removes a field. @throws Fault `too_late` */
-  drop(field: keyof F & string): void
+  /** Removes a field. @throws KeepsakeError `too_late` */
+  delete(field: keyof F & string): void
   /**
    * Sets a field to what `by` makes of it. Where another visit changed it meanwhile, `by` runs again on the newer
    * value: so it may run more than once, and must do nothing else. If it throws then, nothing of the visit is saved.
    *
-   * @throws whatever `by` throws, Fault `not_json`, `too_late`
+   * @throws whatever `by` throws, KeepsakeError `not_json`, `too_late`
    */
   update<K extends keyof F & string>(field: K, by: (value: F[K] | undefined) => F[K]): void
   /**
    * Gives the session a new key: same fields, label and owner. The old key opens it until 30 seconds after the new one
    * was first used. Does not shut out a thief of the old key: only `login` does.
    */
-  renew(): void
+  rotateKey(): void
   /**
    * Names the owner of the session, at a login or at any change of rights: new key, new label; the old key is dead at
    * once. Fields come along only if `keep` names them, so that a stranger's leavings are not taken for an account's;
    * where the owner stays the same, all do. What the login says of lifetimes holds for this session, also over renewals,
    * and until the next login, which begins another.
    *
-   * @throws Fault `bad_owner`, `bad_option`, `too_late`
+   * @throws KeepsakeError `invalid_owner`, `invalid_option`, `too_late`
    */
   login(owner: string, options?: LoginOptions<F>): void
   /** Ends the session; what is set afterwards begins another. Carried out even if the handler throws later. */
@@ -76,52 +76,53 @@ export type Session<F extends object = AnyFields> = {
 }
 
 const fieldName = (field: unknown): string => {
-  if (field === FLASH) throw new KeepsakeError('bad_option', `A field cannot be called ${FLASH}: flash messages lie there.`)
+  if (field === FLASH)
+    throw new KeepsakeError('invalid_option', `A field cannot be called ${FLASH}: flash messages lie there.`)
   if (typeof field === 'string') return field
   throw new KeepsakeError('not_json', `The name of a field has to be a string, and is a ${typeof field}.`)
 }
 
-/** Seconds as an option gives them, in milliseconds. @throws Fault `bad_option` */
+/** Seconds as an option gives them, in milliseconds. @throws KeepsakeError `invalid_option` */
 const milliseconds = (name: string, seconds: unknown, most: number): number | undefined => {
   if (seconds === undefined) return undefined
   if (typeof seconds === 'number' && seconds >= 0.001 && seconds * 1000 <= most) return Math.ceil(seconds * 1000)
-  const limit = `${most / 1000}, the absoluteLifetime of the manager`
-  throw new KeepsakeError('bad_option', `${name} of a login has to be a number of seconds from 0.001 to ${limit}.`)
+  const limit = `${most / 1000}, the absoluteTimeout of the manager`
+  throw new KeepsakeError('invalid_option', `${name} of a login has to be a number of seconds from 0.001 to ${limit}.`)
 }
 
-/** What a login says of its session alone. @throws Fault `bad_option` */
-const checkLoginSettings = ({ house }: UnitOfWork, options: LoginOptions): LoginSettings | undefined => {
+/** What a login says of its session alone. @throws KeepsakeError `invalid_option` */
+const checkLoginSettings = ({ context }: UnitOfWork, options: LoginOptions): LoginSettings | undefined => {
   const { persistent } = options
   if (persistent !== undefined && typeof persistent !== 'boolean') {
-    throw new KeepsakeError('bad_option', 'persistent of a login has to be true or false.')
+    throw new KeepsakeError('invalid_option', 'persistent of a login has to be true or false.')
   }
-  const absolute = milliseconds('absoluteLifetime', options.absoluteLifetime, house.absolute)
-  const lifetime = milliseconds('lifetime', options.lifetime, absolute ?? house.absolute)
-  if (lifetime === undefined && absolute === undefined && persistent === undefined) return undefined
-  return { lifetime, absolute, persistent }
+  const absoluteTimeout = milliseconds('absoluteTimeout', options.absoluteTimeout, context.absoluteTimeout)
+  const idleTimeout = milliseconds('idleTimeout', options.idleTimeout, absoluteTimeout ?? context.absoluteTimeout)
+  if (idleTimeout === undefined && absoluteTimeout === undefined && persistent === undefined) return undefined
+  return { idleTimeout, absoluteTimeout, persistent }
 }
 
 class SessionHandle implements Session {
   readonly #visit: UnitOfWork
 
-  constructor(visit: UnitOfWork) {
-    this.#visit = visit
+  constructor(work: UnitOfWork) {
+    this.#visit = work
   }
 
   get label(): string {
-    const visit = this.#read()
-    const { stored, turn } = visit
-    return stored !== undefined && turn === undefined ? stored.label : labelOf(reserveKey(visit))
+    const work = this.#read()
+    const { snapshot, transition } = work
+    return snapshot !== undefined && transition === undefined ? snapshot.label : labelOf(reserveKey(work))
   }
 
   get expiresAt(): number {
-    const visit = this.#read()
-    const { stored, house, turn, chosen } = visit
-    const now = house.now()
-    if (stored !== undefined && turn === undefined) {
-      return expiryDue(visit, stored, now) ? expiryOf(house, stored.head, now) : stored.entry.expiresAt
+    const work = this.#read()
+    const { snapshot, context, transition, loginSettings } = work
+    const now = context.now()
+    if (snapshot !== undefined && transition === undefined) {
+      return expiryDue(work, snapshot, now) ? expiryOf(context, snapshot.metadata, now) : snapshot.entry.expiresAt
     }
-    return expiryOf(house, { bornAt: now, current: '', before: '', ...chosen }, now)
+    return expiryOf(context, { createdAt: now, currentHash: '', recentVersions: '', ...loginSettings }, now)
   }
 
   get owner(): string | undefined {
@@ -148,24 +149,25 @@ class SessionHandle implements Session {
     this.#change({ set: fieldName(field), value: frozenCopy(value, field) })
   }
 
-  drop(field: string): void {
-    this.#change({ drop: fieldName(field) })
+  delete(field: string): void {
+    this.#change({ delete: fieldName(field) })
   }
 
   update(field: string, by: (value: unknown) => unknown): void {
     this.#change({ update: fieldName(field), by })
   }
 
-  renew(): void {
-    this.#open().renew = true
+  rotateKey(): void {
+    this.#open().rotate = true
   }
 
   login(owner: string, options: LoginOptions = {}): void {
-    checkOptionNames(options, ['keep', 'lifetime', 'absoluteLifetime', 'persistent'], 'login()')
-    const visit = this.#open('login')
+    checkOptionNames(options, ['keep', 'idleTimeout', 'absoluteTimeout', 'persistent'], 'login()')
+    const work = this.#open('login')
     const { keep = [] } = options
-    if (!Array.isArray(keep)) throw new KeepsakeError('bad_option', 'keep of a login has to be a list of names of fields.')
-    const chosen = checkLoginSettings(visit, options)
+    if (!Array.isArray(keep))
+      throw new KeepsakeError('invalid_option', 'keep of a login has to be a list of names of fields.')
+    const loginSettings = checkLoginSettings(work, options)
     if (
       typeof owner !== 'string' ||
       owner === '' ||
@@ -174,55 +176,55 @@ class SessionHandle implements Session {
       owner.includes('\0')
     ) {
       throw new KeepsakeError(
-        'bad_owner',
+        'invalid_owner',
         'An owner has to be a string of 1 to 255 characters: the name or number of an account.',
       )
     }
-    visit.chosen = chosen
-    if (visit.owner === owner) {
-      visit.turn ??= 'same'
+    work.loginSettings = loginSettings
+    if (work.owner === owner) {
+      work.transition ??= 'same'
       return
     }
-    recordChange(visit, { keep })
-    if (visit.turn !== 'invalidate') visit.turn = 'login'
-    visit.owner = owner
+    recordChange(work, { keep })
+    if (work.transition !== 'invalidate') work.transition = 'login'
+    work.owner = owner
   }
 
   invalidate(): void {
-    const visit = this.#open('invalidate')
-    visit.turn = 'invalidate'
-    visit.changes = []
-    visit.fields = Object.freeze({})
-    visit.draft = undefined
-    visit.owner = undefined
-    visit.chosen = undefined
-    visit.renew = false
-    visit.fresh = undefined
-    visit.pre = undefined
-    visit.preUnread = false
-    visit.preChanged = false
+    const work = this.#open('invalidate')
+    work.transition = 'invalidate'
+    work.changes = []
+    work.fields = Object.freeze({})
+    work.draft = undefined
+    work.owner = undefined
+    work.loginSettings = undefined
+    work.rotate = false
+    work.newKey = undefined
+    work.preSession = undefined
+    work.preSessionUnread = false
+    work.preSessionChanged = false
   }
 
   #change(change: FieldChange): void {
     recordChange(this.#open(), change)
   }
 
-  /** @throws Fault `unavailable` if the session could not be read */
+  /** @throws KeepsakeError `unavailable` if the session could not be read */
   #read(): UnitOfWork {
-    const { barred, turn } = this.#visit
-    if (barred !== undefined && !barred.reads && turn === undefined) throw barred.fault
+    const { readOnly, transition } = this.#visit
+    if (readOnly !== undefined && !readOnly.reads && transition === undefined) throw readOnly.fault
     return this.#visit
   }
 
   #open(act?: 'login' | 'invalidate'): UnitOfWork {
-    const { barred, turn } = this.#visit
+    const { readOnly, transition } = this.#visit
     // Whatever the store does, a logout has to clear the browser's cookie.
-    const may = act === 'invalidate' || (barred?.logsIn && (act === 'login' || turn !== undefined))
-    if (barred !== undefined && !may) throw barred.fault
-    if (!this.#visit.over) return this.#visit
+    const may = act === 'invalidate' || (readOnly?.logsIn && (act === 'login' || transition !== undefined))
+    if (readOnly !== undefined && !may) throw readOnly.fault
+    if (!this.#visit.committed) return this.#visit
     throw new KeepsakeError(
       'too_late',
-      'The session was changed after its response had left. Change it before, or open a visit of its own with sessions.open().',
+      'The session was changed after its response had left. Change it before, or open a visit of its own with manager.open().',
     )
   }
 }
@@ -236,11 +238,14 @@ Object.setPrototypeOf(
   new Proxy(Object.prototype, {
     set(_, name) {
       const field = JSON.stringify(String(name))
-      throw new KeepsakeError('bad_option', `A session has no property ${field}. To save a field: s.set(${field}, value).`)
+      throw new KeepsakeError(
+        'invalid_option',
+        `A session has no property ${field}. To save a field: s.set(${field}, value).`,
+      )
     },
   }),
 )
 
 /** The handle on a visit's session. */
-export const createHandle = <F extends object = AnyFields>(visit: UnitOfWork): Session<F> =>
-  new SessionHandle(visit) as unknown as Session<F>
+export const createHandle = <F extends object = AnyFields>(work: UnitOfWork): Session<F> =>
+  new SessionHandle(work) as unknown as Session<F>

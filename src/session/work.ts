@@ -1,7 +1,7 @@
 // One visit: what it came with, what it has asked for so far, and the house that it is in.
 
 import type { Backend, Entry, Mark } from '../backends/contract.ts'
-import { type Deadline, callBackend } from '../backends/deadline.ts'
+import { callBackend, type Deadline } from '../backends/deadline.ts'
 import type { Sweeper } from '../backends/sweeper.ts'
 import { labelOf, type OwnerNames } from '../crypto/keys.ts'
 import type { KeyRing } from '../crypto/seal.ts'
@@ -10,61 +10,69 @@ import type { Emit } from '../events.ts'
 import type { CookieSettings } from '../http/cookie-names.ts'
 import type { Withheld } from '../http/withheld.ts'
 import { applyChange, type Draft, draftOf, type FieldChange, type Fields, parseFields } from './changes.ts'
-import type { Mismatch, FieldCodec } from './codec.ts'
+import type { FieldCodec, Mismatch } from './codec.ts'
 import type { Flash } from './flash-messages.ts'
-import { type LoginSettings, type EndedBy, GRACE, type Metadata, decodeMetadata, decodeMark, encodeMark } from './metadata.ts'
+import {
+  decodeMark,
+  decodeMetadata,
+  type EndedBy,
+  encodeMark,
+  GRACE,
+  type LoginSettings,
+  type Metadata,
+} from './metadata.ts'
 import type { PreSession } from './pre-session.ts'
 
-/** What all visits of one `sessions` share. Times are in milliseconds. */
+/** What all visits of one `sessionManager` share. Times are in milliseconds. */
 export type ManagerContext = {
   readonly backend: Backend
   /** @internal */
-  readonly ring: KeyRing
+  readonly keyRing: KeyRing
   /** Keeps what is sealed or signed here from applications under the same secret. */
   readonly namespace: string
   /** Where the session of a label lies. */
-  readonly address: (label: string) => string
-  readonly owners: OwnerNames
+  readonly storageKey: (label: string) => string
+  readonly ownerNames: OwnerNames
   readonly now: () => number
-  readonly lifetime: number
-  readonly absolute: number
+  readonly idleTimeout: number
+  readonly absoluteTimeout: number
   /** Whether a session's cookie outlives the window of the browser, unless a login says otherwise. */
   readonly persistent: boolean
   /** Names for the states of entries, of this writer. */
   readonly version: () => string
   /** Bytes that the fields of a session may have as JSON. */
-  readonly largest: number
+  readonly maxBytes: number
   /** How many sessions an owner may have. */
-  readonly mostOwned: number | undefined
+  readonly maxSessionsPerOwner: number | undefined
   /** How old the time may be at which a session was last seen. */
-  readonly seenWithin: number | undefined
+  readonly lastSeenInterval: number | undefined
   /** Whether a visit whose session cannot be read goes on as a stranger's who can save nothing. */
-  readonly lenient: boolean
+  readonly anonymousOnError: boolean
   /** What the application's fields look like, where it says so. */
-  readonly shape: FieldCodec | undefined
+  readonly codec: FieldCodec | undefined
   readonly emit: Emit
   /** The last commit under way, by address. */
-  readonly turns: Map<string, Promise<unknown>>
+  readonly commitQueues: Map<string, Promise<unknown>>
   readonly sweeper: Sweeper
   /** Whether old entries are swept now and then, after a birth. */
-  readonly tidies: boolean
+  readonly autoSweep: boolean
 }
 
 /** A session as the store told of it. */
 export type Snapshot = {
   /** What the client holds, and where that leads. */
   readonly key: string
-  readonly address: string
+  readonly storageKey: string
   readonly label: string
   /** As last read: a save replaces the head here, and leaves this. */
   readonly entry: Entry
-  readonly head: Metadata
+  readonly metadata: Metadata
   /** When it was told. */
   readonly at: number
 }
 
 /** A session that a key opens which came with the request, although this request cannot use it. */
-type Unusable = Pick<Snapshot, 'address' | 'label'> & {
+type Unusable = Pick<Snapshot, 'storageKey' | 'label'> & {
   /** Whether the key has its secret: then it may end it. */
   readonly proven: boolean
 }
@@ -79,12 +87,12 @@ type ReadOnly = {
 }
 
 export type UnitOfWork = {
-  readonly house: ManagerContext
-  readonly budget: Deadline
+  readonly context: ManagerContext
+  readonly deadline: Deadline
   /** The session that the visit came with, as last read; undefined for a stranger. */
-  stored: Snapshot | undefined
+  snapshot: Snapshot | undefined
   /** Where a cookie of it led to nothing: a session that has ended, perhaps only a moment ago. */
-  vanished: Pick<Snapshot, 'address' | 'label'> | undefined
+  missing: Pick<Snapshot, 'storageKey' | 'label'> | undefined
   /** How that session ended, if it was a moment ago: the request was under way with its key. */
   endedBy: EndedBy | undefined
   /** Sessions of the keys that it came with, which it cannot use. */
@@ -94,17 +102,17 @@ export type UnitOfWork = {
   /** Why the browser sent no session cookie, where it may have one. */
   readonly withheld: Withheld | undefined
   /** Whether the request brought a session cookie, good or bad. */
-  readonly presented: boolean
+  readonly hadCookie: boolean
   /** What its cookies are called, and what stands behind their values. */
-  readonly names: CookieSettings
+  readonly cookies: CookieSettings
   /** The Cookie header, for who looks for the pre-session in it. */
-  readonly header: string | null
+  readonly cookieHeader: string | null
   /** The pre-session, once it was asked for. */
-  pre: PreSession | undefined
+  preSession: PreSession | undefined
   /** Whether the cookie that came still counts, and was not looked into yet. */
-  preUnread: boolean
+  preSessionUnread: boolean
   /** Whether the client has to be told of it. */
-  preChanged: boolean
+  preSessionChanged: boolean
   /** The names of the form tokens that the page gets, where others can plant its cookies. */
   tokens: readonly string[]
   /** Changes since the visit began, or since it invalidated its session. */
@@ -115,87 +123,98 @@ export type UnitOfWork = {
   draft: Draft | undefined
   owner: string | undefined
   /** What a login said of its session alone. */
-  chosen: LoginSettings | undefined
-  renew: boolean
+  loginSettings: LoginSettings | undefined
+  rotate: boolean
   /** What becomes of the session that it came with; `same` is a login of the owner that it has. */
-  turn: 'login' | 'same' | 'invalidate' | undefined
+  transition: 'login' | 'same' | 'invalidate' | undefined
   /** The key of the session to begin, once somebody wants to know. */
-  fresh: string | undefined
+  newKey: string | undefined
   /** Flash messages for the next visit, and those that this one took, oldest first. */
-  outbox: readonly Flash[]
-  taken: readonly Flash[]
+  flashAdded: readonly Flash[]
+  flashTaken: readonly Flash[]
   /** The response has something in it that is this visitor's alone, such as a form's token. */
-  confidential: boolean
+  privateResponse: boolean
   /** Why nothing can be changed: its session could not be read. */
-  barred: ReadOnly | undefined
+  readOnly: ReadOnly | undefined
   /** Committed: nothing can be changed any more. */
-  over: boolean
+  committed: boolean
 }
 
 /** What a backend is to be asked with for a key of this visit. */
-export const storageKeyOf = ({ house, names }: UnitOfWork, key: string): string =>
-  house.backend.stateless ? `${names.session}${names.place}=${key}` : house.address(labelOf(key))
+export const storageKeyOf = ({ context, cookies }: UnitOfWork, key: string): string =>
+  context.backend.stateless ? `${cookies.session}${cookies.place}=${key}` : context.storageKey(labelOf(key))
 
 /** Milliseconds that a session lives unused, and at the most: as its login said, else as the manager is set. */
-export const idleTimeoutOf = (house: ManagerContext, { lifetime = house.lifetime }: LoginSettings): number => lifetime
-export const absoluteEndOf = (house: ManagerContext, { bornAt, absolute = house.absolute }: Metadata): number => bornAt + absolute
+export const idleTimeoutOf = (context: ManagerContext, { idleTimeout = context.idleTimeout }: LoginSettings): number =>
+  idleTimeout
+export const absoluteEndOf = (
+  context: ManagerContext,
+  { createdAt, absoluteTimeout = context.absoluteTimeout }: Metadata,
+): number => createdAt + absoluteTimeout
 
-export const isAlive = (house: ManagerContext, { entry, head }: Pick<Snapshot, 'entry' | 'head'>, now: number): boolean =>
-  now < entry.expiresAt && now < absoluteEndOf(house, head)
+export const isAlive = (
+  context: ManagerContext,
+  { entry, metadata }: Pick<Snapshot, 'entry' | 'metadata'>,
+  now: number,
+): boolean => now < entry.expiresAt && now < absoluteEndOf(context, metadata)
 
 /** What an ended session leaves behind for requests that are under way with its key. */
 export const markOf = ({ now, version }: ManagerContext, by: EndedBy): Mark => {
   const until = now() + GRACE
-  return { head: encodeMark(by, until), expiresAt: until, version: version() }
+  return { metadata: encodeMark(by, until), expiresAt: until, version: version() }
 }
 
 /** Who asks a backend: a visit, or somebody without one who has as much time. */
-export type StoreCaller = Pick<UnitOfWork, 'house' | 'budget'>
+export type StoreCaller = Pick<UnitOfWork, 'context' | 'deadline'>
 
-export const callRead = <T>(visit: StoreCaller, call: (backend: Backend) => Awaitable<T>): Awaitable<T> =>
-  callBackend(visit.budget, visit.house.backend.name, false, () => call(visit.house.backend))
+export const callRead = <T>(work: StoreCaller, call: (backend: Backend) => Awaitable<T>): Awaitable<T> =>
+  callBackend(work.deadline, work.context.backend.name, false, () => call(work.context.backend))
 
-export const callWrite = <T>(visit: StoreCaller, call: (backend: Backend) => Awaitable<T>): Awaitable<T> =>
-  callBackend(visit.budget, visit.house.backend.name, true, () => call(visit.house.backend))
+export const callWrite = <T>(work: StoreCaller, call: (backend: Backend) => Awaitable<T>): Awaitable<T> =>
+  callBackend(work.deadline, work.context.backend.name, true, () => call(work.context.backend))
 
 /** Waits until what a store says of an address can be told to a client: where that is not so at once, the store says. */
-export const ensureDurable = ({ house, budget }: StoreCaller, address: string): Awaitable<void> =>
-  house.backend.settle === undefined ? undefined : callWrite({ house, budget }, (backend) => backend.settle?.(address))
+export const ensureDurable = ({ context, deadline }: StoreCaller, storageKey: string): Awaitable<void> =>
+  context.backend.ensureDurable === undefined
+    ? undefined
+    : callWrite({ context, deadline }, (backend) => backend.ensureDurable?.(storageKey))
 
 /** An entry as this version reads it: the head, and the fields, each only if it can be read. */
 export const parseEntry = (
-  { house }: Pick<UnitOfWork, 'house'>,
+  { context }: Pick<UnitOfWork, 'context'>,
   key: string,
-  address: string,
+  storageKey: string,
   entry: Entry,
-): { readonly stored: Snapshot | undefined; readonly fields: Fields | undefined } => {
-  const head = decodeMetadata(entry.head)
-  if (head === undefined || !Number.isFinite(entry.expiresAt)) return { stored: undefined, fields: undefined }
+): { readonly snapshot: Snapshot | undefined; readonly fields: Fields | undefined } => {
+  const metadata = decodeMetadata(entry.metadata)
+  if (metadata === undefined || !Number.isFinite(entry.expiresAt)) return { snapshot: undefined, fields: undefined }
   const label = entry.label ?? labelOf(key)
-  return { stored: { key, address, label, entry, head, at: house.now() }, fields: parseFields(entry.value) }
+  return { snapshot: { key, storageKey, label, entry, metadata, at: context.now() }, fields: parseFields(entry.value) }
 }
 
 /** Kept fields as the application sees them, where it says how they look. */
-export const decode = ({ house: { shape } }: Pick<UnitOfWork, 'house'>, fields: Fields): Awaitable<Fields | Mismatch> =>
-  shape === undefined ? fields : shape.read(fields)
+export const decode = (
+  { context: { codec } }: Pick<UnitOfWork, 'context'>,
+  fields: Fields,
+): Awaitable<Fields | Mismatch> => (codec === undefined ? fields : codec.read(fields))
 
 /** Notes a change, and makes it in what the handler sees. @throws as `applied` */
-export const recordChange = (visit: UnitOfWork, change: FieldChange): void => {
-  visit.draft = applyChange(visit.draft ?? draftOf(visit.fields), change)
-  visit.fields = visit.draft
-  visit.changes.push(change)
+export const recordChange = (work: UnitOfWork, change: FieldChange): void => {
+  work.draft = applyChange(work.draft ?? draftOf(work.fields), change)
+  work.fields = work.draft
+  work.changes.push(change)
 }
 
 /** The session that the visit came with, read anew and as it is kept: undefined where it has ended meanwhile. */
 export const reread = async (
-  visit: UnitOfWork,
-  { key, address }: Snapshot,
-): Promise<{ stored: Snapshot; fields: Fields } | undefined> => {
-  const entry = await callRead(visit, (backend) => backend.get(address))
-  if (entry === undefined || decodeMark(entry.head) !== undefined) return undefined
-  const found = parseEntry(visit, key, address, entry)
-  if (found.stored === undefined || found.fields === undefined) return undefined
-  return isAlive(visit.house, found.stored, visit.house.now())
-    ? { stored: found.stored, fields: found.fields }
+  work: UnitOfWork,
+  { key, storageKey }: Snapshot,
+): Promise<{ snapshot: Snapshot; fields: Fields } | undefined> => {
+  const entry = await callRead(work, (backend) => backend.get(storageKey))
+  if (entry === undefined || decodeMark(entry.metadata) !== undefined) return undefined
+  const found = parseEntry(work, key, storageKey, entry)
+  if (found.snapshot === undefined || found.fields === undefined) return undefined
+  return isAlive(work.context, found.snapshot, work.context.now())
+    ? { snapshot: found.snapshot, fields: found.fields }
     : undefined
 }

@@ -25,14 +25,14 @@ const HOUR = 3_600_000
 
 const entryWith = (more: Partial<Entry> = {}): Entry => ({
   value: '{"n":1}',
-  head: '1.abc.def',
+  metadata: '1.abc.def',
   expiresAt: Date.now() + HOUR,
   version: freshVersion(),
   ...more,
 })
 
 const markFor = (milliseconds = HOUR): Mark => ({
-  head: 'ended',
+  metadata: 'ended',
   expiresAt: Date.now() + milliseconds,
   version: freshVersion(),
 })
@@ -90,7 +90,7 @@ const added = async (backend: Backend, key: string, field: string): Promise<void
     const entry = await backend.get(key)
     assert.ok(entry, 'the entry is there while others write')
     const value = JSON.stringify({ ...JSON.parse(entry.value ?? '{}'), [field]: true })
-    const outcome = await backend.set(key, { value, head: entry.head, version: freshVersion() }, entry.version)
+    const outcome = await backend.set(key, { value, metadata: entry.metadata, version: freshVersion() }, entry.version)
     assert.notEqual(outcome, 'gone', 'an entry that nobody clears is never gone')
     if (outcome !== 'stale') return
   }
@@ -103,20 +103,21 @@ const roundTrip = async (open: () => Awaitable<Backend>, fields: unknown): Promi
   const entry = entryWith({ value })
   const key = await generated(backend, entry)
   same(await backend.get(key), entry, 'what generate was given comes back to the letter')
-  const change = { value: JSON.stringify([fields]), head: '1.x', version: freshVersion() }
+  const change = { value: JSON.stringify([fields]), metadata: '1.x', version: freshVersion() }
   const next = await changed(backend, key, change, entry.version)
   same(await backend.get(next), { ...entry, ...change }, 'what set was given comes back to the letter')
 }
 
 const owning = (name: string, run: Run): BackendCase => ({
   name,
-  exempt: (backend) => stateful(backend) ?? (backend.owned ? undefined : 'it finds no entries by their owner'),
+  exempt: (backend) => stateful(backend) ?? (backend.byOwner ? undefined : 'it finds no entries by their owner'),
   run,
 })
 
 const someone = (): string => `app:${freshVersion()}`
 
-const ownedBy = (backend: Backend): OwnerIndex => backend.owned ?? assert.fail('both handles find entries by their owner')
+const ownedBy = (backend: Backend): OwnerIndex =>
+  backend.byOwner ?? assert.fail('both handles find entries by their owner')
 
 /** Entries with their keys, as one order and one shape: `list` promises no order. */
 const ordered = (entries: Iterable<readonly [string, Entry]>): unknown =>
@@ -196,10 +197,10 @@ export const backendCases: readonly BackendCase[] = [
     const entry = entryWith({ value: undefined })
     let key = await generated(backend, entry)
     same(await backend.get(key), entry, 'undefined comes back as undefined')
-    const change = { value: '{}', head: 'h', version: freshVersion() }
+    const change = { value: '{}', metadata: 'h', version: freshVersion() }
     key = await changed(backend, key, change, entry.version)
     same(await backend.get(key), { ...entry, ...change }, 'a value follows undefined')
-    const undone = { value: undefined, head: 'h', version: freshVersion() }
+    const undone = { value: undefined, metadata: 'h', version: freshVersion() }
     key = await changed(backend, key, undone, change.version)
     same(await backend.get(key), { ...entry, ...undone }, 'undefined follows a value')
   }),
@@ -207,22 +208,26 @@ export const backendCases: readonly BackendCase[] = [
     const backend = await open()
     const entry = entryWith({ owner: 'anna' })
     const key = await generated(backend, entry)
-    const change = { value: '{"n":2}', head: '1.other', version: freshVersion(), expiresAt: entry.expiresAt + HOUR }
+    const change = { value: '{"n":2}', metadata: '1.other', version: freshVersion(), expiresAt: entry.expiresAt + HOUR }
     const next = await changed(backend, key, change, entry.version)
-    same(await backend.get(next), { ...entry, ...change }, 'value, head, version and expiry are new, the owner stays')
+    same(
+      await backend.get(next),
+      { ...entry, ...change },
+      'value, metadata, version and expiry are new, the owner stays',
+    )
   }),
   keeping('set answers stale where the version is another, and changes nothing', async (open) => {
     const backend = await open()
     const entry = entryWith()
     const key = await generated(backend, entry)
-    const change = { value: '{"n":2}', head: 'h', version: freshVersion(), expiresAt: entry.expiresAt + HOUR }
+    const change = { value: '{"n":2}', metadata: 'h', version: freshVersion(), expiresAt: entry.expiresAt + HOUR }
     assert.equal(await backend.set(key, change, freshVersion()), 'stale')
     same(await backend.get(key), entry, 'the entry stays')
   }),
   keeping('set answers gone where there is no entry, and makes none', async (open) => {
     const backend = await open()
     const key = freshKey()
-    const change = { value: '{}', head: 'h', version: freshVersion(), expiresAt: Date.now() + HOUR }
+    const change = { value: '{}', metadata: 'h', version: freshVersion(), expiresAt: Date.now() + HOUR }
     assert.equal(await backend.set(key, change, freshVersion()), 'gone')
     assert.equal(await backend.get(key), undefined, 'what ended stays ended')
   }),
@@ -230,7 +235,7 @@ export const backendCases: readonly BackendCase[] = [
     const backend = await open()
     const entry = entryWith()
     const key = await generated(backend, entry)
-    const change = { value: '{"n":2}', head: 'h', version: freshVersion() }
+    const change = { value: '{"n":2}', metadata: 'h', version: freshVersion() }
     await backend.set(key, change, entry.version)
     assert.equal(await backend.set(key, change, entry.version), undefined)
     same(await backend.get(key), { ...entry, ...change }, 'the second time changes nothing')
@@ -239,7 +244,7 @@ export const backendCases: readonly BackendCase[] = [
     const backend = await open()
     const entry = entryWith()
     const key = await generated(backend, entry)
-    const next = await changed(backend, key, { value: '{}', head: 'h', version: freshVersion() }, entry.version)
+    const next = await changed(backend, key, { value: '{}', metadata: 'h', version: freshVersion() }, entry.version)
     assert.equal((await backend.get(next))?.expiresAt, entry.expiresAt)
   }),
   any('touch moves the expiry forward and nothing else', async (open) => {
@@ -287,7 +292,7 @@ export const backendCases: readonly BackendCase[] = [
     const backend = await open()
     const entry = entryWith()
     const mark = markFor()
-    const change = { value: '{"n":2}', head: 'h', version: freshVersion(), expiresAt: entry.expiresAt + HOUR }
+    const change = { value: '{"n":2}', metadata: 'h', version: freshVersion(), expiresAt: entry.expiresAt + HOUR }
     for (const version of [undefined, entry.version]) {
       const key = await generated(backend, entry)
       assert.equal(await backend.clear(key, version, mark), undefined)
@@ -324,7 +329,7 @@ export const backendCases: readonly BackendCase[] = [
       const entry = entryWith()
       const key = await generated(one, entry)
       const mark = markFor()
-      const save = async () => other.set(key, { value: '{}', head: 'h', version: freshVersion() }, entry.version)
+      const save = async () => other.set(key, { value: '{}', metadata: 'h', version: freshVersion() }, entry.version)
       const clear = async () => one.clear(key, undefined, mark)
       await Promise.all(i % 2 ? [save(), clear()] : [clear(), save()])
       same(await other.get(key), asEntry(mark), 'what ended stays ended')
@@ -394,7 +399,7 @@ export const backendCases: readonly BackendCase[] = [
     for (let i = 0; i < 20; i++) {
       const entry = entryWith()
       const key = await generated(backend, entry)
-      const change = { value: '{}', head: 'h', version: freshVersion() }
+      const change = { value: '{}', metadata: 'h', version: freshVersion() }
       const save = async () => backend.set(key, change, entry.version)
       const clear = async () => backend.clear(key)
       await Promise.all(i % 2 ? [save(), clear()] : [clear(), save()])
@@ -434,7 +439,7 @@ export const backendCases: readonly BackendCase[] = [
     exempt: (backend) =>
       stateful(backend) ??
       (backend.sweep ? undefined : 'its store forgets by itself') ??
-      (backend.owned ? undefined : 'it finds no entries by their owner'),
+      (backend.byOwner ? undefined : 'it finds no entries by their owner'),
     async run(open) {
       const backend = await open()
       const now = Date.now()
@@ -443,8 +448,8 @@ export const backendCases: readonly BackendCase[] = [
       const expiring = { owner, expiresAt: now + 60_000 }
       const expected: unknown[] = []
       for (let i = 0; i < 7; i++) {
-        const key = await generated(backend, entryWith({ ...expiring, head: `1.${i}` }))
-        expected.push({ key, head: `1.${i}`, owner })
+        const key = await generated(backend, entryWith({ ...expiring, metadata: `1.${i}` }))
+        expected.push({ key, metadata: `1.${i}`, owner })
       }
       await generated(backend, entryWith({ expiresAt: now + 60_000 }))
       await backend.clear(await generated(backend, entryWith(expiring)), undefined, {
@@ -459,7 +464,7 @@ export const backendCases: readonly BackendCase[] = [
         swept += batch
       }
       assert.equal(swept, 9)
-      const byHead = (a: unknown, b: unknown) => ((a as Entry).head < (b as Entry).head ? -1 : 1)
+      const byHead = (a: unknown, b: unknown) => ((a as Entry).metadata < (b as Entry).metadata ? -1 : 1)
       assert.deepEqual(told.sort(byHead), expected.sort(byHead))
       assert.ok(await backend.get(stays))
     },
@@ -470,7 +475,7 @@ export const backendCases: readonly BackendCase[] = [
     await lists(backend, anna, [], 'somebody who never came has none')
     const kept = new Map<string, Entry>()
     for (let i = 0; i < 12; i++) {
-      const entry = entryWith({ owner: anna, value: i % 3 ? JSON.stringify({ i }) : undefined, head: `1.${i}` })
+      const entry = entryWith({ owner: anna, value: i % 3 ? JSON.stringify({ i }) : undefined, metadata: `1.${i}` })
       kept.set(await generated(backend, entry), entry)
       await generated(backend, entryWith(i % 2 ? { owner: bob } : {}))
     }
@@ -501,7 +506,7 @@ export const backendCases: readonly BackendCase[] = [
     const [owner, next] = [someone(), someone()]
     const entry = entryWith({ owner })
     const key = await generated(backend, entry)
-    const change = { value: '{"n":2}', head: '1.new', version: freshVersion(), expiresAt: entry.expiresAt + 1 }
+    const change = { value: '{"n":2}', metadata: '1.new', version: freshVersion(), expiresAt: entry.expiresAt + 1 }
     await changed(backend, key, change, entry.version)
     await lists(backend, owner, [[key, { ...entry, ...change }]], 'what set wrote')
     await backend.touch(key, entry.expiresAt + 2)
@@ -549,7 +554,7 @@ export const backendCases: readonly BackendCase[] = [
     assert.equal(await clear(anna, kept), 7)
     for (const key of keys) {
       assert.equal(await backend.get(key), undefined, 'it is gone')
-      const change = { value: '{}', head: 'h', version: freshVersion() }
+      const change = { value: '{}', metadata: 'h', version: freshVersion() }
       assert.equal(await backend.set(key, change, entry.version), 'gone', 'and what ended stays ended')
     }
     same(await backend.get(kept), entry, 'the one that was to stay is as it was')
@@ -576,7 +581,7 @@ export const backendCases: readonly BackendCase[] = [
     for (const key of [one, two]) {
       same(await backend.get(key), asEntry(mark), 'the mark is there, whole, and nobody owns it')
       assert.equal(
-        await backend.set(key, { value: '{}', head: 'h', version: freshVersion() }, entry.version),
+        await backend.set(key, { value: '{}', metadata: 'h', version: freshVersion() }, entry.version),
         'stale',
         'a save that comes late finds another version',
       )
@@ -632,7 +637,7 @@ export const backendCases: readonly BackendCase[] = [
     for (let i = 0; i < 10; i++) {
       const entry = entryWith({ owner })
       const keys = [await generated(one, entry), await generated(other, entry)]
-      const change = { value: '{}', head: 'h', version: freshVersion(), expiresAt: entry.expiresAt + 1 }
+      const change = { value: '{}', metadata: 'h', version: freshVersion(), expiresAt: entry.expiresAt + 1 }
       const clear = async () => ownedBy(one).clear(owner)
       const early = i % 2 ? clear() : undefined
       const saves = keys.map(async (key) => other.set(key, change, entry.version))
@@ -703,13 +708,13 @@ export const backendCases: readonly BackendCase[] = [
   },
   {
     name: 'a secret is kept once, and every handle gives the first',
-    exempt: (backend) => (backend.secret ? undefined : 'it keeps no secret'),
+    exempt: (backend) => (backend.keepSecret ? undefined : 'it keeps no secret'),
     async run(open) {
       const [one, other] = [await open(), await open()]
       const [a, b] = [randomBytes(32).toString('hex'), randomBytes(32).toString('hex')]
-      const kept = await one.secret?.(a)
+      const kept = await one.keepSecret?.(a)
       assert.match(kept ?? '', /^[0-9a-f]{64}$/)
-      if (one !== other) assert.equal(await other.secret?.(b), kept, 'the other handle has the same secret')
+      if (one !== other) assert.equal(await other.keepSecret?.(b), kept, 'the other handle has the same secret')
     },
   },
   {
@@ -732,7 +737,7 @@ export const backendCases: readonly BackendCase[] = [
       const backend = await open()
       const entry = entryWith()
       const key = await generated(backend, entry)
-      const next = await changed(backend, key, { value: '{}', head: 'h', version: freshVersion() }, entry.version)
+      const next = await changed(backend, key, { value: '{}', metadata: 'h', version: freshVersion() }, entry.version)
       assert.notEqual(next, key)
       same(await backend.get(key), entry, 'the older key still opens')
     },
@@ -744,7 +749,7 @@ export const backendCases: readonly BackendCase[] = [
       const backend = await open()
       const entry = entryWith()
       const key = await generated(backend, entry)
-      const change = { value: '{}', head: 'h', version: freshVersion() }
+      const change = { value: '{}', metadata: 'h', version: freshVersion() }
       const next = await changed(backend, key, change, entry.version)
       await backend.clear(key)
       await backend.clear(next)
@@ -762,13 +767,16 @@ export const backendCases: readonly BackendCase[] = [
       const backend = await open()
       const entry = entryWith()
       const key = await generated(backend, entry)
-      const change = { value: '{}', head: 'h', version: freshVersion() }
+      const change = { value: '{}', metadata: 'h', version: freshVersion() }
       const next = await changed(backend, key, change, entry.version)
       const mark = markFor()
       assert.equal(await backend.clear(key, entry.version, mark), undefined)
       for (const copy of [key, next]) {
-        const { head, value, expiresAt } = (await backend.get(copy)) ?? assert.fail('the mark is there')
-        assert.deepEqual({ head, value, expiresAt }, { head: mark.head, value: undefined, expiresAt: mark.expiresAt })
+        const { metadata, value, expiresAt } = (await backend.get(copy)) ?? assert.fail('the mark is there')
+        assert.deepEqual(
+          { metadata, value, expiresAt },
+          { metadata: mark.metadata, value: undefined, expiresAt: mark.expiresAt },
+        )
       }
       assert.equal(await backend.clear(key, entry.version, mark), undefined, 'a driver sent twice')
       assert.equal(await backend.clear(next, change.version, markFor()), 'stale', 'somebody else comes too late')

@@ -21,8 +21,8 @@ for (const { name, opener } of [...everyStore, ...sealing]) {
     for (const one of backendCases) {
       test(one.name, async (t) => {
         const open = opener(t)
-        const reason = one.exempt(await open())
-        if (reason) return t.diagnostic(`nothing to ask: ${reason}`)
+        const type = one.exempt(await open())
+        if (type) return t.diagnostic(`nothing to ask: ${type}`)
         await one.run(open)
       })
     }
@@ -35,13 +35,13 @@ const broken = async (change: (good: Backend) => Partial<Backend>): Promise<Back
   return { ...good, ...change(good) }
 }
 
-type Owned = NonNullable<Backend['owned']>
+type Owned = NonNullable<Backend['byOwner']>
 
 /** The memory backend, whose way with owners is told wrong. */
 const misowned = (change: (owned: Owned, good: Backend) => Partial<Owned>): Promise<Backend> =>
   broken((good) => {
-    const owned = good.owned ?? assert.fail('the memory backend finds entries by their owner')
-    return { owned: { ...owned, ...change(owned, good) } }
+    const owned = good.byOwner ?? assert.fail('the memory backend finds entries by their owner')
+    return { byOwner: { ...owned, ...change(owned, good) } }
   })
 
 /** Takes names for one that `folded` makes one, as the collations of databases do, but gives them back as they were. */
@@ -49,7 +49,7 @@ const folding = (folded: (owner: string) => string): Promise<Backend> =>
   broken((good) => {
     const names = new Map<string, string | undefined>()
     const named = (key: string, entry: Entry): Entry => ({ ...entry, owner: names.get(key) })
-    const { list, clear } = good.owned ?? assert.fail('the memory backend finds entries by their owner')
+    const { list, clear } = good.byOwner ?? assert.fail('the memory backend finds entries by their owner')
     return {
       get: (key) => {
         const entry = read(good, key)
@@ -59,7 +59,7 @@ const folding = (folded: (owner: string) => string): Promise<Backend> =>
         names.set(key, owner)
         return good.generate(key, { ...entry, owner: owner && folded(owner) })
       },
-      owned: {
+      byOwner: {
         list: async (owner) =>
           (await list(folded(owner))).map((entry) => ({ key: entry.key, ...named(entry.key, entry) })),
         clear: (owner, except, mark) => clear(folded(owner), except, mark),
@@ -72,7 +72,7 @@ const lowerCased = (key: string) => key.toLowerCase()
 
 /** For each case, by a part of its name, a backend that breaks its promise. */
 const mutants: Record<string, () => Promise<Backend>> = {
-  'get gives nothing': () => broken(() => ({ get: () => ({ value: '', head: '', expiresAt: 0, version: '' }) })),
+  'get gives nothing': () => broken(() => ({ get: () => ({ value: '', metadata: '', expiresAt: 0, version: '' }) })),
   'generate inserts': () =>
     broken((good) => ({ generate: (key, { owner: _, ...entry }) => good.generate(key, entry) })),
   'generate answers taken': () =>
@@ -103,7 +103,7 @@ const mutants: Record<string, () => Promise<Backend>> = {
     })),
   'set replaces': () =>
     broken((good) => ({
-      set: (key, { head: _, ...change }, version) => good.set(key, { ...change, head: 'old' }, version),
+      set: (key, { metadata: _, ...change }, version) => good.set(key, { ...change, metadata: 'old' }, version),
     })),
   'set answers stale': () =>
     broken((good) => ({ set: (key, change) => good.set(key, change, read(good, key)?.version ?? '') })),
@@ -134,7 +134,7 @@ const mutants: Record<string, () => Promise<Backend>> = {
   'touch makes no entry': () =>
     broken((good) => ({
       touch: (key, expiresAt) => {
-        good.generate(key, { value: '{}', head: '', version: '', expiresAt })
+        good.generate(key, { value: '{}', metadata: '', version: '', expiresAt })
         return good.touch(key, expiresAt)
       },
     })),
@@ -206,14 +206,14 @@ const mutants: Record<string, () => Promise<Backend>> = {
   'an owner is his name': () => folding((owner) => owner.trimEnd()),
   'list follows': () =>
     broken((good) => {
-      const { list, clear } = good.owned as Owned
+      const { list, clear } = good.byOwner as Owned
       const born: (Entry & { readonly key: string })[] = []
       return {
         generate(key, entry) {
           born.push({ key, ...entry })
           return good.generate(key, entry)
         },
-        owned: {
+        byOwner: {
           clear,
           list: async (owner) => ((await list(owner)).length ? born.filter((e) => e.owner === owner) : []),
         },
@@ -255,14 +255,14 @@ const mutants: Record<string, () => Promise<Backend>> = {
   'the entries of an owner': () => broken(() => ({})),
   'list gives no entry': () =>
     broken((good) => {
-      const { clear } = good.owned as Owned
+      const { clear } = good.byOwner as Owned
       const born: (Entry & { readonly key: string })[] = []
       return {
         generate(key, entry) {
           born.push({ key, ...entry })
           return good.generate(key, entry)
         },
-        owned: { list: async (owner) => born.filter((e) => e.owner === owner), clear },
+        byOwner: { list: async (owner) => born.filter((e) => e.owner === owner), clear },
       }
     }),
   'sweep removes': () => broken((good) => ({ sweep: (now) => good.sweep?.(now + 1, 1000) ?? 0 })),
@@ -274,9 +274,9 @@ const mutants: Record<string, () => Promise<Backend>> = {
         return { ...part, entries: part.entries.slice(1) }
       },
     })),
-  'a secret is kept': () => broken(() => ({ secret: (fresh) => fresh })),
+  'a secret is kept': () => broken(() => ({ keepSecret: (fresh) => fresh })),
   'a sealed key that was': () =>
-    brokenCookie((good) => ({ get: (key) => good.get(key) ?? { value: '', head: '', expiresAt: 0, version: '' } })),
+    brokenCookie((good) => ({ get: (key) => good.get(key) ?? { value: '', metadata: '', expiresAt: 0, version: '' } })),
   'a change makes another': () =>
     brokenCookie((good) => ({ set: (key) => (good.get(key) ? key.slice(key.indexOf('=') + 1) : 'gone') })),
   'clear ends a session': () => brokenCookie(() => ({ clear: () => undefined })),

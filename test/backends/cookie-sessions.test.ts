@@ -56,7 +56,7 @@ suite('a session in a cookie', () => {
     const visit = h.visitor()
     await visit(set('a'))
     const [label, before] = [await visit((s) => s.label), visit.browser.cookies.get(NAME)]
-    await visit((s) => s.renew())
+    await visit((s) => s.rotateKey())
     assert.notEqual(visit.browser.cookies.get(NAME), before)
     assert.equal(await visit((s) => s.label), label)
   })
@@ -304,7 +304,10 @@ suite('a session in a cookie, with ends', () => {
     await visit('/logout')
     assert.equal(await (await thief('/')).text(), 'stranger')
     await manager.close()
-    await assert.rejects(backendFromUrl('cookie:nothing:'), (error) => error instanceof KeepsakeError && error.code === 'no_backend')
+    await assert.rejects(
+      backendFromUrl('cookie:nothing:'),
+      (error) => error instanceof KeepsakeError && error.code === 'unknown_backend',
+    )
   })
   test('where the end cannot be kept the logout is an error', async () => {
     const ends = memoryBackend()
@@ -314,12 +317,12 @@ suite('a session in a cookie, with ends', () => {
     const response = await visit.raw((s) => s.invalidate())
     assert.equal(response.status, 503)
     assert.match(cookieOf(response)[0] ?? '', /Max-Age=0/)
-    assert.ok(h.reasons.includes('not_ended'))
+    assert.ok(h.reasons.includes('end_failed'))
   })
 })
 
 suite('an end outlives every cookie that it ends', () => {
-  type Life = Pick<SessionManagerOptions, 'lifetime' | 'absoluteLifetime'>
+  type Life = Pick<SessionManagerOptions, 'idleTimeout' | 'absoluteTimeout'>
   /** An application of one deployment; a visit gives the owner, and the cookie that the client holds from then on. */
   const deployed = (options: Omit<SessionManagerOptions, 'secret'>) => {
     const manager = sessionManager({ secret, ...options })
@@ -327,7 +330,7 @@ suite('an end outlives every cookie that it ends', () => {
       const s = await session(request)
       const { pathname } = new URL(request.url)
       if (pathname === '/login') s.login('anna')
-      if (pathname === '/remember') s.login('anna', { lifetime: 100 * 86_400, absoluteLifetime: 300 * 86_400 })
+      if (pathname === '/remember') s.login('anna', { idleTimeout: 100 * 86_400, absoluteTimeout: 300 * 86_400 })
       if (pathname === '/count') s.update('n', (n = 0) => n + 1)
       if (pathname === '/logout') s.invalidate()
       return Response.json({ owner: s.owner ?? null, label: s.label })
@@ -339,8 +342,8 @@ suite('an end outlives every cookie that it ends', () => {
     }
     return { manager, visit }
   }
-  const long: Life = { lifetime: 90 * 86_400 }
-  const longest: Life = { lifetime: 400 * 86_400, absoluteLifetime: 400 * 86_400 }
+  const long: Life = { idleTimeout: 90 * 86_400 }
+  const longest: Life = { idleTimeout: 400 * 86_400, absoluteTimeout: 400 * 86_400 }
   /** The lives of a deployment at login and of one at logout; and how somebody logs in. */
   const lives: Record<string, readonly [login: Life, logout: Life, path?: string]> = {
     'with the usual life': [{}, {}],
@@ -402,7 +405,7 @@ suite('an end outlives every cookie that it ends', () => {
   test('and is forgotten when none of them could open any more, however often the option changes', async () => {
     const now = clock()
     const ends = memoryBackend({ now })
-    const at = (days: number) => cookieBackend({ secret, namespace: 'sid', ends, now, absoluteLifetime: days * 86_400 })
+    const at = (days: number) => cookieBackend({ secret, namespace: 'sid', ends, now, absoluteTimeout: days * 86_400 })
     const { cookie } = await deployed({ backend: at(30), now }).visit('/login')
     now.tick(10 * DAY)
     const later = deployed({ ...long, backend: at(90), now })
@@ -435,11 +438,11 @@ suite('an end outlives every cookie that it ends', () => {
     assert.equal(await ends.sweep?.(now(), 10), 1)
     assert.equal((await visit('/', last)).owner, null)
   })
-  test('by a URL it is kept as long as sessions() lets a session live, whether that was said or not', async (t) => {
+  test('by a URL it is kept as long as sessionManager() lets a session live, whether that was said or not', async (t) => {
     for (const [options, days] of [
       [{}, 30],
       [long, 90],
-      [{ absoluteLifetime: 50 * 86_400 }, 50],
+      [{ absoluteTimeout: 50 * 86_400 }, 50],
     ] as const) {
       const now = clock()
       const url = `sqlite:${folder(t)}/ends.db`
@@ -454,9 +457,9 @@ suite('an end outlives every cookie that it ends', () => {
       await ends.close?.()
     }
   })
-  test('absoluteLifetime is refused where it could not be one', () => {
-    for (const absoluteLifetime of [0, -1, 400 * 86_400 + 1, Number.NaN, Number.POSITIVE_INFINITY]) {
-      assert.throws(() => cookieBackend({ secret, absoluteLifetime }), { code: 'bad_option' })
+  test('absoluteTimeout is refused where it could not be one', () => {
+    for (const absoluteTimeout of [0, -1, 400 * 86_400 + 1, Number.NaN, Number.POSITIVE_INFINITY]) {
+      assert.throws(() => cookieBackend({ secret, absoluteTimeout }), { code: 'invalid_option' })
     }
   })
   test('where ends are kept by servers that fail over, a logout waits until its end is safe', async () => {
@@ -464,7 +467,7 @@ suite('an end outlives every cookie that it ends', () => {
     let safe = true
     const ends: Backend = {
       ...memory,
-      settle: async (key) => {
+      ensureDurable: async (key) => {
         assert.ok(await memory.get(key), 'it is asked of what was written')
         if (!safe) throw new Error('too few replicas')
       },

@@ -45,7 +45,7 @@ suite('a path in the URL of a backend', () => {
       }
     })
     test(`${scheme}: of what is no path the error says what to write`, async () => {
-      const refused = (message: RegExp) => ({ code: 'no_backend', message })
+      const refused = (message: RegExp) => ({ code: 'unknown_backend', message })
       await assert.rejects(backendFromUrl(`${scheme}:///tmp/a.db?mode=ro`), refused(/\/tmp\/a.db\?mode=ro.*%3F/))
       await assert.rejects(backendFromUrl(`${scheme}:///tmp/a#b`), refused(/%23/))
       await assert.rejects(backendFromUrl(`${scheme}:///tmp/100%`), refused(/URI malformed.*%25/))
@@ -70,7 +70,7 @@ test('a URL object is taken by its href', async (t) => {
   assert.ok(existsSync(path) && existsSync(`${path}.db`))
   await (await backendFromUrl(new URL('memory:'))).close?.()
   assert.throws(() => sessionManager({ backend: new URL('https://shop.example/') }), {
-    code: 'no_backend',
+    code: 'unknown_backend',
     message: /begins with/,
   })
   await assert.rejects(sessionManager({ backend: new URL('redis://localhost') }).ready(), { code: 'no_secret' })

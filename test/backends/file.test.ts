@@ -46,14 +46,14 @@ const slotOf = (key: string) => nameOf(key).slice(0, 2)
 
 const entryWith = (more: Partial<Entry> = {}): Entry => ({
   value: '{"n":1}',
-  head: '1.abc',
+  metadata: '1.abc',
   expiresAt: Date.now() + MINUTE,
   version: freshVersion(),
   owner: undefined,
   ...more,
 })
 
-const markFor = (): Mark => ({ head: 'ended', expiresAt: Date.now() + MINUTE, version: freshVersion() })
+const markFor = (): Mark => ({ metadata: 'ended', expiresAt: Date.now() + MINUTE, version: freshVersion() })
 
 type Place = {
   readonly directory: string
@@ -96,8 +96,8 @@ const quarantines = async ({ backend, events, pathOf, quarantined }: Place, key:
   const [before, kept] = [events.length, quarantined().length]
   assert.equal(await backend.get(key), undefined)
   assert.deepEqual(
-    events.slice(before).map((event) => event.reason),
-    ['corrupt'],
+    events.slice(before).map((event) => event.type),
+    ['corrupt_entry'],
   )
   assert.match(events.at(-1)?.message ?? '', /quarantine/)
   assert.equal(existsSync(pathOf(key)), false, 'it lies there no more')
@@ -119,8 +119,8 @@ suite('a file', () => {
       const key = freshKey()
       const entry = entryWith()
       await backend.generate(key, entry)
-      await backend.set(key, { value: '{}', head: '', version: freshVersion() }, entry.version)
-      await backend.secret?.('s')
+      await backend.set(key, { value: '{}', metadata: '', version: freshVersion() }, entry.version)
+      await backend.keepSecret?.('s')
       assert.equal(statSync(directory).mode & 0o777, 0o700)
       for (const found of readdirSync(directory, { recursive: true, withFileTypes: true })) {
         const { mode } = statSync(join(found.parentPath, found.name))
@@ -146,7 +146,7 @@ suite('a file', () => {
     const key = freshKey()
     await backend.generate(key, entryWith({ value: '{"cart":[1]}', version: 'v', expiresAt: 7, owner: 'Zoë' }))
     const [first = '', ...lines] = readFileSync(pathOf(key), 'utf8').split('\n')
-    assert.deepEqual(lines, ['{"version":"v","expiresAt":7,"head":"1.abc","owner":"Zoë"}', '{"cart":[1]}', ''])
+    assert.deepEqual(lines, ['{"version":"v","expiresAt":7,"metadata":"1.abc","owner":"Zoë"}', '{"cart":[1]}', ''])
     const sum = execFileSync('sh', ['-c', 'tail -n +2 "$0" | sha256sum', pathOf(key)], { encoding: 'utf8' })
     assert.equal(first, `keepsake 1 ${sum.slice(0, 64)}`)
   })
@@ -156,7 +156,7 @@ suite('a file', () => {
       const { directory, backend } = place(t)
       const key = filled(value) as string
       const before = readdirSync(directory, { recursive: true })
-      const change = { value: '{}', head: '', version: 'b' }
+      const change = { value: '{}', metadata: '', version: 'b' }
       if (typeof key === 'string') assert.equal(await backend.get(key), undefined)
       else await assert.rejects(async () => backend.get(key), TypeError)
       for (const act of [
@@ -263,7 +263,7 @@ suite('what cannot be read makes a stranger, once, and is moved to quarantine', 
       const key = freshKey()
       await plant(here.pathOf(key), t)
       assert.equal(await here.backend.generate(key, entryWith()), 'taken')
-      assert.equal(await here.backend.set(key, { value: '', head: '', version: 'b' }, 'a'), 'gone')
+      assert.equal(await here.backend.set(key, { value: '', metadata: '', version: 'b' }, 'a'), 'gone')
       assert.equal(await here.backend.touch(key, 9e15), undefined)
       assert.equal(await here.backend.clear(key, 'a'), 'stale')
       await quarantines(here, key)
@@ -289,9 +289,9 @@ test("a file of a newer version is an entry that cannot be read: left alone, in 
   writeFileSync(pathOf(key), text)
   const there = await backend.get(key)
   assert.ok(there && there.value === undefined && there.expiresAt > Date.now())
-  assert.equal(decodeMetadata(there.head), undefined, 'the layers above see that they cannot read it')
+  assert.equal(decodeMetadata(there.metadata), undefined, 'the layers above see that they cannot read it')
   assert.equal(await backend.generate(key, entryWith()), 'taken')
-  assert.equal(await backend.set(key, { value: '', head: '', version: freshVersion() }, there.version), 'stale')
+  assert.equal(await backend.set(key, { value: '', metadata: '', version: freshVersion() }, there.version), 'stale')
   assert.equal(await backend.clear(key, there.version), 'stale')
   assert.equal(await backend.clear(key, there.version, markFor()), 'stale')
   assert.equal(await backend.touch(key, 9e15), undefined)
@@ -316,7 +316,7 @@ suite('a mark', () => {
     await backend.generate(two, entryWith({ owner: 'anna' }))
     const mark = markFor()
     await backend.clear(one, undefined, mark)
-    assert.equal(await backend.owned?.clear('anna', undefined, mark), 1)
+    assert.equal(await backend.byOwner?.clear('anna', undefined, mark), 1)
     assert.deepEqual(readdirSync(join(directory, 'owners')), [])
     assert.equal(await backend.sweep?.(mark.expiresAt - 1, 100), 0)
     assert.equal(await backend.sweep?.(mark.expiresAt, 100), 2)
@@ -390,7 +390,7 @@ suite('a directory is refused', () => {
           () => fileBackend(given),
           (error) =>
             error instanceof KeepsakeError &&
-            error.code === 'bad_option' &&
+            error.code === 'invalid_option' &&
             error.message.includes(path) &&
             error.message.includes('symbolic link') === /symbolic|elsewhere/.test(name),
         )
@@ -403,8 +403,8 @@ suite('a directory is refused', () => {
     assert.throws(() => fileBackend(join(folder(t), 'no', 'sessions')), { code: 'unavailable', message: /Give a path/ })
   })
   test('that has no name', () => {
-    for (const name of ['', undefined, 7]) assert.throws(() => fileBackend(name as string), { code: 'bad_option' })
-    assert.throws(() => fileBackend('x', { durability: 'moon' as 'power' }), { code: 'bad_option' })
+    for (const name of ['', undefined, 7]) assert.throws(() => fileBackend(name as string), { code: 'invalid_option' })
+    assert.throws(() => fileBackend('x', { durability: 'moon' as 'power' }), { code: 'invalid_option' })
   })
 })
 
@@ -415,7 +415,7 @@ suite('an error is no absence', () => {
     await backend.generate(key, entryWith())
     renameSync(directory, `${directory}.away`)
     mkdirSync(directory)
-    const change = { value: '', head: '', version: 'b' }
+    const change = { value: '', metadata: '', version: 'b' }
     for (const act of [() => backend.get(key), () => backend.set(key, change, 'a'), () => backend.clear(key)]) {
       await assert.rejects(async () => act(), { code: 'unavailable' })
     }
@@ -430,13 +430,13 @@ suite('an error is no absence', () => {
     const other = place(t, {}, `${directory}.other`)
     const [mine, theirs] = [freshKey(), freshKey()]
     await backend.generate(mine, entryWith())
-    await backend.secret?.('mine')
+    await backend.keepSecret?.('mine')
     await other.backend.generate(theirs, entryWith({ owner: 'anna' }))
-    await other.backend.secret?.('theirs')
+    await other.backend.keepSecret?.('theirs')
     const before = readdirSync(other.directory, { recursive: true }).sort()
     renameSync(directory, `${directory}.away`)
     renameSync(other.directory, directory)
-    const change = { value: '', head: '', version: freshVersion() }
+    const change = { value: '', metadata: '', version: freshVersion() }
     for (const act of [
       () => backend.get(mine),
       () => backend.get(theirs),
@@ -447,9 +447,9 @@ suite('an error is no absence', () => {
       () => backend.touch(theirs, 9e15),
       () => backend.sweep?.(9e15, 100),
       () => backend.scan?.(undefined, 100),
-      () => backend.secret?.('another'),
-      () => backend.owned?.list('anna'),
-      () => backend.owned?.clear('anna'),
+      () => backend.keepSecret?.('another'),
+      () => backend.byOwner?.list('anna'),
+      () => backend.byOwner?.clear('anna'),
     ]) {
       await assert.rejects(async () => act(), {
         code: 'unavailable',
@@ -488,7 +488,7 @@ suite('an error is no absence', () => {
       }
     }
     await assert.rejects(fill, { code: 'ENOSPC' })
-    const change = { value: 'x'.repeat(20_000), head: '', version: freshVersion() }
+    const change = { value: 'x'.repeat(20_000), metadata: '', version: freshVersion() }
     await assert.rejects(async () => backend.set(first, change, entry.version), { code: 'ENOSPC' })
     assert.deepEqual(await backend.get(first), entry)
     for (const key of keys) assert.ok(await backend.get(key))
@@ -496,9 +496,9 @@ suite('an error is no absence', () => {
     assert.ok(readdirSync(join(path, 'sessions', 'locks')).every((name) => name.endsWith('.free')))
     assert.equal(await backend.clear(first, freshVersion(), markFor()), 'stale')
     assert.equal(await backend.clear(first, entry.version, markFor()), undefined, 'a logout ends the session')
-    assert.equal(await backend.owned?.clear('anna', undefined, markFor()), 1, 'and so does the end of an owner')
+    assert.equal(await backend.byOwner?.clear('anna', undefined, markFor()), 1, 'and so does the end of an owner')
     for (const key of [first, owned]) {
-      assert.ok([undefined, 'ended'].includes((await backend.get(key))?.head), 'with its mark, or without')
+      assert.ok([undefined, 'ended'].includes((await backend.get(key))?.metadata), 'with its mark, or without')
     }
     assert.equal(await backend.sweep?.(9e15, 1), 1)
     for (const key of keys) await backend.clear(key)
@@ -629,7 +629,7 @@ suite('several processes', () => {
         const entry = await backend.get(key)
         const n = Number(entry?.value)
         assert.ok(n === acknowledged || n === acknowledged + 1, `${n} of ${acknowledged}`)
-        const change = { value: `${n}`, head: '', version: freshVersion() }
+        const change = { value: `${n}`, metadata: '', version: freshVersion() }
         const set = () => backend.set(key, change, entry?.version ?? '')
         assert.equal(await allowing(set), undefined, 'others can go on')
       }
@@ -663,7 +663,7 @@ suite('several processes', () => {
       const { child, lines } = start(t, script, ['stand', directory, key, deed])
       while (readdirSync(join(directory, 'locks')).includes(`${slotOf(key)}.free`)) await setImmediate()
       await stopped(child.pid as number)
-      const change = { value: '{"n":2}', head: '', version: freshVersion() }
+      const change = { value: '{"n":2}', metadata: '', version: freshVersion() }
       assert.equal(await allowing(() => backend.set(key, change, entry.version)), undefined)
       child.kill('SIGCONT')
       assert.equal((await lines.next()).value, '2', 'it heard that its turn was over, and took another')
@@ -711,7 +711,7 @@ suite('a secret', () => {
     die(directory, 'A'.repeat(43))
     const told = ['a', 'b', 'c', 'd'].map((fresh) => {
       const { backend } = place(t, {}, directory)
-      const asked = () => backend.secret?.(fresh)
+      const asked = () => backend.keepSecret?.(fresh)
       let first: ReturnType<typeof asked> | undefined = asked()
       assert.ok(first instanceof Promise)
       return allowing(() => {
@@ -722,24 +722,24 @@ suite('a secret', () => {
     })
     const kept = await Promise.all(told)
     assert.deepEqual(kept, Array(4).fill(kept[0]))
-    assert.equal(await place(t, {}, directory).backend.secret?.('e'), kept[0])
+    assert.equal(await place(t, {}, directory).backend.keepSecret?.('e'), kept[0])
   })
 
   test('is never used when it was cut short, or is no file', async (t) => {
     const { backend, directory } = place(t)
     const path = join(directory, 'secret')
-    assert.equal(await backend.secret?.('a secret of mine'), 'a secret of mine')
+    assert.equal(await backend.keepSecret?.('a secret of mine'), 'a secret of mine')
     const whole = readFileSync(path)
     for (let length = 0; length < whole.length; length++) {
       writeFileSync(path, whole.subarray(0, length))
-      await assert.rejects(async () => backend.secret?.('another'), { code: 'unavailable', message: /Put a copy/ })
+      await assert.rejects(async () => backend.keepSecret?.('another'), { code: 'unavailable', message: /Put a copy/ })
       assert.deepEqual(readFileSync(path), whole.subarray(0, length), 'it is left for its owner to look at')
     }
     rmSync(path)
     symlinkSync('/etc/hostname', path)
-    await assert.rejects(async () => backend.secret?.('another'), { code: 'unavailable' })
+    await assert.rejects(async () => backend.keepSecret?.('another'), { code: 'unavailable' })
     rmSync(path)
-    assert.equal(await backend.secret?.('another'), 'another')
+    assert.equal(await backend.keepSecret?.('another'), 'another')
   })
 })
 
@@ -754,7 +754,7 @@ suite('a sweep', () => {
     writeFileSync(join(directory, young), 'half')
     mkdirSync(join(directory, tokens))
     writeFileSync(join(directory, tokens, '00.free'), '')
-    await backend.secret?.('s')
+    await backend.keepSecret?.('s')
     const now = Date.now()
     const old = (now - 10 * MINUTE - 1_000) / 1000
     for (const name of [...foreign, draft, tokens]) utimesSync(join(directory, name), old, old)

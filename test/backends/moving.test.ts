@@ -3,7 +3,15 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import fc from 'fast-check'
-import { type Backend, type CopyProgress, copySessions, movingBackend, type Session, session, sessionManager } from 'keepsake'
+import {
+  type Backend,
+  type CopyProgress,
+  copySessions,
+  movingBackend,
+  type Session,
+  session,
+  sessionManager,
+} from 'keepsake'
 import { cookieBackend } from 'keepsake/cookie'
 import { memoryBackend } from 'keepsake/memory'
 import { type Browser, backendCases, browser } from 'keepsake/testing'
@@ -30,8 +38,8 @@ for (const [what, ...begun] of [
     for (const one of backendCases) {
       test(one.name, async (t) => {
         const [from, to] = [memoryBackend(), memoryBackend()]
-        const reason = one.exempt(movingBackend(from, to))
-        if (reason) return t.diagnostic(`nothing to ask: ${reason}`)
+        const type = one.exempt(movingBackend(from, to))
+        if (type) return t.diagnostic(`nothing to ask: ${type}`)
         let opened = 0
         await one.run(() => {
           const mine = begun[opened++ % 2] as boolean
@@ -44,12 +52,12 @@ for (const [what, ...begun] of [
 
 /** A page that does what the path says. */
 const page = (backend: Backend, now?: () => number) =>
-  sessionManager({ backend, budget: PATIENT, secret, ...(now && { now }) })(async (request) => {
+  sessionManager({ backend, storeTimeout: PATIENT, secret, ...(now && { now }) })(async (request) => {
     const s: Session = await session(request)
     const { pathname } = new URL(request.url)
     if (pathname === '/login') s.login('anna')
     if (pathname === '/add') s.update('n', (n = 0) => n + 1)
-    if (pathname === '/renew') s.renew()
+    if (pathname === '/renew') s.rotateKey()
     if (pathname === '/again') s.login('anna')
     if (pathname === '/logout') s.invalidate()
     return Response.json({ owner: s.owner ?? null, n: s.get('n') ?? 0 })
@@ -94,7 +102,7 @@ for (const { name, opener } of stores) {
           i === 1 ? { owner: null, n: 0 } : { owner: i % 2 === 0 ? 'anna' : null, n: i === 0 ? 2 : 1 + (i % 2) }
         assert.deepEqual(await told(visit.copy(after)('/')), expected, `visitor ${i}`)
       }
-      const manager = sessionManager({ backend: to, budget: PATIENT, secret })
+      const manager = sessionManager({ backend: to, storeTimeout: PATIENT, secret })
       assert.equal((await manager.list('anna')).length, 15)
     })
   }
@@ -121,10 +129,10 @@ suite('while it moves', () => {
 
   test('a stateless backend, or one that cannot tell what it keeps, is refused', async () => {
     const cookie = cookieBackend({ secret })
-    assert.throws(() => movingBackend(cookie, memoryBackend()), { code: 'bad_option' })
-    await assert.rejects(copySessions(memoryBackend(), cookie), { code: 'bad_option' })
+    assert.throws(() => movingBackend(cookie, memoryBackend()), { code: 'invalid_option' })
+    await assert.rejects(copySessions(memoryBackend(), cookie), { code: 'invalid_option' })
     const { scan: _, ...mute } = memoryBackend()
-    await assert.rejects(copySessions(mute, memoryBackend()), { code: 'bad_option' })
+    await assert.rejects(copySessions(mute, memoryBackend()), { code: 'invalid_option' })
   })
 
   test('until it starts nothing is moved because somebody asks for it', async () => {
@@ -151,7 +159,7 @@ suite('while it moves', () => {
     await one('/login')
     await two('/login')
     const backend = movingBackend(from, to)
-    const manager = sessionManager({ backend, budget: PATIENT, secret })
+    const manager = sessionManager({ backend, storeTimeout: PATIENT, secret })
     const during = page(backend)
     await told(one.copy(during)('/'))
     await browser(during)('/login')
@@ -173,13 +181,15 @@ suite('while it moves', () => {
       const visits = [browser(page(from)), browser(page(from)), browser(page(early)), browser(page(late))]
       for (const visit of visits) await visit('/login')
       await told((visits[1] as Browser).copy(page(early))('/'))
-      const manager = sessionManager({ backend: late, budget: PATIENT, secret })
+      const manager = sessionManager({ backend: late, storeTimeout: PATIENT, secret })
       const labels = (await manager.list('anna')).map(({ label }) => label)
       assert.equal(new Set(labels).size, 4)
       assert.equal(labels.length, 4)
       assert.equal(await manager.revokeAll('anna', { except: labels[0] as string }), 3)
       assert.deepEqual(
-        (await sessionManager({ backend: early, budget: PATIENT, secret }).list('anna')).map(({ label }) => label),
+        (await sessionManager({ backend: early, storeTimeout: PATIENT, secret }).list('anna')).map(
+          ({ label }) => label,
+        ),
         [labels[0]],
       )
     }
@@ -244,7 +254,7 @@ suite('two processes whose clocks are ten minutes apart', () => {
         await move(from, to, first, early)
         const answer =
           act === 'revokeAll'
-            ? await sessionManager({ backend: late, budget: PATIENT, secret }).revokeAll('anna')
+            ? await sessionManager({ backend: late, storeTimeout: PATIENT, secret }).revokeAll('anna')
             : (await first.copy(page(late))(act)).status
         assert.equal(answer, act === 'revokeAll' ? 1 : 200)
         for (const backend of [early, late]) assert.deepEqual(await told(first.copy(page(backend))('/')), expected)
@@ -267,9 +277,9 @@ const through = (inner: Backend, turn: (what: string) => Promise<void>): Backend
   clear: (key, version, mark) => turn('clear').then(() => inner.clear(key, version, mark)),
   touch: (key, expiresAt) => turn('touch').then(() => inner.touch(key, expiresAt)),
   scan: (cursor, limit) => turn('scan').then(() => inner.scan?.(cursor, limit) ?? { entries: [], cursor: undefined }),
-  owned: {
-    list: (owner) => turn('list').then(() => inner.owned?.list(owner) ?? []),
-    clear: (owner, except, mark) => turn('revoke').then(() => inner.owned?.clear(owner, except, mark) ?? 0),
+  byOwner: {
+    list: (owner) => turn('list').then(() => inner.byOwner?.list(owner) ?? []),
+    clear: (owner, except, mark) => turn('revoke').then(() => inner.byOwner?.clear(owner, except, mark) ?? 0),
   },
 })
 
@@ -299,7 +309,10 @@ suite('a process that is killed while it moves a session', () => {
           const other = processOn(from, to, () => begun)
           const expected = then === '/logout' ? { owner: null, n: 0 } : { owner: 'anna', n: then === 'copy' ? 1 : 2 }
           if (then !== 'copy') {
-            assert.equal((await sessionManager({ backend: other, budget: PATIENT, secret }).list('anna')).length, 1)
+            assert.equal(
+              (await sessionManager({ backend: other, storeTimeout: PATIENT, secret }).list('anna')).length,
+              1,
+            )
             assert.equal((await visit.copy(page(other))(then)).status, 200)
             assert.deepEqual(await told(visit.copy(page(other))('/')), expected, `killed after ${after} calls`)
           }
@@ -319,7 +332,7 @@ suite('a process that is killed while it moves a session', () => {
 
 suite('what a killed process leaves behind', () => {
   const key = 'k'.repeat(43)
-  const entry = { value: '1', head: 'head', version: 'version0', expiresAt: base + DAY, owner: 'anna' }
+  const entry = { value: '1', metadata: 'metadata', version: 'version0', expiresAt: base + DAY, owner: 'anna' }
   /** Two stores between which a process was killed before this call of its. */
   const left = async (dies: (what: string, store: 'from' | 'to') => boolean) => {
     const [from, to] = [memoryBackend(), memoryBackend()]
@@ -346,16 +359,16 @@ suite('what a killed process leaves behind', () => {
       const [from, to] = await copied()
       const process = processOn(from, to, () => begun)
       assert.equal(await process.clear(key), undefined)
-      assert.deepEqual(await process.owned?.list('anna'), [])
+      assert.deepEqual(await process.byOwner?.list('anna'), [])
       assert.equal(await process.generate(key, { ...entry, version: 'another0' }), undefined)
       assert.equal((await process.get(key))?.version, 'another0')
     }
     const [from, to] = await copied()
     const back = movingBackend(to, from)
-    assert.equal((await back.owned?.list('anna'))?.length, 1)
+    assert.equal((await back.byOwner?.list('anna'))?.length, 1)
     assert.equal(await back.clear(key), undefined)
     assert.equal(await back.get(key), undefined)
-    assert.deepEqual(await back.owned?.list('anna'), [])
+    assert.deepEqual(await back.byOwner?.list('anna'), [])
   })
   test('the mark of what ended is in nobody’s way, for whom has begun or not', async () => {
     for (const begun of [true, false]) {
@@ -374,7 +387,12 @@ suite('what a killed process leaves behind', () => {
 test('a sweep removes no more than it is asked to, from both stores together', async () => {
   const [from, to] = [memoryBackend(), memoryBackend()]
   for (const [i, store] of [from, from, to, to].entries()) {
-    await store.generate(`${i}`.repeat(43), { value: '1', head: 'head', version: 'version0', expiresAt: base + DAY })
+    await store.generate(`${i}`.repeat(43), {
+      value: '1',
+      metadata: 'metadata',
+      version: 'version0',
+      expiresAt: base + DAY,
+    })
   }
   const { sweep } = movingBackend(from, to)
   const swept = []
@@ -415,7 +433,7 @@ suite('in every order', () => {
             through(from, async () => dying()),
             through(to, async () => dying()),
           ).catch(() => {})
-          const manager = sessionManager({ backend: on(1), budget: PATIENT, secret })
+          const manager = sessionManager({ backend: on(1), storeTimeout: PATIENT, secret })
           const revoking = revokes ? manager.revokeAll('anna') : undefined
           const beginnings = begun.map(async (_, i) => {
             await turn()
@@ -470,22 +488,22 @@ suite('in every order', () => {
           const on = begun.map((_, i) => processOn(through(from, turn), through(to, turn), () => begun[i] as boolean))
           const [key, version] = ['k'.repeat(43), 'version0']
           const expiresAt = base + DAY
-          await from.generate(key, { value: '0', head: 'head', version, expiresAt, owner: 'anna' })
+          await from.generate(key, { value: '0', metadata: 'metadata', version, expiresAt, owner: 'anna' })
           const followers: string[] = []
           const ends: string[] = []
           let latest = expiresAt
           const run = async ({ what, by }: { what: string; by: number }, i: number) => {
             const backend = on[by] as Backend
-            const mark = marks ? { head: 'ended', expiresAt: base + DAY, version: `ended--${i}` } : undefined
+            const mark = marks ? { metadata: 'ended', expiresAt: base + DAY, version: `ended--${i}` } : undefined
             if (what === 'get') {
               const found = await backend.get(key)
-              assert.ok(found === undefined || ['head', 'ended'].includes(found.head))
+              assert.ok(found === undefined || ['metadata', 'ended'].includes(found.metadata))
             }
             if (what === 'touch') {
               await backend.touch(key, expiresAt + i)
               latest = Math.max(latest, expiresAt + i)
             }
-            const change = { value: `${i}`, head: 'head', version: `version${i + 1}` }
+            const change = { value: `${i}`, metadata: 'metadata', version: `version${i + 1}` }
             if (what === 'set' && (await backend.set(key, change, version)) === undefined)
               followers.push(change.version)
             if (what === 'clear the version' && (await backend.clear(key, version, mark)) === undefined) {
@@ -515,10 +533,10 @@ suite('in every order', () => {
             } else {
               assert.equal(found?.version, followers[0] ?? version)
               assert.equal(found?.owner, 'anna')
-              assert.equal(found?.head, 'head')
+              assert.equal(found?.metadata, 'metadata')
               assert.equal(found?.expiresAt, latest)
             }
-            const listed = (await backend.owned?.list('anna'))?.length
+            const listed = (await backend.byOwner?.list('anna'))?.length
             assert.equal(listed, ends.length > 0 ? 0 : 1)
           }
         },
@@ -536,30 +554,34 @@ suite('in every order', () => {
           processOn(through(from, turn), through(to, turn), () => begun || begins),
         ) as [Backend, Backend]
         const [one, two] = ['a'.repeat(43), 'b'.repeat(43)]
-        const entry = { value: '1', head: 'head', version: 'version0', expiresAt: base + DAY, owner: 'anna' }
+        const entry = { value: '1', metadata: 'metadata', version: 'version0', expiresAt: base + DAY, owner: 'anna' }
         await from.generate(one, entry)
-        const mark = marks ? { head: 'ended', expiresAt: base + DAY, version: 'ended---' } : undefined
+        const mark = marks ? { metadata: 'ended', expiresAt: base + DAY, version: 'ended---' } : undefined
         const beginning = (async () => {
           await late.generate(two, entry)
           await early.get(two)
         })()
         await s.waitFor(
-          Promise.all([beginning, early.owned?.clear('anna', undefined, mark), copySessions(through(from, turn), to)]),
+          Promise.all([
+            beginning,
+            early.byOwner?.clear('anna', undefined, mark),
+            copySessions(through(from, turn), to),
+          ]),
         )
         const seen = async () =>
           Promise.all(
             [processOn(from, to, () => false), processOn(from, to, () => true)].map(async (backend) => {
               const [first, second] = [await backend.get(one), await backend.get(two)]
               assert.equal(first?.version, mark?.version)
-              return [second?.head, (await backend.owned?.list('anna'))?.length]
+              return [second?.metadata, (await backend.byOwner?.list('anna'))?.length]
             }),
           )
         const [behind, ahead] = await seen()
         assert.deepEqual(behind, ahead)
-        assert.deepEqual(behind, behind?.[0] === 'head' ? ['head', 1] : [mark?.head, 0])
+        assert.deepEqual(behind, behind?.[0] === 'metadata' ? ['metadata', 1] : [mark?.metadata, 0])
         await copySessions(from, to)
         assert.deepEqual(await seen(), [behind, behind])
-        assert.equal((await to.get(two))?.head, behind?.[0])
+        assert.equal((await to.get(two))?.metadata, behind?.[0])
       }),
       { numRuns: runs(1000) },
     )

@@ -24,7 +24,7 @@ const freshKey = (): string => randomBytes(32).toString('base64url')
 const freshVersion = (): string => randomBytes(6).toString('base64url')
 const entryWith = (more: Partial<Entry> = {}): Entry => ({
   value: '{"n":1}',
-  head: 'h',
+  metadata: 'h',
   version: freshVersion(),
   expiresAt: Date.now() + HOUR,
   ...more,
@@ -81,7 +81,7 @@ const stage = async (t: TestContext) => {
   return { table, backend, clients, other, generated, waiting }
 }
 
-const change = (more = {}) => ({ value: '{"n":2}', head: 'h2', version: freshVersion(), ...more })
+const change = (more = {}) => ({ value: '{"n":2}', metadata: 'h2', version: freshVersion(), ...more })
 
 suite('two statements on one row', () => {
   test('a set that waited for another set is stale; for its own first try, done', async (t) => {
@@ -120,7 +120,7 @@ suite('two statements on one row', () => {
     ] as const) {
       const key = freshKey()
       await other.beginTransaction()
-      await other.execute(`insert into ${table} (\`key\`, version, expires_at, head) values (?, ?, 1, 'there')`, [
+      await other.execute(`insert into ${table} (\`key\`, version, expires_at, metadata) values (?, ?, 1, 'there')`, [
         Buffer.from(key, 'base64url'),
         version,
       ])
@@ -128,7 +128,7 @@ suite('two statements on one row', () => {
       await waiting()
       await other[end]()
       assert.equal(await generate, answer, `${version}, ${end}`)
-      assert.equal((await backend.get(key))?.head, end === 'commit' ? 'there' : 'h')
+      assert.equal((await backend.get(key))?.metadata, end === 'commit' ? 'there' : 'h')
     }
   })
   test('a clear that waited for a set removes what it left, and on a version is stale', async (t) => {
@@ -146,7 +146,7 @@ suite('two statements on one row', () => {
   })
   test('a clear with a mark that waited for a set takes its place, and on a version is stale, unless it finds itself', async (t) => {
     const { table, backend, other, generated, waiting } = await stage(t)
-    const mark = { head: 'm', version: 'the mark', expiresAt: Date.now() + HOUR }
+    const mark = { metadata: 'm', version: 'the mark', expiresAt: Date.now() + HOUR }
     for (const [there, versioned, answer, left] of [
       ['another1', false, undefined, 'the mark'],
       ['another1', true, 'stale', 'another1'],
@@ -168,11 +168,11 @@ suite('two statements on one row', () => {
     await other.beginTransaction()
     await other.execute(`update ${table} set version = 'another1', expires_at = 7 where \`key\` = ?`, [bytes])
     const born = freshKey()
-    await other.execute(`insert into ${table} (\`key\`, version, expires_at, head, owner) values (?, 'v', 1, 'h', ?)`, [
-      Buffer.from(born, 'base64url'),
-      Buffer.from('app:anna'),
-    ])
-    const clear = backend.owned?.clear('app:anna')
+    await other.execute(
+      `insert into ${table} (\`key\`, version, expires_at, metadata, owner) values (?, 'v', 1, 'h', ?)`,
+      [Buffer.from(born, 'base64url'), Buffer.from('app:anna')],
+    )
+    const clear = backend.byOwner?.clear('app:anna')
     await waiting()
     await other.commit()
     assert.equal(await clear, 2)
@@ -195,14 +195,14 @@ suite('two statements on one row', () => {
       const [first, last] = made.map(({ bytes }) => bytes).sort(Buffer.compare) as [Buffer, Buffer]
       await other.beginTransaction()
       for (let i = 0; i < 50; i++) {
-        await other.execute(`insert into ${table} (\`key\`, version, expires_at, head) values (?, 'v', 1, 'h')`, [
+        await other.execute(`insert into ${table} (\`key\`, version, expires_at, metadata) values (?, 'v', 1, 'h')`, [
           randomBytes(32),
         ])
       }
-      await other.execute(`update ${table} set head = 'mine' where \`key\` = ?`, [last])
-      const clear = mysqlBackend(client, { table }).owned?.clear(owner)
+      await other.execute(`update ${table} set metadata = 'mine' where \`key\` = ?`, [last])
+      const clear = mysqlBackend(client, { table }).byOwner?.clear(owner)
       await waiting()
-      const won = await other.execute(`update ${table} set head = 'mine' where \`key\` = ?`, [first]).then(
+      const won = await other.execute(`update ${table} set metadata = 'mine' where \`key\` = ?`, [first]).then(
         () => true,
         (error) => {
           assert.equal(error.errno, 1213)
@@ -211,7 +211,7 @@ suite('two statements on one row', () => {
       )
       await (won ? other.commit() : other.rollback())
       assert.equal(await clear, 2)
-      assert.deepEqual(await backend.owned?.list(owner), [])
+      assert.deepEqual(await backend.byOwner?.list(owner), [])
     }
     assert.ok(undone > 0, 'there was a deadlock, and ours was undone')
   })
@@ -249,7 +249,7 @@ const filled = async (clients: Pool, table: string, count: number): Promise<void
   const rows = Array.from({ length: count }, (_, i) => {
     return [randomBytes(32), 'v', i + 1, 'h', (i + 1) % 10 === 0 ? Buffer.from(`app:${i + 1}`) : null]
   })
-  await clients.query(`insert into ${table} (\`key\`, version, expires_at, head, owner) values ?`, [rows])
+  await clients.query(`insert into ${table} (\`key\`, version, expires_at, metadata, owner) values ?`, [rows])
 }
 
 suite('the table', () => {
@@ -301,11 +301,15 @@ suite('the table', () => {
   test('a name that is none is refused before anything is asked', () => {
     const { client, calls } = failing(0, 0)
     for (const table of ['', 'a b', '1a', 'a`; drop table x;--', 'a.b.c', '.a', 'a.', 'a\0', 'ä', 'a'.repeat(49), 7]) {
-      assert.throws(() => mysqlBackend(client, { table: table as string }), code('bad_option'), JSON.stringify(table))
+      assert.throws(
+        () => mysqlBackend(client, { table: table as string }),
+        code('invalid_option'),
+        JSON.stringify(table),
+      )
     }
-    assert.throws(() => mysqlBackend(client, { unlogged: true } as never), code('bad_option'))
+    assert.throws(() => mysqlBackend(client, { unlogged: true } as never), code('invalid_option'))
     for (const bad of [undefined, null, {}, 'mysql://']) {
-      assert.throws(() => mysqlBackend(bad as never), code('bad_option'))
+      assert.throws(() => mysqlBackend(bad as never), code('invalid_option'))
     }
     assert.equal(calls.length, 0)
   })
@@ -359,8 +363,8 @@ suite('the table', () => {
     }
     const backend = mysqlBackend({ execute }, { table })
     await backend.sweep?.(5, 50)
-    await backend.owned?.list('app:100')
-    await backend.owned?.clear('app:100')
+    await backend.byOwner?.list('app:100')
+    await backend.byOwner?.clear('app:100')
     await backend.get((await generated()).key)
     await backend.scan?.('A'.repeat(43), 50)
     // MySQL takes no limit from mysql2, which sends every number as a floating one.
@@ -416,11 +420,11 @@ suite('a live client', () => {
     assert.equal(await backend.set(key, next, entry.version), undefined)
     assert.equal(await backend.touch(key, entry.expiresAt + 1), undefined)
     const now = { ...entry, ...next, expiresAt: entry.expiresAt + 1 }
-    assert.deepEqual(await backend.owned?.list(owner), [{ ...now, key }])
+    assert.deepEqual(await backend.byOwner?.list(owner), [{ ...now, key }])
     assert.deepEqual((await backend.scan?.(undefined, 5))?.entries, [{ ...now, key }])
-    assert.equal(await backend.owned?.clear(owner, key), 0)
+    assert.equal(await backend.byOwner?.clear(owner, key), 0)
     assert.equal(await backend.clear(key, freshVersion()), 'stale')
-    assert.equal(await backend.owned?.clear(owner), 1)
+    assert.equal(await backend.byOwner?.clear(owner), 1)
     assert.equal(await backend.set(key, next, next.version), 'gone')
     await backend.generate(key, entryWith({ expiresAt: 1 }))
     assert.equal(await backend.sweep?.(1, 50), 1)
@@ -496,8 +500,8 @@ suite('a live client', () => {
       )
     const lost = mysqlBackend(many, { table: freshTable() })
     await failed(() => lost.generate(freshKey(), entryWith({ value: secret, owner: secret })))
-    await failed(() => backend.generate(freshKey(), entryWith({ value: secret, head: secret.repeat(40) })))
-    await failed(() => lost.set(freshKey(), change({ value: secret, head: secret }), secret))
+    await failed(() => backend.generate(freshKey(), entryWith({ value: secret, metadata: secret.repeat(40) })))
+    await failed(() => lost.set(freshKey(), change({ value: secret, metadata: secret }), secret))
     for (const error of errors) {
       const told = inspect(error, { depth: 12, showHidden: true })
       assert.ok(!told.includes(secret), told)
@@ -603,7 +607,7 @@ suite('a backend by URL', { concurrency: true }, () => {
     const calls = [
       ...Array.from({ length: 15 }, () => () => backend.get(freshKey())),
       ...[() => backend.scan?.(undefined, 5), () => backend.sweep?.(1, 5), () => backend.clear(freshKey())],
-      ...[() => backend.owned?.list('app:anna'), () => backend.owned?.clear('app:anna')],
+      ...[() => backend.byOwner?.list('app:anna'), () => backend.byOwner?.clear('app:anna')],
       ...[() => backend.touch(freshKey(), 1), () => backend.set(freshKey(), change(), freshVersion())],
     ]
     await Promise.all(calls.map(async (call) => call()))
@@ -690,7 +694,7 @@ suite('a backend by URL', { concurrency: true }, () => {
       const told = inspect(error, { depth: 12, showHidden: true })
       assert.ok(!told.includes(secret), told)
     }
-    assert.ok(errors.filter(code('bad_option')).length >= 2, 'what cannot be read says how it has to look')
+    assert.ok(errors.filter(code('invalid_option')).length >= 2, 'what cannot be read says how it has to look')
   })
 })
 
@@ -707,6 +711,6 @@ test('where mysql2 is not installed, the error names it, in one line', async (t)
   const fresh = await import(`../../src/backends/sql/mysql.ts?${freshVersion()}`)
   await assert.rejects(fresh.connectMysql('mysql://app:x@127.0.0.1/a'), (error) => {
     assert.match((error as Error).message, /^The backend of this URL needs the package mysql2: npm install mysql2$/)
-    return code('no_backend')(error)
+    return code('unknown_backend')(error)
   })
 })

@@ -35,7 +35,7 @@ const freshKey = () => randomBytes(32).toString('base64url')
 const nameOf = (key: string) => Buffer.from(key, 'base64url').toString('hex')
 const entryWith = (more: Partial<Entry> = {}): Entry => ({
   value: '{"n":1}',
-  head: '1.abc',
+  metadata: '1.abc',
   expiresAt: Date.now() + MINUTE,
   version: randomBytes(6).toString('base64url'),
   owner: ANNA,
@@ -49,7 +49,7 @@ const place = (t: TestContext, directory = join(folder(t), 'sessions')) => {
   return {
     directory,
     backend,
-    owned: backend.owned ?? assert.fail(),
+    byOwner: backend.byOwner ?? assert.fail(),
     folderOf,
     pathOf: (key: string) => join(directory, nameOf(key)),
     markOf: (key: string, owner: string = ANNA) => join(folderOf(owner), nameOf(key)),
@@ -61,7 +61,7 @@ const place = (t: TestContext, directory = join(folder(t), 'sessions')) => {
   }
 }
 
-const listed = async (owned: NonNullable<Backend['owned']>, owner: string = ANNA): Promise<string[]> =>
+const listed = async (owned: NonNullable<Backend['byOwner']>, owner: string = ANNA): Promise<string[]> =>
   (await owned.list(owner)).map(({ key }) => key).sort()
 
 /** Eleven minutes ago. */
@@ -87,14 +87,14 @@ suite('a mark', () => {
   })
 
   test('is there as long as its session, and the folder of an owner as long as his marks', async (t) => {
-    const { backend, owned, owners, marks } = place(t)
+    const { backend, byOwner: owned, owners, marks } = place(t)
     const [one, two, stranger] = [freshKey(), freshKey(), freshKey()]
     const entry = entryWith()
     await backend.generate(one, entry)
     await backend.generate(two, entryWith())
     await backend.generate(stranger, entryWith({ owner: undefined }))
     assert.equal(marks().length, 2, 'none for a stranger')
-    await backend.set(one, { value: '', head: '', version: 'b' }, entry.version)
+    await backend.set(one, { value: '', metadata: '', version: 'b' }, entry.version)
     await backend.touch(one, 9e14)
     assert.equal(marks().length, 2)
     await backend.clear(one, 'b')
@@ -120,7 +120,7 @@ suite('a mark', () => {
     const broken = join(directory, nameOf(freshKey()))
     writeFileSync(broken, 'nothing of ours')
     const hers = keys.filter((_, i) => i % 3).sort()
-    assert.deepEqual(await listed(place(t, directory).owned), hers)
+    assert.deepEqual(await listed(place(t, directory).byOwner), hers)
     assert.ok(existsSync(broken))
     // Two at once: one puts its folder in the place, and the other takes that.
     rmSync(join(directory, 'owners'), { recursive: true })
@@ -133,18 +133,18 @@ suite('a mark', () => {
       readdirSync(directory).filter((name) => name.startsWith('owners')),
       ['owners'],
     )
-    assert.equal(await place(t, directory).owned.clear(ANNA), hers.length)
+    assert.equal(await place(t, directory).byOwner.clear(ANNA), hers.length)
   })
 
   test('whose folder leads elsewhere is refused', (t) => {
     const directory = join(folder(t), 'sessions')
     mkdirSync(directory, 0o700)
     symlinkSync('/tmp', join(directory, 'owners'))
-    assert.throws(() => fileBackend(directory), { code: 'bad_option', message: /symbolic/ })
+    assert.throws(() => fileBackend(directory), { code: 'invalid_option', message: /symbolic/ })
   })
 
   test('whose folder has gone is an error, and no absence', async (t) => {
-    const { directory, backend, owned } = place(t)
+    const { directory, backend, byOwner: owned } = place(t)
     const [key, stranger] = [freshKey(), freshKey()]
     await backend.generate(key, entryWith())
     renameSync(join(directory, 'owners'), join(directory, 'away'))
@@ -161,7 +161,7 @@ suite('a mark', () => {
 suite('somebody died', () => {
   test('after the mark: it is no session, and list and sweep take it when it is old', async (t) => {
     for (const tidy of ['list', 'sweep', 'clear']) {
-      const { backend, owned, markOf, marks, owners } = place(t)
+      const { backend, byOwner: owned, markOf, marks, owners } = place(t)
       const [key, live] = [freshKey(), freshKey()]
       await backend.generate(live, entryWith())
       writeFileSync(markOf(key), '')
@@ -181,7 +181,7 @@ suite('somebody died', () => {
   })
 
   test('in a clear: what it had struck is still listed, and the next clear ends it', async (t) => {
-    const { backend, owned, markOf, owners } = place(t)
+    const { backend, byOwner: owned, markOf, owners } = place(t)
     const keys = Array.from({ length: 5 }, freshKey)
     for (const key of keys) await backend.generate(key, entryWith())
     for (const key of keys.slice(0, 3)) renameSync(markOf(key), `${markOf(key)}.struck`)
@@ -216,7 +216,7 @@ suite('somebody died', () => {
 suite('a generate whose owner is cleared meanwhile', () => {
   for (const already of [false, true]) {
     test(`is gone, ${already ? 'having put its session before the clear came to it' : 'where the clear has its turn first'}`, async (t) => {
-      const { directory, backend, owned, markOf, pathOf } = place(t)
+      const { directory, backend, byOwner: owned, markOf, pathOf } = place(t)
       const key = freshKey()
       const slot = join(directory, 'locks', nameOf(key).slice(0, 2))
       const ticket = randomUUID()
@@ -239,7 +239,7 @@ suite('a generate whose owner is cleared meanwhile', () => {
   }
 
   test('is ended by the clear, if it began and was done while that ran', async (t) => {
-    const { directory, backend, owned } = place(t)
+    const { directory, backend, byOwner: owned } = place(t)
     // Of two slots.
     const [slow, key] = [`A${freshKey().slice(1)}`, `B${freshKey().slice(1)}`]
     await backend.generate(slow, entryWith())
@@ -259,14 +259,14 @@ suite('a generate whose owner is cleared meanwhile', () => {
   })
 
   test('is gone also where its mark was taken as an old one', async (t) => {
-    const { directory, backend, owned, markOf, pathOf } = place(t)
+    const { directory, backend, byOwner: owned, markOf, pathOf } = place(t)
     const key = freshKey()
     const slot = join(directory, 'locks', nameOf(key).slice(0, 2))
     const other = place(t, directory)
     renameSync(`${slot}.free`, `${slot}.${randomUUID()}`)
     const waiting = backend.generate(key, entryWith())
     age(markOf(key))
-    await other.owned.list(ANNA)
+    await other.byOwner.list(ANNA)
     assert.ok(existsSync(markOf(key)), 'not without its turn')
     unlinkSync(markOf(key))
     assert.equal(await waiting, 'gone')
@@ -276,7 +276,7 @@ suite('a generate whose owner is cleared meanwhile', () => {
 })
 
 test('what cannot be read is out of the way after a clear, and what a newer version wrote is ended', async (t) => {
-  const { directory, backend, owned, pathOf } = place(t)
+  const { directory, backend, byOwner: owned, pathOf } = place(t)
   const [broken, newer, good] = [freshKey(), freshKey(), freshKey()]
   for (const key of [broken, newer, good]) await backend.generate(key, entryWith())
   writeFileSync(pathOf(broken), 'nothing of ours')
@@ -288,7 +288,7 @@ test('what cannot be read is out of the way after a clear, and what a newer vers
 })
 
 test('a session that cannot be removed keeps no other from its end, and the clear says so', async (t) => {
-  const { directory, backend, owned, pathOf } = place(t)
+  const { directory, backend, byOwner: owned, pathOf } = place(t)
   const keys = Array.from({ length: 9 }, freshKey)
   for (const key of keys) await backend.generate(key, entryWith())
   const stuck = keys[4] as string
@@ -366,7 +366,7 @@ suite('several processes', () => {
   }
 
   test('a clear ends all that was there before it, and all that lives can be found, while three others write', async (t) => {
-    const { directory, backend, owned } = place(t)
+    const { directory, backend, byOwner: owned } = place(t)
     const { done, gone, begin, killFirst, more } = hearing(t, directory)
     begin()
     begin()
@@ -392,7 +392,7 @@ suite('several processes', () => {
   })
 
   test('clears that are killed leave no session that the next clear does not find', async (t) => {
-    const { directory, backend, owned, marks } = place(t)
+    const { directory, backend, byOwner: owned, marks } = place(t)
     const { done, gone, begin, killFirst, more } = hearing(t, directory)
     begin()
     begin()

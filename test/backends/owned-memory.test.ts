@@ -17,7 +17,7 @@ const freshKey = () => randomBytes(32).toString('base64url')
 const freshVersion = () => randomBytes(6).toString('base64url')
 const entryWith = (more: Partial<Entry> = {}): Entry => ({
   value: '{"n":1}',
-  head: '1.abc',
+  metadata: '1.abc',
   expiresAt: 9e12,
   version: freshVersion(),
   ...more,
@@ -35,7 +35,7 @@ const heap = async (): Promise<number> => {
 }
 
 const keysOf = (backend: Backend, owner: string): string[] => {
-  const { list } = backend.owned ?? assert.fail()
+  const { list } = backend.byOwner ?? assert.fail()
   return (list(owner) as readonly { key: string }[]).map(({ key }) => key)
 }
 
@@ -63,7 +63,7 @@ test('whatever happens, the list of an owner is what get finds of his, and clear
         const key = keys[at] as string
         const value = 'x'.repeat(size)
         const entry = backend.get(key) as Entry | undefined
-        const change = { value, head: '', version: freshVersion(), expiresAt: now + size }
+        const change = { value, metadata: '', version: freshVersion(), expiresAt: now + size }
         if (act === 'generate') backend.generate(key, entryWith({ value, owner, expiresAt: now + size }))
         else if (act === 'set') backend.set(key, change, entry?.version ?? '')
         else if (act === 'touch') backend.touch(key, now + 2 * size)
@@ -72,7 +72,7 @@ test('whatever happens, the list of an owner is what get finds of his, and clear
         else if (act === 'wait') now += size % 100
         else if (owner !== undefined) {
           const before = there(backend, owner)
-          const removed = backend.owned?.clear(owner, size % 2 ? key : undefined)
+          const removed = backend.byOwner?.clear(owner, size % 2 ? key : undefined)
           const after = there(backend, owner)
           assert.equal(removed, before.length - after.length)
           assert.deepEqual(after, size % 2 && before.includes(key) ? [key] : [])
@@ -103,7 +103,8 @@ test('what is evicted is what was written longest ago, whatever was written, cle
         const key = keys[at] as string
         const entry = backend.get(key) as Entry | undefined
         if (act === 'generate' && entry === undefined) backend.generate(key, entryWith())
-        else if (act === 'set') backend.set(key, { value: '', head: '', version: freshVersion() }, entry?.version ?? '')
+        else if (act === 'set')
+          backend.set(key, { value: '', metadata: '', version: freshVersion() }, entry?.version ?? '')
         else if (act === 'touch') backend.touch(key, (entry?.expiresAt ?? 0) + 1)
         else if (act === 'revoke') for (const one of keys.slice(at, at + 20)) backend.clear(one)
         else if (act === 'clear') backend.clear(key)
@@ -129,7 +130,7 @@ test('an owner with many sessions, who ends them one by one from either side, is
     assert.deepEqual(listed.sort(), [...left].sort())
     backend.clear(left.length % 2 ? (left[0] as string) : (left.at(-1) as string))
   }
-  assert.deepEqual(backend.owned?.list('anna'), [])
+  assert.deepEqual(backend.byOwner?.list('anna'), [])
 })
 
 suite('memory', () => {
@@ -147,13 +148,13 @@ suite('memory', () => {
     return bytes
   }
 
-  test('no entry keeps the longer text that its key, owner, value or head was cut out of, nor one that was added up', async () => {
+  test('no entry keeps the longer text that its key, owner, value or metadata was cut out of, nor one that was added up', async () => {
     const pieces = (text: string) => ({ cut: text.slice(100, 143), added: `app:${text.slice(100, 139)}` })
     const made: Record<string, (cut: string) => readonly [key: string, entry: Entry]> = {
       key: (key) => [key, entryWith()],
       owner: (owner) => [freshKey(), entryWith({ owner })],
       value: (value) => [freshKey(), entryWith({ value })],
-      head: (head) => [freshKey(), entryWith({ head })],
+      metadata: (metadata) => [freshKey(), entryWith({ metadata })],
       version: (text) => [freshKey(), entryWith({ version: text.slice(0, 40) })],
     }
     for (const [what, entryOf] of Object.entries(made)) {
@@ -167,7 +168,7 @@ suite('memory', () => {
             if (written === 'once') continue
             const next = pieces(key + randomBytes(10_000).toString('hex'))
             const same = what === 'key' ? `${key}${next.cut}`.slice(0, key.length) : key
-            backend.set(same, { value: next[how], head: next[how], version: freshVersion() }, entry.version)
+            backend.set(same, { value: next[how], metadata: next[how], version: freshVersion() }, entry.version)
             backend.touch(same, 9.1e12)
           }
           const bytes = ((await heap()) - before) / 300
@@ -207,7 +208,7 @@ suite('memory', () => {
         entryWith({ owner: `app:somebody with a long name ${i}`, value: `${i}${large}` }),
       ]
       backend.generate(key, entry)
-      backend.set(key, { value: '', head: '', version: freshVersion() }, entry.version)
+      backend.set(key, { value: '', metadata: '', version: freshVersion() }, entry.version)
     }
     const bytes = ((await heap()) - before) / 2_000
     assert.ok(bytes < 1_000, `${bytes} bytes a session`)

@@ -22,7 +22,7 @@ const freshKey = (): string => randomBytes(32).toString('base64url')
 const freshVersion = (): string => randomBytes(6).toString('base64url')
 const entryWith = (more: Partial<Entry> = {}): Entry => ({
   value: '{"n":1}',
-  head: 'h',
+  metadata: 'h',
   version: freshVersion(),
   expiresAt: Date.now() + HOUR,
   ...more,
@@ -83,7 +83,7 @@ const stage = async (t: TestContext, options: PostgresOptions = {}) => {
   return { table, backend, clients, other, generated, waiting }
 }
 
-const change = (more = {}) => ({ value: '{"n":2}', head: 'h2', version: freshVersion(), ...more })
+const change = (more = {}) => ({ value: '{"n":2}', metadata: 'h2', version: freshVersion(), ...more })
 
 suite('two statements on one row', () => {
   test('a set that waited for another set is stale; for its own first try, done', async (t) => {
@@ -144,7 +144,7 @@ suite('two statements on one row', () => {
     ] as const) {
       const key = freshKey()
       await other.query('begin')
-      await other.query(`insert into ${table} (key, version, expires_at, head) values ($1, $2, 1, 'there')`, [
+      await other.query(`insert into ${table} (key, version, expires_at, metadata) values ($1, $2, 1, 'there')`, [
         Buffer.from(key, 'base64url'),
         version,
       ])
@@ -152,7 +152,7 @@ suite('two statements on one row', () => {
       await waiting()
       await other.query(end)
       assert.equal(await generate, answer, `${version}, ${end}`)
-      assert.equal((await backend.get(key))?.head, end === 'commit' ? 'there' : 'h')
+      assert.equal((await backend.get(key))?.metadata, end === 'commit' ? 'there' : 'h')
     }
   })
   test('a clear that waited for a set removes what it left, and on a version is stale', async (t) => {
@@ -170,7 +170,7 @@ suite('two statements on one row', () => {
   })
   test('a clear with a mark that waited for a set takes its place, and on a version is stale, unless it finds itself', async (t) => {
     const { table, backend, other, generated, waiting } = await stage(t)
-    const mark = { head: 'm', version: 'the mark', expiresAt: Date.now() + HOUR }
+    const mark = { metadata: 'm', version: 'the mark', expiresAt: Date.now() + HOUR }
     for (const [there, versioned, answer, left] of [
       ['another1', false, undefined, 'the mark'],
       ['another1', true, 'stale', 'another1'],
@@ -191,7 +191,7 @@ suite('two statements on one row', () => {
     const { key, bytes } = await generated({ owner: 'app:anna' })
     await other.query('begin')
     await other.query(`update ${table} set version = 'another1', expires_at = expires_at + 1 where key = $1`, [bytes])
-    const clear = backend.owned?.clear('app:anna')
+    const clear = backend.byOwner?.clear('app:anna')
     await waiting()
     await other.query('commit')
     assert.equal(await clear, 1)
@@ -238,10 +238,10 @@ suite('two statements on one row', () => {
     for (let tries = 0; undone === 0 && tries < 10; tries++) {
       const [one, two] = [await generated({ owner }), await generated({ owner })]
       await other.query('begin')
-      await other.query(`update ${table} set head = 'mine' where key = $1`, [two.bytes])
-      const clear = postgresBackend(client, { table }).owned?.clear(owner)
+      await other.query(`update ${table} set metadata = 'mine' where key = $1`, [two.bytes])
+      const clear = postgresBackend(client, { table }).byOwner?.clear(owner)
       await waiting()
-      const won = await other.query(`update ${table} set head = 'mine' where key = $1`, [one.bytes]).then(
+      const won = await other.query(`update ${table} set metadata = 'mine' where key = $1`, [one.bytes]).then(
         () => true,
         (error) => {
           assert.equal(error.code, '40P01')
@@ -349,13 +349,13 @@ suite('the table', () => {
       ...[7 as never, null as never],
     ]) {
       if (table === null) continue
-      assert.throws(() => postgresBackend(client, { table }), code('bad_option'), JSON.stringify(table))
+      assert.throws(() => postgresBackend(client, { table }), code('invalid_option'), JSON.stringify(table))
     }
     for (const bad of [{ tabel: 'a' }, { unlogged: true, name: 'a' }]) {
-      assert.throws(() => postgresBackend(client, bad as never), code('bad_option'))
+      assert.throws(() => postgresBackend(client, bad as never), code('invalid_option'))
     }
     for (const bad of [undefined, null, {}, 'postgres://', () => {}]) {
-      assert.throws(() => postgresBackend(bad as never), code('bad_option'))
+      assert.throws(() => postgresBackend(bad as never), code('invalid_option'))
     }
     assert.equal(calls.length, 0)
   })
@@ -393,7 +393,7 @@ suite('the table', () => {
   test('the sweep and the look for an owner go by their indexes', async (t) => {
     const { clients, table, generated } = await stage(t)
     await clients.query(
-      `insert into ${table} (key, version, expires_at, head, owner)
+      `insert into ${table} (key, version, expires_at, metadata, owner)
        select sha256(n::text::bytea), 'v', n, 'h', case when n % 10 = 0 then 'app:' || n end from generate_series(1, 20000) n`,
     )
     await clients.query(`analyze ${table}`)
@@ -404,8 +404,8 @@ suite('the table', () => {
     }
     const backend = postgresBackend({ connect: () => {}, query } as never, { table })
     await backend.sweep?.(5, 50)
-    await backend.owned?.list('app:100')
-    await backend.owned?.clear('app:100')
+    await backend.byOwner?.list('app:100')
+    await backend.byOwner?.clear('app:100')
     await backend.get((await generated()).key)
     await backend.scan?.('A'.repeat(43), 50)
     // This client tells no state of transactions, so that what is prepared for the first time is asked about.
@@ -452,8 +452,8 @@ suite('a live client', () => {
         await backend.touch(key, Date.now() + 2 * HOUR)
         await backend.sweep?.(i, i + 1)
         await backend.scan?.(i % 2 ? key : undefined, 5)
-        await backend.owned?.list('app:anna')
-        await backend.owned?.clear('app:anna', i % 2 ? key : undefined)
+        await backend.byOwner?.list('app:anna')
+        await backend.byOwner?.clear('app:anna', i % 2 ? key : undefined)
         await backend.clear(key, entry.version)
         await backend.clear(key)
       }
@@ -489,16 +489,16 @@ suite('a live client', () => {
       const entry = entryWith({ owner })
       await backend.generate(key, entry)
       assert.deepEqual(await backend.get(key), entry)
-      assert.deepEqual(await backend.owned?.list(owner), [{ ...entry, key }])
+      assert.deepEqual(await backend.byOwner?.list(owner), [{ ...entry, key }])
       const all = (await backend.scan?.(undefined, 1000))?.entries
       assert.deepEqual(all, [{ ...entry, key }])
-      assert.equal(await backend.owned?.clear(owner), 1)
+      assert.equal(await backend.byOwner?.clear(owner), 1)
     }
   })
   test('two nodes that sweep at once share the work, and take nothing that lives', async (t) => {
     const { table, backend, clients, generated } = await stage(t)
     await clients.query(
-      `insert into ${table} (key, version, expires_at, head) select sha256(n::text::bytea), 'v', n, 'h' from generate_series(1, 400) n`,
+      `insert into ${table} (key, version, expires_at, metadata) select sha256(n::text::bytea), 'v', n, 'h' from generate_series(1, 400) n`,
     )
     const { key } = await generated({ expiresAt: 401 })
     const other = postgresBackend(await pool(t), { table })
@@ -572,13 +572,13 @@ suite('a server that crashes', () => {
     const [one, two, three] = [await saved(slow), await saved(slow), await saved(slow)]
     await slow.generate(freshKey(), entryWith({ owner: 'app:anna' }))
     const version = (await slow.get(two))?.version as string
-    for (const end of [() => fast.clear(one), () => fast.clear(two, version), () => fast.owned?.clear('app:anna')]) {
+    for (const end of [() => fast.clear(one), () => fast.clear(two, version), () => fast.byOwner?.clear('app:anna')]) {
       await end()
       await crash()
     }
     assert.equal(await slow.get(one), undefined, 'what ended stays ended')
     assert.equal(await slow.get(two), undefined)
-    assert.deepEqual(await slow.owned?.list('app:anna'), [])
+    assert.deepEqual(await slow.byOwner?.list('app:anna'), [])
     assert.ok(await slow.get(three))
   })
 })
@@ -608,7 +608,7 @@ suite('a backend by URL', { concurrency: true }, () => {
     const calls = [
       ...Array.from({ length: 15 }, () => () => backend.get(freshKey())),
       ...[() => backend.scan?.(undefined, 5), () => backend.sweep?.(1, 5), () => backend.clear(freshKey())],
-      ...[() => backend.owned?.list('app:anna'), () => backend.owned?.clear('app:anna')],
+      ...[() => backend.byOwner?.list('app:anna'), () => backend.byOwner?.clear('app:anna')],
       ...[() => backend.touch(freshKey(), 1), () => backend.set(freshKey(), change(), freshVersion())],
     ]
     await Promise.all(calls.map((call) => allowing<unknown>(call)))
@@ -703,7 +703,7 @@ suite('a backend by URL', { concurrency: true }, () => {
       const told = inspect(error, { depth: 12, showHidden: true })
       assert.ok(!told.includes(secret), told)
     }
-    assert.ok(errors.filter(code('bad_option')).length >= 2, 'what cannot be read says how it has to look')
+    assert.ok(errors.filter(code('invalid_option')).length >= 2, 'what cannot be read says how it has to look')
   })
 })
 
@@ -720,6 +720,6 @@ test('where pg is not installed, the error names it, in one line', async (t) => 
   const fresh = await import(`../../src/backends/sql/postgres.ts?${freshVersion()}`)
   await assert.rejects(fresh.connectPostgres('postgres://app:x@127.0.0.1/a'), (error) => {
     assert.match((error as Error).message, /^The backend of this URL needs the package pg: npm install pg$/)
-    return code('no_backend')(error)
+    return code('unknown_backend')(error)
   })
 })

@@ -17,21 +17,26 @@ const secret = newSecret()
 
 const house = (backend: Backend | string) => {
   const events: SessionEvent[] = []
-  const manager = sessionManager({ backend, budget: PATIENT, secret, onEvent: (event) => void events.push(event) })
+  const manager = sessionManager({
+    backend,
+    storeTimeout: PATIENT,
+    secret,
+    onEvent: (event) => void events.push(event),
+  })
   const handler = manager(async (request) => {
     const s = await session(request)
     if (request.url.endsWith('/in')) s.login('anna')
     if (request.url.endsWith('/out')) s.invalidate()
     return new Response(s.owner ?? 'nobody')
   })
-  const told = () => events.filter(({ reason }) => reason === 'eviction').map(({ message = '' }) => message)
+  const told = () => events.filter(({ type }) => type === 'eviction').map(({ message = '' }) => message)
   return { manager, handler, visit: browser(handler), told }
 }
 
 const evicting = ['--maxmemory', '100mb', '--maxmemory-policy', 'volatile-lru']
 
 const badOption = (error: unknown): boolean => {
-  assert.equal((error as KeepsakeError).code, 'bad_option')
+  assert.equal((error as KeepsakeError).code, 'invalid_option')
   assert.match((error as Error).message, /open again .*volatile-lru.*noeviction/)
   return true
 }

@@ -7,7 +7,14 @@ import fc from 'fast-check'
 import { Redis } from 'ioredis'
 import type { Backend, Entry } from 'keepsake'
 import { redisBackend } from 'keepsake/redis'
-import { clearOwned, confirmListed, enlist, generateEntry, settle, markForRemoval } from '../../src/backends/redis/scripts.ts'
+import {
+  clearOwned,
+  confirmListed,
+  enlist,
+  generateEntry,
+  markForRemoval,
+  settle,
+} from '../../src/backends/redis/scripts.ts'
 import { type Clock, clock, DAY } from '../support/clock.ts'
 import { redisServer, until } from '../support/redis-server.ts'
 import { freshPrefix, ioredisClient, redisStores } from '../support/redis-stores.ts'
@@ -18,7 +25,7 @@ const MINUTE = 60_000
 
 const freshKey = () => randomBytes(32).toString('base64url')
 
-type Owned = Backend & { readonly owned: NonNullable<Backend['owned']> }
+type Owned = Backend & { readonly byOwner: NonNullable<Backend['byOwner']> }
 
 type Scene = {
   /** The backend whose commands are held back, and another process on the same Redis. */
@@ -50,7 +57,7 @@ const scene = async (t: TestContext, given?: Redis): Promise<Scene> => {
     prefix,
     async login(backend = one, key = freshKey(), more = {}) {
       const version = randomBytes(6).toString('base64url')
-      const entry = { value: '{}', head: 'h', expiresAt: now() + DAY, version, owner: OWNER, ...more }
+      const entry = { value: '{}', metadata: 'h', expiresAt: now() + DAY, version, owner: OWNER, ...more }
       return { key, answer: await backend.generate(key, entry) }
     },
     members: () => redis.zrange(`${prefix}owner:${OWNER}`, '0', '-1'),
@@ -60,7 +67,7 @@ const scene = async (t: TestContext, given?: Redis): Promise<Scene> => {
 /** Nothing of the owner is left: no entry under these keys, no list. */
 const nothingLeft = async ({ two, members }: Scene, keys: readonly string[]) => {
   for (const key of keys) assert.equal(await two.get(key), undefined)
-  assert.deepEqual(await two.owned.list(OWNER), [])
+  assert.deepEqual(await two.byOwner.list(OWNER), [])
   assert.deepEqual(await members(), [])
 }
 
@@ -71,7 +78,7 @@ suite('a login while the sessions of its owner are cleared', () => {
     const key = freshKey()
     const login = s.login(s.one, key)
     await hold.arrived
-    assert.equal(await s.two.owned.clear(OWNER), 0)
+    assert.equal(await s.two.byOwner.clear(OWNER), 0)
     hold.go()
     assert.equal((await login).answer, 'gone')
     await nothingLeft(s, [key])
@@ -83,7 +90,7 @@ suite('a login while the sessions of its owner are cleared', () => {
     const key = freshKey()
     const login = s.login(s.one, key)
     await hold.arrived
-    assert.equal(await s.two.owned.clear(OWNER), 1)
+    assert.equal(await s.two.byOwner.clear(OWNER), 1)
     await nothingLeft(s, [key])
     hold.go()
     assert.equal((await login).answer, 'gone')
@@ -97,7 +104,7 @@ suite('a login while the sessions of its owner are cleared', () => {
     const going = s.login(s.one, key)
     await login.arrived
     const removal = s.watch.hold(clearOwned)
-    const clear = s.one.owned.clear(OWNER)
+    const clear = s.one.byOwner.clear(OWNER)
     await removal.arrived
     login.go()
     assert.equal((await going).answer, 'gone')
@@ -114,7 +121,7 @@ suite('a login while the sessions of its owner are cleared', () => {
     const going = s.login(s.one, key)
     await login.arrived
     const end = s.watch.hold(settle)
-    const clear = s.one.owned.clear(OWNER)
+    const clear = s.one.byOwner.clear(OWNER)
     await end.arrived
     login.go()
     assert.equal((await going).answer, 'gone')
@@ -127,17 +134,17 @@ suite('a login while the sessions of its owner are cleared', () => {
     const s = await scene(t)
     const before = await s.login()
     const removal = s.watch.hold(clearOwned)
-    const clear = s.one.owned.clear(OWNER)
+    const clear = s.one.byOwner.clear(OWNER)
     await removal.arrived
     const later = await s.login(s.two)
     assert.equal(later.answer, undefined)
     removal.go()
     assert.equal(await clear, 1)
     assert.deepEqual(
-      (await s.two.owned.list(OWNER)).map(({ key }) => key),
+      (await s.two.byOwner.list(OWNER)).map(({ key }) => key),
       [later.key],
     )
-    assert.equal(await s.two.owned.clear(OWNER), 1)
+    assert.equal(await s.two.byOwner.clear(OWNER), 1)
     await nothingLeft(s, [before.key, later.key])
   })
 
@@ -152,7 +159,7 @@ suite('a login while the sessions of its owner are cleared', () => {
     await hold.arrived
     await redis.config('SET', 'maxmemory', '1')
     const end = s.watch.hold(settle)
-    const clear = s.one.owned.clear(OWNER)
+    const clear = s.one.byOwner.clear(OWNER)
     await end.arrived
     await redis.config('SET', 'maxmemory', '0')
     hold.go()
@@ -167,7 +174,7 @@ suite('a login while the sessions of its owner are cleared', () => {
       const open = opener(t)
       const [one, two] = [(await open()) as Owned, (await open()) as Owned]
       for (let round = 0; round < 10; round++) {
-        const entry = { value: '{}', head: 'h', expiresAt: Date.now() + DAY, owner: OWNER }
+        const entry = { value: '{}', metadata: 'h', expiresAt: Date.now() + DAY, owner: OWNER }
         let began = false
         const logins = Array.from({ length: 20 }, async (_, i) => {
           const key = freshKey()
@@ -179,7 +186,7 @@ suite('a login while the sessions of its owner are cleared', () => {
         const clears = [logins[round]].map(async (first) => {
           await first
           began = true
-          await one.owned.clear(OWNER)
+          await one.byOwner.clear(OWNER)
         })
         const answered = await Promise.all(logins)
         await Promise.all(clears)
@@ -187,9 +194,9 @@ suite('a login while the sessions of its owner are cleared', () => {
           const there = await two.get(key)
           if (answer === 'gone' || before) assert.equal(there, undefined)
         }
-        const left = (await two.owned.list(OWNER)).map(({ key }) => key)
+        const left = (await two.byOwner.list(OWNER)).map(({ key }) => key)
         for (const { key } of answered) assert.equal((await two.get(key)) !== undefined, left.includes(key))
-        await two.owned.clear(OWNER)
+        await two.byOwner.clear(OWNER)
         for (const { key } of answered) assert.equal(await two.get(key), undefined)
       }
     })
@@ -206,7 +213,7 @@ suite('what a driver sends twice, and what breaks off', () => {
     const s = await scene(t)
     const keys = [(await s.login()).key, (await s.login()).key]
     s.watch.plan(markForRemoval, twice)
-    assert.equal(await s.one.owned.clear(OWNER), 2)
+    assert.equal(await s.one.byOwner.clear(OWNER), 2)
     await nothingLeft(s, keys)
   })
 
@@ -216,7 +223,7 @@ suite('what a driver sends twice, and what breaks off', () => {
     const { key, answer } = await s.login()
     assert.equal(answer, undefined)
     assert.deepEqual(await s.members(), [key])
-    assert.equal(await s.two.owned.clear(OWNER), 1)
+    assert.equal(await s.two.byOwner.clear(OWNER), 1)
     await nothingLeft(s, [key])
   })
 
@@ -226,7 +233,7 @@ suite('what a driver sends twice, and what breaks off', () => {
     let clear: unknown
     s.watch.plan(enlist, async (send) => {
       await send()
-      clear = s.one.owned.clear(OWNER)
+      clear = s.one.byOwner.clear(OWNER)
       await removal.arrived
       return send()
     })
@@ -245,12 +252,12 @@ suite('what a driver sends twice, and what breaks off', () => {
       s.watch.plan(script, async () => {
         throw new Error('Connection is closed.')
       })
-      await assert.rejects(async () => s.one.owned.clear(OWNER, keys[0]), /Connection is closed/)
-      for (const { key } of await s.two.owned.list(OWNER)) assert.ok(await s.two.get(key))
-      if (script === clearOwned) assert.equal((await s.two.owned.list(OWNER)).length, 2, 'the kept and the missed')
-      else assert.equal((await s.two.owned.list(OWNER)).length, 1)
+      await assert.rejects(async () => s.one.byOwner.clear(OWNER, keys[0]), /Connection is closed/)
+      for (const { key } of await s.two.byOwner.list(OWNER)) assert.ok(await s.two.get(key))
+      if (script === clearOwned) assert.equal((await s.two.byOwner.list(OWNER)).length, 2, 'the kept and the missed')
+      else assert.equal((await s.two.byOwner.list(OWNER)).length, 1)
     }
-    await s.two.owned.clear(OWNER)
+    await s.two.byOwner.clear(OWNER)
     await nothingLeft(s, keys)
   })
 
@@ -260,11 +267,11 @@ suite('what a driver sends twice, and what breaks off', () => {
     s.watch.plan(clearOwned, async () => {
       throw new Error('Connection is closed.')
     })
-    await assert.rejects(async () => s.one.owned.clear(OWNER))
-    assert.equal(await s.two.owned.clear(OWNER, key), 0)
+    await assert.rejects(async () => s.one.byOwner.clear(OWNER))
+    assert.equal(await s.two.byOwner.clear(OWNER, key), 0)
     assert.ok(await s.two.get(key))
     assert.ok(Number(await s.redis.zscore(`${s.prefix}owner:${OWNER}`, key)) > 0, 'and is listed as before')
-    assert.equal(await s.two.owned.clear(OWNER), 1)
+    assert.equal(await s.two.byOwner.clear(OWNER), 1)
     await nothingLeft(s, [key])
   })
 
@@ -275,10 +282,10 @@ suite('what a driver sends twice, and what breaks off', () => {
     })
     const key = freshKey()
     await assert.rejects(s.login(s.one, key))
-    assert.deepEqual(await s.two.owned.list(OWNER), [])
+    assert.deepEqual(await s.two.byOwner.list(OWNER), [])
     assert.deepEqual(await s.members(), [key], 'it could still be on its way')
     s.now.tick(DAY + MINUTE + 1)
-    assert.deepEqual(await s.two.owned.list(OWNER), [])
+    assert.deepEqual(await s.two.byOwner.list(OWNER), [])
     assert.deepEqual(await s.members(), [])
   })
 
@@ -288,7 +295,7 @@ suite('what a driver sends twice, and what breaks off', () => {
     const key = freshKey()
     const login = s.login(s.one, key)
     await hold.arrived
-    await s.two.owned.clear(OWNER)
+    await s.two.byOwner.clear(OWNER)
     s.watch.plan(confirmListed, async () => {
       throw new Error('Connection is closed.')
     })
@@ -305,7 +312,7 @@ suite('a list stays short', () => {
     const login = s.login()
     await hold.arrived
     s.now.tick(DAY + MINUTE - 1)
-    assert.deepEqual(await s.two.owned.list(OWNER), [])
+    assert.deepEqual(await s.two.byOwner.list(OWNER), [])
     await s.login(s.two)
     hold.go()
     assert.equal((await login).answer, undefined)
@@ -339,8 +346,8 @@ suite('a list stays short', () => {
       sizes.push((await s.members()).length)
     }
     assert.deepEqual(sizes, [17, 8, 4, 5])
-    assert.equal((await s.two.owned.list(OWNER)).filter(({ key }) => key === lives).length, 1)
-    assert.equal(await s.two.owned.clear(OWNER), 5)
+    assert.equal((await s.two.byOwner.list(OWNER)).filter(({ key }) => key === lives).length, 1)
+    assert.equal(await s.two.byOwner.clear(OWNER), 5)
     await nothingLeft(s, [lives])
   })
 
@@ -367,8 +374,8 @@ suite('a list stays short', () => {
     const s = await scene(t)
     const { key } = await s.login()
     assert.equal((await s.login(s.one, key, { owner: 'app:bert' })).answer, 'taken')
-    assert.deepEqual(await s.one.owned.list('app:bert'), [])
-    assert.equal(await s.one.owned.clear('app:bert'), 0)
+    assert.deepEqual(await s.one.byOwner.list('app:bert'), [])
+    assert.equal(await s.one.byOwner.clear('app:bert'), 0)
     assert.ok(await s.one.get(key))
   })
 })
@@ -412,7 +419,7 @@ test('logins, clears and lists at once, each command let through in any order, s
         let time = 0
         const entryOf = (version: string) => ({
           value: '{}',
-          head: 'h',
+          metadata: 'h',
           expiresAt: Date.now() + DAY,
           owner: OWNER,
           version,
@@ -422,10 +429,10 @@ test('logins, clears and lists at once, each command let through in any order, s
 
         const does: Record<Act, (key: string) => unknown> = {
           login: (key) => raced.generate(key, entryOf('version1')),
-          clear: () => raced.owned.clear(OWNER),
-          'clear others': () => raced.owned.clear(OWNER, old),
-          list: () => raced.owned.list(OWNER),
-          'broken clear': () => Promise.resolve(broken.owned.clear(OWNER)).catch(() => 'broken'),
+          clear: () => raced.byOwner.clear(OWNER),
+          'clear others': () => raced.byOwner.clear(OWNER, old),
+          list: () => raced.byOwner.list(OWNER),
+          'broken clear': () => Promise.resolve(broken.byOwner.clear(OWNER)).catch(() => 'broken'),
         }
         const done = await scheduler.waitFor(
           Promise.all(
@@ -440,7 +447,7 @@ test('logins, clears and lists at once, each command let through in any order, s
         )
         const clears = done.filter(({ act }) => act.includes('clear'))
         const whole = clears.filter(({ act, answer }) => act !== 'broken clear' || answer !== 'broken')
-        const listed = (await direct.owned.list(OWNER)).map(({ key }) => key)
+        const listed = (await direct.byOwner.list(OWNER)).map(({ key }) => key)
         for (const { key, began, ended, answer } of done.filter(({ act }) => act === 'login')) {
           const there = (await direct.get(key)) !== undefined
           assert.equal(there, listed.includes(key), 'what is there is listed')
@@ -463,7 +470,7 @@ test('logins, clears and lists at once, each command let through in any order, s
         }
         if (whole.some(({ act }) => act !== 'clear others')) assert.equal(await direct.get(old), undefined)
         if (clears.every(({ act }) => act === 'clear others')) assert.ok(await direct.get(old), 'the kept one is kept')
-        await direct.owned.clear(OWNER)
+        await direct.byOwner.clear(OWNER)
         for (const { key } of [{ key: old }, ...done]) assert.equal(await direct.get(key), undefined)
         assert.equal(await redis.exists(`${prefix}owner:${OWNER}`), 0)
       },

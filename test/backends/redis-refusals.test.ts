@@ -20,7 +20,7 @@ const freshKey = () => randomBytes(32).toString('base64url')
 const freshVersion = () => randomBytes(6).toString('base64url')
 const entryOf = (more: Partial<Entry> = {}): Entry => ({
   value: '{"n":1}',
-  head: '1.abc',
+  metadata: '1.abc',
   expiresAt: Date.now() + 3_600_000,
   version: freshVersion(),
   ...more,
@@ -60,11 +60,11 @@ const clients: Readonly<Record<string, (t: TestContext, port: number, options?: 
 const changes = (backend: Backend, key: string, entry: Entry): readonly (() => unknown)[] => [
   () => backend.generate(freshKey(), entryOf()),
   () => backend.generate(freshKey(), entryOf({ owner: OWNER })),
-  () => backend.set(key, { value: '{"n":2}', head: 'h', version: freshVersion() }, entry.version),
+  () => backend.set(key, { value: '{"n":2}', metadata: 'h', version: freshVersion() }, entry.version),
   () => backend.touch(key, entry.expiresAt + 1),
   () => backend.clear(key),
-  () => backend.clear(key, entry.version, { head: 'ended', expiresAt: entry.expiresAt, version: freshVersion() }),
-  () => backend.owned?.clear(OWNER),
+  () => backend.clear(key, entry.version, { metadata: 'ended', expiresAt: entry.expiresAt, version: freshVersion() }),
+  () => backend.byOwner?.clear(OWNER),
 ]
 
 const unavailable = (words: RegExp) => (error: unknown) => {
@@ -152,7 +152,7 @@ suite('a server that refuses', () => {
         await allow(server)
         await until(async () => (await backend.get(key)) !== undefined)
         assert.deepEqual(await backend.get(key), entry)
-        assert.deepEqual(await backend.owned?.list(OWNER), [{ ...entry, key }])
+        assert.deepEqual(await backend.byOwner?.list(OWNER), [{ ...entry, key }])
       })
     }
 
@@ -260,7 +260,7 @@ suite('a server that refuses', () => {
       return true
     }
     const begin = async () => backend.generate(freshKey(), entryOf({ owner: OWNER }))
-    const clear = async () => backend.owned?.clear(OWNER)
+    const clear = async () => backend.byOwner?.clear(OWNER)
     // It is tried three times, as the client may be connecting anew.
     const thrice = (script: Parameters<typeof plan>[0]) => [1, 2, 3].forEach(() => void plan(script, refused))
     thrice(generateEntry)

@@ -32,7 +32,7 @@ const allow = ({ cli }: RedisServer, ...features: readonly string[]) =>
 /** What a process says that does all that there is to do, and moves what it has to memory. */
 const said = async (url: string, options: object = {}, moves = false) => {
   const script = `
-    import { connect, copySessions } from 'keepsake'
+    import { backendFromUrl, copySessions } from 'keepsake'
     import { connectRedis } from 'keepsake/redis'
     import { backendCases } from 'keepsake/testing'
     const open = () => backend

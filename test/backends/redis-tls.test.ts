@@ -31,7 +31,7 @@ const certificates = (): string => {
 
 const SCRIPT = `
 import { connectRedis } from 'keepsake/redis'
-const backend = await connectRedis(process.argv.at(-1), { budget: 20 })
+const backend = await connectRedis(process.argv.at(-1), { storeTimeout: 20 })
 const key = 'A'.repeat(43)
 const entry = { value: '{}', head: '', version: 'version1', expiresAt: Date.now() + 60_000 }
 try {

@@ -31,13 +31,13 @@ const freshKey = () => randomBytes(32).toString('base64url')
 const freshVersion = () => randomBytes(6).toString('base64url')
 const entryOf = (more: Partial<Entry> = {}): Entry => ({
   value: '{"n":1}',
-  head: '1.abc',
+  metadata: '1.abc',
   expiresAt: Date.now() + HOUR,
   version: freshVersion(),
   owner: undefined,
   ...more,
 })
-const owned = (backend: Backend) => backend.owned as NonNullable<Backend['owned']>
+const owned = (backend: Backend) => backend.byOwner as NonNullable<Backend['byOwner']>
 
 const fault = (code: KeepsakeError['code'], words: RegExp) => (error: unknown) => {
   assert.equal((error as KeepsakeError).code, code)
@@ -52,7 +52,7 @@ const all = async (backend: Backend): Promise<void> => {
   assert.equal(await backend.generate(key, entry), undefined)
   assert.equal(await backend.generate(key, entryOf()), 'taken')
   assert.deepEqual(await backend.get(key), entry)
-  const change = { value: '{"n":2}', head: '2', version: freshVersion() }
+  const change = { value: '{"n":2}', metadata: '2', version: freshVersion() }
   assert.equal(await backend.set(key, change, entry.version), undefined)
   assert.equal(await backend.set(key, { ...change, version: freshVersion() }, entry.version), 'stale')
   await backend.touch(key, entry.expiresAt + 5)
@@ -85,7 +85,7 @@ suite('how long Redis keeps an entry', () => {
     const { backend, sent, redis, prefix } = await written(t, { now: () => NOW })
     const key = freshKey()
     await backend.generate(key, entryOf({ expiresAt: NOW + 10_000.2, version: 'version1' }))
-    const change = { value: '{}', head: 'h', version: 'version2' }
+    const change = { value: '{}', metadata: 'h', version: 'version2' }
     await backend.set(key, { ...change, expiresAt: NOW + 20_000 }, 'version1')
     await backend.touch(key, NOW + 30_000)
     assert.deepEqual(
@@ -102,19 +102,19 @@ suite('how long Redis keeps an entry', () => {
     const key = freshKey()
     const entry = entryOf({ expiresAt: Date.now() + 5 * HOUR })
     await backend.generate(key, entry)
-    await backend.set(key, { value: '{}', head: 'h', version: freshVersion() }, entry.version)
+    await backend.set(key, { value: '{}', metadata: 'h', version: freshVersion() }, entry.version)
     const left = await redis.pttl(prefix + key)
     assert.ok(left > 4 * HOUR && left <= 5 * HOUR + MINUTE)
   })
 
   test('a mark too, and in the step that ends the entry', async (t) => {
     const { backend, sent, redis, prefix } = await written(t, { now: () => NOW })
-    const mark = { head: 'ended', expiresAt: NOW + 40_000, version: freshVersion() }
+    const mark = { metadata: 'ended', expiresAt: NOW + 40_000, version: freshVersion() }
     const keys = [freshKey(), freshKey()]
     for (const key of keys) await backend.generate(key, entryOf({ owner: 'app:anna' }))
     sent.splice(0)
     await backend.clear(keys[0] as string, undefined, mark)
-    await backend.owned?.clear('app:anna', undefined, mark)
+    await backend.byOwner?.clear('app:anna', undefined, mark)
     for (const { sha } of [clearEntry, clearOwned]) {
       assert.deepEqual(
         sent.filter(([, hash]) => hash === sha).map((command) => Number(command.at(-1))),
@@ -267,23 +267,23 @@ suite('clients', () => {
     await client.connect()
     t.after(() => client.destroy())
     await keep(client)
-    assert.throws(() => redisBackend(client, { waitReplicas: 1 }), fault('bad_option', /createClient/))
+    assert.throws(() => redisBackend(client, { waitReplicas: 1 }), fault('invalid_option', /createClient/))
   })
 
   test('a cluster of node-redis is refused, as it does not come back, and what to use instead is said', () => {
     const client = createCluster({ rootNodes: [{ url: 'redis://127.0.0.1:1' }] })
-    assert.throws(() => redisBackend(client as never), fault('bad_option', /ioredis/))
+    assert.throws(() => redisBackend(client as never), fault('invalid_option', /ioredis/))
   })
 
   test('a cluster that reads from replicas is refused: an ended session would open there', (t) => {
     const client = new Cluster([{ host: '127.0.0.1', port: 1 }], { scaleReads: 'slave', lazyConnect: true })
     t.after(() => client.disconnect())
-    assert.throws(() => redisBackend(client), fault('bad_option', /scaleReads/))
+    assert.throws(() => redisBackend(client), fault('invalid_option', /scaleReads/))
   })
 
   test('what is no client is refused', () => {
     for (const client of [undefined, {}, 'redis://127.0.0.1', () => {}, { sendCommand: 1 }]) {
-      assert.throws(() => redisBackend(client as never), fault('bad_option', /needs a client/))
+      assert.throws(() => redisBackend(client as never), fault('invalid_option', /needs a client/))
     }
   })
 
@@ -300,8 +300,8 @@ suite('clients', () => {
       [{ ttl: 1 }, /no option "ttl"/],
     ]
     for (const [options, words] of bad) {
-      assert.throws(() => redisBackend(client, options), fault('bad_option', words))
-      await assert.rejects(connectRedis('redis://127.0.0.1', options), fault('bad_option', words))
+      assert.throws(() => redisBackend(client, options), fault('invalid_option', words))
+      await assert.rejects(connectRedis('redis://127.0.0.1', options), fault('invalid_option', words))
     }
   })
 
@@ -446,7 +446,7 @@ suite('URLs', () => {
     ]
     for (const url of bad) {
       await assert.rejects(connectRedis(url), (error) => {
-        assert.equal((error as KeepsakeError).code, 'bad_option', url)
+        assert.equal((error as KeepsakeError).code, 'invalid_option', url)
         assert.doesNotMatch(String((error as KeepsakeError).stack) + (error as KeepsakeError).cause, /sesame|ame@/, url)
         return true
       })
@@ -502,6 +502,6 @@ suite('URLs', () => {
     const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', hook], {
       cwd: join(import.meta.dirname, '../..'),
     })
-    assert.equal(stdout, 'no_backend The backend of this URL needs the package ioredis: npm install ioredis\n')
+    assert.equal(stdout, 'unknown_backend The backend of this URL needs the package ioredis: npm install ioredis\n')
   })
 })

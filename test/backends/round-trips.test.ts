@@ -99,7 +99,13 @@ const expected: Record<string, Expected> = {
 for (const [name, { open, ...visits }] of Object.entries(expected)) {
   test(`${name}: a visit makes as many round trips as it needs`, async (t) => {
     const { backend, sent } = await open(t)
-    const manager = sessionManager({ backend, budget: PATIENT, secret: randomBytes(32), secure: true, sweeps: false })
+    const manager = sessionManager({
+      backend,
+      storeTimeout: PATIENT,
+      secret: randomBytes(32),
+      secure: true,
+      autoSweep: false,
+    })
     const visit = async (cookie: string, act: (visit: Awaited<ReturnType<typeof manager.open>>) => unknown) => {
       const opened = await manager.open({ headers: new Headers(cookie === '' ? {} : { cookie }) })
       act(opened)

@@ -14,21 +14,21 @@ const house = async (made: (backend: Backend) => Backend = (backend) => backend)
   const memory = memoryBackend()
   const backend: Backend = {
     ...memory,
-    async settle() {
+    async ensureDurable() {
       store.asked++
       if (!store.sure) throw new Error('too few replicas')
     },
   }
   const secret = newSecret()
   const handler = (meanwhile?: () => Promise<unknown>) =>
-    sessionManager({ backend: made(backend), budget: PATIENT, secret })(async (request) => {
+    sessionManager({ backend: made(backend), storeTimeout: PATIENT, secret })(async (request) => {
       const s = await session(request)
       await meanwhile?.()
       const { pathname } = new URL(request.url)
       if (pathname === '/login') s.login('anna')
       if (pathname === '/ben') s.login('ben')
       if (pathname === '/logout') s.invalidate()
-      if (pathname === '/renew') s.renew()
+      if (pathname === '/renew') s.rotateKey()
       return new Response(s.owner)
     })
   const visit = browser(handler())

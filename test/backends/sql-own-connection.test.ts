@@ -17,7 +17,7 @@ const freshKey = (): string => randomBytes(32).toString('base64url')
 const freshVersion = (): string => randomBytes(6).toString('base64url')
 const entryWith = (): Entry => ({
   value: '{"n":1}',
-  head: 'h',
+  metadata: 'h',
   version: freshVersion(),
   expiresAt: Date.now() + 3_600_000,
   owner: 'app:anna',
@@ -136,13 +136,13 @@ for (const [name, open] of Object.entries(clients)) {
       }
       await during(() => backend.generate(key, entry))
       assert.deepEqual(await backend.get(key), entry)
-      const change = { value: '{"n":2}', head: 'h', version: freshVersion() }
+      const change = { value: '{"n":2}', metadata: 'h', version: freshVersion() }
       await during(() => backend.set(key, change, entry.version))
       assert.deepEqual(await backend.get(key), { ...entry, ...change })
       await during(() => backend.clear(key))
       assert.equal(await backend.get(key), undefined)
       await backend.generate(other, entry)
-      await during(() => backend.owned?.clear('app:anna'))
+      await during(() => backend.byOwner?.clear('app:anna'))
       assert.equal(await backend.get(other), undefined)
       await backend.close?.()
     })

@@ -21,13 +21,13 @@ const freshKey = (): string => randomBytes(32).toString('base64url')
 const freshVersion = (): string => randomBytes(6).toString('base64url')
 const entryWith = (more: Partial<Entry> = {}): Entry => ({
   value: '{"n":1}',
-  head: 'h',
+  metadata: 'h',
   version: freshVersion(),
   expiresAt: Date.now() + 3_600_000,
   ...more,
 })
 const code = (expected: string) => (error: unknown) => error instanceof KeepsakeError && error.code === expected
-/** A Fault that says that nothing was changed, and why. */
+/** A KeepsakeError that says that nothing was changed, and why. */
 const refusal = (why: RegExp) => (error: unknown) => {
   assert.match((error as Error).message, why)
   assert.match((error as Error).message, /Nothing was changed\./)
@@ -263,13 +263,13 @@ suite('statements that are prepared', { skip: noMariadb() }, () => {
       const round = async (i: number) => {
         const entry = entryWith({ owner: 'app:anna' })
         const key = freshKey()
-        const mark = { head: 'm', version: freshVersion(), expiresAt: 1 }
+        const mark = { metadata: 'm', version: freshVersion(), expiresAt: 1 }
         await backend.generate(key, entry)
         await backend.get(key)
         await backend.set(key, entryWith(), entry.version)
         await backend.touch(key, Date.now() + 7_200_000)
-        await backend.owned?.list('app:anna')
-        await backend.owned?.clear('app:anna', i % 2 ? key : undefined, i % 3 ? mark : undefined)
+        await backend.byOwner?.list('app:anna')
+        await backend.byOwner?.clear('app:anna', i % 2 ? key : undefined, i % 3 ? mark : undefined)
         await backend.clear(key, i % 2 ? entry.version : undefined, i % 3 ? mark : undefined)
         for (let j = 0; j < i % 7; j++) await backend.generate(freshKey(), entryWith({ expiresAt: 5 }))
         await backend.scan?.(key, i + 1)
@@ -359,7 +359,7 @@ suite('the number of connections', () => {
       [connectMysql, 'mysql'],
     ] as const) {
       for (const connections of [0, -1, 1.5, Number.NaN, '5' as never]) {
-        await assert.rejects(open(`${scheme}://app@127.0.0.1/app`, { connections }), code('bad_option'))
+        await assert.rejects(open(`${scheme}://app@127.0.0.1/app`, { connections }), code('invalid_option'))
       }
       for (const parameter of ['', '0', '-1', '1.5', 'many', '1e99', 'NaN']) {
         await assert.rejects(
@@ -407,7 +407,7 @@ suite('the number of connections', () => {
           (error as Error).message,
           new RegExp(`the parameter "${unknown.split('=')[0]}", which is not known`),
         )
-        return code('bad_option')(error)
+        return code('invalid_option')(error)
       })
     }
     const known = await connectMysql('mysql://app@127.0.0.1/app?charset=utf8mb4&timezone=Z&connections=5')

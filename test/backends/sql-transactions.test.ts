@@ -20,7 +20,7 @@ const freshKey = (): string => randomBytes(32).toString('base64url')
 const freshVersion = (): string => randomBytes(6).toString('base64url')
 const entryWith = (more: Partial<Entry> = {}): Entry => ({
   value: '{"n":1}',
-  head: 'h',
+  metadata: 'h',
   version: freshVersion(),
   expiresAt: Date.now() + 3_600_000,
   owner: 'app:anna',
@@ -132,17 +132,17 @@ const onMysql: Record<string, (t: TestContext) => Promise<Shared<MysqlClient>>> 
 
 /** Every way to write, on an entry that is there. */
 const writes = (backend: Backend, key: string, version: string): Record<string, () => unknown> => {
-  const mark = { head: 'm', version: freshVersion(), expiresAt: Date.now() + 3_600_000 }
+  const mark = { metadata: 'm', version: freshVersion(), expiresAt: Date.now() + 3_600_000 }
   return {
     generate: () => backend.generate(freshKey(), entryWith()),
-    set: () => backend.set(key, { value: '{"n":2}', head: 'h', version: freshVersion() }, version),
+    set: () => backend.set(key, { value: '{"n":2}', metadata: 'h', version: freshVersion() }, version),
     touch: () => backend.touch(key, Date.now() + 7_200_000),
     'clear on a version': () => backend.clear(key, version),
     'clear with a mark': () => backend.clear(key, undefined, mark),
     clear: () => backend.clear(key),
     sweep: () => backend.sweep?.(10, 5),
-    'clear of an owner': () => backend.owned?.clear('app:anna'),
-    'clear of an owner with a mark': () => backend.owned?.clear('app:anna', undefined, mark),
+    'clear of an owner': () => backend.byOwner?.clear('app:anna'),
+    'clear of an owner with a mark': () => backend.byOwner?.clear('app:anna', undefined, mark),
   }
 }
 

@@ -17,7 +17,7 @@ import { drivers, type Live } from '../support/sqlite-drivers.ts'
 const freshKey = () => randomBytes(32).toString('base64url')
 const entryWith = (more: Partial<Entry> = {}): Entry => ({
   value: '{"n":1}',
-  head: '1.abc',
+  metadata: '1.abc',
   expiresAt: Date.now() + 60_000,
   version: randomBytes(6).toString('base64url'),
   owner: undefined,
@@ -48,8 +48,8 @@ for (const [name, open] of Object.entries(drivers)) {
       test(one.name, async (t) => {
         const path = join(folder(t), 'app.db')
         const handle = () => sqliteBackend(readied(databaseAt(t, open, path)))
-        const reason = one.exempt(handle())
-        if (reason) return t.diagnostic(`nothing to ask: ${reason}`)
+        const type = one.exempt(handle())
+        if (type) return t.diagnostic(`nothing to ask: ${type}`)
         await one.run(handle)
       })
     }
@@ -71,16 +71,16 @@ for (const [name, open] of Object.entries(drivers)) {
       assert.deepEqual(after, before)
       assert.equal((statSync(path).mode & 0o777).toString(8), '644')
       assert.deepEqual(Object.values(database.prepare('select text from notes').get() as object)[0], 'mine')
-      assert.equal(backend.secret, undefined, 'a secret is not kept where others may read it')
+      assert.equal(backend.keepSecret, undefined, 'a secret is not kept where others may read it')
     })
 
     test('lists and clears more than a driver fetches at a time', async (t) => {
       const backend = sqliteBackend(readied(databaseAt(t, open)))
       const keys = Array.from({ length: 250 }, freshKey)
       for (const key of keys) await backend.generate(key, entryWith({ owner: 'anna' }))
-      const listed = (await backend.owned?.list('anna'))?.map(({ key }) => key)
+      const listed = (await backend.byOwner?.list('anna'))?.map(({ key }) => key)
       assert.deepEqual(listed?.sort(), keys.sort())
-      assert.equal(await backend.owned?.clear('anna', keys[7]), 249)
+      assert.equal(await backend.byOwner?.clear('anna', keys[7]), 249)
     })
 
     test('while another writes, writes wait without holding up this process, and are then done', async (t) => {
@@ -94,13 +94,13 @@ for (const [name, open] of Object.entries(drivers)) {
       for (let round = 0; round < 3; round++) {
         const [key, old, entry] = [freshKey(), freshKey(), entryWith()]
         await backend.generate(old, entry)
-        const change = { value: '{"n":2}', head: '', version: freshKey().slice(0, 8) }
+        const change = { value: '{"n":2}', metadata: '', version: freshKey().slice(0, 8) }
         other.exec('begin immediate')
         const writes = [
           backend.generate(key, entry),
           backend.set(old, change, entry.version),
           backend.touch(old, entry.expiresAt + 1),
-          backend.owned?.clear('anna'),
+          backend.byOwner?.clear('anna'),
           backend.sweep?.(0, 1),
         ]
         for (const write of writes) assert.ok(write instanceof Promise, 'it is a promise, because it has to wait')
@@ -131,11 +131,11 @@ for (const [name, open] of Object.entries(drivers)) {
       await backend.generate(key, entry)
       // What SQLite says when a database may not grow is what it says when its disk is full.
       database.exec(`pragma max_page_count = ${pragma(database, 'page_count')}`)
-      const full = { code: 'unavailable', message: /disk is full.*Nothing was changed. Free space.*not_ended/ }
+      const full = { code: 'unavailable', message: /disk is full.*Nothing was changed. Free space.*end_failed/ }
       await assert.rejects(async () => {
         for (;;) await backend.generate(freshKey(), entry)
       }, full)
-      const change = { value: 'x'.repeat(20_000), head: '', version: freshKey().slice(0, 8) }
+      const change = { value: 'x'.repeat(20_000), metadata: '', version: freshKey().slice(0, 8) }
       await assert.rejects(async () => backend.set(key, change, entry.version), full)
       assert.deepEqual(await backend.get(key), entry)
     })
@@ -171,7 +171,7 @@ for (const [name, open] of Object.entries(drivers)) {
       left.exec('rollback')
     })
 
-    test('that is closed, or in a transaction, is a Fault that says what to do', (t) => {
+    test('that is closed, or in a transaction, is a KeepsakeError that says what to do', (t) => {
       const database = open(join(folder(t), 'app.db'))
       database.exec('begin')
       assert.throws(() => sqliteBackend(database), { code: 'unavailable', message: /await nothing/ })
@@ -205,9 +205,9 @@ test('what one driver writes, the others read and change, each in a process of i
     const expected = [...kept].map(([key, entry]) => [key, [entry, entry]]).sort()
     assert.deepEqual(found, JSON.parse(JSON.stringify(expected)), `${name} finds what the others left`)
     for (const [key, entry] of kept) {
-      kept.set(key, { ...entry, value: JSON.stringify(name), head: '', version, expiresAt: entry.expiresAt + 1 })
+      kept.set(key, { ...entry, value: JSON.stringify(name), metadata: '', version, expiresAt: entry.expiresAt + 1 })
     }
-    kept.set(key, { value: undefined, head: '1.abc', version: `${version.slice(0, -1)}-`, expiresAt: 1e14, owner })
+    kept.set(key, { value: undefined, metadata: '1.abc', version: `${version.slice(0, -1)}-`, expiresAt: 1e14, owner })
   }
 })
 
@@ -228,9 +228,9 @@ test('the tables are made once other processes let it, though the database itsel
   assert.equal(tries, 3)
 })
 
-test('what is no database, and an option that a live one cannot have, are Faults', (t) => {
+test('what is no database, and an option that a live one cannot have, are errors', (t) => {
   const bad = (act: () => unknown) =>
-    assert.throws(act, (error) => error instanceof KeepsakeError && error.code === 'bad_option')
+    assert.throws(act, (error) => error instanceof KeepsakeError && error.code === 'invalid_option')
   for (const none of [undefined, null, 7, {}, new Map()]) bad(() => sqliteBackend(none as never))
   const database = databaseAt(t, (path) => new DatabaseSync(path))
   bad(() => sqliteBackend(database, { durability: 'power' }))

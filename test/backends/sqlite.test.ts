@@ -29,7 +29,7 @@ import { sqliteBackend } from 'keepsake/sqlite'
 import { folder } from '../support/folder.ts'
 
 const KEY = 'A'.repeat(43)
-const entry = { value: '{}', head: 'h', version: 'version1', expiresAt: Date.now() + 1e6 }
+const entry = { value: '{}', metadata: 'h', version: 'version1', expiresAt: Date.now() + 1e6 }
 const freshKey = () => randomBytes(32).toString('base64url')
 const code = (expected: string) => (error: unknown) => error instanceof KeepsakeError && error.code === expected
 
@@ -56,7 +56,7 @@ suite('the backend in SQLite', () => {
     t.after(() => other.close())
     other.exec('begin immediate; create table first (a)')
     const backend = opened(t, path)
-    const waiting = [backend.generate(KEY, entry), backend.secret?.('a secret')]
+    const waiting = [backend.generate(KEY, entry), backend.keepSecret?.('a secret')]
     for (const one of waiting) assert.ok(one instanceof Promise, 'it waits for the other, as a promise')
     other.exec('commit')
     assert.deepEqual(await Promise.all(waiting), [undefined, 'a secret'])
@@ -64,11 +64,11 @@ suite('the backend in SQLite', () => {
   })
   test('who finds the tables and the secret there waits for no writer', async (t) => {
     const path = join(folder(t), 'sessions.db')
-    await opened(t, path).secret?.('the first')
+    await opened(t, path).keepSecret?.('the first')
     const other = new DatabaseSync(path)
     t.after(() => other.close())
     other.exec('begin immediate')
-    assert.equal(opened(t, path).secret?.('the second'), 'the first')
+    assert.equal(opened(t, path).keepSecret?.('the second'), 'the first')
     other.exec('rollback')
   })
   test('while another process writes, a write waits without holding up this one, and is then done', async (t) => {
@@ -142,13 +142,13 @@ suite('the backend in SQLite', () => {
         for (;;) appendFileSync(ballast, 'x'.repeat(4_096))
       }, /ENOSPC/)
       const full = { code: 'unavailable', message: /disk is full.*Nothing was changed. Free space/ }
-      const mark = { head: 'ended', expiresAt: entry.expiresAt, version: 'version3' }
+      const mark = { metadata: 'ended', expiresAt: entry.expiresAt, version: 'version3' }
       await assert.rejects(async () => backend.clear(KEY, undefined, mark), full)
-      await assert.rejects(async () => backend.owned?.clear('anna', undefined, mark), full)
+      await assert.rejects(async () => backend.byOwner?.clear('anna', undefined, mark), full)
       assert.equal((await backend.get(KEY))?.version, entry.version)
       rmSync(ballast)
-      assert.equal(await backend.owned?.clear('anna', undefined, mark), 1)
-      assert.equal((await backend.get(KEY))?.head, 'ended')
+      assert.equal(await backend.byOwner?.clear('anna', undefined, mark), 1)
+      assert.equal((await backend.get(KEY))?.metadata, 'ended')
       await backend.close?.()
     } finally {
       spawnSync('umount', ['-l', place])
@@ -162,7 +162,7 @@ suite('the backend in SQLite', () => {
     const write = async (times: number) => {
       for (let i = 0; i < times; i++) {
         const next = randomBytes(6).toString('base64url')
-        const change = { value: JSON.stringify('x'.repeat(3_000)), head: 'h', version: next }
+        const change = { value: JSON.stringify('x'.repeat(3_000)), metadata: 'h', version: next }
         assert.equal(await backend.set(KEY, change, version), undefined)
         version = next
       }
@@ -178,7 +178,7 @@ suite('the backend in SQLite', () => {
     await write(200)
     assert.ok(size() <= 2 ** 20, `${size()} bytes when it is done`)
   })
-  test('a file that is no database, a folder, and no path are Faults that say what to do; the file stays as it was', async (t) => {
+  test('a file that is no database, a folder, and no path are errors that say what to do; the file stays as it was', async (t) => {
     const place = folder(t)
     const path = join(place, 'notes.txt')
     const text = 'not a database, but something that somebody wrote\n'.repeat(40)
@@ -188,8 +188,8 @@ suite('the backend in SQLite', () => {
       assert.throws(() => sqliteBackend(bad), /cannot be used: .*Give a path/)
     }
     assert.equal(readFileSync(path, 'utf8'), text)
-    await assert.rejects(backendFromUrl('sqlite:'), code('bad_option'))
-    assert.throws(() => sqliteBackend('x.db', { durability: 'moon' as 'power' }), code('bad_option'))
+    await assert.rejects(backendFromUrl('sqlite:'), code('invalid_option'))
+    assert.throws(() => sqliteBackend('x.db', { durability: 'moon' as 'power' }), code('invalid_option'))
   })
   test('durability: power waits for the disk at each write, process does not', (t) => {
     const said: string[] = []
@@ -217,9 +217,9 @@ suite('a file that is not where it was', () => {
     for (const act of [
       () => backend.get(KEY),
       () => backend.generate(freshKey(), entry),
-      () => backend.set(KEY, { value: '1', head: 'h', version: 'version2' }, entry.version),
+      () => backend.set(KEY, { value: '1', metadata: 'h', version: 'version2' }, entry.version),
       () => backend.clear(KEY),
-      () => backend.owned?.list('anna'),
+      () => backend.byOwner?.list('anna'),
     ]) {
       await assert.rejects(async () => act(), gone(message))
     }
@@ -399,7 +399,7 @@ suite('whose file it is', { skip: process.geteuid?.() !== 0 && 'it takes root' }
         () => sqliteBackend(path),
         (error) =>
           error instanceof KeepsakeError &&
-          error.code === 'bad_option' &&
+          error.code === 'invalid_option' &&
           error.message.includes(`${JSON.stringify(bad)} belongs to user ${OTHER}`) &&
           error.message.includes('chown'),
       )
@@ -429,9 +429,9 @@ suite('the index of owners', () => {
     database.exec('drop index keepsake_sessions_owner')
     database.close()
     const backend = opened(t, path)
-    const listed = (await backend.owned?.list('anna'))?.map(({ key }) => key)
+    const listed = (await backend.byOwner?.list('anna'))?.map(({ key }) => key)
     assert.deepEqual(listed?.sort(), keys.filter((_, i) => i % 2).sort())
-    assert.equal(await backend.owned?.clear('anna'), 10)
+    assert.equal(await backend.byOwner?.clear('anna'), 10)
   })
 
   test('is what list and clear look into, and nothing of a session without an owner is in it', async (t) => {

@@ -13,7 +13,7 @@ import { type Served, served } from '../support/served.ts'
 
 /** An example on a database of the test's own, which it is started on again at the same port. */
 /** Without the marks of sessions that have ended. */
-const SESSIONS = "select count(*) as count from keepsake_sessions where head not like 'ended.%'"
+const SESSIONS = "select count(*) as count from keepsake_sessions where metadata not like 'ended.%'"
 
 const program = async (t: TestContext, example: string, env: Record<string, string> = {}) => {
   const path = join(folder(t), 'sessions.db')

@@ -6,8 +6,8 @@ import {
   addFlash,
   crossOriginProtection,
   csrfTag,
-  type Handler,
   type EventType,
+  type Handler,
   readForm,
   serve,
   session,
@@ -76,7 +76,7 @@ const application = async (t: TestContext, guard: (next: Handler) => Handler) =>
         return new Response(null, { status: 404 })
     }
   }
-  const withSessions = sessionManager({ backend: 'memory:', onEvent: ({ reason }) => void reasons.push(reason) })
+  const withSessions = sessionManager({ backend: 'memory:', onEvent: ({ type }) => void reasons.push(type) })
   const guarded = guard(handle)
   const url = await served(
     t,
@@ -110,7 +110,7 @@ suite('a form in Chromium', () => {
       await page.goto(`${url}/login`)
       await write(page, 'for anna')
       assert.deepEqual(await notesOf(page), ['for a stranger', 'for anna'])
-      assert.ok(!reasons.includes('cross_origin') && !reasons.includes('bad_form'))
+      assert.ok(!reasons.includes('cross_origin_rejected') && !reasons.includes('form_rejected'))
     })
   }
 
@@ -145,8 +145,8 @@ suite('a form in Chromium', () => {
       assert.equal(await one.inputValue('[name=note]'), 'written "before" <it>')
       assert.deepEqual(await notesOf(one), [])
       assert.deepEqual(
-        reasons.filter((reason) => reason === 'bad_form'),
-        ['bad_form'],
+        reasons.filter((type) => type === 'form_rejected'),
+        ['form_rejected'],
       )
       await follow(one, 'button')
       assert.deepEqual(await notesOf(one), ['written "before" <it>'])
@@ -193,9 +193,9 @@ const attacks = {
 }
 
 suite('a form that a foreign page sends in Chromium', () => {
-  for (const [guard, by, reason] of [
-    [crossOriginProtection, 'crossOrigin', 'cross_origin'],
-    [unguarded, 'its token', 'bad_form'],
+  for (const [guard, by, type] of [
+    [crossOriginProtection, 'crossOrigin', 'cross_origin_rejected'],
+    [unguarded, 'its token', 'form_rejected'],
   ] as const) {
     for (const [name, attack] of Object.entries(attacks)) {
       test(`${name}: refused by ${by}, and nothing changes`, async (t) => {
@@ -220,7 +220,7 @@ suite('a form that a foreign page sends in Chromium', () => {
         const came = seen.slice(length).find(({ method }) => method === 'POST')
         assert.equal(came?.headers.get('origin'), attack.origin(foreign))
         assert.equal(/\bsid-\d/.test(came?.headers.get('cookie') ?? ''), attack.cookies, 'as browsers are known to')
-        assert.ok(reasons.includes(reason))
+        assert.ok(reasons.includes(type))
         await victim.reload()
         assert.deepEqual(await notesOf(victim), ['mine'])
         await write(victim, 'mine too')
@@ -248,11 +248,11 @@ test('a WebSocket of a page on another port is refused by crossOrigin; one of ou
   const page = await context.newPage()
   await page.goto(`${url}/login`)
   assert.match(await socketFrom(page, url), /Unexpected response code: 426/)
-  assert.ok(!reasons.includes('cross_origin'))
+  assert.ok(!reasons.includes('cross_origin_rejected'))
 
   await page.goto(foreign)
   assert.match(await socketFrom(page, url), /Unexpected response code: 403/)
-  assert.ok(reasons.includes('cross_origin'))
+  assert.ok(reasons.includes('cross_origin_rejected'))
   const { headers } = seen.at(-1) as Seen
   assert.match(headers.get('cookie') ?? '', /\bsid-\d/, 'though the cookie came along')
   assert.equal(headers.get('origin'), foreign)

@@ -22,7 +22,7 @@ import {
   until,
 } from '../support/redis-server.ts'
 
-const settings = { secret: 'q4mB1xqCz0m1cR8m3dWf0iZ2l0cYb3h8V2k5pXn7TtE', budget: PATIENT }
+const settings = { secret: 'q4mB1xqCz0m1cR8m3dWf0iZ2l0cYb3h8V2k5pXn7TtE', storeTimeout: PATIENT }
 const HOUR = 3_600_000
 const OWNER = 'app:anna'
 
@@ -30,12 +30,12 @@ const freshKey = () => randomBytes(32).toString('base64url')
 const freshVersion = () => randomBytes(6).toString('base64url')
 const entryOf = (more: Partial<Entry> = {}): Entry => ({
   value: '{"n":1}',
-  head: '1.abc',
+  metadata: '1.abc',
   expiresAt: Date.now() + HOUR,
   version: freshVersion(),
   ...more,
 })
-type Owned = Backend & { readonly owned: NonNullable<Backend['owned']> }
+type Owned = Backend & { readonly byOwner: NonNullable<Backend['byOwner']> }
 
 const opened = async (t: TestContext, url: string, options = {}): Promise<Owned> => {
   const backend = (await connectRedis(url, options)) as Owned
@@ -193,13 +193,13 @@ suite('a full Redis', () => {
     assert.ok(kept.length > 100)
     for (const key of kept) assert.equal((await allowing(() => backend.get(key)))?.value, value)
     for (let again = 0; again < 10; again++) await assert.rejects(fill('"small"'), /OOM/)
-    await allowing(() => backend.owned.clear(OWNER, anna[0]))
-    const left = (await allowing(() => backend.owned.list(OWNER))).map(({ key }) => key)
+    await allowing(() => backend.byOwner.clear(OWNER, anna[0]))
+    const left = (await allowing(() => backend.byOwner.list(OWNER))).map(({ key }) => key)
     assert.deepEqual(left, [anna[0]], 'full as it is')
-    const mark = { head: 'ended', expiresAt: Date.now() + HOUR, version: freshVersion() }
+    const mark = { metadata: 'ended', expiresAt: Date.now() + HOUR, version: freshVersion() }
     await allowing(() => backend.clear(anna[0] as string, undefined, mark))
-    assert.equal((await allowing(() => backend.get(anna[0] as string)))?.head, 'ended', 'with a mark, too')
-    assert.deepEqual(await allowing(() => backend.owned.list(OWNER)), [])
+    assert.equal((await allowing(() => backend.get(anna[0] as string)))?.metadata, 'ended', 'with a mark, too')
+    assert.deepEqual(await allowing(() => backend.byOwner.list(OWNER)), [])
     await allowing(() => backend.clear(kept[0] as string))
     assert.equal(await allowing(() => backend.get(kept[0] as string)), undefined)
   })
@@ -220,21 +220,21 @@ suite('a Redis that evicts', () => {
         },
       )
     const keys = [await login(backend), await login(backend)]
-    assert.equal(await backend.owned.clear(OWNER), 2, 'nothing has been evicted so far, and the list is there')
+    assert.equal(await backend.byOwner.clear(OWNER), 2, 'nothing has been evicted so far, and the list is there')
     for (const key of keys) assert.equal(await backend.get(key), undefined)
-    await doubtful(() => backend.owned.clear(OWNER), 0)
+    await doubtful(() => backend.byOwner.clear(OWNER), 0)
     const value = JSON.stringify('x'.repeat(10_000))
     await login(backend)
     while ((await server.cli('exists', list)) === '1') await backend.generate(freshKey(), entryOf({ value }))
-    await doubtful(() => backend.owned.clear(OWNER), 0)
+    await doubtful(() => backend.byOwner.clear(OWNER), 0)
     const key = await login(backend)
-    await doubtful(() => backend.owned.clear(OWNER), 1)
+    await doubtful(() => backend.byOwner.clear(OWNER), 1)
     assert.equal(await backend.get(key), undefined, 'what it knows of, it ends')
     await server.cli('config', 'set', 'maxmemory-policy', 'noeviction')
-    assert.equal(await backend.owned.clear(OWNER), 0)
+    assert.equal(await backend.byOwner.clear(OWNER), 0)
     await server.cli('config', 'set', 'maxmemory-policy', 'allkeys-lru')
     await server.cli('config', 'set', 'maxmemory', '0')
-    assert.equal(await backend.owned.clear(OWNER), 0, 'without a limit, nothing is evicted')
+    assert.equal(await backend.byOwner.clear(OWNER), 0, 'without a limit, nothing is evicted')
   })
 })
 
@@ -262,7 +262,7 @@ suite('waiting for replicas', () => {
       const entry = entryOf()
       const before = await waits(master)
       await allowing(() => backend.generate(stranger, entry))
-      await allowing(() => backend.set(stranger, { value: '{}', head: '', version: freshVersion() }, entry.version))
+      await allowing(() => backend.set(stranger, { value: '{}', metadata: '', version: freshVersion() }, entry.version))
       await allowing(() => backend.touch(stranger, entry.expiresAt + 1))
       await allowing(() => backend.get(stranger))
       assert.equal(await waits(master), before)
@@ -294,8 +294,8 @@ suite('waiting for replicas', () => {
       await short(() => hasty.generate(fresh, entry))
       assert.deepEqual(await allowing(() => hasty.get(fresh)), entry)
       await short(() => other.generate(fresh, entry))
-      await short(() => hasty.owned.clear(OWNER))
-      await short(() => other.owned.clear(OWNER))
+      await short(() => hasty.byOwner.clear(OWNER))
+      await short(() => other.byOwner.clear(OWNER))
       for (const key of keys) assert.equal(await allowing(() => hasty.get(key)), undefined)
       const before = await waits(master)
       let waiting = true
@@ -311,8 +311,8 @@ suite('waiting for replicas', () => {
       await logouts
       assert.ok((await waits(master)) - before <= 2, 'twenty logouts waited together')
       resume()
-      await allowing(() => patient.owned.clear(OWNER))
-      assert.deepEqual(await allowing(() => patient.owned.list(OWNER)), [])
+      await allowing(() => patient.byOwner.clear(OWNER))
+      assert.deepEqual(await allowing(() => patient.byOwner.list(OWNER)), [])
       await login(patient)
     })
 
@@ -345,7 +345,7 @@ suite('waiting for replicas', () => {
     const entry = entryOf({ owner: OWNER })
     await allowing(() => backend.generate(key, entry))
     const marked = freshKey()
-    const mark = { head: 'ended', expiresAt: Date.now() + HOUR, version: freshVersion() }
+    const mark = { metadata: 'ended', expiresAt: Date.now() + HOUR, version: freshVersion() }
     await allowing(() => backend.generate(marked, entry))
     await allowing(() => backend.clear(marked, entry.version, mark))
     const tries = [
@@ -353,15 +353,15 @@ suite('waiting for replicas', () => {
       () => backend.clear(key),
       () => backend.clear(key),
       () => backend.clear(key, entry.version),
-      () => backend.owned.clear(OWNER),
+      () => backend.byOwner.clear(OWNER),
       ...[undefined, entry.version].map((version) => () => backend.clear(marked, version, mark)),
       () => backend.clear(marked, undefined, { ...mark, version: freshVersion() }),
       async () => {
         // As a clear of all leaves it that broke off behind the mark.
         await master.cli('zadd', `keepsake:owner:${OWNER}`, '-1', marked)
-        await backend.owned.clear(OWNER, undefined, { ...mark, version: freshVersion() })
+        await backend.byOwner.clear(OWNER, undefined, { ...mark, version: freshVersion() })
       },
-      () => backend.settle?.(marked),
+      () => backend.ensureDurable?.(marked),
     ]
     const lost = await login(backend)
     await master.cli('del', `keepsake:${lost}`)
@@ -377,7 +377,7 @@ suite('waiting for replicas', () => {
       assert.ok((await writes()) > before)
     }
     assert.equal(await allowing(() => backend.get(key)), undefined)
-    assert.equal((await allowing(() => backend.get(marked)))?.head, 'ended')
+    assert.equal((await allowing(() => backend.get(marked)))?.metadata, 'ended')
   })
 
   const visited = async (t: TestContext) => {
@@ -387,7 +387,7 @@ suite('waiting for replicas', () => {
       const s = await session(request)
       const { pathname } = new URL(request.url)
       if (pathname === '/login') s.login('anna')
-      if (pathname === '/renew') s.renew()
+      if (pathname === '/renew') s.rotateKey()
       if (pathname === '/logout') s.invalidate()
       return new Response(s.owner)
     })
@@ -469,7 +469,7 @@ suite('a cluster', () => {
     const hasty = redisBackend(client, { waitReplicas: 1, waitTimeout: 0.1 })
     for (const backend of [patient, hasty]) t.after(() => backend.close?.())
     const keys = await Promise.all(Array.from({ length: 60 }, () => login(patient)))
-    assert.equal(await allowing(() => patient.owned.clear(OWNER, keys[0])), 59)
+    assert.equal(await allowing(() => patient.byOwner.clear(OWNER, keys[0])), 59)
     const key = keys[0] as string
     const { master, replica } = await cluster.nodesOf(`keepsake:${key}`)
     // The replica takes over, in good order: the client does not know of it until it is told where the key is.
@@ -506,13 +506,13 @@ suite('a cluster', () => {
     for (const key of out) assert.equal(await allowing(() => backend.get(key)), undefined, 'what ended stays ended')
     await through(async () =>
       assert.deepEqual(
-        (await allowing(() => backend.owned.list(OWNER))).map(({ key }) => key).sort(),
+        (await allowing(() => backend.byOwner.list(OWNER))).map(({ key }) => key).sort(),
         [...keys].sort(),
       ),
     )
     // Its new master has no replica until the old one is back.
     await master.restart()
-    await through(() => backend.owned.clear(OWNER))
+    await through(() => backend.byOwner.clear(OWNER))
     for (const key of keys) assert.equal(await allowing(() => backend.get(key)), undefined)
   })
 })
@@ -557,7 +557,7 @@ suite('Sentinels', () => {
     // Sentinels would see to it, after ten seconds.
     await master.cli('replicaof', '127.0.0.1', `${replica.port}`)
     for (const backend of backends) await through(() => login(backend))
-    await through(() => backends[0]?.owned.clear(OWNER))
-    for (const backend of backends) assert.deepEqual(await allowing(() => backend.owned.list(OWNER)), [])
+    await through(() => backends[0]?.byOwner.clear(OWNER))
+    for (const backend of backends) assert.deepEqual(await allowing(() => backend.byOwner.list(OWNER)), [])
   })
 })

@@ -18,7 +18,7 @@ const freshKey = () => randomBytes(32).toString('base64url')
 const freshVersion = () => randomBytes(6).toString('base64url')
 const entryOf = (more: Partial<Entry> = {}): Entry => ({
   value: '{"n":1}',
-  head: '1.abc',
+  metadata: '1.abc',
   expiresAt: Date.now() + 3_600_000,
   version: freshVersion(),
   owner: undefined,
@@ -81,13 +81,13 @@ suite('connections that were closed while the process stood still', () => {
       assert.equal(await backend.generate(key, entry), undefined)
       closedMeanwhile(master)
       assert.deepEqual(await backend.get(key), entry)
-      const change = { value: '{"n":2}', head: 'h', version: freshVersion() }
+      const change = { value: '{"n":2}', metadata: 'h', version: freshVersion() }
       closedMeanwhile(master)
       assert.equal(await backend.set(key, change, entry.version), undefined)
       closedMeanwhile(master)
-      assert.equal((await backend.owned?.list('app:anna'))?.length, 1)
+      assert.equal((await backend.byOwner?.list('app:anna'))?.length, 1)
       closedMeanwhile(master)
-      assert.equal(await backend.owned?.clear('app:anna'), 1)
+      assert.equal(await backend.byOwner?.clear('app:anna'), 1)
       closedMeanwhile(master)
       assert.equal(await backend.clear(key), undefined)
     })
@@ -151,13 +151,13 @@ suite('a client of our own', () => {
 
   test('waits as long as a visit may for an answer, and longer', async (t) => {
     const server = await redisServer()
-    for (const budget of [0, -1, '1', Number.NaN, 3601]) {
-      await assert.rejects(connectRedis(server.url, { budget } as object), (error) => {
-        assert.equal((error as KeepsakeError).code, 'bad_option')
+    for (const storeTimeout of [0, -1, '1', Number.NaN, 3601]) {
+      await assert.rejects(connectRedis(server.url, { storeTimeout } as object), (error) => {
+        assert.equal((error as KeepsakeError).code, 'invalid_option')
         return true
       })
     }
-    const backend = await connectRedis(server.url, { budget: 30 })
+    const backend = await connectRedis(server.url, { storeTimeout: 30 })
     t.after(() => backend.close?.())
     await backend.get(freshKey())
     const { resume } = await server.pause()
@@ -194,16 +194,16 @@ suite('a slot of a cluster that is on its way to another server', () => {
       }
       for (const key of keys) await move(`keepsake:${key}`)
       await move('keepsake:owner:app:anna')
-      const mark = { head: 'ended', expiresAt: Date.now() + 60_000, version: freshVersion() }
+      const mark = { metadata: 'ended', expiresAt: Date.now() + 60_000, version: freshVersion() }
       assert.equal(await backend.clear(keys[0], undefined, mark), undefined)
-      assert.equal((await backend.get(keys[0]))?.head, 'ended')
-      assert.equal(await backend.owned?.clear('app:anna', keys[1]), 1)
+      assert.equal((await backend.get(keys[0]))?.metadata, 'ended')
+      assert.equal(await backend.byOwner?.clear('app:anna', keys[1]), 1)
       assert.equal(await backend.get(keys[2]), undefined)
       await backend.clear(keys[1])
       const fresh = freshKey()
       assert.equal(await backend.generate(fresh, { ...entry, version: freshVersion() }), undefined)
       assert.deepEqual(
-        (await backend.owned?.list('app:anna'))?.map(({ key }) => key),
+        (await backend.byOwner?.list('app:anna'))?.map(({ key }) => key),
         [fresh],
       )
     })

@@ -8,8 +8,8 @@ import {
   type Backend,
   csrfToken,
   type Entry,
-  KeepsakeError,
   type EventType,
+  KeepsakeError,
   session,
   sessionManager,
   takeFlash,
@@ -44,9 +44,9 @@ suite('onStoreError: anonymous', () => {
     await visit((s) => s.login('anna'))
     const acts = {
       set: (s) => s.set('a', 1),
-      drop: (s) => s.drop('a'),
+      drop: (s) => s.delete('a'),
       update: (s) => s.update('a', () => 1),
-      renew: (s) => s.renew(),
+      renew: (s) => s.rotateKey(),
       login: (s) => s.login('bert'),
     } satisfies Record<string, Parameters<typeof visit>[0]>
     for (const [name, act] of Object.entries(acts)) {
@@ -94,7 +94,9 @@ suite('onStoreError: anonymous', () => {
     await visit((s) => s.set('a', 1))
     h.fail('get', failing())
     assert.equal(await visit((s) => s.get('a')), 503)
-    assert.throws(() => sessionManager({ backend: 'memory:', onStoreError: 'ignore' as never }), { code: 'bad_option' })
+    assert.throws(() => sessionManager({ backend: 'memory:', onStoreError: 'ignore' as never }), {
+      code: 'invalid_option',
+    })
   })
 })
 
@@ -132,7 +134,7 @@ suite('calls under way', () => {
 
   test('ST-O5: of ten thousand requests on a store that hangs, as many wait as may, and the others fail at once', async () => {
     const { backend, count, release } = hanging()
-    const page = sessionManager({ backend, secret, maxInFlight: 100, budget: PATIENT })(async (request) =>
+    const page = sessionManager({ backend, secret, maxInFlight: 100, storeTimeout: PATIENT })(async (request) =>
       Response.json((await session(request)).owner ?? null),
     )
     const statuses: number[] = []
@@ -149,7 +151,7 @@ suite('calls under way', () => {
   test('one that was given up counts until it is answered, or is forgotten after half a minute', async (t) => {
     t.mock.timers.enable({ apis: ['setTimeout'] })
     const { backend, count } = hanging()
-    const page = sessionManager({ backend, secret, maxInFlight: 2, budget: 0.05 })(async (request) =>
+    const page = sessionManager({ backend, secret, maxInFlight: 2, storeTimeout: 0.05 })(async (request) =>
       Response.json((await session(request)).owner ?? null),
     )
     assert.deepEqual(
@@ -166,12 +168,16 @@ suite('calls under way', () => {
     assert.equal(count(), 3)
   })
 
-  test('the event and the Fault say so', async () => {
+  test('the event and the KeepsakeError say so', async () => {
     const { backend } = hanging()
-    const events: { reason: EventType; error?: unknown }[] = []
-    const page = sessionManager({ backend, secret, maxInFlight: 1, budget: 0.05, onEvent: (event) => events.push(event) })(
-      async (request) => Response.json((await session(request)).owner ?? null),
-    )
+    const events: { type: EventType; error?: unknown }[] = []
+    const page = sessionManager({
+      backend,
+      secret,
+      maxInFlight: 1,
+      storeTimeout: 0.05,
+      onEvent: (event) => events.push(event),
+    })(async (request) => Response.json((await session(request)).owner ?? null))
     const first = asked(page)
     assert.equal((await asked(page)).status, 503)
     assert.match(String(events[0]?.error), /has 1 calls under way, as many as it may \(maxInFlight\)/)
@@ -182,7 +188,7 @@ suite('calls under way', () => {
 suite('sweeping', () => {
   const old = (i: number): [string, Entry] => [
     `${String(i).padStart(42, 'A')}A`,
-    { value: '{}', head: '1.0.0.', expiresAt: 1, version: 'aaaaaaaa' },
+    { value: '{}', metadata: '1.0.0.', expiresAt: 1, version: 'aaaaaaaa' },
   ]
   const stocked = (count: number) => {
     const backend = memoryBackend({ now: () => 0 })
@@ -206,7 +212,7 @@ suite('sweeping', () => {
     assert.ok(batches.length >= 7 && batches.every((limit) => limit === 50))
   })
 
-  test('sweeps: false leaves it to whoever calls sweep; close stops what is under way', async (t) => {
+  test('autoSweep: false leaves it to whoever calls sweep; close stops what is under way', async (t) => {
     t.mock.timers.enable({ apis: ['setTimeout'] })
     for (const [sweeps, closes, expected] of [
       [true, false, 50],
@@ -224,7 +230,7 @@ suite('sweeping', () => {
         },
       }
       const now = clock()
-      const manager = sessionManager({ backend, now, sweeps })
+      const manager = sessionManager({ backend, now, autoSweep: sweeps })
       const visit = browser(
         manager(async (request) => {
           ;(await session(request)).set('a', 1)
@@ -237,6 +243,6 @@ suite('sweeping', () => {
       t.mock.timers.tick(1)
       assert.equal(swept >= expected && (expected > 0 || swept === 0), true, `${sweeps} ${closes}: ${swept}`)
     }
-    assert.throws(() => sessionManager({ backend: 'memory:', sweeps: 'never' as never }), { code: 'bad_option' })
+    assert.throws(() => sessionManager({ backend: 'memory:', autoSweep: 'never' as never }), { code: 'invalid_option' })
   })
 })

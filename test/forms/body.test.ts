@@ -8,7 +8,14 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { runInNewContext } from 'node:vm'
 import fc from 'fast-check'
-import { crossOriginProtection, csrfToken, type FormOptions, readForm, sessionManager, type UploadedFile } from 'keepsake'
+import {
+  crossOriginProtection,
+  csrfToken,
+  type FormOptions,
+  readForm,
+  sessionManager,
+  type UploadedFile,
+} from 'keepsake'
 import { browser } from 'keepsake/testing'
 import { fieldIn, readBody } from '../../src/forms/body.ts'
 import { endless, inPieces, MULTIPART, posting, URLENCODED } from '../support/bodies.ts'

@@ -16,8 +16,10 @@ type Asked = {
   readonly body?: BodyInit
 }
 
-const asked = async (handler: ReturnType<typeof crossOriginProtection>, { url = URL_, ...init }: Asked): Promise<number> =>
-  (await handler(new Request(url, init))).status
+const asked = async (
+  handler: ReturnType<typeof crossOriginProtection>,
+  { url = URL_, ...init }: Asked,
+): Promise<number> => (await handler(new Request(url, init))).status
 
 /** 200 for what is to be accepted; the cases that leave a choice say here what we chose. */
 const expectedStatus = (name: string, expected: string): number => {
@@ -86,9 +88,9 @@ suite('crossOrigin', () => {
 
   test('an origin that no browser prints is refused when the handler is made', () => {
     for (const origin of ['https://app.test/', 'app.test', 'https://APP.test', 'null', 'https://*.app.test', '']) {
-      assert.throws(() => crossOriginProtection(ok, { origins: [origin] }), { code: 'bad_option' }, origin)
+      assert.throws(() => crossOriginProtection(ok, { origins: [origin] }), { code: 'invalid_option' }, origin)
     }
-    assert.throws(() => crossOriginProtection(ok, { origin: [] } as never), { code: 'bad_option' })
+    assert.throws(() => crossOriginProtection(ok, { origin: [] } as never), { code: 'invalid_option' })
   })
 
   test('what shows nothing of where it comes from needs a token, in its header or in its form, which stays readable', async () => {
@@ -205,12 +207,12 @@ suite('crossOrigin', () => {
     assert.deepEqual(response.headers.getSetCookie(), [])
     assert.equal(opened, 0)
     assert.deepEqual(
-      events.map((event) => (event as { reason: string }).reason),
-      ['cross_origin'],
+      events.map((event) => (event as { type: string }).type),
+      ['cross_origin_rejected'],
     )
     const heard: string[] = []
-    await crossOriginProtection(ok, { onEvent: ({ reason }) => heard.push(reason) })(new Request(URL_, { method: 'POST' }))
-    assert.deepEqual(heard, ['cross_origin'])
+    await crossOriginProtection(ok, { onEvent: ({ type }) => heard.push(type) })(new Request(URL_, { method: 'POST' }))
+    assert.deepEqual(heard, ['cross_origin_rejected'])
   })
 
   test('what it stands on is opened and closed with it', async () => {

@@ -3,7 +3,16 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import fc from 'fast-check'
-import { csrfTag, csrfToken, type FormOptions, readForm, serve, type Session, session, type UploadedFile } from 'keepsake'
+import {
+  csrfTag,
+  csrfToken,
+  type FormOptions,
+  readForm,
+  type Session,
+  serve,
+  session,
+  type UploadedFile,
+} from 'keepsake'
 import { browser } from 'keepsake/testing'
 import { z } from 'zod'
 import { sessionManager } from '../../src/manager.ts'
@@ -106,7 +115,7 @@ for (const multipart of [false, true]) {
       assert.deepEqual(await posted(visit, body(a)), { outcome: 'missing_token', ...carried })
       const twice = body(['_csrf', made], a, ['_csrf', made])
       assert.deepEqual(await posted(visit, twice), { outcome: 'many_tokens', ...carried })
-      assert.deepEqual(h.reasons.filter((reason) => reason === 'bad_form').length, 4)
+      assert.deepEqual(h.reasons.filter((type) => type === 'form_rejected').length, 4)
     })
 
     test('D54: a script’s token comes in the header X-CSRF-Token', async () => {
@@ -251,10 +260,10 @@ suite('what is no form', () => {
     const visit = h.visitor()
     for (const options of [{ maxByte: 5 }, { maxBytes: 0 }, { maxFields: Number.NaN }, { maxFileBytes: '1' }]) {
       await visit((_, request) =>
-        assert.rejects(readForm(request, undefined, options as FormOptions), { code: 'bad_option' }),
+        assert.rejects(readForm(request, undefined, options as FormOptions), { code: 'invalid_option' }),
       )
     }
-    await visit((_, request) => assert.rejects(readForm(request, { csrf: false } as never), { code: 'bad_option' }))
+    await visit((_, request) => assert.rejects(readForm(request, { csrf: false } as never), { code: 'invalid_option' }))
   })
 })
 

@@ -70,7 +70,7 @@ suite('writing', () => {
       { sameSite: 'none', secure: false },
       { partitioned: true, secure: false },
     ]) {
-      assert.throws(() => formatAttributes(bad as object), code('bad_option'), JSON.stringify(bad))
+      assert.throws(() => formatAttributes(bad as object), code('invalid_option'), JSON.stringify(bad))
     }
   })
   test('an age is whole seconds, at least 0 and at most 400 days', () => {

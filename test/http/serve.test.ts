@@ -7,7 +7,7 @@ import { connect } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import { join } from 'node:path'
 import { suite, type TestContext, test } from 'node:test'
-import { KeepsakeError, type Handler, logger, memorySessions, serve, session, sessionManager } from 'keepsake'
+import { type Handler, KeepsakeError, logger, memorySessions, serve, session, sessionManager } from 'keepsake'
 import { browser } from 'keepsake/testing'
 import { folder } from '../support/folder.ts'
 import { start } from '../support/process.ts'
@@ -235,20 +235,22 @@ suite('run', () => {
     await assert.rejects(fetch(`${running.url}/body`))
     assert.match(printed(), /it broke off/)
   })
-  test('a port that is taken, or none, is a Fault that says so', async (t) => {
+  test('a port that is taken, or none, is a KeepsakeError that says so', async (t) => {
     const running = await serve(() => new Response(), { port: 0 })
     t.after(() => running.close())
     await assert.rejects(
       serve(() => new Response(), { port: running.port }),
       (error) =>
-        error instanceof KeepsakeError && error.code === 'unavailable' && /EADDRINUSE.*Choose another port/.test(error.message),
+        error instanceof KeepsakeError &&
+        error.code === 'unavailable' &&
+        /EADDRINUSE.*Choose another port/.test(error.message),
     )
     const none = { port: Number('80a') }
     const odd = [none, { hostname: '' }, { hostname: 1 as unknown as string }, { host: '::1' } as object]
     for (const options of odd)
       await assert.rejects(
         serve(() => new Response(), options),
-        { code: 'bad_option' },
+        { code: 'invalid_option' },
       )
   })
 })

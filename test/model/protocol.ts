@@ -44,7 +44,7 @@ type Head = {
   readonly confirmed?: number
 }
 type Fields = Readonly<Record<string, number>>
-type Entry = { readonly head: Head; readonly fields: Fields; readonly version: string }
+type Entry = { readonly metadata: Head; readonly fields: Fields; readonly version: string }
 type Key = { readonly label: string; readonly secret: string }
 type Place =
   | 'home'
@@ -105,7 +105,7 @@ const FLIGHT = 1
 const FRESH = GRACE - FLIGHT
 
 export const world = (scripts: readonly Script[]): World => ({
-  store: { L: { head: { current: 'k' }, fields: { n: 0 }, version: 'v' } },
+  store: { L: { metadata: { current: 'k' }, fields: { n: 0 }, version: 'v' } },
   jar: { label: 'L', secret: 'k' },
   visits: scripts.map((script) => ({ script, place: 'home' })),
   replies: [],
@@ -117,7 +117,7 @@ export const world = (scripts: readonly Script[]): World => ({
 
 /** How a key stands to an entry: what opening decides. */
 const standing = (w: World, key: Key | undefined): 'current' | 'old' | 'grace' | 'none' => {
-  const head = key && w.store[key.label]?.head
+  const head = key && w.store[key.label]?.metadata
   if (!head) return 'none'
   if (head.current === key.secret) return 'current'
   if (head.previous !== key.secret) return 'none'
@@ -128,10 +128,10 @@ const standing = (w: World, key: Key | undefined): 'current' | 'old' | 'grace' |
 const derived = (secret: string, salt: string) => `${secret}/${salt}`
 
 /** The head that a save leaves behind, and the key that the client is to be told. */
-const renewed = (v: Visit, i: number, entry: Entry, mutation?: Mutation): { head: Head; cookie?: Key } => {
+const renewed = (v: Visit, i: number, entry: Entry, mutation?: Mutation): { metadata: Head; cookie?: Key } => {
   const { script } = v
   const { label, secret } = v.key as Key
-  let head = entry.head
+  let head = entry.metadata
   if (head.confirmed === GRACE) head = { current: head.current }
   const pending = head.salt !== undefined && head.previous !== undefined
   if (pending && head.current === secret) {
@@ -144,8 +144,8 @@ const renewed = (v: Visit, i: number, entry: Entry, mutation?: Mutation): { head
   } else if (script.renew && mutation === 'fresh offer' && pending && head.previous === secret) {
     head = { current: derived(secret, `s${i}`), previous: secret, salt: `s${i}` }
   }
-  if (head.previous !== secret || head.salt === undefined) return { head }
-  return { head, cookie: { label, secret: derived(secret, head.salt) } }
+  if (head.previous !== secret || head.salt === undefined) return { metadata: head }
+  return { metadata: head, cookie: { label, secret: derived(secret, head.salt) } }
 }
 
 const written = (fields: Fields, script: Script): Fields => ({
@@ -221,7 +221,7 @@ const step = (w: World, i: number, mutation?: Mutation): World => {
       }
       if (script.turn === 'invalidate') return go('clear', more)
       if (script.turn) return go('create', more)
-      const confirms = entry.head.current === key?.secret && entry.head.salt !== undefined
+      const confirms = entry.metadata.current === key?.secret && entry.metadata.salt !== undefined
       if (script.set || script.add || script.renew || confirms) return go('save', more)
       const { cookie } = renewed({ ...v, ...more }, i, entry)
       return go('reply', { ...more, ...(cookie && { cookie }) })
@@ -231,9 +231,9 @@ const step = (w: World, i: number, mutation?: Mutation): World => {
       if (!entry && mutation !== 'upsert') return go('reply', { ended: true })
       const base = v.entry as Entry
       if (entry && entry.version !== base.version && mutation !== 'blind') return go('look')
-      const { head, cookie } = renewed(v, i, base, mutation)
+      const { metadata: head, cookie } = renewed(v, i, base, mutation)
       const added = script.add ? { ...w.added, [label]: (w.added[label] ?? 0) + 1 } : w.added
-      const next = { head, fields: written(base.fields, script), version: `v${i}` }
+      const next = { metadata: head, fields: written(base.fields, script), version: `v${i}` }
       return go('reply', { age: 0, ...(cookie && { cookie }) }, { ...saved(label, next), added })
     }
     case 'look': {
@@ -247,7 +247,7 @@ const step = (w: World, i: number, mutation?: Mutation): World => {
       }
       return begins(v) ? go('create', {}, cleared()) : go('reply', { cookie: 'clear' }, cleared())
     case 'create': {
-      const entry: Entry = { head: { current: `k${i}` }, fields: begun(v), version: `v${i}` }
+      const entry: Entry = { metadata: { current: `k${i}` }, fields: begun(v), version: `v${i}` }
       const cookie: Key = { label: mine, secret: `k${i}` }
       const more: Partial<Visit> = { made: `v${i}`, cookie }
       const retires = (v.entry !== undefined || v.aside === true) && logsIn(script)
@@ -310,9 +310,9 @@ const tick = (w: World): World => ({
   replies: w.replies.map((r) => ({ ...r, age: r.age + 1 })).filter((r) => r.age <= FLIGHT),
   store: Object.fromEntries(
     Object.entries(w.store).map(([label, entry]) => {
-      const { confirmed } = entry.head
+      const { confirmed } = entry.metadata
       if (confirmed === undefined) return [label, entry]
-      return [label, { ...entry, head: { ...entry.head, confirmed: Math.min(confirmed + 1, GRACE) } }]
+      return [label, { ...entry, metadata: { ...entry.metadata, confirmed: Math.min(confirmed + 1, GRACE) } }]
     }),
   ),
 })

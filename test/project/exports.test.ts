@@ -10,7 +10,7 @@ const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
 
 const names: Record<string, readonly string[]> = {
   keepsake: [
-    'Fault',
+    'KeepsakeError',
     'addFlash',
     'connect',
     'cookie',
@@ -20,7 +20,7 @@ const names: Record<string, readonly string[]> = {
     'csrfField',
     'csrfTag',
     'csrfToken',
-    'dropCookie',
+    'deleteCookie',
     'fileSessions',
     'logger',
     'memorySessions',

@@ -38,10 +38,10 @@ const absent: Record<string, () => Promise<object>> = {
   'an empty ES module': async () => ({}),
 }
 for (const [bundler, load] of Object.entries(absent)) {
-  test(`a driver that is not installed, as by ${bundler}, is no_backend and says what to install`, async () => {
+  test(`a driver that is not installed, as by ${bundler}, is unknown_backend and says what to install`, async () => {
     await assert.rejects(installed('pg', load), (error) => {
       assert.ok(error instanceof KeepsakeError)
-      assert.equal(error.code, 'no_backend')
+      assert.equal(error.code, 'unknown_backend')
       assert.match(error.message, /npm install pg$/)
       return true
     })

@@ -37,7 +37,7 @@ for (const { page, code, number } of numbered) {
   // PGlite is a server in one process, and takes as long to start.
   const skip = QUICK && code.includes('PGlite')
   test(`${page}, block ${number} runs: ${first}`, { skip }, async (t) => {
-    const served = code.includes('await run(')
+    const served = code.includes('await serve(')
     const name = `${page.replace(/\W/g, '-')}-${number}.ts`
     const { lines, ended, errors } = start(t, filed(code, name), [], { PORT: '0' })
     if (!served) {
@@ -60,8 +60,8 @@ suite('the backend of the README keeps the contract', async () => {
   for (const one of backendCases) {
     test(one.name, async (t) => {
       const backend = mapBackend()
-      const reason = one.exempt(backend)
-      if (reason) return t.diagnostic(`nothing to ask: ${reason}`)
+      const type = one.exempt(backend)
+      if (type) return t.diagnostic(`nothing to ask: ${type}`)
       await one.run(() => backend)
     })
   }

@@ -6,7 +6,7 @@ import { once } from 'node:events'
 import { syncBuiltinESMExports } from 'node:module'
 import { connect as dial } from 'node:net'
 import { suite, test } from 'node:test'
-import { type CookieOptions, KeepsakeError, type Handler, serve, type Session, session, sessionManager } from 'keepsake'
+import { type CookieOptions, type Handler, KeepsakeError, type Session, serve, session, sessionManager } from 'keepsake'
 import { browser } from 'keepsake/testing'
 import { isKey } from '../../src/crypto/keys.ts'
 import { cookieValues, formatSetCookie } from '../../src/http/cookie.ts'
@@ -38,10 +38,12 @@ suite('cookies that are written', () => {
         for (const path of [undefined, '/', '/app'])
           for (const secure of [undefined, true] as const) {
             const cookie = { name, ...(domain && { domain }), ...(path && { path }) }
-            const handler = sessionManager({ backend: 'memory:', cookie, ...(secure && { secure }) })(async (request) => {
-              set(await session(request))
-              return new Response()
-            })
+            const handler = sessionManager({ backend: 'memory:', cookie, ...(secure && { secure }) })(
+              async (request) => {
+                set(await session(request))
+                return new Response()
+              },
+            )
             const [line = ''] = cookiesOf(await handler(new Request('https://app.test/app')))
             const parts = line.split('; ')
             assert.ok(parts.includes('Secure') && parts.includes('HttpOnly'))
@@ -63,7 +65,7 @@ suite('cookies that are written', () => {
           if (field === 'path' && !value.startsWith('/')) continue
           assert.throws(
             () => made({ ...good, [field]: value }),
-            code('bad_option'),
+            code('invalid_option'),
             `${field} ${JSON.stringify(value)}`,
           )
         }
@@ -97,7 +99,7 @@ suite('cookies that are written', () => {
         s.set('b', 'xxx')
       },
       (s: Session) => {
-        s.renew()
+        s.rotateKey()
         s.set('b', 'xxx')
       },
     ]) {
@@ -109,17 +111,20 @@ suite('cookies that are written', () => {
     assert.equal(await visit((s) => s.set('a', 'x'.repeat(92))), undefined, 'a hundred bytes are allowed')
   })
   test('CK-5: an age is a whole number of seconds, at most 400 days, and the only date there is', async () => {
-    for (const [lifetime, age] of [
+    for (const [idleTimeout, age] of [
       [0.001, 1],
       [1.5, 2],
       [400 * 86_400, 34_560_000],
     ] as const) {
-      const h = await house({ lifetime, absoluteLifetime: lifetime })
+      const h = await house({ idleTimeout, absoluteTimeout: idleTimeout })
       const [line = ''] = cookiesOf(await h.visitor().raw(set))
       assert.match(line, new RegExp(`; Max-Age=${age}; `))
       assert.doesNotMatch(line, /Expires/i)
     }
-    assert.throws(() => sessionManager({ backend: 'memory:', absoluteLifetime: 400 * 86_400 + 1 }), code('bad_option'))
+    assert.throws(
+      () => sessionManager({ backend: 'memory:', absoluteTimeout: 400 * 86_400 + 1 }),
+      code('invalid_option'),
+    )
     for (const age of [Number.MAX_SAFE_INTEGER, Number.POSITIVE_INFINITY]) {
       assert.match(formatSetCookie('a', 'b', '', age), /; Max-Age=34560000$/)
     }
@@ -134,13 +139,15 @@ suite('cookies that are written', () => {
     const clearing = cookiesOf(await visit.raw((s) => s.invalidate()))
     assert.deepEqual(clearing, [`${NAME}=; Max-Age=0; Path=/; Secure; HttpOnly; SameSite=None; Partitioned`])
     for (const cookie of [{ sameSite: 'none' }, { partitioned: true }] as const) {
-      assert.throws(() => sessionManager({ backend: 'memory:', secure: false, cookie }), code('bad_option'))
+      assert.throws(() => sessionManager({ backend: 'memory:', secure: false, cookie }), code('invalid_option'))
     }
     // On loopback, where nothing is Secure, neither is said.
-    const plain = sessionManager({ backend: 'memory:', cookie: { sameSite: 'none', partitioned: true } })(async (request) => {
-      set(await session(request))
-      return new Response()
-    })
+    const plain = sessionManager({ backend: 'memory:', cookie: { sameSite: 'none', partitioned: true } })(
+      async (request) => {
+        set(await session(request))
+        return new Response()
+      },
+    )
     assert.match(
       cookiesOf(await plain(new Request('http://localhost/')))[0] ?? '',
       /; Path=\/; HttpOnly; SameSite=Lax$/,
@@ -157,12 +164,12 @@ suite('cookies that are written', () => {
     for (const act of [
       set,
       (s: Session) => {
-        s.renew()
-        s.renew()
+        s.rotateKey()
+        s.rotateKey()
       },
       (s: Session) => {
         s.login('anna')
-        s.renew()
+        s.rotateKey()
         s.login('bert')
       },
       (s: Session) => {
@@ -264,7 +271,7 @@ suite('cookies that are read', () => {
     const visit = s.visitor()
     await visit((own) => own.set('who', 'one'))
     const old = visit.browser.cookies.get(NAME)
-    await visit((own) => own.renew())
+    await visit((own) => own.rotateKey())
     const fresh = visit.browser.cookies.get(NAME)
     assert.notEqual(old, fresh)
     assert.equal((await s.see(adapted(`${NAME}=${old}; ${NAME}=${fresh}`))).who, 'one')
@@ -285,7 +292,7 @@ suite('cookies that are read', () => {
     await visit((own) => {
       for (const name of inherited) assert.deepEqual({ ...own.get(name) }, { admin: true }, name)
       assert.equal((own.fields as { admin?: unknown }).admin, undefined)
-      for (const name of inherited) own.drop(name)
+      for (const name of inherited) own.delete(name)
       for (const name of inherited) assert.equal(own.get(name), undefined, name)
     })
     assert.ok(clean())

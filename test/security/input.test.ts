@@ -3,7 +3,14 @@
 import assert from 'node:assert/strict'
 import { suite, type TestContext, test } from 'node:test'
 import { inspect } from 'node:util'
-import { type Backend, backendFromUrl, KeepsakeError, type SessionManagerOptions, session, sessionManager } from 'keepsake'
+import {
+  type Backend,
+  backendFromUrl,
+  KeepsakeError,
+  type SessionManagerOptions,
+  session,
+  sessionManager,
+} from 'keepsake'
 import { hashKey } from '../../src/crypto/keys.ts'
 import { keyRing } from '../../src/crypto/seal.ts'
 import { workOf } from '../../src/request.ts'
@@ -117,7 +124,7 @@ const looked = async (s: Stage, request: Request, { expected }: Case, reads?: nu
   if (typeof expected.event === 'string') assert.ok(news.includes(expected.event as never), `${news}`)
   else
     assert.deepEqual(
-      news.filter((reason) => !['plain_cookie', 'unknown_key'].includes(reason)),
+      news.filter((type) => !['plain_cookie', 'unknown_key'].includes(type)),
       [],
     )
   if (typeof expected.times === 'number') {
@@ -243,7 +250,7 @@ each('sealed-token', async ({ value, expected }) => {
     const news = s.news()
     // Longer than any cookie is: not read at all, so nothing is told.
     const unread = token === '' || token.length > 4096
-    assert.deepEqual(news, expected.opens || unread ? [] : ['bad_pre_session'])
+    assert.deepEqual(news, expected.opens || unread ? [] : ['invalid_pre_session'])
     if (!expected.opens)
       assert.match(response.headers.getSetCookie()[0] ?? '', new RegExp(`^${PRE}=[\\w-]{90,}; Max-Age`))
   }
@@ -272,8 +279,8 @@ each('store-record', async ({ value, expected }) => {
   const record = {
     ...good,
     ...(special.$entry && other),
-    ...(special.$head !== undefined && { head: special.$head }),
-    ...(special.$headAfter !== undefined && { head: good.head + special.$headAfter }),
+    ...(special.$head !== undefined && { metadata: special.$head }),
+    ...(special.$headAfter !== undefined && { metadata: good.metadata + special.$headAfter }),
     ...(special.$expiresAt !== undefined && { expiresAt: oddities[special.$expiresAt ?? ''] as number }),
   }
   const isValue = typeof value === 'string' || Object.hasOwn(Object(value), '$repeat')
@@ -414,7 +421,7 @@ each('url', async (one) => {
 })
 
 each('config', async ({ value, expected }) => {
-  const { secret: _, ...without } = await backendFromUrl('memory:')
+  const { keepSecret: _, ...without } = await backendFromUrl('memory:')
   const options: Record<string, unknown> = { backend: 'memory:' }
   for (const [name, given] of Object.entries(value as object)) {
     const backendWithout = name === 'backend' && typeof given === 'object'
@@ -425,7 +432,7 @@ each('config', async ({ value, expected }) => {
   // Where an application is built there may be no secret: that is said when it starts.
   const start = expected.fault === 'no_secret' ? () => construct().ready() : async () => construct()
   await assert.rejects(start, (error) => {
-    assert.ok(error instanceof KeepsakeError, `${inspect(error)} is a Fault`)
+    assert.ok(error instanceof KeepsakeError, `${inspect(error)} is a KeepsakeError`)
     assert.equal(error.code, expected.fault)
     // A message is one line for a log, and has no password in it.
     assert.ok(!['\r', '\n', '\u001b', 'hunter2', 'complex_password'].some((text) => error.message.includes(text)))
@@ -441,7 +448,7 @@ type Time = {
 }
 
 const forms = (backend: Backend, now: () => number, more: Partial<SessionManagerOptions> = {}) =>
-  sessionManager({ backend, budget: PATIENT, now, secret: SECRET, ...more })(async (request) => {
+  sessionManager({ backend, storeTimeout: PATIENT, now, secret: SECRET, ...more })(async (request) => {
     const s = await session(request)
     const who = s.get('who')
     if (request.url.endsWith('/set')) s.set('who', 'one')
@@ -457,7 +464,7 @@ each('time', async ({ value, expected }, t) => {
     for (const url of ['memory:', `sqlite:${path}`]) {
       const now = clock($at)
       const backend = await backendFromUrl(url, { now })
-      const more = $lifetime ? { lifetime: $lifetime, absoluteLifetime: Math.max($lifetime, 30 * 86_400) } : {}
+      const more = $lifetime ? { idleTimeout: $lifetime, absoluteTimeout: Math.max($lifetime, 30 * 86_400) } : {}
       if (expected.longestTimer !== undefined) {
         const [timeout, interval] = [globalThis.setTimeout, globalThis.setInterval]
         const delays: number[] = []
@@ -469,7 +476,7 @@ each('time', async ({ value, expected }, t) => {
         globalThis.setTimeout = spied(timeout)
         globalThis.setInterval = spied(interval as never) as never
         try {
-          const h = await house({ backend, ...more, budget: 3600 })
+          const h = await house({ backend, ...more, storeTimeout: 3600 })
           h.hold('generate').go()
           await h.visitor()((s) => s.set('a', 1))
         } finally {

@@ -7,7 +7,16 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { suite, test } from 'node:test'
 import { inspect, promisify } from 'node:util'
-import { type Backend, backendFromUrl, type Entry, KeepsakeError, type EventType, type Session, session, sessionManager } from 'keepsake'
+import {
+  type Backend,
+  backendFromUrl,
+  type Entry,
+  type EventType,
+  KeepsakeError,
+  type Session,
+  session,
+  sessionManager,
+} from 'keepsake'
 import { newKey } from '../../src/crypto/keys.ts'
 import { hkdf, keyRing } from '../../src/crypto/seal.ts'
 import { workOf } from '../../src/request.ts'
@@ -163,7 +172,7 @@ suite('sizes', () => {
         const key = await s.live('one')
         const entry = await backend.get(s.address(key))
         assert.ok(entry)
-        const change = { value: `{"who":"one","a":${text}}`, head: entry.head, version: 'planted1' }
+        const change = { value: `{"who":"one","a":${text}}`, metadata: entry.metadata, version: 'planted1' }
         assert.equal(await backend.set(s.address(key), change, entry.version), undefined)
         s.news()
         for (const act of [
@@ -171,12 +180,12 @@ suite('sizes', () => {
           (own: Session) => own.fields,
           (own: Session) => own.set('b', 1),
           (own: Session) => own.update('a', (a) => a ?? 1),
-          (own: Session) => own.renew(),
+          (own: Session) => own.rotateKey(),
         ]) {
           const response = await s.visitor().raw((own) => void act(own), { headers: { cookie: `${NAME}=${key}` } })
           assert.equal(response.status, 200)
         }
-        assert.ok(s.news().includes('corrupt'))
+        assert.ok(s.news().includes('corrupt_entry'))
         assert.equal((await backend.get(s.address(key)))?.version, 'planted1')
       }
     })
@@ -243,7 +252,7 @@ suite('secrets, logs and errors', () => {
     }
     await seeing(form)
     await seeing((s) => s.set('a', PAYLOAD))
-    await seeing((s) => s.renew())
+    await seeing((s) => s.rotateKey())
     await seeing((s) => s.get('a'))
     await seeing((s) => s.login('anna', { keep: ['a'] }))
     await seeing((s) => s.set('b', 'x'.repeat(200)))
@@ -278,7 +287,7 @@ suite('secrets, logs and errors', () => {
     await seeing(form)
     held.add('rubbish-of-a-visitor')
     await h.visitor().raw(form, { headers: { cookie: `${PRE}=rubbish-of-a-visitor` } })
-    const manager = sessionManager({ backend: h.backend, budget: PATIENT, secret: SECRET })
+    const manager = sessionManager({ backend: h.backend, storeTimeout: PATIENT, secret: SECRET })
     const opened = await manager.open({ headers: new Headers() })
     for (const thing of [manager, manager(() => new Response()), opened, ...h.events, ...told]) show(thing)
     for (const options of [
@@ -357,14 +366,14 @@ suite('secrets, logs and errors', () => {
   test('SEC-5: each thing worth knowing is told once, with its label', async () => {
     const h = await house()
     const news = () => {
-      const since = h.events.splice(0) as { reason: EventType; label?: string }[]
+      const since = h.events.splice(0) as { type: EventType; label?: string }[]
       h.reasons.splice(0)
-      return since.map(({ reason, label }) => [reason, label])
+      return since.map(({ type, label }) => [type, label])
     }
     const visit = h.visitor()
     await visit((s) => s.set('a', 1))
     const label = (await visit((s) => s.label)) as string
-    assert.deepEqual(news(), [['born', label]])
+    assert.deepEqual(news(), [['created', label]])
     const first = visit.browser.cookies.get(NAME) as string
     const unknown = newKey()
     const sends = (cookie: string, act = (s: Session) => void s.get('a')) =>
@@ -373,7 +382,7 @@ suite('secrets, logs and errors', () => {
     assert.deepEqual(news(), [['unknown_key', unknown.slice(0, 12)]])
     await sends(`${NAME}=${label}${'x'.repeat(30)}A`)
     assert.deepEqual(news(), [['wrong_secret', label]])
-    await visit((s) => s.renew())
+    await visit((s) => s.rotateKey())
     assert.deepEqual(news(), [['renewed', label]])
     await visit((s) => s.get('a'))
     h.now.tick(30 * SECOND)
@@ -386,10 +395,10 @@ suite('secrets, logs and errors', () => {
     await sends(`${NAME}=${other.browser.cookies.get(NAME)}; ${NAME}=${key}`)
     assert.deepEqual(news(), [['ambiguous_cookies', label]])
     await h.visitor().raw(form, { headers: { cookie: `${PRE}=junk` } })
-    assert.deepEqual(news(), [['bad_pre_session', undefined]])
+    assert.deepEqual(news(), [['invalid_pre_session', undefined]])
     h.fail('get', new Error('down'))
     await visit((s) => s.get('a'))
-    assert.equal(news().filter(([reason]) => reason === 'store_error').length, 1)
+    assert.equal(news().filter(([type]) => type === 'store_error').length, 1)
     await visit((s) => s.login('anna'))
     const owned = await visit((s) => s.label)
     assert.deepEqual(news(), [['login', owned]])
@@ -398,7 +407,7 @@ suite('secrets, logs and errors', () => {
     h.now.tick(14 * DAY)
     await other((s) => s.get('a'))
     assert.deepEqual(
-      news().map(([reason]) => reason),
+      news().map(([type]) => type),
       ['expired'],
     )
   })
@@ -406,8 +415,8 @@ suite('secrets, logs and errors', () => {
     const h = await house()
     const visit = h.visitor()
     await visit((s) => s.set('a', 1))
-    await Promise.all(Array.from({ length: 10 }, () => visit.elsewhere()((s) => s.renew())))
-    assert.equal(h.reasons.filter((reason) => reason === 'renewed').length, 1)
+    await Promise.all(Array.from({ length: 10 }, () => visit.elsewhere()((s) => s.rotateKey())))
+    assert.equal(h.reasons.filter((type) => type === 'renewed').length, 1)
   })
   test('SEC-5: a listener that throws, or whose promise is rejected, breaks no request and does not end the process', async () => {
     const rejected: unknown[] = []
@@ -438,7 +447,7 @@ suite('secrets, logs and errors', () => {
       for (const listener of before) process.on('unhandledRejection', listener)
     }
   })
-  test('SEC-6: every error that is ours is a Fault with a code and a sentence', async () => {
+  test('SEC-6: every error that is ours is a KeepsakeError with a code and a sentence', async () => {
     const h = await house({ maxBytes: 50 })
     const faults: unknown[] = []
     const caught = async (act: () => unknown) => {
@@ -449,7 +458,7 @@ suite('secrets, logs and errors', () => {
         faults.push(error)
       }
     }
-    await caught(() => sessionManager({ backend: 'memory:', lifetime: 0 }))
+    await caught(() => sessionManager({ backend: 'memory:', idleTimeout: 0 }))
     await caught(() => sessionManager({ backend: 'nothing:' }))
     await caught(() => backendFromUrl('memory:x'))
     await caught(() => session(new Request('https://app.test/')))
@@ -470,13 +479,13 @@ suite('secrets, logs and errors', () => {
     assert.deepEqual(
       faults.map((fault) => (fault instanceof KeepsakeError ? fault.code : fault)),
       [
-        'bad_option',
-        'no_backend',
-        'no_backend',
-        'no_session',
+        'invalid_option',
+        'unknown_backend',
+        'unknown_backend',
+        'no_middleware',
         'not_json',
         'not_json',
-        'bad_owner',
+        'invalid_owner',
         'too_late',
         'unknown_outcome',
         'too_large',
@@ -484,8 +493,8 @@ suite('secrets, logs and errors', () => {
     )
     for (const fault of faults as KeepsakeError[]) {
       assert.match(fault.message, /^[A-Za-z'].{20,400}$/)
-      assert.equal(fault.name, 'Fault')
-      assert.equal(String(fault), `Fault: ${fault.message}`)
+      assert.equal(fault.name, 'KeepsakeError')
+      assert.equal(String(fault), `KeepsakeError: ${fault.message}`)
     }
   })
   test('SEC-7: where a session cannot be had there is an empty one or an error, and never another’s or a half of one', async () => {
@@ -495,14 +504,14 @@ suite('secrets, logs and errors', () => {
     const entry = await memory.get(s.address(key))
     assert.ok(entry)
     const never: Partial<typeof entry>[] = [
-      { head: '' },
-      { head: '2.x.y' },
+      { metadata: '' },
+      { metadata: '2.x.y' },
       { value: 'null' },
       { value: '"who"' },
       { value: '[{"who":"one"}]' },
       { expiresAt: Number.NaN },
       { expiresAt: 0 },
-      { head: entry.head.replace(/.{43}$/, 'x'.repeat(43)) },
+      { metadata: entry.metadata.replace(/.{43}$/, 'x'.repeat(43)) },
     ]
     for (const change of never) {
       await memory.clear(s.address(key))
@@ -510,9 +519,9 @@ suite('secrets, logs and errors', () => {
       const seen = await s.see(adapted(`${NAME}=${key}`))
       assert.deepEqual([seen.who, seen.owner, seen.fields], [undefined, undefined, []], JSON.stringify(change))
     }
-    for (const odd of [null, 'entry', 0, [], {}, { value: '{"who":"one"}' }, { ...entry, head: undefined }]) {
+    for (const odd of [null, 'entry', 0, [], {}, { value: '{"who":"one"}' }, { ...entry, metadata: undefined }]) {
       const broken: Backend = { ...memory, get: () => odd as never }
-      const page = sessionManager({ backend: broken, budget: PATIENT, secret: SECRET })(async (request) => {
+      const page = sessionManager({ backend: broken, storeTimeout: PATIENT, secret: SECRET })(async (request) => {
         const own = await session(request)
         return Response.json([own.get('who'), own.owner])
       })
@@ -522,7 +531,7 @@ suite('secrets, logs and errors', () => {
       if (response instanceof Response && response.status === 200) assert.deepEqual(await response.json(), [null, null])
     }
     s.fail('get', new Error('down'))
-    const down = sessionManager({ backend: s.backend, budget: PATIENT, secret: SECRET })(async (request) => {
+    const down = sessionManager({ backend: s.backend, storeTimeout: PATIENT, secret: SECRET })(async (request) => {
       const own = await session(request)
       assert.throws(
         () => own.get('who'),
@@ -588,7 +597,7 @@ suite('records', () => {
     const held = h.hold('set')
     const late = visit.elsewhere()((s) => {
       s.update('__proto__', (was) => ({ ...was, more: 1 }))
-      s.drop('constructor')
+      s.delete('constructor')
     })
     await held.arrived
     await visit((s) => s.set('n', 1))
@@ -651,7 +660,7 @@ suite('records', () => {
       const now = clock(records.writtenAt)
       const backend = name === 'memory' ? await backendFromUrl('memory:', { now }) : await opener(t)()
       const { secret, namespace } = records
-      const page = sessionManager({ backend, budget: PATIENT, secret, namespace, now })(async (request) => {
+      const page = sessionManager({ backend, storeTimeout: PATIENT, secret, namespace, now })(async (request) => {
         const s = await session(request)
         return Response.json({ fields: s.fields, owner: s.owner, form: formSecret(await workOf(request)) })
       })
@@ -691,21 +700,21 @@ suite('records', () => {
       const key = await s.live('one')
       const entry = await backend.get(s.address(key))
       assert.ok(entry)
-      for (const head of [
-        entry.head.replace(/^1\./, '2.'),
-        entry.head.replace(/^1\./, '10.'),
+      for (const metadata of [
+        entry.metadata.replace(/^1\./, '2.'),
+        entry.metadata.replace(/^1\./, '10.'),
         '',
         'x',
-        `${entry.head}.......x`,
+        `${entry.metadata}.......x`,
       ]) {
-        assert.equal(decodeMetadata(head), undefined)
+        assert.equal(decodeMetadata(metadata), undefined)
         await backend.clear(s.address(key))
-        const next: Entry = { ...entry, head, version: 'tomorrow' }
+        const next: Entry = { ...entry, metadata, version: 'tomorrow' }
         await backend.generate(s.address(key), next)
         s.news()
         const seen = await s.see(adapted(`${NAME}=${key}`))
         assert.deepEqual([seen.response.status, seen.who, cookiesOf(seen.response)], [200, undefined, []])
-        assert.deepEqual(s.news(), ['corrupt'])
+        assert.deepEqual(s.news(), ['corrupt_entry'])
         const wrote = await s.visitor().raw((own) => own.set('b', 1), { headers: { cookie: `${NAME}=${key}` } })
         assert.equal(cookiesOf(wrote).length, 1, 'what is written begins a session of its own')
         assert.deepEqual(await backend.get(s.address(key)), next)

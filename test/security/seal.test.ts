@@ -6,7 +6,7 @@ import { suite, test } from 'node:test'
 import { runInNewContext } from 'node:vm'
 import fc from 'fast-check'
 import { KeepsakeError } from 'keepsake'
-import { gcm, hkdf, newSecret, keyRing, xaes } from '../../src/crypto/seal.ts'
+import { gcm, hkdf, keyRing, newSecret, xaes } from '../../src/crypto/seal.ts'
 import vectors from '../data/seal-vectors.json' with { type: 'json' }
 
 const hex = (text: string) => Buffer.from(text, 'hex')
@@ -154,7 +154,7 @@ suite('a secret', () => {
   const refused = (secrets: readonly (string | Uint8Array)[]) =>
     assert.throws(
       () => keyRing(secrets),
-      (error) => error instanceof KeepsakeError && error.code === 'bad_option',
+      (error) => error instanceof KeepsakeError && error.code === 'invalid_option',
     )
   test('SEC-1: short ones, phrases, samples, repetitions and other types are refused', () => {
     for (const bad of [

@@ -6,9 +6,17 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { syncBuiltinESMExports } from 'node:module'
 import { dirname, join } from 'node:path'
 import { suite, type TestContext, test } from 'node:test'
-import { type Backend, backendFromUrl, type Entry, KeepsakeError, type Session, session, sessionManager } from 'keepsake'
+import {
+  type Backend,
+  backendFromUrl,
+  type Entry,
+  KeepsakeError,
+  type Session,
+  session,
+  sessionManager,
+} from 'keepsake'
 import { browser } from 'keepsake/testing'
-import { storageKeys, hashKey, isKey, newKey, sameHash } from '../../src/crypto/keys.ts'
+import { hashKey, isKey, newKey, sameHash, storageKeys } from '../../src/crypto/keys.ts'
 import { random } from '../../src/crypto/random.ts'
 import { workOf } from '../../src/request.ts'
 import { formSecret } from '../../src/session/form-secret.ts'
@@ -133,10 +141,10 @@ suite('keys', () => {
     hold()
     for (const act of [
       set('a'),
-      (s: Session) => s.renew(),
+      (s: Session) => s.rotateKey(),
       set('b'),
       (s: Session) => s.login('anna'),
-      (s: Session) => s.renew(),
+      (s: Session) => s.rotateKey(),
     ]) {
       const owner = await visit((s) => {
         act(s)
@@ -151,7 +159,7 @@ suite('keys', () => {
     await lost(set('a'))
     held.push(...lost.browser.cookies.values())
     assert.ok(new Set(held).size >= 6)
-    return { h, held: [...new Set(held)], owned, written: JSON.stringify(written) }
+    return { h, held: [...new Set(held)], byOwner: owned, written: JSON.stringify(written) }
   }
   /** The label of an owner's session is kept for his list; of a stranger's, a store knows nothing. */
   const searched = (
@@ -169,7 +177,7 @@ suite('keys', () => {
     for (const secret of secrets) assert.ok(!text.includes(secret), 'nor the root secret that was configured')
   }
   test('ID-3: what the memory store is given holds no key and no cookie value', async () => {
-    const { held, owned, written } = await lives(await backendFromUrl('memory:'))
+    const { held, byOwner: owned, written } = await lives(await backendFromUrl('memory:'))
     assert.ok(written.length > 1000)
     searched(written, held, owned, [SECRET])
   })
@@ -177,7 +185,7 @@ suite('keys', () => {
     const path = join(folder(t), 'sessions.db')
     const backend = await backendFromUrl(`sqlite:${path}`)
     t.after(() => backend.close?.())
-    const { held, owned } = await lives(backend)
+    const { held, byOwner: owned } = await lives(backend)
     const files = readdirSync(dirname(path))
     assert.ok(files.length >= 2)
     const all = files.map((file) => readFileSync(join(dirname(path), file)))
@@ -195,8 +203,8 @@ suite('keys', () => {
     const s = await stage(backend)
     const key = await s.live('one')
     const entry = (await backend.get(s.address(key))) as Entry
-    const head = decodeMetadata(entry.head)
-    for (const shown of [s.address(key), hashKey(key), head?.current, entry.version, entry.head]) {
+    const metadata = decodeMetadata(entry.metadata)
+    for (const shown of [s.address(key), hashKey(key), metadata?.currentHash, entry.version, entry.metadata]) {
       assert.equal((await s.see(adapted(`${NAME}=${shown}`))).who, undefined)
       assert.equal((await s.see(adapted(`${NAME}=${key.slice(0, 12)}${String(shown).slice(0, 31)}`))).who, undefined)
     }
@@ -288,7 +296,7 @@ suite('keys', () => {
       assert.deepEqual(cookiesOf(response), [])
     })
     const told = h.events.at(-1) as { error?: KeepsakeError }
-    assert.equal(told.error?.code, 'no_fresh_key')
+    assert.equal(told.error?.code, 'key_collision')
     assert.deepEqual(await first(fields), ['first'])
   })
   test('ID-7: keys come from the Cookie header alone, not from the URL, the body or another header', async () => {
@@ -327,7 +335,7 @@ suite('keys', () => {
     const reads = s.total()
     for (const odd of [[key], [`${NAME}=${key}`], { [NAME]: key }, 0, true]) {
       const headers = { get: () => odd, keys: () => [].values() } as unknown as Headers
-      const visit = await sessionManager({ backend: s.backend, budget: PATIENT, secret: SECRET })
+      const visit = await sessionManager({ backend: s.backend, storeTimeout: PATIENT, secret: SECRET })
         .open({ headers })
         .catch((error: unknown) => error)
       if (visit instanceof Error) assert.ok(visit instanceof TypeError)
@@ -393,7 +401,7 @@ for (const { name, opener } of stores) {
       const owners = await Promise.all(
         tabs.map((tab, i) =>
           tab(async (s, request) => {
-            if (i % 2) s.renew()
+            if (i % 2) s.rotateKey()
             return `${s.owner} ${await form(s, request)}`
           }),
         ),
@@ -424,7 +432,7 @@ for (const { name, opener } of stores) {
       const [first, second] = [h.hold('set'), h.hold('set')]
       const renewals = [one, two].map((tab, i) =>
         tab((s) => {
-          s.renew()
+          s.rotateKey()
           s.set(`tab${i}`, true)
         }),
       )
@@ -446,7 +454,7 @@ for (const { name, opener } of stores) {
       assert.equal(failed.status, 503)
       const clearing = `${NAME}=; Max-Age=0; Path=/; Secure; HttpOnly; SameSite=Lax`
       assert.deepEqual(cookiesOf(failed), [clearing])
-      assert.ok(h.reasons.includes('not_ended'))
+      assert.ok(h.reasons.includes('end_failed'))
       const held = h.hold('clear')
       let answered = false
       const logout = thief
@@ -467,8 +475,8 @@ for (const { name, opener } of stores) {
       const late: Record<string, (s: Session) => void> = {
         set: (s) => s.set('late', 1),
         update: (s) => s.update('n', () => 1),
-        drop: (s) => s.drop('a'),
-        renew: (s) => s.renew(),
+        drop: (s) => s.delete('a'),
+        renew: (s) => s.rotateKey(),
         'login again': (s) => s.login('anna'),
         read: (s) => void s.get('a'),
       }
@@ -496,12 +504,12 @@ for (const { name, opener } of stores) {
         assert.equal(response.status, does === 'read' ? 200 : 409, does)
         assert.deepEqual(await thief(fields), [], does)
         const left = await h.backend.get(storageKeys('sid')(key.slice(0, 12)))
-        assert.match(left?.head ?? '', /^ended\./, `${does}: nothing but the mark`)
+        assert.match(left?.metadata ?? '', /^ended\./, `${does}: nothing but the mark`)
         assert.deepEqual([left?.value, left?.owner], [undefined, undefined])
       }
     })
     test('LIFE-8: idle: alive a millisecond before the end, over at it; a hundred visits touch once at most', async (t) => {
-      const h = await house({ ...(await kept(t)), lifetime: 100, absoluteLifetime: 1000 })
+      const h = await house({ ...(await kept(t)), idleTimeout: 100, absoluteTimeout: 1000 })
       const visit = h.visitor()
       await visit(set('a'))
       const other = visit.thief()
@@ -519,7 +527,7 @@ for (const { name, opener } of stores) {
       assert.equal(await visit(get('a')), undefined)
     })
     test('LIFE-9: absolute: a session that is never idle ends a millisecond after its last, and a login begins anew', async (t) => {
-      const h = await house({ ...(await kept(t)), lifetime: 100, absoluteLifetime: 1000 })
+      const h = await house({ ...(await kept(t)), idleTimeout: 100, absoluteTimeout: 1000 })
       const [visit, again] = [h.visitor(), h.visitor()]
       for (const one of [visit, again]) await one((s) => s.login('anna'))
       for (let second = 0; second < 999; second += 27) {
@@ -528,7 +536,7 @@ for (const { name, opener } of stores) {
         await again((s) => s.login('anna'))
       }
       h.now.tick(SECOND - 1)
-      const [renewed] = cookiesOf(await visit.raw((s) => s.renew()))
+      const [renewed] = cookiesOf(await visit.raw((s) => s.rotateKey()))
       assert.match(renewed ?? '', /; Max-Age=1;/, 'the last millisecond counts')
       const key = visit.browser.cookies.get(NAME)
       assert.equal(await fieldBy(h, key, 'owner'), 'anna')
@@ -537,7 +545,7 @@ for (const { name, opener } of stores) {
       assert.equal(await again((s) => s.owner), 'anna')
     })
     test('LIFE-9: absolute: counted from the birth by today’s setting, whatever end the entry was given', async (t) => {
-      const h = await house({ ...(await kept(t)), lifetime: 100, absoluteLifetime: 1000 })
+      const h = await house({ ...(await kept(t)), idleTimeout: 100, absoluteTimeout: 1000 })
       const visit = h.visitor()
       await visit(set('a'))
       const key = visit.browser.cookies.get(NAME) as string
@@ -563,7 +571,7 @@ for (const { name, opener } of stores) {
       assert.equal(h.reasons.at(-1), 'expired')
     })
     test('LIFE-12: a clock that goes back does not lengthen the absolute life by more than it went', async (t) => {
-      const h = await house({ ...(await kept(t)), lifetime: 100, absoluteLifetime: 100 })
+      const h = await house({ ...(await kept(t)), idleTimeout: 100, absoluteTimeout: 100 })
       const visit = h.visitor()
       await visit(set('a'))
       const key = visit.browser.cookies.get(NAME)
@@ -667,7 +675,7 @@ for (const { name, opener } of stores) {
       const open = opener(t)
       const [one, two] = [await open(), await open()]
       const h = await house({ backend: one, secret: SECRET })
-      const elsewhere = sessionManager({ backend: two, budget: PATIENT, secret: SECRET, now: h.now })(
+      const elsewhere = sessionManager({ backend: two, storeTimeout: PATIENT, secret: SECRET, now: h.now })(
         async (request) => new Response(String((await session(request)).get('a'))),
       )
       for (let i = 0; i < 50; i++) {
@@ -724,7 +732,7 @@ for (const { name, opener } of stores) {
 
 suite('the life of a session', () => {
   test('LIFE-8: a read never moves the end past the absolute one', async () => {
-    const h = await house({ lifetime: 100, absoluteLifetime: 120 })
+    const h = await house({ idleTimeout: 100, absoluteTimeout: 120 })
     const visit = h.visitor()
     await visit(set('a'))
     h.now.tick(60 * SECOND)
@@ -751,7 +759,7 @@ suite('the life of a session', () => {
     const visit = h.visitor()
     await visit(set('a'))
     const old = visit.thief()
-    await visit((s) => s.renew())
+    await visit((s) => s.rotateKey())
     await visit(get('a'))
     h.now.tick(-20 * SECOND)
     h.now.tick(50 * SECOND - 1)
@@ -772,13 +780,13 @@ suite('the life of a session', () => {
           return memory.sweep?.(now, limit) ?? 0
         },
       },
-      lifetime: 10,
+      idleTimeout: 10,
       now,
     })
     for (let i = 0; i < 120; i++) {
       const key = hashKey(String(i))
-      const head = encodeMetadata({ bornAt: now(), current: key, before: '' })
-      memory.generate(key, { value: '{}', head, expiresAt: now() + 10 * SECOND, version: 'v' })
+      const metadata = encodeMetadata({ createdAt: now(), currentHash: key, recentVersions: '' })
+      memory.generate(key, { value: '{}', metadata, expiresAt: now() + 10 * SECOND, version: 'v' })
     }
     now.tick(DAY + 20 * SECOND)
     const timers = () => process.getActiveResourcesInfo().filter((name) => name === 'Timeout').length

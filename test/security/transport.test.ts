@@ -15,7 +15,7 @@ import {
 } from 'keepsake'
 import { browser } from 'keepsake/testing'
 import { cookieValues } from '../../src/http/cookie.ts'
-import { type TransportOptions, cookieSettings } from '../../src/http/cookie-names.ts'
+import { cookieSettings, type TransportOptions } from '../../src/http/cookie-names.ts'
 import { workOf } from '../../src/request.ts'
 import { formSecret } from '../../src/session/form-secret.ts'
 import { adapted, NAME, PRE, SECRET } from '../support/hostile-requests.ts'
@@ -31,7 +31,7 @@ const isSafe = (asked: Asked, notice?: string) => {
   const text = JSON.stringify(asked)
   assert.deepEqual([names.session, names.preSession], [NAME, PRE], text)
   assert.ok(names.attributes.includes('; Secure; HttpOnly'), text)
-  assert.equal(names.notice?.reason, notice, text)
+  assert.equal(names.notice?.type, notice, text)
 }
 
 const isPlain = (asked: Asked, port: number, notice: string | null = 'plain_cookie') => {
@@ -39,7 +39,7 @@ const isPlain = (asked: Asked, port: number, notice: string | null = 'plain_cook
   const text = JSON.stringify(asked)
   assert.deepEqual([names.session, names.preSession], [`sid-${port}`, `sid-pre-${port}`], text)
   assert.ok(!/Secure|None|Partitioned/.test(names.attributes) && names.attributes.includes('; HttpOnly'), text)
-  assert.equal(names.notice?.reason ?? null, notice, text)
+  assert.equal(names.notice?.type ?? null, notice, text)
 }
 
 suite('what cookies are called', () => {
@@ -397,9 +397,9 @@ suite('through the middleware', () => {
       await visit('http://app.test/')
       await visit('https://app.test/')
     }
-    const told = events.filter(({ reason }) => reason === 'plain_cookie' || reason === 'insecure_request')
+    const told = events.filter(({ type }) => type === 'plain_cookie' || type === 'insecure_request')
     assert.deepEqual(
-      told.map(({ reason }) => reason),
+      told.map(({ type }) => type),
       ['plain_cookie', 'insecure_request'],
     )
     assert.match(told[1]?.message ?? '', /trustProxy: true.*secure: false/)

@@ -2,7 +2,17 @@
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import { addFlash, csrfToken, deleteCookie, KeepsakeError, type Session, session, sessionManager, setCookie, takeFlash } from 'keepsake'
+import {
+  addFlash,
+  csrfToken,
+  deleteCookie,
+  KeepsakeError,
+  type Session,
+  session,
+  sessionManager,
+  setCookie,
+  takeFlash,
+} from 'keepsake'
 import { browser } from 'keepsake/testing'
 import { clock } from '../support/clock.ts'
 import { house } from '../support/visits.ts'
@@ -35,7 +45,7 @@ suite('a Response of a handler is never changed', () => {
       assert.deepEqual([...constant.headers], before)
     })
   }
-  test('nor by setCookie and dropCookie', async () => {
+  test('nor by setCookie and deleteCookie', async () => {
     const constant = new Response(null, { status: 303 })
     const page = manager()(async (request) =>
       deleteCookie(await setCookie(constant, request, 'theme', 'dark'), request, 'old'),
@@ -248,7 +258,7 @@ suite('a response for one visitor alone is kept by no shared cache', () => {
   for (const [what, act] of Object.entries(acts)) {
     test(`${what}, whatever field says that it may be kept`, async () => {
       const events: string[] = []
-      const app = sessionManager({ backend: 'memory:', onEvent: ({ reason }) => events.push(reason) })
+      const app = sessionManager({ backend: 'memory:', onEvent: ({ type }) => events.push(type) })
       const page = app(async (request) => {
         if (request.url.endsWith('/in')) {
           ;(await session(request)).login('anna')
@@ -327,7 +337,7 @@ suite('what nobody reads is refused', () => {
     const h = await house()
     const visit = h.visitor()
     await visit((s) => {
-      assert.throws(() => Object.assign(s, { user: 'anna' }), code('bad_option'))
+      assert.throws(() => Object.assign(s, { user: 'anna' }), code('invalid_option'))
       assert.throws(
         () => ((s as unknown as Record<string, unknown>).user = 'anna'),
         /no property "user"\. To save a field: s\.set\("user", value\)/,
@@ -337,10 +347,10 @@ suite('what nobody reads is refused', () => {
   test('an option of login and of revokeAll', async () => {
     const h = await house()
     await h.visitor()((s) => {
-      assert.throws(() => s.login('anna', { kepp: ['a'] } as never), code('bad_option'))
-      assert.throws(() => s.login('anna', { keep: 'a' } as never), code('bad_option'))
+      assert.throws(() => s.login('anna', { kepp: ['a'] } as never), code('invalid_option'))
+      assert.throws(() => s.login('anna', { keep: 'a' } as never), code('invalid_option'))
     })
-    await assert.rejects(manager().revokeAll('anna', { exept: 'x' } as never), code('bad_option'))
+    await assert.rejects(manager().revokeAll('anna', { exept: 'x' } as never), code('invalid_option'))
   })
   test('the fields equal a plain object', async () => {
     const h = await house({ now: clock() })

@@ -5,8 +5,8 @@ import { suite, test } from 'node:test'
 import {
   addFlash,
   type CookieOptions,
-  getCookie,
   csrfToken,
+  getCookie,
   type SessionManagerOptions,
   session,
   sessionManager,
@@ -120,6 +120,6 @@ test('a place has one text, that no other place has, and no equals sign', () => 
 
 test('a namespace that no UTF-8 can have, or that is a novel, is refused', () => {
   for (const namespace of ['half \ud83e', 'x'.repeat(1001), 5 as never]) {
-    assert.throws(() => sessionManager({ backend: 'memory:', namespace }), { code: 'bad_option' })
+    assert.throws(() => sessionManager({ backend: 'memory:', namespace }), { code: 'invalid_option' })
   }
 })

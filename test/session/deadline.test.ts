@@ -31,7 +31,7 @@ test('a clock that a test replaces after the application was made is looked at',
 test('a backend that never answers is given up although a test has replaced all timers', async () => {
   const inner = await backendFromUrl('memory:')
   const backend: Backend = { ...inner, get: () => new Promise(() => {}) }
-  const page = sessionManager({ backend, secret, budget: 0.05 })(async (request) =>
+  const page = sessionManager({ backend, secret, storeTimeout: 0.05 })(async (request) =>
     Response.json((await session(request)).owner ?? null),
   )
   mock.timers.enable({ apis: ['setTimeout', 'setInterval', 'setImmediate', 'Date'] })
@@ -44,9 +44,9 @@ test('a backend that never answers is given up although a test has replaced all 
 })
 
 test('an answer that arrives while the process stands still is read before it counts as late', async () => {
-  const budget = { left: 300 }
+  const deadline = { left: 300 }
   const { promise, resolve } = Promise.withResolvers<string>()
-  const waiting = callBackend(budget, 'test', true, () => promise)
+  const waiting = callBackend(deadline, 'test', true, () => promise)
   // The answer is at hand when the loop goes on: what arrives is read after the timers, in which the clock is looked at.
   await new Promise<void>((done) =>
     setImmediate(() => {
@@ -57,7 +57,7 @@ test('an answer that arrives while the process stands still is read before it co
     }),
   )
   assert.equal(await waiting, 'saved')
-  assert.ok(budget.left > 0, 'what the process did not run is not counted')
+  assert.ok(deadline.left > 0, 'what the process did not run is not counted')
 })
 
 test('on Cloudflare’s Workers each call has a timer of its own, and none is shared', async () => {
@@ -87,48 +87,48 @@ suite('after a change', () => {
   }
   const refused = new KeepsakeError('unavailable', 'The server is read-only. Nothing was changed.')
   test('a read that fails is unavailable before the first change, and unknown_outcome after it', () => {
-    const budget = { left: 1_000 }
+    const deadline = { left: 1_000 }
     assert.equal(
-      code(() => callBackend(budget, 'test', false, fail(new Error('reset')))),
+      code(() => callBackend(deadline, 'test', false, fail(new Error('reset')))),
       'unavailable',
     )
-    callBackend(budget, 'test', true, () => 'stale')
-    callBackend(budget, 'test', true, () => 'gone')
-    callBackend(budget, 'test', true, () => 'taken')
+    callBackend(deadline, 'test', true, () => 'stale')
+    callBackend(deadline, 'test', true, () => 'gone')
+    callBackend(deadline, 'test', true, () => 'taken')
     assert.equal(
-      code(() => callBackend(budget, 'test', false, fail(new Error('reset')))),
+      code(() => callBackend(deadline, 'test', false, fail(new Error('reset')))),
       'unavailable',
     )
-    callBackend(budget, 'test', true, () => undefined)
+    callBackend(deadline, 'test', true, () => undefined)
     assert.equal(
-      code(() => callBackend(budget, 'test', false, fail(new Error('reset')))),
+      code(() => callBackend(deadline, 'test', false, fail(new Error('reset')))),
       'unknown_outcome',
     )
-    budget.left = 0
+    deadline.left = 0
     assert.equal(
-      code(() => callBackend(budget, 'test', false, () => undefined)),
+      code(() => callBackend(deadline, 'test', false, () => undefined)),
       'unknown_outcome',
     )
   })
   test('a refusal that surely changed nothing is unavailable, unless something was changed before', () => {
-    const budget = { left: 1_000 }
+    const deadline = { left: 1_000 }
     assert.equal(
-      code(() => callBackend(budget, 'test', true, fail(refused))),
+      code(() => callBackend(deadline, 'test', true, fail(refused))),
       'unavailable',
     )
     assert.equal(
-      code(() => callBackend(budget, 'test', true, fail(new Error('reset')))),
+      code(() => callBackend(deadline, 'test', true, fail(new Error('reset')))),
       'unknown_outcome',
     )
     assert.equal(
-      code(() => callBackend(budget, 'test', true, fail(refused))),
+      code(() => callBackend(deadline, 'test', true, fail(refused))),
       'unknown_outcome',
     )
   })
   test('a call that is refused because too many are under way as well', () => {
-    const budget = { left: 1_000, bulkhead: { inFlight: 1, most: 1 }, changed: true }
+    const deadline = { left: 1_000, bulkhead: { inFlight: 1, most: 1 }, changed: true }
     assert.equal(
-      code(() => callBackend(budget, 'test', false, () => undefined)),
+      code(() => callBackend(deadline, 'test', false, () => undefined)),
       'unknown_outcome',
     )
   })

@@ -29,17 +29,17 @@ suite('a listener that is broken', () => {
       const { status, stdout, stderr } = outcomeOf(`
         import { subscribe } from 'node:diagnostics_channel'
         import { runInNewContext } from 'node:vm'
-        import { session, sessions } from 'keepsake'
+        import { session, sessionManager } from 'keepsake'
         const heard = []
         subscribe('keepsake', ${listener})
-        subscribe('keepsake', ({ reason }) => heard.push(reason))
-        const page = sessions({ backend: 'memory:', onEvent: ${listener} })(async (request) => {
+        subscribe('keepsake', ({ type }) => heard.push(type))
+        const page = sessionManager({ backend: 'memory:', onEvent: ${listener} })(async (request) => {
           ;(await session(request)).set('a', 1)
           return new Response()
         })
         const { status } = await page(new Request('https://app.test/'))
         setImmediate(() => setImmediate(() => console.log(status, heard.join())))`)
-      assert.deepEqual([status, stdout.trim()], [0, '200 born'], stderr)
+      assert.deepEqual([status, stdout.trim()], [0, '200 created'], stderr)
     })
   }
 })
@@ -51,7 +51,7 @@ test('a subscriber may leave while it is told, and the next one is told all the 
     channel('keepsake').unsubscribe(first)
   }
   const second = (event: unknown, name: string | symbol) =>
-    heard.push(`${String(name)} ${(event as { reason: EventType }).reason}`)
+    heard.push(`${String(name)} ${(event as { type: EventType }).type}`)
   channel('keepsake').subscribe(first)
   channel('keepsake').subscribe(second)
   const page = sessionManager({ backend: 'memory:' })(async (request) => {
@@ -61,5 +61,5 @@ test('a subscriber may leave while it is told, and the next one is told all the 
   await page(new Request('https://app.test/'))
   await page(new Request('https://app.test/'))
   channel('keepsake').unsubscribe(second)
-  assert.deepEqual(heard, ['first', 'keepsake born', 'keepsake born'])
+  assert.deepEqual(heard, ['first', 'keepsake created', 'keepsake created'])
 })

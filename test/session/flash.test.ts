@@ -223,7 +223,7 @@ suite('flash messages', () => {
     const visit = browser(page)
     await visit('/add')
     assert.deepEqual(await (await visit('/')).json(), [{ category: 'info', text: 'one' }])
-    assert.throws(() => addFlash(new Request('https://app.test/'), 'a', 'b'), { code: 'no_session' })
+    assert.throws(() => addFlash(new Request('https://app.test/'), 'a', 'b'), { code: 'no_middleware' })
   })
 
   test('lie in a store under a name that no field can have, and that a handler does not see', async () => {
@@ -234,12 +234,12 @@ suite('flash messages', () => {
     assert.deepEqual(await visit((s) => [{ ...s.fields }, s.get('keepsake.flash')]), [{ user: 'anna' }, undefined])
     for (const act of [
       (s) => s.set('keepsake.flash', []),
-      (s) => s.drop('keepsake.flash'),
+      (s) => s.delete('keepsake.flash'),
       (s) => s.update('keepsake.flash', () => []),
     ] satisfies ((s: Session) => void)[]) {
       assert.equal(
         await visit((s) => {
-          assert.throws(() => act(s), { code: 'bad_option' })
+          assert.throws(() => act(s), { code: 'invalid_option' })
           return 'refused'
         }),
         'refused',
@@ -320,7 +320,7 @@ for (const { name, opener, far } of stores) {
     const now = clock()
     let going = async (_: Request): Promise<unknown> => undefined
     const page = (backend: Backend) =>
-      sessionManager({ backend, budget: PATIENT, now, secret: SECRET })(async (request) =>
+      sessionManager({ backend, storeTimeout: PATIENT, now, secret: SECRET })(async (request) =>
         Response.json((await going(request)) ?? null),
       )
     const direct = page(one)

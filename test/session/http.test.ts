@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { suite, type TestContext, test } from 'node:test'
-import { serve, type Session, type SessionManagerOptions, session, sessionManager } from 'keepsake'
+import { type Session, type SessionManagerOptions, serve, session, sessionManager } from 'keepsake'
 import { PATIENT } from '../support/clock.ts'
 import { folder } from '../support/folder.ts'
 import { start } from '../support/process.ts'
@@ -31,7 +31,7 @@ const served = async (t: TestContext, options: SessionManagerOptions, page: Page
 
 /** The Cookie header of a session that a test makes, and a way to read it again. */
 const made = async (backend: string, fields: Record<string, unknown>) => {
-  const manager = sessionManager({ backend, budget: PATIENT })
+  const manager = sessionManager({ backend, storeTimeout: PATIENT })
   const s = await manager.open({ headers: new Headers() })
   for (const [field, value] of Object.entries(fields)) s.set(field, value)
   const done = await s.commit()
@@ -40,7 +40,7 @@ const made = async (backend: string, fields: Record<string, unknown>) => {
   const cookie = line.slice(0, line.indexOf(';'))
   await manager.close()
   const read = async () => {
-    const reader = sessionManager({ backend, budget: PATIENT })
+    const reader = sessionManager({ backend, storeTimeout: PATIENT })
     const { fields } = await reader.open({ headers: new Headers({ cookie }) })
     await reader.close()
     return fields

@@ -21,9 +21,9 @@ const acts = {
   read: (s: Session) => void s.get('n'),
   set: (s: Session, i: number) => s.set(`field${i}`, i),
   add: (s: Session) => s.update('n', (n = 0) => n + 1),
-  renew: (s: Session) => s.renew(),
+  renew: (s: Session) => s.rotateKey(),
   'renew and set': (s: Session, i: number) => {
-    s.renew()
+    s.rotateKey()
     s.set(`field${i}`, i)
   },
   login: (s: Session) => s.login('bert', { keep: ['n'] }),
@@ -73,9 +73,9 @@ for (const { name: storeName, opener, far } of everyStore) {
       const now = clock()
       const [one, two] = [await open(), await open()]
       const processes = [one, two].map((backend) =>
-        sessionManager({ backend: scheduled(backend, s), budget: PATIENT, secret, now }),
+        sessionManager({ backend: scheduled(backend, s), storeTimeout: PATIENT, secret, now }),
       )
-      const direct = sessionManager({ backend: one, budget: PATIENT, secret, now })
+      const direct = sessionManager({ backend: one, storeTimeout: PATIENT, secret, now })
       const first = browser(
         quiet(direct, (s) => s.login('anna')),
         { now },

@@ -73,7 +73,7 @@ for (const { name, opener } of stores) {
         await set(backend, other, { expiry })
         assert.deepEqual(await ofKey(backend, other.key), notFound)
       }
-      await assert.rejects(generate(backend, 'x', { expiry: Number.NaN }), code('bad_option'))
+      await assert.rejects(generate(backend, 'x', { expiry: Number.NaN }), code('invalid_option'))
     })
     test('a backend sees whole milliseconds, whatever the expiry and the clock: rounded up, and never past the last date', async (t) => {
       const backend = await opener(t)()
@@ -244,15 +244,15 @@ suite("the seed's headers", async () => {
       undefined as never,
     ]) {
       for (const headers of [new Headers(), new Headers({ cookie: 'a=b; =c' })]) {
-        await assert.rejects(ofHeader(backend, name, headers), { code: 'bad_option' })
-        await assert.rejects(ofHeaderOrCreate(backend, name, 1, headers), { code: 'bad_option' })
+        await assert.rejects(ofHeader(backend, name, headers), { code: 'invalid_option' })
+        await assert.rejects(ofHeaderOrCreate(backend, name, 1, headers), { code: 'invalid_option' })
       }
-      assert.throws(() => toCookieHeaders(name, one), { code: 'bad_option' })
-      assert.throws(() => clearHeaders(name), { code: 'bad_option' })
-      const page = sessionManager({ backend, budget: PATIENT })(async (request) =>
+      assert.throws(() => toCookieHeaders(name, one), { code: 'invalid_option' })
+      assert.throws(() => clearHeaders(name), { code: 'invalid_option' })
+      const page = sessionManager({ backend, storeTimeout: PATIENT })(async (request) =>
         Response.json(await getCookie(request, name, { sealed: false })),
       )
-      await assert.rejects(async () => page(new Request('https://app.test/')), { code: 'bad_option' })
+      await assert.rejects(async () => page(new Request('https://app.test/')), { code: 'invalid_option' })
     }
     for (const name of ['__session', '_ga', 'host', '__Host-sid']) {
       const now = clock(Date.now())
@@ -286,7 +286,7 @@ suite("the seed's headers", async () => {
       ['sid; Domain=evil.test', {}],
       ['', {}],
     ] as const) {
-      assert.throws(() => toCookieHeaders(name, session, options), code('bad_option'), name)
+      assert.throws(() => toCookieHeaders(name, session, options), code('invalid_option'), name)
     }
     for (const name of ['__Host-sid', '__Secure-sid', '__Http-sid', '__Host-Http-sid']) toCookieHeaders(name, session)
   })

@@ -2,7 +2,15 @@
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import { type Backend, backendFromUrl, KeepsakeError, type EventType, type SessionManagerOptions, session, sessionManager } from 'keepsake'
+import {
+  type Backend,
+  backendFromUrl,
+  type EventType,
+  KeepsakeError,
+  type SessionManagerOptions,
+  session,
+  sessionManager,
+} from 'keepsake'
 import { browser } from 'keepsake/testing'
 import { clock, SECOND } from '../support/clock.ts'
 import { stores } from '../support/stores.ts'
@@ -27,7 +35,7 @@ const server = (backend: Backend | string, options: Partial<SessionManagerOption
   const manager = sessionManager({
     backend,
     secret,
-    onEvent: ({ reason }) => reasons.push(reason),
+    onEvent: ({ type }) => reasons.push(type),
     ...options,
   } as SessionManagerOptions)
   const page = manager(async (request) => {
@@ -45,11 +53,14 @@ const server = (backend: Backend | string, options: Partial<SessionManagerOption
   return { manager, page, reasons }
 }
 
-const unreadable: Record<string, readonly [here: Partial<SessionManagerOptions>, there: Partial<SessionManagerOptions>]> = {
+const unreadable: Record<
+  string,
+  readonly [here: Partial<SessionManagerOptions>, there: Partial<SessionManagerOptions>]
+> = {
   'whose clock is two hours behind': [{}, { now: () => Date.now() - 2 * HOUR }],
   'whose clock is two hours ahead of a session of one hour': [
-    { lifetime: 3600 },
-    { lifetime: 3600, now: () => Date.now() + 2 * HOUR },
+    { idleTimeout: 3600 },
+    { idleTimeout: 3600, now: () => Date.now() + 2 * HOUR },
   ],
   'with the schema of an older deployment': [{ schema: schema(2) }, { schema: schema(1) }],
 }
@@ -93,7 +104,7 @@ for (const { name, opener } of stores.filter(({ name }) => ['memory', 'sqlite'].
 }
 
 test('a login ends the session that expires while it is served: the clock may be wrong', async () => {
-  const h = await house({ lifetime: 3600 })
+  const h = await house({ idleTimeout: 3600 })
   const visit = h.visitor()
   await visit((s) => s.login('anna'))
   const thief = visit.thief()
@@ -132,7 +143,7 @@ test('a key that was retired by a rotation may still end its session, and nothin
   const visit = h.visitor()
   await visit((s) => s.login('anna'))
   const old = visit.thief()
-  await visit((s) => s.renew())
+  await visit((s) => s.rotateKey())
   await visit(() => {})
   h.now.tick(31 * SECOND)
   assert.equal(await old((s) => s.owner), undefined)
@@ -154,9 +165,9 @@ test('a key with a wrong secret ends nothing, and its cookie goes', async () => 
 
 suite('an entry that this version cannot read', () => {
   const heads = { 'of a newer version': '9.x', damaged: '', 'of nonsense': '1.!.' }
-  for (const [what, head] of Object.entries(heads)) {
+  for (const [what, metadata] of Object.entries(heads)) {
     for (const path of ['/logout', '/other']) {
-      test(`${what}: ${path} is answered with 503, the event not_ended, and the cookie goes`, async () => {
+      test(`${what}: ${path} is answered with 503, the event end_failed, and the cookie goes`, async () => {
         const inner = await backendFromUrl('memory:')
         const one = server(inner)
         const visit = browser(one.page)
@@ -165,14 +176,14 @@ suite('an entry that this version cannot read', () => {
           ...inner,
           get: async (key) => {
             const entry = await inner.get(key)
-            return entry && { ...entry, head }
+            return entry && { ...entry, metadata }
           },
         }
         const two = server(backend)
         const out = await visit.copy(two.page)(path)
         assert.equal(out.status, 503)
         assert.match(out.headers.get('set-cookie') ?? '', /Max-Age=0/)
-        assert.ok(two.reasons.includes('not_ended'))
+        assert.ok(two.reasons.includes('end_failed'))
         assert.equal(await (await visit('/')).json(), 'anna', 'nobody can end a session by its label alone')
       })
     }
@@ -218,7 +229,7 @@ suite('while the backend cannot be read', () => {
       const out = await visit('/logout')
       assert.equal(out.status, 503)
       assert.equal(visit.cookies.size, 0)
-      assert.ok(reasons.includes('not_ended'))
+      assert.ok(reasons.includes('end_failed'))
       assert.equal(await (await thief('/')).json(), 'anna')
     })
     test(`${onStoreError}: a logout tries once more, and ends the session if that works`, async () => {
@@ -276,19 +287,19 @@ suite('after the first change of a request', () => {
         if (armed && name === operation) throw new Error('connection reset')
         return await call(...args)
       }
-    const owned = inner.owned ?? assert.fail()
+    const owned = inner.byOwner ?? assert.fail()
     const backend: Backend = {
       ...inner,
       get: wrap('get', inner.get),
       generate: wrap('generate', inner.generate),
       clear: wrap('clear', inner.clear),
-      owned: { ...owned, list: wrap('list', owned.list) },
+      byOwner: { ...owned, list: wrap('list', owned.list) },
     }
     return { inner, backend, arm: () => (armed = true) }
   }
   test('a login whose owner’s list cannot be read leaves with its key', async () => {
     const { backend, arm } = await failing('list')
-    const { page, reasons } = server(backend, { sessionsPerOwner: 3 })
+    const { page, reasons } = server(backend, { maxSessionsPerOwner: 3 })
     const visit = browser(page)
     await visit('/login')
     arm()
@@ -310,7 +321,9 @@ suite('after the first change of a request', () => {
       arm()
       held.go()
       assert.equal((await login).status, 503)
-      const error = h.events.map((event) => (event as { error?: KeepsakeError }).error).find((error) => error instanceof KeepsakeError)
+      const error = h.events
+        .map((event) => (event as { error?: KeepsakeError }).error)
+        .find((error) => error instanceof KeepsakeError)
       assert.equal(error?.code, 'unknown_outcome')
     })
   }

@@ -14,7 +14,7 @@ const visited = async (address: string, entry: Entry, key: string, change = fals
   await backend.generate(address, entry)
   const reasons: EventType[] = []
   const now = () => fixtures.writtenAt + 1000
-  const page = sessionManager({ backend, now, onEvent: ({ reason }) => reasons.push(reason) })(async (request) => {
+  const page = sessionManager({ backend, now, onEvent: ({ type }) => reasons.push(type) })(async (request) => {
     const s = await session(request)
     if (change) s.set('new', true)
     return Response.json({ fields: s.fields, owner: s.owner ?? null })
@@ -38,9 +38,9 @@ suite('a record of version 1', () => {
 
 test('DES-4: a record of a later version is a stranger’s, and is left alone also when he writes', async () => {
   const [{ address, keys, entry }] = fixtures.records as [(typeof fixtures.records)[0]]
-  const later = { ...entry, head: `2${entry.head.slice(1)}` } as Entry
+  const later = { ...entry, metadata: `2${entry.metadata.slice(1)}` } as Entry
   const seen = await visited(address, later, Object.values(keys)[0] as string, true)
   assert.deepEqual(seen.fields, { new: true })
-  assert.deepEqual(seen.reasons, ['corrupt', 'born'])
+  assert.deepEqual(seen.reasons, ['corrupt_entry', 'created'])
   assert.deepEqual(await seen.backend.get(address), { ...later, owner: undefined })
 })

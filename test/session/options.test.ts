@@ -6,14 +6,14 @@ import { join, resolve } from 'node:path'
 import { test } from 'node:test'
 import {
   backendFromUrl,
-  getCookie,
   copySessions,
   crossOriginProtection,
   csrfField,
   csrfToken,
   deleteCookie,
-  KeepsakeError,
   fileSessions,
+  getCookie,
+  KeepsakeError,
   logger,
   memorySessions,
   movingBackend,
@@ -45,20 +45,20 @@ const nothing = <Name extends string>(...names: Name[]) =>
 const place = nothing('domain', 'path', 'httpOnly')
 const attributes = { ...place, ...nothing('sameSite', 'partitioned', 'priority') }
 const application = {
-  ...nothing('secret', 'lifetime', 'absoluteLifetime', 'namespace', 'maxBytes', 'budget', 'schema', 'migrate'),
-  ...nothing('sessionsPerOwner', 'lastSeen', 'onStoreError', 'sweeps', 'maxInFlight', 'now', 'onEvent'),
+  ...nothing('secret', 'idleTimeout', 'absoluteTimeout', 'namespace', 'maxBytes', 'storeTimeout', 'schema', 'migrate'),
+  ...nothing('maxSessionsPerOwner', 'lastSeenInterval', 'onStoreError', 'autoSweep', 'maxInFlight', 'now', 'onEvent'),
   ...nothing('cookie', 'secure', 'trustProxy', 'persistent'),
 }
 const random = /=[^;]{22,}|-[0-9a-f]{32}/g
 
-test('sessions() with options that are undefined sends what it sends without them', async () => {
+test('sessionManager() with options that are undefined sends what it sends without them', async () => {
   const cookies = nothing('name', 'domain', 'path', 'sameSite', 'partitioned', 'priority')
   const lines: string[] = []
   for (const options of [{}, application, { ...application, cookie: cookies }]) {
     const manager = sessionManager({ ...options, backend: 'memory:' })
     const handler = manager(async (request) => {
       const s = await session(request)
-      s.login('anna', nothing('keep', 'lifetime', 'absoluteLifetime', 'persistent'))
+      s.login('anna', nothing('keep', 'idleTimeout', 'absoluteTimeout', 'persistent'))
       return new Response()
     })
     const response = await handler(new Request('https://app.test/'))
@@ -116,7 +116,7 @@ test('cookies, forms, loggers, servers and browsers, too', async (t) => {
 
 test('backends and what moves them, too', async (t) => {
   const path = folder(t)
-  const of = nothing('now', 'onEvent', 'secret', 'namespace', 'absoluteLifetime')
+  const of = nothing('now', 'onEvent', 'secret', 'namespace', 'absoluteTimeout')
   const memory = memoryBackend(nothing('maxEntries', 'maxBytes', 'now', 'onEvent'))
   const file = fileBackend(join(path, 'files'), nothing('durability', 'onEvent'))
   const sqlite = sqliteBackend(join(path, 'a.db'), nothing('durability'))
@@ -125,7 +125,7 @@ test('backends and what moves them, too', async (t) => {
   postgresBackend({ query }, nothing('table', 'unlogged', 'synchronousCommit', 'prepare'))
   mysqlBackend({ execute: async () => [[], []] as const }, nothing('table'))
   redisBackend({ sendCommand: async () => null } as never, nothing('prefix', 'waitReplicas', 'waitTimeout', 'now'))
-  cookieBackend({ ...nothing('namespace', 'ends', 'absoluteLifetime', 'now'), secret: SECRET })
+  cookieBackend({ ...nothing('namespace', 'ends', 'absoluteTimeout', 'now'), secret: SECRET })
   await copySessions(memory, sqlite, nothing('onProgress', 'cursor', 'batch', 'now'))
   movingBackend(memory, sqlite, nothing('startsAt', 'now'))
   for (const backend of [memory, file, sqlite, url]) {
@@ -196,7 +196,7 @@ test('an option that nobody reads is refused, whatever takes options', async (t)
     readForm: (request) => readForm(request, undefined, wrong),
     cookie: (request) => getCookie(request, 'theme', wrong),
     setCookie: (request) => setCookie(new Response(), request, 'theme', 'dark', wrong),
-    dropCookie: (request) => deleteCookie(new Response(), request, 'theme', wrong),
+    deleteCookie: (request) => deleteCookie(new Response(), request, 'theme', wrong),
   }
   for (const [name, call] of Object.entries(inRequest)) {
     calls[name] = () =>
@@ -208,7 +208,8 @@ test('an option that nobody reads is refused, whatever takes options', async (t)
   for (const [name, call] of Object.entries(calls)) {
     await assert.rejects(
       async () => call(),
-      (error) => error instanceof KeepsakeError && error.code === 'bad_option' && error.message.includes('unheardOf'),
+      (error) =>
+        error instanceof KeepsakeError && error.code === 'invalid_option' && error.message.includes('unheardOf'),
       name,
     )
   }

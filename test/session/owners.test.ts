@@ -20,11 +20,18 @@ type Act = (s: Session) => unknown
 /** Two processes on one store, and browsers whose visits are answered by either. */
 const stage = (backends: readonly Backend[], options: Partial<Parameters<typeof sessionManager>[0]> = {}) => {
   const now = clock()
-  const events: { reason: string; label?: string }[] = []
+  const events: { type: string; label?: string }[] = []
   let act: Act = () => {}
   let result: unknown
   const processes = backends.map((backend) =>
-    sessionManager({ backend, budget: PATIENT, now, secret, onEvent: (event) => events.push(event as never), ...options }),
+    sessionManager({
+      backend,
+      storeTimeout: PATIENT,
+      now,
+      secret,
+      onEvent: (event) => events.push(event as never),
+      ...options,
+    }),
   )
   const handlers = processes.map((manager) =>
     manager(async (request) => {
@@ -73,7 +80,7 @@ for (const { name, opener } of stores) {
       const list = await h.manager.list('anna')
       assert.deepEqual(labels(list), [second, first])
       assert.deepEqual({ ...list[1]?.fields }, { device: 'a phone' })
-      assert.deepEqual([list[0]?.bornAt, list[0]?.seenAt], [h.now(), h.now()])
+      assert.deepEqual([list[0]?.createdAt, list[0]?.lastSeenAt], [h.now(), h.now()])
       assert.equal(list[1]?.expiresAt, h.now() - MINUTE + 14 * DAY)
       await one((s) => s.set('device', 'an old phone'))
       assert.equal((await h.manager.list('anna'))[1]?.fields.device, 'an old phone')
@@ -102,11 +109,11 @@ for (const { name, opener } of stores) {
       await h.manager.revoke(label)
       assert.deepEqual([await one(owner), await two(owner)], [undefined, 'anna'])
       assert.deepEqual(
-        h.events.filter(({ reason }) => reason === 'revoked').map(({ label }) => label),
+        h.events.filter(({ type }) => type === 'revoked').map(({ label }) => label),
         [label, label],
       )
       for (const bad of ['', 'x', 5, `${label}A`]) {
-        await assert.rejects(h.manager.revoke(bad as string), { code: 'bad_option' })
+        await assert.rejects(h.manager.revoke(bad as string), { code: 'invalid_option' })
       }
     })
 
@@ -137,7 +144,7 @@ for (const { name, opener } of stores) {
       for (let round = 0; round < 5; round++) {
         const visitors = Array.from({ length: 10 }, (_, i) => h.visitor(i % 2))
         for (const visit of visitors) await visit(login('anna'))
-        const acts: Act[] = [(s) => s.renew(), (s) => s.login('anna'), (s) => s.set('n', 1)]
+        const acts: Act[] = [(s) => s.rotateKey(), (s) => s.login('anna'), (s) => s.set('n', 1)]
         const running = h.processes.map((manager, at) => {
           const handler = manager(async (request) => {
             const s = await session(request)
@@ -170,8 +177,8 @@ for (const { name, opener } of stores) {
       }
     })
 
-    test('LIM-6: sessionsPerOwner: the oldest goes, and is named; also where logins come at once', async (t) => {
-      const h = await opened(t, { sessionsPerOwner: 2 })
+    test('LIM-6: maxSessionsPerOwner: the oldest goes, and is named; also where logins come at once', async (t) => {
+      const h = await opened(t, { maxSessionsPerOwner: 2 })
       const visitors = [h.visitor(), h.visitor(), h.visitor()]
       const seen: unknown[] = []
       for (const visit of visitors) {
@@ -180,7 +187,7 @@ for (const { name, opener } of stores) {
       }
       assert.deepEqual(labels(await h.manager.list('anna')), [seen[2], seen[1]])
       assert.deepEqual(
-        h.events.filter(({ reason }) => reason === 'displaced').map(({ label }) => label),
+        h.events.filter(({ type }) => type === 'owner_limit').map(({ label }) => label),
         [seen[0]],
       )
       const known = []
@@ -211,7 +218,7 @@ suite('when a session was last seen', () => {
     const h = stage([memoryBackend()])
     const visit = h.visitor()
     await visit((s) => s.login('anna'))
-    const seen = async () => (await h.manager.list('anna'))[0]?.seenAt
+    const seen = async () => (await h.manager.list('anna'))[0]?.lastSeenAt
     const born = h.now()
     h.now.tick(6 * DAY)
     await visit(owner)
@@ -234,11 +241,11 @@ suite('when a session was last seen', () => {
         return backend.set(key, change, version)
       },
     }
-    const h = stage([counted], { lastSeen: 300 })
+    const h = stage([counted], { lastSeenInterval: 300 })
     const [visit, stranger] = [h.visitor(), h.visitor()]
     await visit((s) => s.login('anna'))
     await stranger((s) => s.set('n', 1))
-    const seen = async () => (await h.manager.list('anna'))[0]?.seenAt
+    const seen = async () => (await h.manager.list('anna'))[0]?.lastSeenAt
     for (let minute = 1; minute <= 10; minute++) {
       h.now.tick(MINUTE)
       await visit(owner)
@@ -278,15 +285,20 @@ suite('owners where sessions are cookies', () => {
     const thief = visit.in(0)
     await h.manager.revoke(label)
     assert.deepEqual([await visit(owner), await thief(owner)], [undefined, undefined])
-    await assert.rejects(h.manager.list('anna'), { code: 'bad_option' })
-    await assert.rejects(h.manager.revokeAll('anna'), { code: 'bad_option' })
+    await assert.rejects(h.manager.list('anna'), { code: 'invalid_option' })
+    await assert.rejects(h.manager.revokeAll('anna'), { code: 'invalid_option' })
     const without = stage([cookieBackend({ secret })])
-    await assert.rejects(without.manager.revoke(label), { code: 'bad_option' })
+    await assert.rejects(without.manager.revoke(label), { code: 'invalid_option' })
   })
 
   test('a limit on them is refused when the backend is opened', async () => {
-    const manager = sessionManager({ backend: cookieBackend({ secret }), budget: PATIENT, secret, sessionsPerOwner: 2 })
-    await assert.rejects(manager.ready(), { code: 'bad_option' })
+    const manager = sessionManager({
+      backend: cookieBackend({ secret }),
+      storeTimeout: PATIENT,
+      secret,
+      maxSessionsPerOwner: 2,
+    })
+    await assert.rejects(manager.ready(), { code: 'invalid_option' })
   })
 })
 
@@ -301,20 +313,20 @@ test('whoever is revoked while he logs in is not logged in, whatever the order o
         generate: (key, entry) => through().then(() => backend.generate(key, entry)),
         set: (key, change, version) => through().then(() => backend.set(key, change, version)),
         clear: (key, version) => through().then(() => backend.clear(key, version)),
-        owned: {
-          list: (name) => through().then(() => backend.owned?.list(name) ?? []),
-          clear: (name, except) => through().then(() => backend.owned?.clear(name, except) ?? 0),
+        byOwner: {
+          list: (name) => through().then(() => backend.byOwner?.list(name) ?? []),
+          clear: (name, except) => through().then(() => backend.byOwner?.clear(name, except) ?? 0),
         },
       }
       const h = stage([backend])
       const first = h.visitor()
       await first((s) => s.login('anna'))
-      const manager = sessionManager({ backend: slow, budget: PATIENT, now: h.now, secret })
+      const manager = sessionManager({ backend: slow, storeTimeout: PATIENT, now: h.now, secret })
       const tab = first.jar.copy(
         manager(async (request) => {
           const s = await session(request)
           if (s.owner === undefined) return new Response(null, { status: 401 })
-          if (kind === 'renew') s.renew()
+          if (kind === 'renew') s.rotateKey()
           else s.login(kind === 'again' ? 'anna' : 'bert')
           return new Response()
         }),
@@ -337,10 +349,10 @@ test('the end of an owner’s session by time is an event, with its label and ow
     const events: SessionEvent[] = []
     const manager = sessionManager({
       backend,
-      budget: PATIENT,
+      storeTimeout: PATIENT,
       secret,
       now,
-      lifetime: 3600,
+      idleTimeout: 3600,
       onEvent: (event) => events.push(event),
     })
     const arrive = () => manager.open({ url: 'https://app.test/', headers: new Headers() })
@@ -353,7 +365,7 @@ test('the end of an owner’s session by time is an event, with its label and ow
     await anonymous.commit()
     now.tick(2 * DAY)
     await manager.sweep()
-    const ends = events.filter(({ reason }) => reason === 'timed_out')
-    assert.deepEqual(ends, [{ reason: 'timed_out', label, owner: 'anna' }], name)
+    const ends = events.filter(({ type }) => type === 'timed_out')
+    assert.deepEqual(ends, [{ type: 'timed_out', label, owner: 'anna' }], name)
   }
 })

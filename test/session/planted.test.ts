@@ -235,8 +235,8 @@ suite('several pre-session cookies', () => {
         events.length = 0
         const token = await tokenFor(cookie)
         assert.deepEqual(
-          events.map(({ reason }) => reason),
-          ['bad_pre_session'],
+          events.map(({ type }) => type),
+          ['invalid_pre_session'],
           what,
         )
         assert.equal(await outcome({ cookie, token, headers }), 'ok', what)

@@ -39,7 +39,7 @@ suite('a pre-session', () => {
     await visit((s) => s.set('a', 1))
     assert.deepEqual([...visit.browser.cookies.keys()], [SESSION])
     assert.equal(await visit(form), secret)
-    await visit((s) => s.renew())
+    await visit((s) => s.rotateKey())
     assert.equal(await visit(form), secret)
   })
   test('a form and a first write in one visit belong together', async () => {
@@ -120,7 +120,7 @@ suite('a pre-session', () => {
     const response = await h.visitor().raw(form, { headers: { cookie: `${PRE}=rubbish` } })
     assert.equal(response.status, 200)
     assert.match(response.headers.getSetCookie()[0] ?? '', new RegExp(`^${PRE}=[A-Za-z0-9_-]{60,}; Max-Age=1209600; `))
-    assert.deepEqual(h.reasons, ['bad_pre_session'])
+    assert.deepEqual(h.reasons, ['invalid_pre_session'])
   })
   test('it lives two weeks from its last form in the second half, and then no more', async () => {
     const h = await house()
@@ -155,7 +155,7 @@ suite('the secret that seals it', () => {
     assert.equal(await (await visit.copy(page(configured))('/')).text(), first)
   })
   test('a backend that keeps none needs one: the refused start names the command that makes it', async () => {
-    const { secret: _, ...backend } = await backendFromUrl('memory:')
+    const { keepSecret: _, ...backend } = await backendFromUrl('memory:')
     await assert.rejects(
       sessionManager({ backend }).ready(),
       /no secret of its own.*node -p "crypto\.randomBytes\(32\)\.toString\('base64url'\)"/s,

@@ -9,7 +9,7 @@ import { stores } from '../support/stores.ts'
 import { house } from '../support/visits.ts'
 
 const HOUR = 3_600
-const brief = { lifetime: 4 * HOUR, absoluteLifetime: 8 * HOUR, persistent: false }
+const brief = { idleTimeout: 4 * HOUR, absoluteTimeout: 8 * HOUR, persistent: false }
 const cookie = (response: Response) => response.headers.get('set-cookie') ?? ''
 const secret = 'q7Jm3vX0bT9sLk2Wd5Rf8Yh1Zc4Ng6Pa_EuIoBxVtQw'
 const login = (options: Parameters<Session['login']>[1]) => (s: Session) => s.login('anna', options)
@@ -28,7 +28,7 @@ for (const { name, opener } of [
       assert.doesNotMatch(cookie(response), /Max-Age|Expires/)
       assert.equal(await visit((s) => s.expiresAt - h.now()), 4 * HOUR * SECOND)
       h.now.tick(3 * HOUR * SECOND)
-      const renewal = await visit.raw((s) => s.renew())
+      const renewal = await visit.raw((s) => s.rotateKey())
       assert.doesNotMatch(cookie(renewal), /Max-Age|Expires/)
       h.now.tick(3 * HOUR * SECOND)
       assert.equal(await visit((s) => s.owner), 'anna', 'six hours, and never four without a visit')
@@ -45,7 +45,7 @@ for (const { name, opener } of [
     test('a later login that says nothing is as the manager is set', async (t) => {
       const h = await house(await settings(t))
       const visit = h.visitor()
-      await visit(login({ lifetime: 30 * 24 * HOUR }))
+      await visit(login({ idleTimeout: 30 * 24 * HOUR }))
       assert.match(cookie(await visit.raw(login({}))), /Max-Age=2592000/)
       h.now.tick(15 * DAY)
       assert.equal(await visit((s) => s.owner), undefined)
@@ -64,26 +64,26 @@ test('the list of an owner shows when each session ends', async () => {
   const { sessionManager } = await import('keepsake')
   const h = await house()
   await h.visitor()(login(brief))
-  const manager = sessionManager({ backend: h.backend, budget: PATIENT, now: h.now })
+  const manager = sessionManager({ backend: h.backend, storeTimeout: PATIENT, now: h.now })
   const [one] = await manager.list('anna')
   assert.equal(one?.expiresAt, h.now() + 4 * HOUR * SECOND)
 })
 
 test('a login cannot name more than the manager allows, nor what is no number', async () => {
-  const h = await house({ absoluteLifetime: 20 * 24 * HOUR })
+  const h = await house({ absoluteTimeout: 20 * 24 * HOUR })
   const wrong = [
-    { lifetime: 21 * 24 * HOUR },
-    { absoluteLifetime: 21 * 24 * HOUR },
-    { lifetime: 2 * HOUR, absoluteLifetime: HOUR },
-    { lifetime: 0 },
-    { lifetime: '1' },
+    { idleTimeout: 21 * 24 * HOUR },
+    { absoluteTimeout: 21 * 24 * HOUR },
+    { idleTimeout: 2 * HOUR, absoluteTimeout: HOUR },
+    { idleTimeout: 0 },
+    { idleTimeout: '1' },
     { persistent: 1 },
   ]
   await h.visitor()((s) => {
     for (const options of wrong) {
       assert.throws(
         () => s.login('anna', options as never),
-        (error) => error instanceof KeepsakeError && error.code === 'bad_option',
+        (error) => error instanceof KeepsakeError && error.code === 'invalid_option',
       )
     }
   })

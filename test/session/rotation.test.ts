@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import { addFlash, getCookie, csrfToken, readForm, session, sessionManager, setCookie, takeFlash } from 'keepsake'
+import { addFlash, csrfToken, getCookie, readForm, session, sessionManager, setCookie, takeFlash } from 'keepsake'
 import { memoryBackend } from 'keepsake/memory'
 import { browser } from 'keepsake/testing'
 import { newSecret } from '../../src/crypto/seal.ts'

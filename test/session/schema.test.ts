@@ -20,7 +20,7 @@ import * as v from 'valibot'
 import { z } from 'zod'
 import { newSecret } from '../../src/crypto/seal.ts'
 import type { Fields } from '../../src/session/changes.ts'
-import { isMismatch, type Mismatch, fieldCodec } from '../../src/session/codec.ts'
+import { fieldCodec, isMismatch, type Mismatch } from '../../src/session/codec.ts'
 import { clock, PATIENT } from '../support/clock.ts'
 import { runs } from '../support/quick.ts'
 import { stores } from '../support/stores.ts'
@@ -38,11 +38,11 @@ const schemas = {
 
 /** A manager and what its next visit does. */
 const stage = <F extends object>(manager: SessionManager<F>) => {
-  type S = Awaited<ReturnType<typeof manager.of>>
+  type S = Awaited<ReturnType<typeof manager.session>>
   let act: (s: S, request: Request) => unknown = () => {}
   let result: unknown
   const handler = manager(async (request) => {
-    result = await act(await manager.of(request), request)
+    result = await act(await manager.session(request), request)
     return new Response()
   })
   const visitOf = (jar: ReturnType<typeof browser>) => {
@@ -70,8 +70,8 @@ for (const [name, schema] of Object.entries(schemas)) {
       assert.deepEqual(await visit((s) => ({ ...s.fields })), { user: 'anna', cart: ['tea'] })
     })
 
-    test('what does not fit is not saved: a Fault that names the place and not the value, and the entry stays', async () => {
-      const events: { reason: string; error?: unknown }[] = []
+    test('what does not fit is not saved: a KeepsakeError that names the place and not the value, and the entry stays', async () => {
+      const events: { type: string; error?: unknown }[] = []
       const manager = sessionManager({ backend: 'memory:', schema, onEvent: (event) => events.push(event) })
       const { visit } = stage(manager as SessionManager<{ user?: unknown }>)
       await visit((s) => s.set('user', 'anna'))
@@ -87,7 +87,7 @@ for (const [name, schema] of Object.entries(schemas)) {
 test('D2: types are inferred, without a declaration', () => {
   const manager = sessionManager({ backend: 'memory:', schema: schemas.zod })
   async function typed(request: Request) {
-    const s = await manager.of(request)
+    const s = await manager.session(request)
     const user: string | undefined = s.get('user')
     s.set('user', 'anna')
     s.update('cart', (cart = []) => [...cart, 'tea'])
@@ -109,7 +109,7 @@ test('several typed sessions side by side, each with a cookie and a shape of its
   const shop = sessionManager({ backend, schema: z.object({ cart: z.array(z.string()) }), cookie: { name: 'shop' } })
   const page = account(
     shop(async (request) => {
-      const [a, s] = [await account.of(request), await shop.of(request)]
+      const [a, s] = [await account.session(request), await shop.session(request)]
       a.set('user', 'anna')
       s.update('cart', (cart = []) => [...cart, 'tea'])
       return Response.json([a.fields, s.fields])
@@ -133,7 +133,7 @@ suite('a session that an older deployment kept', () => {
   const deployments = (migrate?: (old: unknown) => unknown) => {
     const watch = watched(memoryBackend())
     const reasons: EventType[] = []
-    const onEvent = ({ reason }: { reason: EventType }) => reasons.push(reason)
+    const onEvent = ({ type }: { type: EventType }) => reasons.push(type)
     const old = stage(sessionManager({ backend: watch.backend, schema: older, onEvent }))
     const fresh = stage(sessionManager({ backend: watch.backend, schema: newer, onEvent, ...(migrate && { migrate }) }))
     return { watch, reasons, old, fresh }
@@ -147,7 +147,7 @@ suite('a session that an older deployment kept', () => {
     assert.equal(watch.calls.set, 0)
     await visit((s) => s.set('first', 'Anne'))
     assert.deepEqual(await visit((s) => ({ ...s.fields })), { first: 'Anne', last: 'Blume' })
-    assert.deepEqual(reasons, ['born'])
+    assert.deepEqual(reasons, ['created'])
   })
 
   test('that neither schema nor migration takes is a stranger’s, and is left alone also when he writes', async () => {
@@ -161,7 +161,7 @@ suite('a session that an older deployment kept', () => {
       await old.visit((s) => s.set('name', 'Anna Blume'))
       const visit = fresh.with(old.visit.to(fresh.handler))
       assert.deepEqual(await visit((s) => ({ ...s.fields })), {})
-      assert.deepEqual(reasons, ['born', 'misfit'])
+      assert.deepEqual(reasons, ['created', 'schema_mismatch'])
       await visit((s) => {
         s.set('first', 'Bert')
         s.set('last', 'Brecht')
@@ -206,8 +206,8 @@ suite('a merged value', () => {
       const backend = await opener(t)()
       const watch = watched(backend)
       const reasons: EventType[] = []
-      const onEvent = ({ reason }: { reason: EventType }) => reasons.push(reason)
-      const options = { schema: most, secret, budget: PATIENT }
+      const onEvent = ({ type }: { type: EventType }) => reasons.push(type)
+      const options = { schema: most, secret, storeTimeout: PATIENT }
       const processes = [1, 2].map(() => stage(sessionManager({ ...options, backend: watch.backend, onEvent })))
       const [one, two] = processes as [(typeof processes)[0], (typeof processes)[0]]
       await one.visit((s) => s.set('a', 0))
@@ -219,10 +219,10 @@ suite('a merged value', () => {
       go()
       assert.equal(await slow, 409)
       assert.deepEqual(await other((s) => ({ ...s.fields })), { a: 0, b: 1 })
-      assert.ok(reasons.includes('conflict'))
+      assert.ok(reasons.includes('write_conflict'))
       const opened = await sessionManager({ ...options, backend }).open({ headers: new Headers() })
       opened.set('a', 2)
-      await assert.rejects(opened.commit(), { code: 'bad_fields' })
+      await assert.rejects(opened.commit(), { code: 'schema_mismatch' })
     })
   }
 
@@ -346,7 +346,7 @@ suite('no message and no event has a value of a session in it', () => {
       const read = stage(typed)
       await read.with(visit.to(read.handler))((s) => s.get('token'))
       assert.match(events.at(-1)?.message ?? '', says)
-      assert.equal(events.at(-1)?.reason, 'misfit')
+      assert.equal(events.at(-1)?.type, 'schema_mismatch')
       for (const text of [said(fault), ...events.map(said)]) assert.ok(!text.includes(VALUE), text)
     })
   }
@@ -356,7 +356,9 @@ suite('no message and no event has a value of a session in it', () => {
     const backend = memoryBackend()
     const { visit } = stage(sessionManager({ backend }))
     await visit((s) => s.set('token', VALUE))
-    const fresh = stage(sessionManager({ backend, schema: newer, migrate: quoting, onEvent: (event) => events.push(event) }))
+    const fresh = stage(
+      sessionManager({ backend, schema: newer, migrate: quoting, onEvent: (event) => events.push(event) }),
+    )
     await fresh.with(visit.to(fresh.handler))((s) => s.fields)
     assert.match(said(events.at(-1)), /: the migration threw TypeError\.$/m)
     assert.ok(!said(events.at(-1)).includes(VALUE))
@@ -422,7 +424,7 @@ suite('a schema', () => {
       { migrate: () => ({}) },
       { schema: schemas.zod, migrate: 5 },
     ]) {
-      assert.throws(() => sessionManager({ backend: 'memory:', ...options } as never), { code: 'bad_option' })
+      assert.throws(() => sessionManager({ backend: 'memory:', ...options } as never), { code: 'invalid_option' })
     }
   })
 

@@ -14,10 +14,10 @@ import { house } from '../support/visits.ts'
 const code = (expected: string) => (error: unknown) => error instanceof KeepsakeError && error.code === expected
 
 suite('sessions', () => {
-  test('without a middleware, asking is a Fault that says what to wrap', async () => {
+  test('without a middleware, asking is a KeepsakeError that says what to wrap', async () => {
     const request = new Request('https://app.test/')
     await assert.rejects(session(request), /no sessions middleware.*sessions\(\{ backend \}\)\(handler\)/s)
-    await assert.rejects(sessionManager({ backend: 'memory:' }).of(request), code('no_session'))
+    await assert.rejects(sessionManager({ backend: 'memory:' }).session(request), code('no_middleware'))
   })
   test('several sessions side by side, each by its own manager', async () => {
     const backend = await backendFromUrl('memory:')
@@ -26,7 +26,11 @@ suite('sessions', () => {
     const visit = browser(
       account(
         basket(async (request) => {
-          const [a, b, innermost] = [await account.of(request), await basket.of(request), await session(request)]
+          const [a, b, innermost] = [
+            await account.session(request),
+            await basket.session(request),
+            await session(request),
+          ]
           if (request.url.endsWith('/set')) {
             a.login('anna')
             b.set('items', 3)
@@ -60,7 +64,7 @@ suite('sessions', () => {
   })
   test('it can be made without its secret, and says so when it is opened', async () => {
     const handler = async (request: Request) => Response.json((await session(request)).fields)
-    const { secret: _, ...backend } = await backendFromUrl('memory:')
+    const { keepSecret: _, ...backend } = await backendFromUrl('memory:')
     for (const given of ['redis://127.0.0.1:1', 'postgres://127.0.0.1:1/x', 'cookie:', 'cookie:redis://h', backend]) {
       const manager = sessionManager({ backend: given, secret: undefined })
       const route = manager(handler)
@@ -73,7 +77,7 @@ suite('sessions', () => {
       await assert.rejects(manager.seal('text', 'a test'), code('no_secret'))
       await manager.close()
     }
-    assert.throws(() => sessionManager({ backend: 'redis://127.0.0.1:1', secret: 'short' }), code('bad_option'))
+    assert.throws(() => sessionManager({ backend: 'redis://127.0.0.1:1', secret: 'short' }), code('invalid_option'))
   })
   test('what a session says of itself', async () => {
     const h = await house()
@@ -131,7 +135,7 @@ suite('sessions', () => {
   })
   test('events reach the listener and the diagnostics channel; one that throws breaks nothing', async () => {
     const heard: string[] = []
-    const listen = (event: unknown) => heard.push((event as SessionEvent).reason)
+    const listen = (event: unknown) => heard.push((event as SessionEvent).type)
     channel('keepsake').subscribe(listen)
     const h = await house({
       onEvent: () => {
@@ -141,26 +145,30 @@ suite('sessions', () => {
     const response = await h.visitor().raw((s) => s.set('a', 1))
     channel('keepsake').unsubscribe(listen)
     assert.equal(response.status, 200)
-    assert.deepEqual(heard, ['born'])
+    assert.deepEqual(heard, ['created'])
   })
   test('options that nobody reads, or that make no sense, are refused', async () => {
     for (const bad of [
       { lifetme: 60 },
-      { lifetime: 0 },
-      { lifetime: -1 },
-      { lifetime: Number.NaN },
-      { lifetime: '1 fortnight' },
-      { lifetime: 41 * 86_400, absoluteLifetime: 40 * 86_400 },
-      { absoluteLifetime: 401 * 86_400 },
-      { budget: 0 },
+      { idleTimeout: 0 },
+      { idleTimeout: -1 },
+      { idleTimeout: Number.NaN },
+      { idleTimeout: '1 fortnight' },
+      { idleTimeout: 41 * 86_400, absoluteTimeout: 40 * 86_400 },
+      { absoluteTimeout: 401 * 86_400 },
+      { storeTimeout: 0 },
       { maxBytes: 1 },
       { cookie: { httpOnly: false } },
       { cookie: { sameSite: 'none' }, secure: false },
     ]) {
-      assert.throws(() => sessionManager({ backend: 'memory:', ...(bad as object) }), code('bad_option'), JSON.stringify(bad))
+      assert.throws(
+        () => sessionManager({ backend: 'memory:', ...(bad as object) }),
+        code('invalid_option'),
+        JSON.stringify(bad),
+      )
     }
     for (const backend of ['mongodb://localhost', '', 'sessions.db', 'MEMORY:', '__proto__:x']) {
-      assert.throws(() => sessionManager({ backend }), code('no_backend'), backend)
+      assert.throws(() => sessionManager({ backend }), code('unknown_backend'), backend)
     }
     for (const scheme of [
       'postgres',
@@ -189,7 +197,7 @@ suite('sessions', () => {
 suite('the backend in memory', () => {
   const entry = (owner?: string, more = {}) => ({
     value: '{}',
-    head: 'h',
+    metadata: 'h',
     version: 'versions',
     expiresAt: 1e15,
     owner,
@@ -198,7 +206,7 @@ suite('the backend in memory', () => {
   const key = (i: number) => String(i).padStart(43, 'k')
   test('a full memory backend forgets strangers before owners, and says so', () => {
     const heard: string[] = []
-    const backend = memoryBackend({ maxEntries: 4, onEvent: ({ reason }) => heard.push(reason) })
+    const backend = memoryBackend({ maxEntries: 4, onEvent: ({ type }) => heard.push(type) })
     backend.generate(key(0), entry('anna'))
     for (let i = 1; i <= 6; i++) backend.generate(key(i), entry())
     assert.deepEqual(heard, ['evicted', 'evicted', 'evicted'])
@@ -215,7 +223,7 @@ suite('the backend in memory', () => {
   })
   test('it is bounded by bytes too', () => {
     const heard: string[] = []
-    const backend = memoryBackend({ maxBytes: 10_000, onEvent: ({ reason }) => heard.push(reason) })
+    const backend = memoryBackend({ maxBytes: 10_000, onEvent: ({ type }) => heard.push(type) })
     for (let i = 0; i < 20; i++) backend.generate(key(i), entry(undefined, { value: 'x'.repeat(1000) }))
     assert.ok(heard.length >= 10)
     assert.ok(backend.get(key(19)))
@@ -230,7 +238,7 @@ suite('the backend in memory', () => {
     assert.ok(backend.get(key(249)))
   })
   test('limits that make no sense are refused', () => {
-    assert.throws(() => memoryBackend({ maxEntries: 0 }), code('bad_option'))
-    assert.throws(() => memoryBackend({ maxBytes: Number.NaN }), code('bad_option'))
+    assert.throws(() => memoryBackend({ maxEntries: 0 }), code('invalid_option'))
+    assert.throws(() => memoryBackend({ maxBytes: Number.NaN }), code('invalid_option'))
   })
 })

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { createServer } from 'node:http'
 import { suite, type TestContext, test } from 'node:test'
-import { addFlash, serve, type SessionManagerOptions, seal, session, sessionManager, unseal } from 'keepsake'
+import { addFlash, type SessionManagerOptions, seal, serve, session, sessionManager, unseal } from 'keepsake'
 import { browser } from 'keepsake/testing'
 import { opened } from '../support/chromium.ts'
 
@@ -18,7 +18,7 @@ const acts: Record<string, (request: Request) => Promise<unknown>> = {
 
 const application = (options: Partial<SessionManagerOptions> = {}) => {
   const reasons: string[] = []
-  const manager = sessionManager({ backend: 'memory:', onEvent: ({ reason }) => reasons.push(reason), ...options })
+  const manager = sessionManager({ backend: 'memory:', onEvent: ({ type }) => reasons.push(type), ...options })
   const page = manager(async (request) => {
     const { pathname } = new URL(request.url)
     await acts[`/${pathname.split('/').at(-1)}`]?.(request)

@@ -5,7 +5,7 @@ import { suite, test } from 'node:test'
 import { type Backend, backendFromUrl, type Session, session, sessionManager } from 'keepsake'
 import { browser } from 'keepsake/testing'
 import { newKey, versions } from '../../src/crypto/keys.ts'
-import { newMetadata, nextMetadata, decodeMetadata, encodeMetadata, wasWritten } from '../../src/session/metadata.ts'
+import { decodeMetadata, encodeMetadata, newMetadata, nextMetadata, wasWritten } from '../../src/session/metadata.ts'
 
 const secret = 'q7Jm3vX0bT9sLk2Wd5Rf8Yh1Zc4Ng6Pa_EuIoBxVtQw'
 const add = (s: Session) => s.update('n', (n = 0) => n + 1)
@@ -60,21 +60,21 @@ test('with so many servers in between that nobody can say, it is not replayed, a
   assert.deepEqual([status, counted], [503, written])
 })
 
-suite('the history in a head', () => {
+suite('the history in metadata', () => {
   const key = newKey()
-  const first = { head: newMetadata(key, 0, undefined, undefined, undefined), version: versions()() }
+  const first = { metadata: newMetadata(key, 0, undefined, undefined, undefined), version: versions()() }
   type Written = typeof first
-  const by = (writer: () => string, { head, version }: Written): Written => {
+  const by = (writer: () => string, { metadata, version }: Written): Written => {
     const next = writer()
-    const printed = encodeMetadata(nextMetadata(head, key, [version, next], false, 0))
-    return { head: decodeMetadata(printed) ?? assert.fail(), version: next }
+    const printed = encodeMetadata(nextMetadata(metadata, key, [version, next], false, 0))
+    return { metadata: decodeMetadata(printed) ?? assert.fail(), version: next }
   }
-  const state = ({ head, version }: Written) => ({ head, entry: { version } })
+  const state = ({ metadata, version }: Written) => ({ metadata, entry: { version } })
   test('has the last version of each writer, at most seventeen with the entry’s own', () => {
     let latest = first
     for (let i = 0; i < 100; i++) latest = by(versions(), latest)
-    assert.equal(latest.head.before.length, 16 * 8)
-    assert.ok(encodeMetadata(latest.head).length <= 400)
+    assert.equal(latest.metadata.recentVersions.length, 16 * 8)
+    assert.ok(encodeMetadata(latest.metadata).length <= 400)
   })
   test('knows a write among those of sixteen other writers, however many they are', () => {
     const mine = versions()

@@ -18,9 +18,9 @@ export const inPieces = (body: Uint8Array, sizes: readonly number[] = [1]): Read
   })
 }
 
-/** `head`, and then `more` again and again, at most `most` bytes: nobody who stops in time gets there. */
+/** `metadata`, and then `more` again and again, at most `most` bytes: nobody who stops in time gets there. */
 export const endless = (
-  head: string,
+  metadata: string,
   more: string,
   most = 400 * 2 ** 20,
 ): { readonly body: ReadableStream<Uint8Array>; readonly taken: Taken } => {
@@ -30,7 +30,7 @@ export const endless = (
   const body = new ReadableStream<Uint8Array>(
     {
       pull: (controller) => {
-        const next = first ? Buffer.from(head) : piece
+        const next = first ? Buffer.from(metadata) : piece
         first = false
         taken.bytes += next.length
         controller.enqueue(new Uint8Array(next))

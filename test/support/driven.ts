@@ -11,7 +11,7 @@ const manager = sessionManager({
   // One name of the cookie for all, as behind what ends TLS before them; else each has its own on its port.
   secure: true,
   // Fifty that change one session at once wait for each other, here and in other processes.
-  budget: PATIENT,
+  storeTimeout: PATIENT,
 })
 
 let go = () => {}

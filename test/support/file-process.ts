@@ -34,7 +34,7 @@ const insisted = async <T>(act: () => T | Promise<T>): Promise<T> => {
 const increment = async (backend: ReturnType<typeof fileBackend>): Promise<number | undefined> => {
   const entry = (await backend.get(key)) as Entry
   const n = Number(entry.value) + 1
-  const change = { value: String(n), head: 'x'.repeat(300), version: freshVersion() }
+  const change = { value: String(n), metadata: 'x'.repeat(300), version: freshVersion() }
   return (await backend.set(key, change, entry.version)) === undefined ? n : undefined
 }
 
@@ -79,7 +79,7 @@ const deeds: Record<string, () => Promise<void>> = {
     const backend = fileBackend(directory)
     let lost = 0
     for (let i = 0; i < Number(more); i++) {
-      const entry = { value: '0', head: '', version: freshVersion(), expiresAt: 1 }
+      const entry = { value: '0', metadata: '', version: freshVersion(), expiresAt: 1 }
       await insisted(() => backend.generate(key, entry))
       await insisted(() => backend.touch(key, 9e15))
       if ((await backend.get(key)) === undefined) continue
@@ -98,11 +98,11 @@ const deeds: Record<string, () => Promise<void>> = {
     for (;;) {
       while (readdirSync(directory).length > 100) await setImmediate()
       const born = randomBytes(32).toString('base64url')
-      const entry = { value: '{}', head: '', version: freshVersion(), expiresAt: 9e15, owner: key }
+      const entry = { value: '{}', metadata: '', version: freshVersion(), expiresAt: 9e15, owner: key }
       const answer = await insisted(() => backend.generate(born, entry))
       say(`${born} ${answer ?? 'done'}`)
       // A save that comes with a clear brings nothing back.
-      const change = { value: '{"n":2}', head: '', version: freshVersion() }
+      const change = { value: '{"n":2}', metadata: '', version: freshVersion() }
       if (answer !== undefined) continue
       if ((await insisted(() => backend.set(born, change, entry.version))) === 'stale') say('stale')
     }
@@ -110,17 +110,17 @@ const deeds: Record<string, () => Promise<void>> = {
   /** Clears an owner until it is killed, and says how many it was. */
   async disown() {
     const backend = fileBackend(directory)
-    for (;;) say(await insisted(() => backend.owned?.clear(key)))
+    for (;;) say(await insisted(() => backend.byOwner?.clear(key)))
   },
   /** Opens the folder, and says how many sessions an owner has. */
   async list() {
-    say((await fileBackend(directory).owned?.list(key))?.length)
+    say((await fileBackend(directory).byOwner?.list(key))?.length)
   },
   /** Lists an owner, and sweeps as if each mark were old, until it is killed. */
   async tidy() {
     const backend = fileBackend(directory)
     for (;;) {
-      await insisted(() => backend.owned?.list(key))
+      await insisted(() => backend.byOwner?.list(key))
       await insisted(() => backend.sweep?.(Date.now() + 700_000, 100))
     }
   },
@@ -132,7 +132,7 @@ const deeds: Record<string, () => Promise<void>> = {
   /** Begins a session of an owner with a flush. */
   async 'flush-owned'() {
     const backend = fileBackend(directory, { durability: 'power' })
-    const entry = { value: '1', head: '', version: freshVersion(), expiresAt: 9e15, owner: 'anna' }
+    const entry = { value: '1', metadata: '', version: freshVersion(), expiresAt: 9e15, owner: 'anna' }
     say(await codeOf(() => backend.generate(key, entry)))
   },
   /** Uses the backend while no more files can be opened. */
@@ -143,7 +143,7 @@ const deeds: Record<string, () => Promise<void>> = {
     const full = await codeOf(() => {
       for (;;) files.push(openSync('/dev/null', 'r'))
     })
-    const change = { value: '2', head: '', version: freshVersion() }
+    const change = { value: '2', metadata: '', version: freshVersion() }
     const answers = [
       full,
       await codeOf(() => backend.get(key)),
@@ -158,11 +158,11 @@ const deeds: Record<string, () => Promise<void>> = {
   /** Uses the backend, as a user without privileges, when it may no longer write to its directory. */
   async deny() {
     const backend = fileBackend(directory)
-    const entry = { value: '1', head: '', version: 'one', expiresAt: 9e15 }
+    const entry = { value: '1', metadata: '', version: 'one', expiresAt: 9e15 }
     await backend.generate(key, entry)
     chmodSync(directory, 0o500)
     const answers = [
-      await codeOf(() => backend.set(key, { value: '2', head: '', version: 'two' }, 'one')),
+      await codeOf(() => backend.set(key, { value: '2', metadata: '', version: 'two' }, 'one')),
       await codeOf(() => backend.clear(key)),
       (await backend.get(key))?.value,
     ]

@@ -1,7 +1,7 @@
 // Requests whose headers no well-meant runtime would build, and a second reader of cookies to judge the first by.
 
 import { type Backend, type EventType, session, sessionManager } from 'keepsake'
-import { storageKeys, labelOf } from '../../src/crypto/keys.ts'
+import { labelOf, storageKeys } from '../../src/crypto/keys.ts'
 import { workOf } from '../../src/request.ts'
 import { formSecret } from '../../src/session/form-secret.ts'
 import { PATIENT } from './clock.ts'
@@ -89,11 +89,11 @@ export const stage = async (backend?: Backend): Promise<Stage> => {
   const seen = new WeakMap<Request, Omit<Seen, 'response'>>()
   const page = sessionManager({
     backend: h.backend,
-    budget: PATIENT,
+    storeTimeout: PATIENT,
     secret: SECRET,
     now: h.now,
     onEvent: (event) => {
-      h.reasons.push(event.reason)
+      h.reasons.push(event.type)
       h.events.push(event)
     },
   })(async (request) => {

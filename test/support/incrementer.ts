@@ -5,7 +5,7 @@ import { PATIENT } from './clock.ts'
 import { now, stoodStill } from './lost.ts'
 
 const [backend = '', cookie = '', times = '0'] = process.argv.slice(2)
-const manager = sessionManager({ backend, budget: PATIENT })
+const manager = sessionManager({ backend, storeTimeout: PATIENT })
 let unsure = 0
 for (let done = 0; done < Number(times); ) {
   const since = now()

@@ -42,7 +42,7 @@ const acts: Record<string, (s: Session, account: string) => void> = {
   logout: (s) => s.invalidate(),
   count: (s) => s.update('n', (n = 0) => n + 1),
   set: (s) => s.set('page', 'x'.repeat(200)),
-  renew: (s) => s.renew(),
+  renew: (s) => s.rotateKey(),
   read: () => {},
 }
 
@@ -57,10 +57,10 @@ export const page = (house: (next: Handler) => Handler) =>
   })
 
 /** The application on a store. Its cookies are called the same on every port, plain HTTP or not. */
-export const houseOn = (backend: Backend, failed: (error: unknown) => void, budget = PATIENT): SessionManager =>
+export const houseOn = (backend: Backend, failed: (error: unknown) => void, storeTimeout = PATIENT): SessionManager =>
   sessionManager({
     backend,
-    budget,
+    storeTimeout,
     secret: 'q4mB1xqCz0m1cR8m3dWf0iZ2l0cYb3h8V2k5pXn7TtE',
     secure: true,
     onEvent: ({ error }) => error !== undefined && failed(error),
@@ -77,8 +77,8 @@ export type Served = {
 const statusOf = (error: unknown) => Number((error as { status?: number }).status ?? 500)
 
 /** One in this process: with a client of its own, and turns of its own. What it found is known where it failed, too. */
-export const processOn = (backend: Backend, errors: string[], budget = PATIENT): Served => {
-  const house = houseOn(backend, (error) => errors.push(inspect(error, { depth: 9 })), budget)
+export const processOn = (backend: Backend, errors: string[], storeTimeout = PATIENT): Served => {
+  const house = houseOn(backend, (error) => errors.push(inspect(error, { depth: 9 })), storeTimeout)
   const found = new WeakMap<Request, Saw>()
   const inner = page((next) =>
     house(async (request) => {

@@ -1,6 +1,14 @@
 // Sessions on a fresh memory store with a clock and a list of events, and handlers in a line.
 
-import { type Backend, backendFromUrl, type EventType, type Session, type SessionManagerOptions, session, sessionManager } from 'keepsake'
+import {
+  type Backend,
+  backendFromUrl,
+  type EventType,
+  type Session,
+  type SessionManagerOptions,
+  session,
+  sessionManager,
+} from 'keepsake'
 import { type Browser, browser } from 'keepsake/testing'
 import { type Clock, clock, PATIENT } from './clock.ts'
 import { type Watched, watched } from './watched.ts'
@@ -35,9 +43,9 @@ export const house = async (options: Partial<SessionManagerOptions> = {}): Promi
   const process = () =>
     sessionManager({
       now,
-      budget: PATIENT,
+      storeTimeout: PATIENT,
       onEvent: (event) => {
-        reasons.push(event.reason)
+        reasons.push(event.type)
         events.push(event)
       },
       ...options,

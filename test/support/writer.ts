@@ -6,7 +6,7 @@ import { PATIENT } from './clock.ts'
 import { now, stoodStill } from './lost.ts'
 
 const [backend = '', cookie = ''] = process.argv.slice(2)
-const manager = sessionManager({ backend, budget: PATIENT })
+const manager = sessionManager({ backend, storeTimeout: PATIENT })
 for (;;) {
   const since = now()
   try {

@@ -3,25 +3,25 @@
 import { randomUUID } from 'node:crypto'
 import { type Dir, lstatSync, opendirSync, rmSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { type Awaitable, chain, KeepsakeError, isThenable, checkOptionNames } from '../../error.ts'
+import { type Awaitable, chain, checkOptionNames, isThenable, KeepsakeError } from '../../error.ts'
 import { emitter, type SessionEventListener } from '../../events.ts'
 import type { Backend, Entry, Mark, Removed } from '../contract.ts'
 import { cursors } from '../cursors.ts'
-import { holdFolder, wrapErrors, secureFolder } from './folder.ts'
-import { leftover, type Remove, openLocks } from './locks.ts'
-import { yieldEvery, ownersIn } from './owners.ts'
+import { holdFolder, secureFolder, wrapErrors } from './folder.ts'
+import { leftover, openLocks, type Remove } from './locks.ts'
+import { ownersIn, yieldEvery } from './owners.ts'
 import {
   codeOf,
   fileOf,
   keyOf,
   printed,
-  withChecksum,
   readBody,
   readRecord,
   record,
   shape,
   slotOf,
   Unreadable,
+  withChecksum,
 } from './record.ts'
 
 export type FileOptions = {
@@ -48,7 +48,7 @@ const LONGEST = 400 * 86_400_000
 /** What a newer version wrote, as an entry that the layers above know to be none of theirs. */
 const unreadable = (): Entry => ({
   value: undefined,
-  head: 'unreadable',
+  metadata: 'unreadable',
   expiresAt: Date.now() + LONGEST,
   version: 'unknown',
   owner: undefined,
@@ -80,7 +80,7 @@ const whereThereIsSpace = <T>(work: () => Awaitable<T>, instead: () => Awaitable
  *
  * A file that is damaged, or belongs to another user, is moved to the folder `quarantine`, where nothing is ever deleted;
  * one that a newer version of this library wrote stays where it is. The visitors of both are strangers, and the event is
- * `corrupt`.
+ * `corrupt_entry`.
  *
  * The folder is held: once it has gone, or another was put in its place, every operation throws `unavailable`.
  *
@@ -88,16 +88,19 @@ const whereThereIsSpace = <T>(work: () => Awaitable<T>, instead: () => Awaitable
  * sessions that are there, before this function returns: some ten seconds for 100 000. While it runs, no process of a
  * version that knows no owners may write to the directory: nobody would find what it begins.
  *
- * @throws Fault `bad_option`, also where others may write to the directory; `unavailable` where it cannot be used
+ * @throws KeepsakeError `invalid_option`, also where others may write to the directory; `unavailable` where it cannot be used
  */
 export const fileBackend = (directory: string, options: FileOptions = {}): Backend => {
   checkOptionNames(options, ['durability', 'onEvent'], 'fileBackend()')
   const { durability = 'process', onEvent } = options
   if (typeof directory !== 'string' || directory === '') {
-    throw new KeepsakeError('bad_option', "A file backend needs the path of its directory, such as 'file:sessions'.")
+    throw new KeepsakeError(
+      'invalid_option',
+      "A file backend needs the path of its directory, such as 'file:sessions'.",
+    )
   }
   if (durability !== 'process' && durability !== 'power') {
-    throw new KeepsakeError('bad_option', "durability has to be 'process' or 'power'.")
+    throw new KeepsakeError('invalid_option', "durability has to be 'process' or 'power'.")
   }
   const flush = durability === 'power'
   const root = resolve(directory)
@@ -143,7 +146,7 @@ export const fileBackend = (directory: string, options: FileOptions = {}): Backe
     } catch (caught) {
       error = caught
     }
-    emit('corrupt', { message: `The session file ${pathOf(file)} cannot be read: ${why}. ${where}`, error })
+    emit('corrupt_entry', { message: `The session file ${pathOf(file)} cannot be read: ${why}. ${where}`, error })
   }
 
   const readSecret = (): string | undefined => {
@@ -168,10 +171,10 @@ export const fileBackend = (directory: string, options: FileOptions = {}): Backe
       return true
     })
     if (done !== true) return false
-    const { head, owner } = there
+    const { metadata, owner } = there
     if (owner !== undefined) {
       owners.tidy(owner, file)
-      removed?.({ key: keyOf(file), head, owner })
+      removed?.({ key: keyOf(file), metadata, owner })
     }
     return true
   }
@@ -276,7 +279,7 @@ export const fileBackend = (directory: string, options: FileOptions = {}): Backe
         })
       })
     },
-    set(key, { value, head, version, expiresAt }, expected) {
+    set(key, { value, metadata, version, expiresAt }, expected) {
       const file = fileOf(key)
       return turns.write(slotOf(file), (put) => {
         const there = read(file)
@@ -284,7 +287,7 @@ export const fileBackend = (directory: string, options: FileOptions = {}): Backe
         if (there instanceof Unreadable) return 'stale'
         if (there.version === version) return undefined
         if (there.version !== expected) return 'stale'
-        const text = printed({ ...there, value, head, version, expiresAt: expiresAt ?? there.expiresAt })
+        const text = printed({ ...there, value, metadata, version, expiresAt: expiresAt ?? there.expiresAt })
         put(pathOf(file), text, flush)
         return undefined
       })
@@ -363,18 +366,18 @@ export const fileBackend = (directory: string, options: FileOptions = {}): Backe
       const { values: entries, cursor } = everything.next(from, limit)
       return { entries, cursor }
     },
-    secret(fresh) {
+    keepSecret(candidate) {
       held.check()
       // Kept against a loss of power whatever the durability: without it, every session would be lost.
       const kept = readSecret()
       if (kept !== undefined) return kept
       return turns.write('00', (put) => {
         const there = readSecret()
-        if (there === undefined) put(secretPath, withChecksum(`${fresh}\n`), true)
-        return there ?? fresh
+        if (there === undefined) put(secretPath, withChecksum(`${candidate}\n`), true)
+        return there ?? candidate
       })
     },
-    owned: {
+    byOwner: {
       async list(owner) {
         held.check()
         return owners.list(owner)

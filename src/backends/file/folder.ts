@@ -1,13 +1,14 @@
 // A folder of sessions is for its owner alone, and the reason why it is refused says what to do.
 
 import { closeSync, constants, lstatSync, mkdirSync, openSync } from 'node:fs'
-import { KeepsakeError, isKeepsakeError, messageOf } from '../../error.ts'
+import { isKeepsakeError, KeepsakeError, messageOf } from '../../error.ts'
 import { identityAt, same } from '../ownership.ts'
 import { codeOf } from './record.ts'
 
 /** Makes a folder for its owner alone, or takes one where nobody else can plant a file. */
 export const secureFolder = (path: string): void => {
-  const refuse = (why: string) => new KeepsakeError('bad_option', `The session directory ${JSON.stringify(path)} ${why}.`)
+  const refuse = (why: string) =>
+    new KeepsakeError('invalid_option', `The session directory ${JSON.stringify(path)} ${why}.`)
   try {
     mkdirSync(path, 0o700)
   } catch (error) {
@@ -25,7 +26,7 @@ export const secureFolder = (path: string): void => {
 }
 
 export type HeldFolder = {
-  /** @throws Fault `unavailable` where the folder has gone, or another lies in its place */
+  /** @throws KeepsakeError `unavailable` where the folder has gone, or another lies in its place */
   check(): void
   release(): void
 }
@@ -60,7 +61,7 @@ export const holdFolder = (path: string): HeldFolder => {
   }
 }
 
-/** @throws Fault `unavailable` in the place of the error of the file system */
+/** @throws KeepsakeError `unavailable` in the place of the error of the file system */
 export const wrapErrors = <T>(directory: string, work: () => T): T => {
   try {
     return work()

@@ -51,13 +51,13 @@ type Put = (path: string, text: string, flush: boolean) => void
 export type Remove = (path: string, flush: boolean, to?: string) => void
 
 export type Locks = {
-  /** Work that may put one file, in the turn of `slot`. @throws Fault `unavailable` after two seconds of waiting */
+  /** Work that may put one file, in the turn of `slot`. @throws KeepsakeError `unavailable` after two seconds of waiting */
   write<T>(slot: string, work: (put: Put) => T): Awaitable<T>
   /** Work that may remove one file. @throws as `write` */
   remove<T>(slot: string, work: (remove: Remove) => T): Awaitable<T>
   /** As `remove`, without waiting. */
   tryRemove<T>(slot: string, work: (remove: Remove) => T): T | typeof BUSY
-  /** @throws Fault `unavailable` where the folder has gone: then a file that is not there says nothing */
+  /** @throws KeepsakeError `unavailable` where the folder has gone: then a file that is not there says nothing */
   stand(): void
 }
 
@@ -220,7 +220,10 @@ export const openLocks = (directory: string, check: () => void = () => {}): Lock
         since = now
       } else if (ticket !== FREE && now - since > HOLD) end(slot, ticket)
       if (now - started > PATIENCE) {
-        throw new KeepsakeError('unavailable', 'Others kept changing files of the session directory. Nothing was changed.')
+        throw new KeepsakeError(
+          'unavailable',
+          'Others kept changing files of the session directory. Nothing was changed.',
+        )
       }
     }
   }

@@ -17,7 +17,7 @@ import { basename, join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import { KeepsakeError } from '../../error.ts'
 import type { Entry, Mark, OwnerIndex } from '../contract.ts'
-import { appear, quietly, removed, renamed, type Locks } from './locks.ts'
+import { appear, type Locks, quietly, removed, renamed } from './locks.ts'
 import { codeOf, fileOf, keyOf, record, slotOf } from './record.ts'
 
 /*

@@ -58,9 +58,9 @@ const bodyOf = (text: string): string | Unreadable => {
 }
 
 /** @throws TypeError where JSON could not bring the expiry back */
-export const printed = ({ version, expiresAt, head, owner, value }: Entry): string => {
+export const printed = ({ version, expiresAt, metadata, owner, value }: Entry): string => {
   if (!Number.isFinite(expiresAt)) throw new TypeError('expiresAt has to be a finite number of milliseconds.')
-  const about = JSON.stringify({ version, expiresAt, head, owner })
+  const about = JSON.stringify({ version, expiresAt, metadata, owner })
   return withChecksum(`${about}\n${value === undefined ? '' : `${value}\n`}`)
 }
 
@@ -68,13 +68,13 @@ const parsed = (body: string): Entry | Unreadable => {
   const end = body.indexOf('\n')
   const rest = body.slice(end + 1)
   try {
-    const { version, expiresAt, head, owner } = JSON.parse(body.slice(0, end))
+    const { version, expiresAt, metadata, owner } = JSON.parse(body.slice(0, end))
     const sound =
       typeof version === 'string' &&
-      typeof head === 'string' &&
+      typeof metadata === 'string' &&
       Number.isFinite(expiresAt) &&
       (owner === undefined || typeof owner === 'string')
-    if (sound) return { value: rest === '' ? undefined : rest.slice(0, -1), head, expiresAt, version, owner }
+    if (sound) return { value: rest === '' ? undefined : rest.slice(0, -1), metadata, expiresAt, version, owner }
   } catch {
     // Not JSON, or null: neither has these fields.
   }

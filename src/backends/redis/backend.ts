@@ -1,6 +1,6 @@
 // Sessions in Redis or Valkey, alone, behind Sentinels or in a cluster: one command or one script an operation.
 
-import { KeepsakeError, checkOptionNames } from '../../error.ts'
+import { checkOptionNames, KeepsakeError } from '../../error.ts'
 import type { Backend, Mark } from '../contract.ts'
 import { type Driver, driverOf, isError, type RedisClient } from './client.ts'
 import { driverOfUrl } from './connect.ts'
@@ -10,14 +10,14 @@ import { replicaWaiter } from './replicas.ts'
 import { scanKeys } from './scan.ts'
 import {
   clearEntry,
-  generateEntry,
+  decodeEntry,
   encodeEntry,
+  generateEntry,
   ownerName,
   type Script,
   setEntry,
   settleEntry,
   touchEntry,
-  decodeEntry,
 } from './scripts.ts'
 
 export type { RedisClient } from './client.ts'
@@ -27,7 +27,7 @@ export type RedisOptions = {
   readonly prefix?: string | undefined
   /**
    * How many replicas must have a login or a logout, and each end of an owner's sessions, before it counts, and a
-   * renewal before its key is given out. Default 0: a failover may undo the last moment. Where fewer confirm it, it throws a Fault `unknown_outcome`, and stays done
+   * renewal before its key is given out. Default 0: a failover may undo the last moment. Where fewer confirm it, it throws a KeepsakeError `unknown_outcome`, and stays done
    * unless there is a failover. Such writes go over a connection of their own, which ends with the client's or
    * with `close`.
    */
@@ -49,12 +49,16 @@ type Settings = { readonly [K in keyof RedisOptions]-?: NonNullable<RedisOptions
 const checked = (options: RedisOptions): Settings => {
   checkOptionNames(options, ['prefix', 'waitReplicas', 'waitTimeout', 'now'], 'redisBackend')
   const { prefix = 'keepsake:', waitReplicas = 0, waitTimeout = 0.5, now = () => Date.now() } = options
-  if (typeof prefix !== 'string') throw new KeepsakeError('bad_option', "prefix has to be a string, such as 'keepsake:'.")
+  if (typeof prefix !== 'string')
+    throw new KeepsakeError('invalid_option', "prefix has to be a string, such as 'keepsake:'.")
   if (!Number.isInteger(waitReplicas) || waitReplicas < 0) {
-    throw new KeepsakeError('bad_option', 'waitReplicas has to be a whole number: how many replicas must have a logout.')
+    throw new KeepsakeError(
+      'invalid_option',
+      'waitReplicas has to be a whole number: how many replicas must have a logout.',
+    )
   }
   if (!(waitTimeout >= 0.001 && waitTimeout <= 60)) {
-    throw new KeepsakeError('bad_option', 'waitTimeout has to be a number of seconds from 0.001 to 60.')
+    throw new KeepsakeError('invalid_option', 'waitTimeout has to be a number of seconds from 0.001 to 60.')
   }
   return { prefix, waitReplicas, waitTimeout, now }
 }
@@ -65,7 +69,7 @@ const checked = (options: RedisOptions): Settings => {
  * `close` leaves it open. Its errors are thrown as they come; its `error` events end no process from now on.
  *
  * Redis must not evict what is alive: `maxmemory-policy noeviction`. An evicted session is a logout; an evicted list of an
- * owner's sessions makes `owned.clear` throw a Fault `unknown_outcome`, as it cannot know what it misses; ends of sessions
+ * owner's sessions makes `owned.clear` throw a KeepsakeError `unknown_outcome`, as it cannot know what it misses; ends of sessions
  * are not kept there at all.
  *
  * `owned.clear` reaches sessions that others are generating meanwhile, also in a cluster: when it is over, none that
@@ -75,7 +79,7 @@ const checked = (options: RedisOptions): Settings => {
  * `scan` is for admin only, such as a move to another store: it goes through all that Redis keeps, ours or not. It
  * throws while a cluster is changing, and may give an entry twice.
  *
- * @throws Fault `bad_option`
+ * @throws KeepsakeError `invalid_option`
  */
 export const redisBackend = (client: RedisClient, options: RedisOptions = {}): Backend => {
   checkOptionNames(options, names, 'redisBackend')
@@ -84,11 +88,11 @@ export const redisBackend = (client: RedisClient, options: RedisOptions = {}): B
 
 export type ConnectRedisOptions = RedisOptions & {
   /**
-   * Seconds that one visit may wait for Redis, as `sessions` has it. Default 2. A call waits three quarters of it at most
+   * Seconds that one visit may wait for Redis, as `sessionManager` has it. Default 2. A call waits three quarters of it at most
    * for a connection that is being made; a connection from which nothing comes is cut after two and a half times of it,
    * five seconds at least.
    */
-  readonly budget?: number | undefined
+  readonly storeTimeout?: number | undefined
 }
 
 /**
@@ -102,16 +106,16 @@ export type ConnectRedisOptions = RedisOptions & {
  * - `redis+cluster://host:6379,host:6379`: a cluster, by some of its servers.
  * - `rediss://`, `rediss+sentinel://`, `rediss+cluster://`: the same over TLS.
  *
- * @throws Fault `no_backend` where `ioredis` is not installed, `bad_option`
+ * @throws KeepsakeError `unknown_backend` where `ioredis` is not installed, `invalid_option`
  */
 export const connectRedis = async (url: string, options: ConnectRedisOptions = {}): Promise<Backend> => {
-  checkOptionNames(options, [...names, 'budget'], 'connectRedis')
-  const { budget = 2, ...others } = options
+  checkOptionNames(options, [...names, 'storeTimeout'], 'connectRedis')
+  const { storeTimeout = 2, ...others } = options
   const settings = checked(others)
-  if (!(typeof budget === 'number' && budget >= 0.001 && budget <= 3600)) {
-    throw new KeepsakeError('bad_option', 'budget has to be a number of seconds from 0.001 to 3600.')
+  if (!(typeof storeTimeout === 'number' && storeTimeout >= 0.001 && storeTimeout <= 3600)) {
+    throw new KeepsakeError('invalid_option', 'budget has to be a number of seconds from 0.001 to 3600.')
   }
-  const driver = await driverOfUrl(url, budget * 1000)
+  const driver = await driverOfUrl(url, storeTimeout * 1000)
   return backendOn(driver, settings, driver.close)
 }
 
@@ -169,8 +173,8 @@ const backendOn = (
         (await by(generateEntry, addressOf(key), args)) === null ? undefined : 'taken'
       return entry.owner === undefined ? insert(run)() : owners.generate(key, entry.owner, entry, life, insert(write))
     },
-    async set(key, { value = '', head, version, expiresAt }, expected) {
-      const args = [expected, version, `${head}\n${value}`]
+    async set(key, { value = '', metadata, version, expiresAt }, expected) {
+      const args = [expected, version, `${metadata}\n${value}`]
       if (expiresAt !== undefined) args.push(String(expiresAt), String(lifeOf(expiresAt)))
       const answer = await run(setEntry, addressOf(key), args)
       return answer === null ? undefined : (String(answer) as 'stale' | 'gone')
@@ -188,7 +192,7 @@ const backendOn = (
       return undefined
     },
     ...(replicas && {
-      async settle(key: string) {
+      async ensureDurable(key: string) {
         await write(settleEntry, addressOf(key), [])
       },
     }),
@@ -203,7 +207,7 @@ const backendOn = (
       return { entries: entries.flat(), cursor: part.cursor }
     },
     check: (use) => checkEviction(driver, use),
-    owned: { list: owners.list, clear: owners.clear },
+    byOwner: { list: owners.list, clear: owners.clear },
     async close() {
       replicas?.close()
       close?.()

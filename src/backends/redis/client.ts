@@ -29,7 +29,7 @@ export type Connection = {
 }
 
 export type Driver = {
-  /** One command, with one key at most, to the server that keeps the key. @throws Fault `unavailable`, see `steady` */
+  /** One command, with one key at most, to the server that keeps the key. @throws KeepsakeError `unavailable`, see `steady` */
   send(command: Command): Promise<unknown>
   /** What the client itself puts before each key. */
   readonly keyPrefix: string
@@ -246,7 +246,7 @@ const ofIoredis = (client: Ioredis, patience?: Patience): Driver => {
   const { isCluster, options } = client
   if (isCluster && (options.scaleReads ?? 'master') !== 'master') {
     throw new KeepsakeError(
-      'bad_option',
+      'invalid_option',
       "A Redis cluster that scales reads would open sessions that have ended: give a Cluster with scaleReads 'master', the default.",
     )
   }
@@ -345,7 +345,9 @@ const ofNodeRedisClient = (client: NodeRedis): Driver => ({
   ...ofNodeRedisPool(client, linkOfNodeRedis(client)),
   async open() {
     const socket = { ...client.options?.socket, reconnectStrategy: false, socketTimeout: undefined }
-    const connection = ignoreErrorEvents(client.duplicate({ disableOfflineQueue: true, pingInterval: undefined, socket }))
+    const connection = ignoreErrorEvents(
+      client.duplicate({ disableOfflineQueue: true, pingInterval: undefined, socket }),
+    )
     try {
       await connection.connect()
     } catch (error) {
@@ -390,14 +392,14 @@ const ofNodeRedisSentinel = (client: NodeRedisSentinel): Driver => {
  * Recognises a client by what it can do, and sees to it that its errors end no process.
  *
  * @param patience of a client of our own
- * @throws Fault `bad_option`
+ * @throws KeepsakeError `invalid_option`
  */
 export const driverOf = (client: RedisClient, patience?: Patience): Driver => {
   const has = (name: string) => typeof (client as unknown as Record<string, unknown> | undefined)?.[name] === 'function'
   if (has('call') && has('duplicate')) return ofIoredis(client as unknown as Ioredis, patience)
   if (has('getSlotRandomNode')) {
     throw new KeepsakeError(
-      'bad_option',
+      'invalid_option',
       "node-redis's cluster does not come back when a master dies: give redisBackend a Cluster of ioredis.",
     )
   }
@@ -407,7 +409,7 @@ export const driverOf = (client: RedisClient, patience?: Patience): Driver => {
     return has('duplicate') ? ofNodeRedisClient(plain) : ofNodeRedisPool(plain)
   }
   throw new KeepsakeError(
-    'bad_option',
+    'invalid_option',
     'redisBackend needs a client: a Redis or Cluster of ioredis (or iovalkey), or what createClient of node-redis gives.',
   )
 }

@@ -17,10 +17,10 @@ const SILENT = 5_000
 const CONNECTING = 2_000
 
 /** How long the client waits, when a visit may wait for so many milliseconds: it must not give up before the visit does. */
-const patienceOf = (budget: number) => ({
-  connecting: 0.75 * budget,
-  silent: Math.max(SILENT, Math.min(2.5 * budget, budget + 30_000)),
-  handshake: Math.max(CONNECTING, budget),
+const patienceOf = (storeTimeout: number) => ({
+  connecting: 0.75 * storeTimeout,
+  silent: Math.max(SILENT, Math.min(2.5 * storeTimeout, storeTimeout + 30_000)),
+  handshake: Math.max(CONNECTING, storeTimeout),
 })
 
 const serverOptions = (handshake: number) =>
@@ -69,7 +69,8 @@ const FORMS =
   "'redis://host:6379', 'rediss://user:password@host/0', 'redis+sentinel://host:26379,host:26379/mymaster', 'redis+cluster://host:6379,host:6379'"
 
 /** What is wrong with a URL. The URL itself may hold a password: it stays out of the message, and so does the cause. */
-const refused = (what: string): KeepsakeError => new KeepsakeError('bad_option', `${what} Redis is named by a URL such as ${FORMS}.`)
+const refused = (what: string): KeepsakeError =>
+  new KeepsakeError('invalid_option', `${what} Redis is named by a URL such as ${FORMS}.`)
 
 const hostOf = (text: string, port: number): Host => {
   const match = /^(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::(\d{1,5}))?$/.exec(text)
@@ -183,12 +184,12 @@ const quietInfo = (redis: Redis): void => {
  * A driver that connects when it is first used.
  *
  * @param budget milliseconds that a visit may wait
- * @throws Fault `bad_option` where the URL cannot be read, `no_backend` where `ioredis` is not installed
+ * @throws KeepsakeError `invalid_option` where the URL cannot be read, `unknown_backend` where `ioredis` is not installed
  */
-export const driverOfUrl = async (url: string, budget: number): Promise<Driver & { close(): void }> => {
+export const driverOfUrl = async (url: string, storeTimeout: number): Promise<Driver & { close(): void }> => {
   const { kind, hosts, name, login } = parsed(url)
   const { Redis, Cluster } = await installed('ioredis', load)
-  const { handshake, ...patience } = patienceOf(budget)
+  const { handshake, ...patience } = patienceOf(storeTimeout)
   const server = { ...serverOptions(handshake), ...login }
   const followed = (redis: Redis) => {
     cutUnanswered(redis, handshake)

@@ -1,6 +1,6 @@
 // Whether a Redis may evict what is alive, and what to say of it.
 
-import { KeepsakeError, isKeepsakeError, messageOf } from '../../error.ts'
+import { isKeepsakeError, KeepsakeError, messageOf } from '../../error.ts'
 import type { Driver } from './client.ts'
 
 /** How a server makes room, if it does; undefined where it does not say. */
@@ -21,7 +21,7 @@ const UNSEEN =
 /**
  * Looks at all servers. See `check` of a backend.
  *
- * @throws Fault `bad_option` where ends may be evicted
+ * @throws KeepsakeError `invalid_option` where ends may be evicted
  */
 export const checkEviction = async (
   { send, masters }: Driver,
@@ -44,7 +44,7 @@ export const checkEviction = async (
       return `Redis may evict sessions, which are logouts then, and lists of owners, so that revokeAll misses some ${how}`
     }
     throw new KeepsakeError(
-      'bad_option',
+      'invalid_option',
       `Redis may evict ends of sessions, and cookies that were logged out open again ${how}`,
     )
   }

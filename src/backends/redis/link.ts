@@ -146,7 +146,7 @@ const IDLE = 20
  * without the client's noticing, as happens to a process that stood still, or the server is a replica now and the client
  * connects anew.
  *
- * @throws Fault `unavailable` where it is certain that nothing was changed, or else the error as it came
+ * @throws KeepsakeError `unavailable` where it is certain that nothing was changed, or else the error as it came
  */
 export const steady = (
   { follows, isReady, losses, recovered, lastError, unmade, tries: most, rest }: Link,

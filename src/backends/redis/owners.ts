@@ -9,10 +9,10 @@ import {
   confirmListed,
   enlist,
   listed,
+  markForRemoval,
   ownerName,
   type Script,
   settle,
-  markForRemoval,
   unlist,
 } from './scripts.ts'
 

@@ -1,6 +1,6 @@
 // Errors of Redis after which it is certain that nothing was changed, and what to do about each.
 
-import { KeepsakeError, isKeepsakeError, messageOf } from '../../error.ts'
+import { isKeepsakeError, KeepsakeError, messageOf } from '../../error.ts'
 
 /** What the server says, by the first word of its error, when it refuses a command before it does any of it. */
 const refusals: Readonly<Record<string, string>> = {
@@ -67,16 +67,20 @@ const worded = (error: unknown): string => {
 
 /** @param error of the last try to connect, if there is one */
 export const unreachable = (error: unknown): KeepsakeError =>
-  new KeepsakeError('unavailable', `Redis cannot be reached: ${worded(error)} Nothing was changed.`, { cause: bare(error) })
+  new KeepsakeError('unavailable', `Redis cannot be reached: ${worded(error)} Nothing was changed.`, {
+    cause: bare(error),
+  })
 
 /** @param error of which `refusalOf` has the word */
 export const refused = (error: unknown, word: string): KeepsakeError =>
-  new KeepsakeError('unavailable', `${sentence(messageOf(error))} Nothing was changed. ${refusals[word]}`, { cause: error })
+  new KeepsakeError('unavailable', `${sentence(messageOf(error))} Nothing was changed. ${refusals[word]}`, {
+    cause: error,
+  })
 
 /**
  * A step that comes after others of the same operation: that it changed nothing itself says nothing of those.
  *
- * @throws the driver's error in the place of a Fault `unavailable`
+ * @throws the driver's error in the place of a KeepsakeError `unavailable`
  */
 export const later = async <T>(step: Promise<T>): Promise<T> => {
   try {

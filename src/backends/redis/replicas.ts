@@ -24,7 +24,7 @@ export type ReplicaWaiter = {
   /**
    * Sends a write to the server that keeps `key`.
    *
-   * @throws Fault `unknown_outcome` where too few replicas confirm it, `unavailable` where the server refused it or could
+   * @throws KeepsakeError `unknown_outcome` where too few replicas confirm it, `unavailable` where the server refused it or could
    * not be reached
    */
   write(key: string, command: Command): Promise<unknown>
@@ -128,7 +128,7 @@ const replicaQueue = (
 
 /**
  * @param late milliseconds after which a connection counts as dead that has not answered a WAIT
- * @throws Fault `bad_option`
+ * @throws KeepsakeError `invalid_option`
  */
 export const replicaWaiter = (
   driver: Driver,
@@ -139,7 +139,7 @@ export const replicaWaiter = (
   const { open } = driver
   if (open === undefined) {
     throw new KeepsakeError(
-      'bad_option',
+      'invalid_option',
       'waitReplicas needs a client that can be duplicated: one of createClient, not a pool.',
     )
   }

@@ -9,22 +9,28 @@ import type { Entry, Mark } from '../contract.ts'
  * its memory, 0.7 of its time for a read, 1.1 for a compare-and-set. The owner is printed as JSON, because he alone may have a line break in him; the
  * empty line stands for none, and the empty value for undefined: JSON.stringify prints neither.
  */
-export const encodeEntry = ({ version, expiresAt, owner, head, value = '' }: Entry | (Mark & Partial<Entry>)): string =>
-  [version, String(expiresAt), ownerName(owner), head, value].join('\n')
+export const encodeEntry = ({
+  version,
+  expiresAt,
+  owner,
+  metadata,
+  value = '',
+}: Entry | (Mark & Partial<Entry>)): string =>
+  [version, String(expiresAt), ownerName(owner), metadata, value].join('\n')
 
 export const ownerName = (owner: string | undefined): string => (owner === undefined ? '' : JSON.stringify(owner))
 
 export const decodeEntry = (text: string): Entry => {
   const expiry = text.indexOf('\n') + 1
   const owner = text.indexOf('\n', expiry) + 1
-  const head = text.indexOf('\n', owner) + 1
-  const value = text.indexOf('\n', head) + 1
+  const metadata = text.indexOf('\n', owner) + 1
+  const value = text.indexOf('\n', metadata) + 1
   return {
     value: value === text.length ? undefined : text.slice(value),
-    head: text.slice(head, value - 1),
+    metadata: text.slice(metadata, value - 1),
     expiresAt: Number(text.slice(expiry, owner - 1)),
     version: text.slice(0, expiry - 1),
-    owner: owner === head - 1 ? undefined : JSON.parse(text.slice(owner, head - 1)),
+    owner: owner === metadata - 1 ? undefined : JSON.parse(text.slice(owner, metadata - 1)),
   }
 }
 

@@ -1,7 +1,7 @@
 // One way to ask MariaDB or MySQL by mysql2 or mariadb, and never in a transaction of somebody else.
 
 import type { Socket } from 'node:net'
-import { KeepsakeError, isKeepsakeError } from '../../error.ts'
+import { isKeepsakeError, KeepsakeError } from '../../error.ts'
 import { ANSWERING, type Asker, CONNECTING, ownBeside, preferring } from './own-connection.ts'
 import { lending } from './pool.ts'
 import { ignoreErrorEvents, OUTSIDE, property, type Row, refused, undecided } from './table.ts'
@@ -281,11 +281,14 @@ const apart = (core: Core, onTheirs: Ask): Asker<Parameters<Ask>, Answer> => {
   return preferring(own, pooled(pool, ANSWERING), onTheirs)
 }
 
-/** @throws Fault `bad_option` */
+/** @throws KeepsakeError `invalid_option` */
 export const asker = (client: MysqlClient, patience?: number): Asker<Parameters<Ask>, Answer> => {
   const promising = (has(client, 'promise') ? (client as Calling).promise() : client) as Promising
   if (!has(promising, 'execute')) {
-    throw new KeepsakeError('bad_option', 'A MySQL backend needs a client: a pool or connection of mysql2 or of mariadb.')
+    throw new KeepsakeError(
+      'invalid_option',
+      'A MySQL backend needs a client: a pool or connection of mysql2 or of mariadb.',
+    )
   }
   ignoreErrorEvents(promising)
   if (has(promising, 'getConnection')) return { ask: pooled(promising as unknown as Pool, patience) }
@@ -343,7 +346,7 @@ const DENIED: readonly unknown[] = [1044, 1142]
 /** An account that may not make tables, or a server that takes no writes. */
 export const forbidden = (error: unknown): boolean => DENIED.includes(property(error, 'errno')) || readOnly(error)
 
-/** Of a refusal that surely changed nothing: the Fault that says so. Else what the driver threw. */
+/** Of a refusal that surely changed nothing: the KeepsakeError that says so. Else what the driver threw. */
 export const explained = (table: string, error: unknown): unknown => {
   if (isKeepsakeError(error)) return error
   const number = property(error, 'errno')

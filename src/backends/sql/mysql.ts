@@ -1,6 +1,6 @@
 // Sessions in MariaDB or MySQL: one InnoDB table, statements prepared at the server, over mysql2 or the mariadb driver.
 
-import { KeepsakeError, checkOptionNames } from '../../error.ts'
+import { checkOptionNames, KeepsakeError } from '../../error.ts'
 import {
   asker,
   DUPLICATE,
@@ -21,13 +21,13 @@ import {
   ignoreErrorEvents,
   keyed,
   keyOf,
-  retry,
   property,
   quoted,
+  retry,
   type SqlBackend,
   scanned,
-  withAutoMigrate,
   textOf,
+  withAutoMigrate,
   withConnections,
 } from './table.ts'
 
@@ -75,22 +75,22 @@ const backendOn = (client: MysqlClient, options: MysqlOptions, patience?: number
   const runText = (sql: string, ...values: Value[]) => answered(sql, values, false)
 
   /*
-   * Text goes there and back as bytes, whose character set nobody converts. Not so head and version, which are ASCII.
+   * Text goes there and back as bytes, whose character set nobody converts. Not so metadata and version, which are ASCII.
    */
-  const columns = 'cast(value as binary), head, expires_at, version, owner'
+  const columns = 'cast(value as binary), metadata, expires_at, version, owner'
   const select = `select ${columns} from ${table} where \`key\` = ?`
-  const insert = `insert into ${table} (\`key\`, version, expires_at, head, value, owner) values (?, ?, ?, ?, ?, ?)`
-  const update = `update ${table} set version = ?, head = ?, value = ?, expires_at = coalesce(?, expires_at) where \`key\` = ? and version = ?`
+  const insert = `insert into ${table} (\`key\`, version, expires_at, metadata, value, owner) values (?, ?, ?, ?, ?, ?)`
+  const update = `update ${table} set version = ?, metadata = ?, value = ?, expires_at = coalesce(?, expires_at) where \`key\` = ? and version = ?`
   const versionOf = `select version from ${table} where \`key\` = ?`
   const remove = `delete from ${table} where \`key\` = ?`
   const removeVersion = `${remove} and version = ?`
-  const asMark = `update ${table} set version = ?, head = ?, expires_at = ?, value = null, owner = null`
+  const asMark = `update ${table} set version = ?, metadata = ?, expires_at = ?, value = null, owner = null`
   const mark = `${asMark} where \`key\` = ?`
   const markVersion = `${mark} and version = ?`
   const touch = `update ${table} set expires_at = ? where \`key\` = ? and expires_at < ?`
   const expired = `${table} where expires_at <= ? and expires_at >= ? order by expires_at limit`
   const sweep = `delete from ${expired}`
-  const dueOwned = `select \`key\`, head, owner from ${table} where expires_at <= ? and expires_at >= ? and owner is not null order by expires_at limit`
+  const dueOwned = `select \`key\`, metadata, owner from ${table} where expires_at <= ? and expires_at >= ? and owner is not null order by expires_at limit`
   const endOfBatch = `select expires_at from ${expired} 1 offset`
   /*
    * Where the last batch of many ended. What was deleted stays in the index until InnoDB purges it, and each batch would
@@ -109,7 +109,7 @@ const backendOn = (client: MysqlClient, options: MysqlOptions, patience?: number
   \`key\` binary(32) not null primary key,
   version varchar(16) character set ascii collate ascii_bin not null,
   expires_at bigint not null,
-  head varchar(400) character set ascii collate ascii_bin not null,
+  metadata varchar(400) character set ascii collate ascii_bin not null,
   value longtext character set utf8mb4 collate utf8mb4_bin,
   owner varbinary(1100),
   key expires_at (expires_at),
@@ -133,7 +133,7 @@ const backendOn = (client: MysqlClient, options: MysqlOptions, patience?: number
     async generate(name, entry) {
       const key = bytesOf(name)
       try {
-        await run(insert, key, entry.version, entry.expiresAt, entry.head, text(entry.value), text(entry.owner))
+        await run(insert, key, entry.version, entry.expiresAt, entry.metadata, text(entry.value), text(entry.owner))
         return undefined
       } catch (error) {
         if (property(error, 'errno') !== DUPLICATE) throw error
@@ -142,8 +142,8 @@ const backendOn = (client: MysqlClient, options: MysqlOptions, patience?: number
     },
     async set(name, change, expected) {
       const key = bytesOf(name)
-      const { head, value, expiresAt = null } = change
-      const { affected } = await run(update, change.version, head, text(value), expiresAt, key, expected)
+      const { metadata, value, expiresAt = null } = change
+      const { affected } = await run(update, change.version, metadata, text(value), expiresAt, key, expected)
       if (affected > 0) return undefined
       const there = await version(key)
       if (there === undefined) return 'gone'
@@ -155,7 +155,13 @@ const backendOn = (client: MysqlClient, options: MysqlOptions, patience?: number
       const { affected } =
         left === undefined
           ? await run(expected === undefined ? remove : removeVersion, ...where)
-          : await run(expected === undefined ? mark : markVersion, left.version, left.head, left.expiresAt, ...where)
+          : await run(
+              expected === undefined ? mark : markVersion,
+              left.version,
+              left.metadata,
+              left.expiresAt,
+              ...where,
+            )
       if (affected > 0 || expected === undefined) return undefined
       return left !== undefined && (await version(key)) === left.version ? undefined : 'stale'
     },
@@ -176,9 +182,9 @@ const backendOn = (client: MysqlClient, options: MysqlOptions, patience?: number
         const keys = due.map(([key]) => `0x${Buffer.from(key as Uint8Array).toString('hex')}`)
         const left = (await runText(`select \`key\` from ${table} where \`key\` in (${keys})`)).rows
         const there = new Set(left.map(([key]) => keyOf(key)))
-        for (const [bytes, head, owner] of due) {
+        for (const [bytes, metadata, owner] of due) {
           const key = keyOf(bytes)
-          if (!there.has(key)) removed?.({ key, head: textOf(head), owner: textOf(owner) })
+          if (!there.has(key)) removed?.({ key, metadata: textOf(metadata), owner: textOf(owner) })
         }
       }
       if (end !== undefined) swept = Number(end)
@@ -189,7 +195,7 @@ const backendOn = (client: MysqlClient, options: MysqlOptions, patience?: number
     async scan(cursor = '', limit) {
       return scanned((await runText(`${part} ${Math.trunc(limit)}`, bytesOf(cursor).toString('hex'))).rows, limit)
     },
-    owned: {
+    byOwner: {
       async list(owner) {
         return keyed((await run(list, text(owner))).rows)
       },
@@ -199,7 +205,7 @@ const backendOn = (client: MysqlClient, options: MysqlOptions, patience?: number
         const { affected } =
           left === undefined
             ? await run(clear + but, ...where)
-            : await run(markOwned + but, left.version, left.head, left.expiresAt, ...where)
+            : await run(markOwned + but, left.version, left.metadata, left.expiresAt, ...where)
         return affected
       },
     },
@@ -225,22 +231,22 @@ const backendOn = (client: MysqlClient, options: MysqlOptions, patience?: number
  * to go to the same server. Statements that the database undoes (1205, 1213) are sent again, three times at most. How
  * durable a save is, is set for the whole server: `innodb_flush_log_at_trx_commit`.
  *
- * Its calls throw a Fault `unavailable` for what the database refused, so that nothing was changed; `too_large` for what
+ * Its calls throw a KeepsakeError `unavailable` for what the database refused, so that nothing was changed; `too_large` for what
  * is above its `max_allowed_packet`; and for everything else what the driver throws.
  *
- * @throws Fault `bad_option`
+ * @throws KeepsakeError `invalid_option`
  */
 export const mysqlBackend = (client: MysqlClient, options: MysqlOptions = {}): SqlBackend => backendOn(client, options)
 
 /** What a URL may say beside where the database is. mysql2 writes a line to the console for what it does not know. */
 const PARAMETERS = ['ssl', 'charset', 'compress', 'enableCleartextPlugin', 'flags', 'socketPath', 'timezone']
 
-/** @throws Fault `bad_option` */
+/** @throws KeepsakeError `invalid_option` */
 const checkParameters = (url: string): void => {
   const unknown = [...(URL.parse(url)?.searchParams.keys() ?? [])].find((name) => !PARAMETERS.includes(name))
   if (unknown === undefined) return
   throw new KeepsakeError(
-    'bad_option',
+    'invalid_option',
     `The URL of the database has the parameter ${JSON.stringify(unknown)}, which is not known. There are: connections, ${PARAMETERS.join(', ')}. For anything else, make a pool yourself: mysqlBackend(pool).`,
   )
 }
@@ -250,7 +256,7 @@ const checkParameters = (url: string): void => {
  * connects when it is first used, makes its table where that is missing, and ends with `close`. While the server takes
  * no more connections, calls wait for those that there are, two seconds at most.
  *
- * @throws Fault `no_backend` where `mysql2` is not installed, `bad_option`
+ * @throws KeepsakeError `unknown_backend` where `mysql2` is not installed, `invalid_option`
  */
 export const connectMysql = async (url: string, options: ConnectMysqlOptions = {}): Promise<SqlBackend> => {
   const { connections: wanted, ...others } = options

@@ -1,7 +1,7 @@
 // One way to ask PostgreSQL by pg, postgres.js or PGlite, and never in a transaction of somebody else.
 
 import type { Socket } from 'node:net'
-import { KeepsakeError, isKeepsakeError } from '../../error.ts'
+import { isKeepsakeError, KeepsakeError } from '../../error.ts'
 import { ANSWERING, type Asker, CONNECTING, ownBeside, preferring } from './own-connection.ts'
 import { lending } from './pool.ts'
 import { ignoreErrorEvents, OUTSIDE, property, type Row, refused, undecided } from './table.ts'
@@ -86,7 +86,8 @@ const watched = (client: Watched, prepare: boolean, lent: boolean): Ask => {
   const open = () => client.getTransactionStatus()
   return ({ name, text }, values) =>
     new Promise((resolve, reject) => {
-      if (open() === 'T' || open() === 'E') return reject(new KeepsakeError('unavailable', `${OUTSIDE} Nothing was changed.`))
+      if (open() === 'T' || open() === 'E')
+        return reject(new KeepsakeError('unavailable', `${OUTSIDE} Nothing was changed.`))
       client.query({ ...(prepare && { name }), text, values, rowMode: 'array' }, (error, result) => {
         if (error) reject(error)
         else if (open() === 'I') resolve(result.rows)
@@ -224,12 +225,12 @@ const shared = (client: PostgresClient, prepare: boolean): Ask => {
     return typeof property(pg, 'totalCount') === 'number' ? pooled(pg as PgPool, prepare) : single(pg, prepare)
   }
   throw new KeepsakeError(
-    'bad_option',
+    'invalid_option',
     'A PostgreSQL backend needs a client: a Pool or Client of pg, what postgres() of postgres.js gives, or a PGlite.',
   )
 }
 
-/** @throws Fault `bad_option` */
+/** @throws KeepsakeError `invalid_option` */
 export const asker = (client: PostgresClient, prepare: boolean): Asker<Parameters<Ask>, readonly Row[]> => {
   const ask = shared(client, prepare)
   return isConfigured(client) ? apart(client, prepare, ask) : { ask }
@@ -250,7 +251,7 @@ const REFUSED: Readonly<Record<string, string>> = {
   '08004': 'See whether the server takes connections of this user.',
 }
 
-/** Of a refusal that surely changed nothing: the Fault that says so. Else what the driver threw. */
+/** Of a refusal that surely changed nothing: the KeepsakeError that says so. Else what the driver threw. */
 export const explained = (table: string, error: unknown): unknown => {
   if (isKeepsakeError(error)) return error
   const code = property(error, 'code')

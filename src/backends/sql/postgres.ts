@@ -17,10 +17,10 @@ import {
   entryOf,
   fromUrl,
   keyed,
-  retry,
   property,
   quoted,
   type Row,
+  retry,
   type SqlBackend,
   scanned,
   withAutoMigrate,
@@ -86,10 +86,10 @@ const MEETINGS = 3
  * Nothing is asked of the database before the first use, and nobody makes the table but `migrate`. Reads and writes have
  * to go to the same server. Statements that the database undoes (40001, 40P01) are sent again, three times at most.
  *
- * Its calls throw a Fault `unavailable` for what the database refused, so that nothing was changed, and for everything
+ * Its calls throw a KeepsakeError `unavailable` for what the database refused, so that nothing was changed, and for everything
  * else what the driver throws.
  *
- * @throws Fault `bad_option`
+ * @throws KeepsakeError `invalid_option`
  */
 export const postgresBackend = (client: PostgresClient, options: PostgresOptions = {}): SqlBackend => {
   checkOptionNames(options, ['table', 'unlogged', 'synchronousCommit', 'prepare'], 'A PostgreSQL backend')
@@ -114,7 +114,7 @@ export const postgresBackend = (client: PostgresClient, options: PostgresOptions
 
   // Of the transaction, so of this statement alone.
   const soon = synchronousCommit ? '' : `, set_config('synchronous_commit', 'off', true)`
-  const select = reading(`select value, head, expires_at, version, owner from ${table} where key = $1`)
+  const select = reading(`select value, metadata, expires_at, version, owner from ${table} where key = $1`)
   /*
    * The version that is there afterwards. The select sees what was committed when the statement began, the insert and the
    * update wait for others and see what those leave: so a select that sees what the write did not meet (no entry, or the
@@ -123,19 +123,19 @@ export const postgresBackend = (client: PostgresClient, options: PostgresOptions
   const there = `coalesce((select version from done), (select version from ${table} where key = $1))`
   const count = '(select count(*) from done)'
   const insert = writing(
-    `insert into ${table} (key, version, expires_at, head, value, owner) values ($1, $2, $3, $4, $5, $6)
+    `insert into ${table} (key, version, expires_at, metadata, value, owner) values ($1, $2, $3, $4, $5, $6)
     on conflict (key) do nothing returning version`,
     there + soon,
   )
   // An expiry that stays as it was costs its index nothing: PostgreSQL compares the values.
   const update = writing(
-    `update ${table} set version = $3, head = $4, value = $5, expires_at = coalesce($6, expires_at)
+    `update ${table} set version = $3, metadata = $4, value = $5, expires_at = coalesce($6, expires_at)
     where key = $1 and version = $2 returning version`,
     there + soon,
   )
   const remove = writing(`delete from ${table} where key = $1 returning 1`, count)
   const removeVersion = writing(`delete from ${table} where key = $1 and version = $2 returning 1`, count)
-  const asMark = `update ${table} set version = $3, head = $4, expires_at = $5, value = null, owner = null`
+  const asMark = `update ${table} set version = $3, metadata = $4, expires_at = $5, value = null, owner = null`
   const mark = writing(`${asMark} where key = $1 and ($2::text is null or version = $2) returning version`, there)
   const touch = writing(
     `update ${table} set expires_at = $2 where key = $1 and expires_at < $2 returning 1`,
@@ -146,16 +146,16 @@ export const postgresBackend = (client: PostgresClient, options: PostgresOptions
     `delete from ${table} where key = any (array(
       select key from ${table} where expires_at <= $1 and expires_at >= $3
       order by expires_at limit $2 for update skip locked
-    )) returning expires_at, key, head, owner`,
+    )) returning expires_at, key, metadata, owner`,
     `${count}, (select max(expires_at) from done),
-    (select json_agg(json_build_array(encode(key, 'hex'), head, owner))::text from done where owner is not null)${soon}`,
+    (select json_agg(json_build_array(encode(key, 'hex'), metadata, owner))::text from done where owner is not null)${soon}`,
   )
   /*
    * Where the last batch of many ended. What was deleted stays at the start of the index until a vacuum, and each batch
    * would walk over all of it: of a million, the last batches took three times as long as the first.
    */
   let swept = EVER
-  const all = `select value, head, expires_at, version, owner, key from ${table}`
+  const all = `select value, metadata, expires_at, version, owner, key from ${table}`
   const part = reading(`${all} where key > $1 order by key limit $2`)
   const list = reading(`${all} where owner = $1`)
   // An insert that has not been committed when these begin comes after them, as a whole.
@@ -167,7 +167,7 @@ export const postgresBackend = (client: PostgresClient, options: PostgresOptions
   key bytea primary key,
   version text collate "C" not null,
   expires_at bigint not null,
-  head text collate "C" not null,
+  metadata text collate "C" not null,
   value text,
   owner text collate "C"
 ) with (fillfactor = 90);
@@ -193,18 +193,18 @@ end $keepsake$`,
       const [row] = await run(select, bytesOf(key))
       return row && entryOf(row)
     },
-    async generate(key, { version, expiresAt, head, value = null, owner = null }) {
+    async generate(key, { version, expiresAt, metadata, value = null, owner = null }) {
       for (let meeting = 0; meeting < MEETINGS; meeting++) {
-        const [row] = await run(insert, bytesOf(key), version, expiresAt, head, value, owner)
+        const [row] = await run(insert, bytesOf(key), version, expiresAt, metadata, value, owner)
         const there = row?.[0]
         if (there === version) return undefined
         if (there !== null) return 'taken'
       }
       return 'taken'
     },
-    async set(key, { version, head, value = null, expiresAt }, expected) {
+    async set(key, { version, metadata, value = null, expiresAt }, expected) {
       for (let meeting = 0; meeting < MEETINGS; meeting++) {
-        const [row] = await run(update, bytesOf(key), expected, version, head, value, expiresAt ?? null)
+        const [row] = await run(update, bytesOf(key), expected, version, metadata, value, expiresAt ?? null)
         const there = row?.[0]
         if (there === version) return undefined
         if (there === null) return 'gone'
@@ -219,7 +219,7 @@ end $keepsake$`,
         return version !== undefined && Number(row?.[0]) === 0 ? 'stale' : undefined
       }
       for (let meeting = 0; meeting < MEETINGS; meeting++) {
-        const [row] = await run(mark, bytesOf(key), version ?? null, left.version, left.head, left.expiresAt)
+        const [row] = await run(mark, bytesOf(key), version ?? null, left.version, left.metadata, left.expiresAt)
         const there = row?.[0]
         if (version === undefined || there === left.version) return undefined
         if (there !== version) return 'stale'
@@ -233,8 +233,8 @@ end $keepsake$`,
     async sweep(now, limit, removed) {
       const batch = async (most: number, after: number) => {
         const [[count, last, owned] = []] = await run(sweep, now, most, after)
-        for (const [key, head, owner] of JSON.parse(String(owned ?? '[]'))) {
-          removed?.({ key: Buffer.from(key, 'hex').toString('base64url'), head, owner })
+        for (const [key, metadata, owner] of JSON.parse(String(owned ?? '[]'))) {
+          removed?.({ key: Buffer.from(key, 'hex').toString('base64url'), metadata, owner })
         }
         return { gone: Number(count), last }
       }
@@ -248,7 +248,7 @@ end $keepsake$`,
     async scan(cursor = '', limit) {
       return scanned(await run(part, bytesOf(cursor), limit), limit)
     },
-    owned: {
+    byOwner: {
       async list(owner) {
         return keyed(await run(list, owner))
       },
@@ -257,7 +257,7 @@ end $keepsake$`,
         const [row] =
           left === undefined
             ? await run(clear, owner, spared)
-            : await run(markOwned, owner, spared, left.version, left.head, left.expiresAt)
+            : await run(markOwned, owner, spared, left.version, left.metadata, left.expiresAt)
         return Number(row?.[0])
       },
     },
@@ -281,7 +281,7 @@ const AT_ALL = 5_000
  *
  * A PgBouncer has to be told `ignore_startup_parameters = statement_timeout`; or make a pool yourself.
  *
- * @throws Fault `no_backend` where `pg` is not installed, `bad_option`
+ * @throws KeepsakeError `unknown_backend` where `pg` is not installed, `invalid_option`
  */
 export const connectPostgres = async (url: string, options: ConnectPostgresOptions = {}): Promise<SqlBackend> => {
   const { connections: wanted, ...others } = options

@@ -12,7 +12,7 @@ export type SqlBackend = Backend & {
   /**
    * Makes the table where it is missing. Any number of processes may do so at once, and any number of times.
    *
-   * @throws Fault `unavailable` where the account may not
+   * @throws KeepsakeError `unavailable` where the account may not
    */
   migrate(): Promise<void>
 }
@@ -24,7 +24,7 @@ const NAME = /^[A-Za-z_][A-Za-z0-9_]{0,47}$/
  * A table's name between quotes, the name of its schema before it, if there is one. No other text than this is ever put
  * into a statement: values are parameters.
  *
- * @throws Fault `bad_option`
+ * @throws KeepsakeError `invalid_option`
  */
 export const quoted = (table: unknown, quote: '"' | '`'): string => {
   const parts = typeof table === 'string' ? table.split('.') : []
@@ -32,7 +32,7 @@ export const quoted = (table: unknown, quote: '"' | '`'): string => {
     return parts.map((part) => quote + part + quote).join('.')
   }
   throw new KeepsakeError(
-    'bad_option',
+    'invalid_option',
     "table has to be a name such as 'keepsake_sessions' or 'auth.keepsake_sessions': letters, digits and _, at most 48.",
   )
 }
@@ -44,9 +44,9 @@ export const textOf = (bytes: unknown): string =>
 /** Value, head, expiry, version, owner, and where it is asked for, key: in arrays, because drivers may rename columns. */
 export type Row = readonly unknown[]
 
-export const entryOf = ([value, head, expiresAt, version, owner]: Row): Entry => ({
+export const entryOf = ([value, metadata, expiresAt, version, owner]: Row): Entry => ({
   value: value === null ? undefined : textOf(value),
-  head: textOf(head),
+  metadata: textOf(metadata),
   // A text, a bigint or a number: every driver has its own idea of eight bytes.
   expiresAt: Number(expiresAt),
   version: textOf(version),
@@ -103,9 +103,13 @@ export const ignoreErrorEvents = (client: object): void => {
 /** A refusal by the database, or on the way to it, that surely changed nothing. `help` says what to do about it. */
 export const refused = (database: string, error: unknown, help = 'See whether it is up.'): KeepsakeError => {
   const why = messageOf(error) || String(property(error, 'code'))
-  return new KeepsakeError('unavailable', `${database} refused: ${why.replace(/\.?$/, '.')} Nothing was changed. ${help}`, {
-    cause: error,
-  })
+  return new KeepsakeError(
+    'unavailable',
+    `${database} refused: ${why.replace(/\.?$/, '.')} Nothing was changed. ${help}`,
+    {
+      cause: error,
+    },
+  )
 }
 
 /** A transaction of the application, or the lack of autocommit, that sessions would not survive. */
@@ -121,7 +125,7 @@ const CONNECTIONS = 10
 /**
  * The number of connections that an option or the parameter `connections` of a URL gives, and the URL without it.
  *
- * @throws Fault `bad_option`
+ * @throws KeepsakeError `invalid_option`
  */
 export const withConnections = (url: string, option: number | undefined): { url: string; connections: number } => {
   const parsed = URL.parse(url)
@@ -129,7 +133,7 @@ export const withConnections = (url: string, option: number | undefined): { url:
   const connections = option ?? (parameter == null ? CONNECTIONS : Number(parameter || Number.NaN))
   if (!Number.isSafeInteger(connections) || connections < 1) {
     throw new KeepsakeError(
-      'bad_option',
+      'invalid_option',
       `connections has to be a whole number of at least 1, not ${JSON.stringify(option ?? parameter)}.`,
     )
   }
@@ -141,7 +145,7 @@ export const withConnections = (url: string, option: number | undefined): { url:
 /**
  * What `make` makes of a URL. The URL may hold a password, so that no error of the driver about it is passed on.
  *
- * @throws Fault `bad_option`
+ * @throws KeepsakeError `invalid_option`
  */
 export const fromUrl = <T>(url: string, make: () => T): T => {
   try {
@@ -150,7 +154,7 @@ export const fromUrl = <T>(url: string, make: () => T): T => {
   } catch (error) {
     const [scheme] = url.split(':', 1)
     throw new KeepsakeError(
-      'bad_option',
+      'invalid_option',
       `This ${scheme}: URL cannot be read (${property(error, 'code') ?? 'no code'}). It has to look like ${scheme}://user:password@host/database, special characters in the password percent-encoded.`,
     )
   }
@@ -201,7 +205,7 @@ export const withAutoMigrate = (
     touch: then(backend.touch),
     ...(backend.sweep && { sweep: then(backend.sweep) }),
     ...(backend.scan && { scan: then(backend.scan) }),
-    ...(backend.owned && { owned: { list: then(backend.owned.list), clear: then(backend.owned.clear) } }),
+    ...(backend.byOwner && { byOwner: { list: then(backend.byOwner.list), clear: then(backend.byOwner.clear) } }),
     async close() {
       ended ??= end().then(ignore)
       await ended

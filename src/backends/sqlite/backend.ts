@@ -1,9 +1,9 @@
 // Sessions in SQLite, a file of their own or the application's database: several processes share them.
 
-import { KeepsakeError, isKeepsakeError, messageOf, checkOptionNames } from '../../error.ts'
+import { checkOptionNames, isKeepsakeError, KeepsakeError, messageOf } from '../../error.ts'
 import type { Backend } from '../contract.ts'
 import { identityAt, same } from '../ownership.ts'
-import { busy, assertNoTransaction, type SqliteDatabase, prepareRead } from './driver.ts'
+import { assertNoTransaction, busy, prepareRead, type SqliteDatabase } from './driver.ts'
 import { sqliteFile } from './file.ts'
 import { line } from './line.ts'
 import { SCHEMA, type Table, tableIn } from './table.ts'
@@ -77,7 +77,7 @@ const backendOn = (table: Opening) => {
     touch: (key, expiresAt) => writing((table) => table.touch(key, expiresAt)),
     sweep: (now, limit, removed) => writing((table) => table.sweep(now, limit, removed)),
     scan: (cursor, limit) => reading((table) => table.scan(cursor, limit)),
-    owned: {
+    byOwner: {
       list: (owner) => reading((table) => table.list(owner)),
       clear: (owner, except, mark) => writing((table) => table.clearOwned(owner, except, mark)),
     },
@@ -104,7 +104,7 @@ const backendOn = (table: Opening) => {
  * configure one. Never name the path of a file that another driver has open in this process: two copies of SQLite in one
  * process do not see each other's locks, and break the file (sqlite.org/howtocorrupt.html §2.2.1).
  *
- * @throws Fault `bad_option`, also for a file of another user; `unavailable` where the file or the database cannot be used
+ * @throws KeepsakeError `invalid_option`, also for a file of another user; `unavailable` where the file or the database cannot be used
  */
 export const sqliteBackend = (pathOrDatabase: string | SqliteDatabase, options: SqliteOptions = {}): Backend => {
   checkOptionNames(options, ['durability'], 'sqliteBackend()')
@@ -114,22 +114,25 @@ export const sqliteBackend = (pathOrDatabase: string | SqliteDatabase, options: 
     live ? typeof pathOrDatabase.prepare !== 'function' : typeof pathOrDatabase !== 'string' || pathOrDatabase === ''
   ) {
     throw new KeepsakeError(
-      'bad_option',
+      'invalid_option',
       "A SQLite backend needs the path of its file, such as 'sqlite:sessions.db', or a database of node:sqlite, better-sqlite3 or libsql.",
     )
   }
   if (live && durability !== undefined) {
-    throw new KeepsakeError('bad_option', 'durability is of a file: of a live database, the pragma synchronous says it.')
+    throw new KeepsakeError(
+      'invalid_option',
+      'durability is of a file: of a live database, the pragma synchronous says it.',
+    )
   }
   if (durability !== undefined && durability !== 'process' && durability !== 'power') {
-    throw new KeepsakeError('bad_option', "durability has to be 'process' or 'power'.")
+    throw new KeepsakeError('invalid_option', "durability has to be 'process' or 'power'.")
   }
   if (live) return backendOn(liveTable(pathOrDatabase)).backend
   const file = sqliteFile(pathOrDatabase, durability ?? 'process')
   const { backend, writing } = backendOn(file.table)
   return {
     ...backend,
-    secret: (fresh) => writing((table) => table.secret(fresh)),
+    keepSecret: (fresh) => writing((table) => table.keepSecret(fresh)),
     close: file.close,
   }
 }

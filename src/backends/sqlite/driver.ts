@@ -84,14 +84,14 @@ export const busy = (error: unknown): boolean => is(error, 5, 'SQLITE_BUSY')
 /** SQLITE_FULL: the disk is full, or the file as large as it may be. The statement changed nothing. */
 export const full = (error: unknown): boolean => is(error, 13, 'SQLITE_FULL')
 
-/** The message of the Fault that `outside` throws, by which those who wait know it. */
+/** The message of the KeepsakeError that `outside` throws, by which those who wait know it. */
 export const IN_TRANSACTION =
   'The SQLite database was in a transaction of the application, which might take back what sessions save. Give sessions a connection of their own, or await nothing in a transaction.'
 
 /**
  * Not in the middle of a transaction of the application's own, which may yet be rolled back.
  *
- * @throws Fault `unavailable`, also where the database is closed: to use it then ends the process with libsql
+ * @throws KeepsakeError `unavailable`, also where the database is closed: to use it then ends the process with libsql
  */
 export const assertNoTransaction = (database: SqliteDatabase): void => {
   if (database.open === false || database.isOpen === false) {

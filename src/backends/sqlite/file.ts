@@ -3,7 +3,7 @@
 import { chmodSync, closeSync, lstatSync, openSync, realpathSync, type Stats, statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
-import { KeepsakeError, isKeepsakeError, messageOf } from '../../error.ts'
+import { isKeepsakeError, KeepsakeError, messageOf } from '../../error.ts'
 import { type Identity, identityAt, same, trusted } from '../ownership.ts'
 import { busy } from './driver.ts'
 import { SCHEMA, type Table, tableIn } from './table.ts'
@@ -25,7 +25,7 @@ const unusable = (path: string, cause: unknown): KeepsakeError =>
 
 const refused = (path: string, { uid }: Stats): KeepsakeError =>
   new KeepsakeError(
-    'bad_option',
+    'invalid_option',
     `${quoted(path)} belongs to user ${uid}, who could write sessions into it, and this process runs as user ${process.geteuid?.()}. Give it to this user or to root (chown), or name another file.`,
   )
 
@@ -42,7 +42,7 @@ const make = (path: string): void => {
  * Sees to it that what SQLite is about to read is from nobody but this user and root (docs/decisions/017), and that a
  * file of this user's is for him alone: SQLite gives its -wal and -shm the mode of the database.
  *
- * @throws Fault `bad_option`, and the error of the file system
+ * @throws KeepsakeError `invalid_option`, and the error of the file system
  */
 const examine = (path: string): void => {
   const [named, there] = [lstatSync(path), statSync(path)]
@@ -108,7 +108,7 @@ export type SqliteFile = {
   /**
    * The table, while its file is where it was: to write somewhere else would be to lose what is written.
    *
-   * @throws SQLITE_BUSY where it cannot be opened yet; Fault `unavailable`, `bad_option`
+   * @throws SQLITE_BUSY where it cannot be opened yet; KeepsakeError `unavailable`, `invalid_option`
    */
   table(writing: boolean): Table
   close(): void
@@ -142,7 +142,9 @@ export const sqliteFile = (given: string, durability: Durability): SqliteFile =>
       after = opened(path, durability, true)
     } catch (error) {
       if (busy(error)) throw error
-      throw new KeepsakeError('unavailable', `${gone('was replaced', help).message} ${messageOf(error)}`, { cause: error })
+      throw new KeepsakeError('unavailable', `${gone('was replaced', help).message} ${messageOf(error)}`, {
+        cause: error,
+      })
     }
     // SQLite sees that this file has moved, and leaves the -wal at its path to the other.
     before.database.close()

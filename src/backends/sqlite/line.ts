@@ -1,6 +1,6 @@
 // Who waits for a lock of SQLite: one tries now and then, the others stand behind it, and the process goes on meanwhile.
 
-import { type Awaitable, KeepsakeError, isKeepsakeError, messageOf } from '../../error.ts'
+import { type Awaitable, isKeepsakeError, KeepsakeError, messageOf } from '../../error.ts'
 import { busy, IN_TRANSACTION } from './driver.ts'
 
 /** Milliseconds that one waits; between two tries, at most; that waiting work may hold up the process at a time. */

@@ -2,14 +2,14 @@
 
 import { KeepsakeError } from '../../error.ts'
 import type { Change, Entry, Mark, Removed } from '../contract.ts'
-import { prepareWrite, full, type SqliteDatabase, prepareRead, type Value } from './driver.ts'
+import { full, prepareRead, prepareWrite, type SqliteDatabase, type Value } from './driver.ts'
 
 export const SCHEMA = `
   create table if not exists keepsake_sessions (
     key blob primary key,
     version text not null,
     expires_at integer not null,
-    head text not null,
+    metadata text not null,
     value text,
     owner text
   ) strict, without rowid;
@@ -20,18 +20,18 @@ export const SCHEMA = `
 
 type Row = readonly [
   value: string | null,
-  head: string,
+  metadata: string,
   expiresAt: number | bigint,
   version: string,
   owner: string | null,
 ]
 
 type OwnedRow = readonly [...Row, key: Uint8Array]
-type DueRow = readonly [key: Uint8Array, head: string, owner: string]
+type DueRow = readonly [key: Uint8Array, metadata: string, owner: string]
 
-const entryOf = ([value, head, expiresAt, version, owner]: Row | OwnedRow): Entry => ({
+const entryOf = ([value, metadata, expiresAt, version, owner]: Row | OwnedRow): Entry => ({
   value: value ?? undefined,
-  head,
+  metadata,
   expiresAt: Number(expiresAt),
   version,
   owner: owner ?? undefined,
@@ -48,7 +48,7 @@ const keyOf = (bytes: Uint8Array): string => Buffer.from(bytes).toString('base64
 const noSpace = (cause: unknown): KeepsakeError =>
   new KeepsakeError(
     'unavailable',
-    'The SQLite database cannot grow (database or disk is full), and to end a session takes a little space, too. Nothing was changed. Free space on its disk; who logged out meanwhile is in the event not_ended, by a label that revoke ends.',
+    'The SQLite database cannot grow (database or disk is full), and to end a session takes a little space, too. Nothing was changed. Free space on its disk; who logged out meanwhile is in the event end_failed, by a label that revoke ends.',
     { cause },
   )
 
@@ -66,30 +66,34 @@ export const tableIn = (database: SqliteDatabase) => {
       }
     }
   }
-  const select = rows('select value, head, expires_at, version, owner from keepsake_sessions where key = ?')
+  const select = rows('select value, metadata, expires_at, version, owner from keepsake_sessions where key = ?')
   const insert = statement(
-    'insert into keepsake_sessions (key, version, expires_at, head, value, owner) values (?, ?, ?, ?, ?, ?) on conflict do nothing',
+    'insert into keepsake_sessions (key, version, expires_at, metadata, value, owner) values (?, ?, ?, ?, ?, ?) on conflict do nothing',
   )
   const update = statement(
-    'update keepsake_sessions set version = ?, head = ?, value = ? where key = ? and version = ?',
+    'update keepsake_sessions set version = ?, metadata = ?, value = ? where key = ? and version = ?',
   )
   // Apart, because whatever names expires_at moves it in its index too.
   const move = statement(
-    'update keepsake_sessions set version = ?, head = ?, value = ?, expires_at = ? where key = ? and version = ?',
+    'update keepsake_sessions set version = ?, metadata = ?, value = ?, expires_at = ? where key = ? and version = ?',
   )
   const versionOf = rows('select version from keepsake_sessions where key = ?')
   const remove = statement('delete from keepsake_sessions where key = ?')
   const removeVersion = statement('delete from keepsake_sessions where key = ? and version = ?')
-  const marking = 'update keepsake_sessions set version = ?, head = ?, expires_at = ?, value = null, owner = null'
+  const marking = 'update keepsake_sessions set version = ?, metadata = ?, expires_at = ?, value = null, owner = null'
   const mark = statement(`${marking} where key = ?`)
   const markVersion = statement(`${marking} where key = ? and version = ?`)
   const touch = statement('update keepsake_sessions set expires_at = ? where key = ? and expires_at < ?')
   const due = 'select key from keepsake_sessions where expires_at <= ? limit ?'
   const sweep = statement(`delete from keepsake_sessions where key in (${due})`)
-  const dueOwned = rows(`select key, head, owner from keepsake_sessions where owner is not null and key in (${due})`)
-  const listOwned = rows('select value, head, expires_at, version, owner, key from keepsake_sessions where owner = ?')
+  const dueOwned = rows(
+    `select key, metadata, owner from keepsake_sessions where owner is not null and key in (${due})`,
+  )
+  const listOwned = rows(
+    'select value, metadata, expires_at, version, owner, key from keepsake_sessions where owner = ?',
+  )
   const part = rows(
-    'select value, head, expires_at, version, owner, key from keepsake_sessions where key > ? order by key limit ?',
+    'select value, metadata, expires_at, version, owner, key from keepsake_sessions where key > ? order by key limit ?',
   )
   // No key is not a null, so that a null excepts none.
   const removeOwned = statement('delete from keepsake_sessions where owner = ? and key is not ?')
@@ -108,7 +112,7 @@ export const tableIn = (database: SqliteDatabase) => {
     generate(name: string, entry: Entry): undefined | 'taken' {
       const key = bytes(name)
       const { value = null, owner = null } = entry
-      const inserted = insert(key, entry.version, entry.expiresAt, entry.head, value, owner) === 1
+      const inserted = insert(key, entry.version, entry.expiresAt, entry.metadata, value, owner) === 1
       return inserted || version(key) === entry.version ? undefined : 'taken'
     },
     set(name: string, change: Change, expected: string): undefined | 'stale' | 'gone' {
@@ -116,8 +120,8 @@ export const tableIn = (database: SqliteDatabase) => {
       const { value = null, expiresAt } = change
       const changes =
         expiresAt === undefined
-          ? update(change.version, change.head, value, key, expected)
-          : move(change.version, change.head, value, expiresAt, key, expected)
+          ? update(change.version, change.metadata, value, key, expected)
+          : move(change.version, change.metadata, value, expiresAt, key, expected)
       if (changes === 1) return undefined
       const there = version(key)
       if (there === undefined) return 'gone'
@@ -130,9 +134,9 @@ export const tableIn = (database: SqliteDatabase) => {
         else if (removeVersion(key, expected) === 0) return 'stale'
         return undefined
       }
-      const { version: fresh, head, expiresAt } = left
-      if (expected === undefined) mark(fresh, head, expiresAt, key)
-      else if (markVersion(fresh, head, expiresAt, key, expected) === 0 && version(key) !== fresh) return 'stale'
+      const { version: fresh, metadata, expiresAt } = left
+      if (expected === undefined) mark(fresh, metadata, expiresAt, key)
+      else if (markVersion(fresh, metadata, expiresAt, key, expected) === 0 && version(key) !== fresh) return 'stale'
       return undefined
     },
     touch(name: string, expiresAt: number): undefined {
@@ -142,8 +146,8 @@ export const tableIn = (database: SqliteDatabase) => {
       const due = removed === undefined ? [] : (dueOwned.all(now, limit) as DueRow[])
       const swept = sweep(now, limit)
       // Another process may have moved an expiry in between.
-      for (const [key, head, owner] of due)
-        if (version(Buffer.from(key)) === undefined) removed?.({ key: keyOf(key), head, owner })
+      for (const [key, metadata, owner] of due)
+        if (version(Buffer.from(key)) === undefined) removed?.({ key: keyOf(key), metadata, owner })
       return swept
     },
     scan(from: string | undefined, limit: number) {
@@ -155,13 +159,13 @@ export const tableIn = (database: SqliteDatabase) => {
       const kept = except === undefined ? null : bytes(except)
       return left === undefined
         ? removeOwned(owner, kept)
-        : markOwned(left.version, left.head, left.expiresAt, owner, kept)
+        : markOwned(left.version, left.metadata, left.expiresAt, owner, kept)
     },
     /** The secret that is kept, which is `fresh` where there was none. Who finds one does not wait for other writers. */
-    secret(fresh: string): string {
+    keepSecret(candidate: string): string {
       const kept = secret()
       if (kept !== undefined) return kept
-      keepSecret(fresh)
+      keepSecret(candidate)
       return secret() as string
     },
   }
