@@ -1,7 +1,8 @@
 // An application with SQLite alone. It says `works` where sessions, an upload and the words about a missing driver do.
 
 import assert from 'node:assert/strict'
-import { csrfToken, readForm, serve, session, sessionManager } from 'keepsake'
+import { csrfToken, readForm, session, sessionManager } from 'keepsake'
+import { serve } from 'keepsake/serve'
 
 const handler = async (request) => {
   const s = await session(request)

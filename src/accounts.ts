@@ -4,8 +4,10 @@ import type { Deadline } from './backends/deadline.ts'
 import { KeepsakeError } from './error.ts'
 import { FLASH } from './session/changes.ts'
 import { isMismatch } from './session/codec.ts'
+import type { ManagerContext } from './session/context.ts'
+import { absoluteEndOf } from './session/expiry.ts'
 import { lastSeenAt, sessionsOfOwner } from './session/owned.ts'
-import { absoluteEndOf, callWrite, decode, type ManagerContext, markOf, type StoreCaller } from './session/work.ts'
+import { callWrite, decode, markOf, type StoreCaller } from './session/work.ts'
 
 /** One session of an account. Times are in milliseconds since 1970. */
 export type OwnedSession<F extends object> = {
@@ -37,7 +39,7 @@ export const listSessions = async <F extends object>(
 ): Promise<readonly OwnedSession<F>[]> => {
   checkFindsOwners(context)
   const asker: StoreCaller = { context, deadline }
-  const found = await sessionsOfOwner(asker, context.ownerNames.kept(owner))
+  const found = await sessionsOfOwner(asker, context.ownerNames.encode(owner))
   return Promise.all(
     found.map(async ({ label, entry, metadata, fields }) => {
       const { [FLASH]: _, ...own } = fields
@@ -97,7 +99,7 @@ export const revokeAllSessions = async (
   const spared = except === undefined ? undefined : context.storageKey(except)
   const count = await callWrite(
     { context, deadline },
-    ({ byOwner: owned }) => owned?.clear(context.ownerNames.kept(owner), spared, markOf(context, 'end')) ?? 0,
+    ({ byOwner: owned }) => owned?.clear(context.ownerNames.encode(owner), spared, markOf(context, 'end')) ?? 0,
   )
   context.emit('revoked', { message: `${count} sessions of one owner were ended.` })
   return count

@@ -5,7 +5,7 @@ import { bareName, type CookieAttributes, cookieValues, formatSetCookie as print
 import { type CookieSettings, cookieSettingsFor } from './http/cookie-names.ts'
 import { type Manager, managerOf } from './request.ts'
 import { withHeaders } from './response.ts'
-import type { ManagerContext } from './session/work.ts'
+import type { ManagerContext } from './session/context.ts'
 
 /** Where a cookie belongs: what finds it again, and what drops it. */
 export type CookiePlace = Pick<CookieAttributes, 'domain' | 'path' | 'httpOnly'>

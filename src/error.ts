@@ -1,4 +1,4 @@
-// What a visitor can cause is a value, a Result; what only an operator or a programmer can mend is thrown, a KeepsakeError.
+// Errors and results: what a visitor causes is a Result; what an operator must fix is a thrown KeepsakeError.
 
 export type Result<T, E extends string> =
   | { readonly ok: true; readonly value: T }
@@ -27,6 +27,8 @@ export const chain = <T, R>(value: Awaitable<T>, next: (value: T) => Awaitable<R
  * - `no_middleware`: a request was asked for its session that came through no session middleware.
  * - `no_response`: a handler returned what cannot be sent: no Response, one whose body has been read, Response.error().
  * - `unknown_backend`: a URL names no backend that we know, or its driver is not installed.
+ * - `invalid_backend`: a backend gave an answer that the contract does not allow.
+ * - `missing_package`: an optional package is not installed.
  * - `too_late`: the session was asked for or changed after the response had left.
  * - `invalid_owner`: `login` was given no text that could name an account.
  * - `not_json`: a value that JSON cannot keep was set; the message has the path to it.
@@ -43,6 +45,8 @@ export type ErrorCode =
   | 'no_middleware'
   | 'no_response'
   | 'unknown_backend'
+  | 'missing_package'
+  | 'invalid_backend'
   | 'too_late'
   | 'invalid_owner'
   | 'not_json'

@@ -43,6 +43,7 @@ import { isThenable } from './error.ts'
  * - `clock_skew`: a session was born more than a minute from now; its visitor is a stranger until then.
  * - `plain_cookie`: told once: cookies go without Secure on a loopback address.
  * - `insecure_request`: told once: a request came over plain HTTP; browsers will not return the Secure cookie.
+ * - `error_response_failed`: the option `errorResponse` threw or returned no Response, so the default was sent.
  * - `cache_overridden`: a response that sets a session cookie allowed caches to keep it, and was changed.
  */
 export type EventType =
@@ -76,6 +77,7 @@ export type EventType =
   | 'plain_cookie'
   | 'insecure_request'
   | 'cache_overridden'
+  | 'error_response_failed'
 
 export type SessionEvent = {
   readonly type: EventType

@@ -4,13 +4,6 @@ export type { OwnedSession } from './accounts.ts'
 export type { Backend, Change, Entry, Held, Mark, OwnerIndex, Removed, ScanPage } from './backends/contract.ts'
 export { type BackendFromUrlOptions, backendFromUrl } from './backends/from-url.ts'
 export {
-  type CopyOptions,
-  type CopyProgress,
-  copySessions,
-  type MovingOptions,
-  movingBackend,
-} from './backends/moving.ts'
-export {
   type CookiePlace,
   deleteCookie,
   getCookie,
@@ -26,9 +19,9 @@ export { type CsrfResult, csrfField, csrfTag, csrfToken, type TokenOptions, veri
 export { type FormFiles, type FormOptions, type FormResult, readForm } from './forms/form.ts'
 export type { UploadedFile } from './forms/multipart.ts'
 export type { CookieOptions } from './http/cookie-names.ts'
+export type { ErrorKind, ErrorResponse } from './http/error-response.ts'
 export type { Handler, Middleware } from './http/handler.ts'
 export type { Json } from './json.ts'
-export { type LoggerOptions, logger } from './logger.ts'
 export {
   type CommitResult,
   cookieSessions,
@@ -36,13 +29,13 @@ export {
   memorySessions,
   type OpenSession,
   type SessionManager,
-  type SessionManagerOptions,
   sessionManager,
   sqlSessions,
 } from './manager.ts'
+export type { SessionManagerOptions } from './options.ts'
 export { session } from './request.ts'
+export type { ResponseCookie } from './response.ts'
 export type { Issue, StandardSchema } from './schema.ts'
 export { seal, unseal } from './sealed-text.ts'
-export { type ServeOptions, type Server, serve } from './serve.ts'
 export type { Flash } from './session/flash-messages.ts'
 export type { AnyFields, LoginOptions, Session } from './session/session.ts'

@@ -47,7 +47,7 @@ export type ExpiryOptions = ClockOptions & {
 /** Seconds: ocaml-session's default of all backends. */
 const WEEK = 604_800
 
-const storageKey = storageKeys('keepsake/session')
+const storageKey = storageKeys('keepsake-session')
 const storageKeyOf = (key: string): string => storageKey(labelOf(key))
 
 const periodOf = (backend: Backend, { expiry }: ExpiryOptions): number => {

@@ -1,13 +1,13 @@
-// Packages that are loaded when they are first wanted, in the shapes in which bundlers hand them over.
+// Optional packages, loaded at their first use, in the shapes in which bundlers provide them.
 
 import { KeepsakeError, messageOf } from './error.ts'
 
-/** What Node's namespace of a CommonJS package has beside its names. */
+/** What Node adds to the namespace of a CommonJS package. */
 const whole = ['default', 'module.exports']
 
 /**
- * The names of a CommonJS package: where webpack sees a function exported, as Next's does, they are in `default` alone.
- * Nothing is copied: a getter may print, as one of ioredis does.
+ * The exports of a CommonJS package. Where webpack sees that a package exports a function, as in Next.js, they are in
+ * `default` alone. Nothing is copied, because a getter may print, as one of ioredis does.
  */
 export const namesOf = <Module extends object>(module: Module): Module => {
   const named = Object.keys(module).some((key) => !whole.includes(key))
@@ -15,27 +15,31 @@ export const namesOf = <Module extends object>(module: Module): Module => {
 }
 
 /**
- * A driver, which the application has to install. In the place of one that it has not, bundlers leave an import that
- * fails, each with an error of its own, or, as Next on webpack, an empty module. They leave it only where the `import()`
- * stands in a `try` itself: elsewhere most of them refuse to bundle at all.
+ * Loads a package that the application must install. If it is not installed, bundlers put something else in its place:
+ * an import that fails, or, for Next.js on webpack, an empty module. They do so only if the `import()` is inside a `try`
+ * of its own; otherwise most of them refuse to bundle.
  *
- * @throws KeepsakeError `unknown_backend`, its cause what the import failed with
+ * @param user what needs the package, for the error
+ * @throws KeepsakeError `missing_package`, or `unknown_backend` for a driver; its cause is the error of the import
  */
-export const installed = async <Module extends object>(name: string, load: () => Promise<Module>): Promise<Module> => {
-  let names: Module
+export const importPackage = async <Module extends object>(
+  user: string,
+  name: string,
+  load: () => Promise<Module>,
+  code: 'missing_package' | 'unknown_backend' = 'missing_package',
+): Promise<Module> => {
+  let exported: Module
   try {
-    names = namesOf(await load())
+    exported = namesOf(await load())
   } catch (cause) {
     const there = !String((cause as { code?: unknown } | undefined)?.code).endsWith('MODULE_NOT_FOUND')
     const why = there ? `, which could not be loaded (${messageOf(cause)})` : ''
-    throw new KeepsakeError(
-      'unknown_backend',
-      `The backend of this URL needs the package ${name}${why}: npm install ${name}`,
-      {
-        cause,
-      },
-    )
+    throw new KeepsakeError(code, `${user} needs the package ${name}${why}: npm install ${name}`, { cause })
   }
-  if (Object.keys(names).length > 0) return names
-  throw new KeepsakeError('unknown_backend', `The backend of this URL needs the package ${name}: npm install ${name}`)
+  if (Object.keys(exported).length > 0) return exported
+  throw new KeepsakeError(code, `${user} needs the package ${name}: npm install ${name}`)
 }
+
+/** The same for the driver of a backend. @throws KeepsakeError `unknown_backend` */
+export const importDriver = <Module extends object>(name: string, load: () => Promise<Module>): Promise<Module> =>
+  importPackage('The backend of this URL', name, load, 'unknown_backend')

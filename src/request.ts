@@ -1,51 +1,54 @@
-// The way from a request to its session: whoever asks first opens it, for all who ask.
+// From a request to its session: the first caller opens the session, and all later callers get the same one.
 
 import { type Awaitable, isThenable, KeepsakeError } from './error.ts'
 import type { Emit } from './events.ts'
 import type { TransportOptions } from './http/cookie-names.ts'
+import type { ErrorResponse } from './http/error-response.ts'
+import type { ManagerContext } from './session/context.ts'
 import type { Flash } from './session/flash-messages.ts'
 import { type AnyFields, createHandle, type Session } from './session/session.ts'
-import type { ManagerContext, UnitOfWork } from './session/work.ts'
+import type { UnitOfWork } from './session/work.ts'
 
-/** What a sessions middleware stands on, for whom no session is needed: cookies of the application, sealed texts. */
+/** What a session manager offers before its backend is open. Application cookies and sealed texts need no more. */
 export type Manager = {
   readonly context: () => Awaitable<ManagerContext>
   readonly emit: Emit
+  readonly errorResponse: ErrorResponse | undefined
   readonly transport: TransportOptions
   readonly namespace: string
-  /** Of the session, without a prefix. */
+  /** The name of the session cookie, without a prefix. */
   readonly cookieName: string
   readonly open: (request: Request) => Awaitable<UnitOfWork>
 }
 
-/** One request on its way through one sessions middleware. */
+/** One request's link to one manager. */
 export type RequestContext = {
-  /** The middleware, to tell it from others that the same request comes through. */
+  /** Identifies the middleware, because a request may pass through several. */
   readonly owner: unknown
   outer: RequestContext | undefined
   readonly manager: Manager
-  /** Once it was asked for. */
+  /** Set by the first caller. */
   session: Promise<Session> | undefined
   work: UnitOfWork | undefined
   /** Messages for the next page. */
   flashAdded: readonly Flash[]
-  /** The response has left: nothing of the visit is held any more but its label. */
-  committed: boolean
+  /** The response was sent. Only the label is kept after that. */
+  answered: boolean
   label: string | undefined
 }
 
 /*
- * On the request itself, where it costs a tenth of what a WeakMap does; nothing else holds it. The symbol is registered, so
- * that another copy of this package finds what this one has put there.
+ * A property of the request itself costs a tenth of a WeakMap, and nothing else references the context. The symbol is
+ * registered, so that another copy of this package finds it.
  */
-const CONTEXT = Symbol.for('keepsake.passage')
-type Marked = Request & { [CONTEXT]?: RequestContext }
+const CONTEXT = Symbol.for('keepsake.request')
+type WithContext = Request & { [CONTEXT]?: RequestContext }
 
-const contextOf = (request: Request): RequestContext | undefined => (request as Marked)[CONTEXT]
+const contextOf = (request: Request): RequestContext | undefined => (request as WithContext)[CONTEXT]
 
 const none: readonly Flash[] = []
 
-/** Marks a request as one that comes through `owner`. */
+/** Attaches a request to the manager of the middleware `owner`. */
 export const attach = (request: Request, owner: unknown, manager: Manager): RequestContext => {
   const requestContext: RequestContext = {
     owner,
@@ -54,40 +57,40 @@ export const attach = (request: Request, owner: unknown, manager: Manager): Requ
     session: undefined,
     work: undefined,
     flashAdded: none,
-    committed: false,
+    answered: false,
     label: undefined,
   }
-  ;(request as Marked)[CONTEXT] = requestContext
+  ;(request as WithContext)[CONTEXT] = requestContext
   return requestContext
 }
 
-/** Whether a request is on its way through `owner`, and has not been answered there. */
+/** Whether a request is inside the middleware `owner`, which has not answered it yet. */
 export const isInside = (request: Request, owner: unknown): boolean => {
-  for (let requestContext = contextOf(request); requestContext !== undefined; requestContext = requestContext.outer) {
-    if (requestContext.owner === owner && !requestContext.committed) return true
+  for (let context = contextOf(request); context !== undefined; context = context.outer) {
+    if (context.owner === owner && !context.answered) return true
   }
   return false
 }
 
-/** Ends a passage: lets go of what it held, and gives the request back to the middleware around. */
+/** Drops what a request context references, and gives the request back to the outer middleware. */
 export const release = (request: Request, requestContext: RequestContext): void => {
   requestContext.label = requestContext.work?.snapshot?.label
   requestContext.session = undefined
   requestContext.work = undefined
   const { outer } = requestContext
-  if (outer !== undefined && contextOf(request) === requestContext) (request as Marked)[CONTEXT] = outer
+  if (outer !== undefined && contextOf(request) === requestContext) (request as WithContext)[CONTEXT] = outer
 }
 
 const startOpening = (request: Request, requestContext: RequestContext): Promise<Session> => {
-  const begun = (work: UnitOfWork): Session => {
+  const opened = (work: UnitOfWork): Session => {
     requestContext.work = work
     return createHandle(work)
   }
   try {
     const work = requestContext.manager.open(request)
-    if (!isThenable(work)) return Promise.resolve(begun(work))
-    const promise = work.then(begun)
-    // Whoever awaits it gets the error; whoever does not must not end the process.
+    if (!isThenable(work)) return Promise.resolve(opened(work))
+    const promise = work.then(opened)
+    // Callers that await the promise get the error. A caller that does not must not end the process.
     promise.catch(() => {})
     return promise
   } catch (error) {
@@ -97,41 +100,40 @@ const startOpening = (request: Request, requestContext: RequestContext): Promise
   }
 }
 
-/** Leaves a message for the next page. @throws KeepsakeError `no_middleware`, `too_late` */
+/** Adds a message for the next page. @throws KeepsakeError `no_middleware`, `too_late` */
 export const queueFlash = (request: Request, message: Flash): void => {
   const requestContext = contextOf(request)
   if (requestContext === undefined) throw noMiddleware()
-  if (requestContext.committed)
-    throw new KeepsakeError('too_late', 'A flash message was added after the response had left. Add it before.')
+  if (requestContext.answered) {
+    throw new KeepsakeError('too_late', 'A flash message was added after the response was sent. Add it before.')
+  }
   requestContext.flashAdded = [...requestContext.flashAdded, message]
 }
 
-/** Opens the session of a passage whose handler never asked for it, because something else needs it. */
+/** Opens the session of a request although its handler did not ask for it. */
 export const openOnce = (request: Request, requestContext: RequestContext): Promise<Session> => {
   requestContext.session ??= startOpening(request, requestContext)
   return requestContext.session
 }
 
 const sessionFor = (request: Request, requestContext: RequestContext): Promise<Session> => {
-  if (requestContext.session === undefined && requestContext.committed) {
-    const why =
-      'The session was asked for after its response had left. Ask before, or open a visit of its own with manager.open().'
-    return Promise.reject(new KeepsakeError('too_late', why))
-  }
-  return openOnce(request, requestContext)
+  if (requestContext.session !== undefined || !requestContext.answered) return openOnce(request, requestContext)
+  const message =
+    'The session was requested after the response was sent. Request it before, or open a session of its own with manager.open().'
+  return Promise.reject(new KeepsakeError('too_late', message))
 }
 
 const noMiddleware = (): KeepsakeError =>
   new KeepsakeError(
     'no_middleware',
-    'This request came through no sessions middleware. Wrap the handler: sessionManager({ backend })(handler); and hand on the request itself, not a clone of it.',
+    'There is no session for this request. Wrap the handler in a session manager: sessionManager({ backend })(handler). Pass on the original Request, not a copy of it.',
   )
 
 /**
- * The session of a request: of the innermost sessions middleware that it came through. `session<Fields>(request)` names
- * the types of its fields, for who gives no schema: nothing checks them.
+ * The session of a request, from the innermost session manager that the request passed through. If the manager has no
+ * schema, `session<Fields>(request)` declares the types of the fields; nothing checks them.
  *
- * @throws KeepsakeError `no_middleware` without a sessions middleware, `unavailable` where the backend fails, `too_late`
+ * @throws KeepsakeError `no_middleware` without a session manager, `unavailable` if the backend fails, `too_late`
  */
 export const session = <F extends object = AnyFields>(request: Request): Promise<Session<F>> => {
   const requestContext = contextOf(request)
@@ -140,19 +142,19 @@ export const session = <F extends object = AnyFields>(request: Request): Promise
     : (sessionFor(request, requestContext) as Promise<unknown> as Promise<Session<F>>)
 }
 
-/** The session of a request that came through `owner`, also where it came through others since. */
+/** The session of a request from the middleware `owner`, also if the request passed through others since. */
 export const sessionOf = (request: Request, owner: unknown): Promise<Session> => {
-  for (let requestContext = contextOf(request); requestContext !== undefined; requestContext = requestContext.outer) {
-    if (requestContext.owner === owner) return sessionFor(request, requestContext)
+  for (let context = contextOf(request); context !== undefined; context = context.outer) {
+    if (context.owner === owner) return sessionFor(request, context)
   }
   return Promise.reject(noMiddleware())
 }
 
-/** The label of the session that a request touched, if it touched one. */
+/** The label of the session that a request used, if it used one. */
 export const labelFor = (request: Request): string | undefined => contextOf(request)?.label
 
 /**
- * The visit behind the session of a request: for what is built on sessions, such as forms.
+ * The unit of work behind the session of a request, for features that build on sessions, such as forms.
  *
  * @throws as `session`
  */
@@ -160,15 +162,15 @@ export const workOf = async (request: Request): Promise<UnitOfWork> => {
   await session(request)
   const work = contextOf(request)?.work
   const { readOnly } = work ?? {}
-  if (readOnly !== undefined && !readOnly.reads) throw readOnly.fault
+  if (readOnly !== undefined && !readOnly.reads) throw readOnly.error
   if (work !== undefined && !work.committed) return work
-  throw new KeepsakeError('too_late', 'The session was asked for something after its response had left. Ask before.')
+  throw new KeepsakeError('too_late', 'The session was used after the response was sent. Use it before.')
 }
 
-/** What the innermost sessions middleware of a request stands on, if it came through one. */
+/** The innermost manager of a request, if there is one. */
 export const findManager = (request: Request): Manager | undefined => contextOf(request)?.manager
 
-/** The same. @throws KeepsakeError `no_middleware` */
+/** The innermost manager of a request. @throws KeepsakeError `no_middleware` */
 export const managerOf = (request: Request): Manager => {
   const manager = findManager(request)
   if (manager === undefined) throw noMiddleware()

@@ -1,28 +1,66 @@
 // What a visit adds to its response: cookies, Vary, and what caches must not do with them.
 
-import { KeepsakeError } from './error.ts'
+import { type Awaitable, isThenable, KeepsakeError } from './error.ts'
 import type { Emit } from './events.ts'
-import { formatSetCookie } from './http/cookie.ts'
+import { type CookieAttributes, formatSetCookie, maxAgeOf } from './http/cookie.ts'
+import { defaultErrorResponse, type ErrorKind, type ErrorResponse } from './http/error-response.ts'
 import type { CommitOutcome } from './session/commit.ts'
-import type { ManagerContext, UnitOfWork } from './session/work.ts'
+import type { ManagerContext } from './session/context.ts'
+import type { UnitOfWork } from './session/work.ts'
 
 const none: readonly string[] = []
 
-/** The Set-Cookie values that tell the client of an outcome. */
-export const setCookieHeaders = (
+/** A cookie as an object, for frameworks that set cookies by name. */
+export type ResponseCookie = {
+  readonly name: string
+  readonly value: string
+  readonly attributes: CookieAttributes & {
+    /** Seconds. 0 deletes the cookie. Absent: the browser deletes the cookie when it closes. */
+    readonly maxAge?: number
+  }
+}
+
+/** Makes something of each cookie that an outcome sets or deletes. `maxAge` is in seconds. */
+const mapCookies = <T>(
   { session, preSession }: CommitOutcome,
   { cookies, context }: UnitOfWork,
-): readonly string[] => {
-  if (session === undefined && preSession === undefined) return none
+  map: (name: string, value: string, maxAge: number | undefined) => T,
+): T[] => {
   const now = context.now()
-  const cookie = (name: string, value: string, until: number | undefined) =>
-    formatSetCookie(name, value, cookies.attributes, until === undefined ? undefined : (until - now) / 1000)
-  const lines: string[] = []
-  if (session === 'clear') lines.push(cookie(cookies.session, '', now))
-  else if (session) lines.push(cookie(cookies.session, session.key, session.until))
-  if (preSession === 'clear') lines.push(cookie(cookies.preSession, '', now))
-  else if (preSession) lines.push(cookie(cookies.preSession, preSession.token, preSession.until))
-  return lines
+  const age = (until: number | undefined) => (until === undefined ? undefined : (until - now) / 1000)
+  const all: T[] = []
+  if (session === 'clear') all.push(map(cookies.session, '', 0))
+  else if (session) all.push(map(cookies.session, session.key, age(session.until)))
+  if (preSession === 'clear') all.push(map(cookies.preSession, '', 0))
+  else if (preSession) all.push(map(cookies.preSession, preSession.token, age(preSession.until)))
+  return all
+}
+
+/** The Set-Cookie values of an outcome. */
+export const setCookieHeaders = (outcome: CommitOutcome, work: UnitOfWork): readonly string[] => {
+  if (outcome.session === undefined && outcome.preSession === undefined) return none
+  const { attributes } = work.cookies
+  return mapCookies(outcome, work, (name, value, maxAge) => formatSetCookie(name, value, attributes, maxAge))
+}
+
+/** The same cookies as objects. */
+export const responseCookies = (outcome: CommitOutcome, work: UnitOfWork): readonly ResponseCookie[] => {
+  const { domain, path = '/', secure = true, httpOnly = true } = work.cookies.attributeValues
+  const { sameSite = 'lax', partitioned, priority } = work.cookies.attributeValues
+  return mapCookies(outcome, work, (name, value, maxAge) => ({
+    name,
+    value,
+    attributes: {
+      path,
+      ...(domain !== undefined && { domain }),
+      secure,
+      httpOnly,
+      sameSite,
+      ...(partitioned !== undefined && { partitioned }),
+      ...(priority !== undefined && { priority }),
+      ...(maxAge !== undefined && { maxAge: maxAgeOf(maxAge) }),
+    },
+  }))
 }
 
 /** Whether a Cache-Control lets no shared cache keep the response. */
@@ -128,26 +166,26 @@ export const sendable = (answer: unknown): Response => {
   return answer
 }
 
-const plain = (text: string, status: number): Response =>
-  new Response(`${text}\n`, {
-    status,
-    headers: { 'content-type': 'text/plain; charset=utf-8', 'cache-control': 'no-store' },
-  })
-
-const conflicts = {
-  ended: 'This session has ended; nothing was saved.',
-  conflict: 'The session was changed meanwhile, and this change does not fit any more; nothing was saved.',
-  withheld:
-    'Your browser did not send your session with this request; nothing was saved. Please try again from our page.',
-} as const
-
-/** For a visit whose changes were not saved. */
-export const conflictResponse = (lost: keyof typeof conflicts): Response => plain(conflicts[lost], 409)
-/** For a request that may have been made for a visitor by a page of another site. */
-export const forbiddenResponse = (): Response => plain('This request did not come from our own pages.', 403)
-/** For a visit whose backend failed. */
-export const failureResponse = (status = 500): Response =>
-  plain(
-    status === 503 ? 'The session store is not available. Please try again.' : 'The session could not be saved.',
-    status,
-  )
+/**
+ * The answer to an error: the application's, or the default if the application has none or fails to make one.
+ *
+ * @param render the option `errorResponse`
+ */
+export const errorResponse = (
+  render: ErrorResponse | undefined,
+  kind: ErrorKind,
+  request: Request,
+  emit: Emit,
+): Awaitable<Response> => {
+  if (render === undefined) return defaultErrorResponse(kind)
+  const failed = (error: unknown): Response => {
+    emit('error_response_failed', { error, message: `The option errorResponse failed for the kind ${kind}.` })
+    return defaultErrorResponse(kind)
+  }
+  try {
+    const answer = render(kind, request)
+    return isThenable(answer) ? Promise.resolve(answer).then(sendable).catch(failed) : sendable(answer)
+  } catch (error) {
+    return failed(error)
+  }
+}

@@ -7,6 +7,9 @@ import { chain, checkOptionNames, KeepsakeError, messageOf } from './error.ts'
 import { drainOf, PATIENCE } from './http/draining.ts'
 import type { Handler } from './http/handler.ts'
 import { trace } from './http/trace.ts'
+import { importPackage } from './packages.ts'
+
+export { type LoggerOptions, logger } from './logger.ts'
 
 export type ServeOptions = {
   /** Default 8080. 0 takes a free one. */
@@ -113,12 +116,14 @@ const unhook = () => process.off('SIGINT', shared.stop).off('SIGTERM', shared.st
  * @throws KeepsakeError `invalid_option`, `unavailable` where the port cannot be had or the store not be opened
  */
 export const serve = async (handler: Handler, options: ServeOptions = {}): Promise<Server> => {
-  checkOptionNames(options, ['port', 'hostname'], 'run()')
+  checkOptionNames(options, ['port', 'hostname'], 'serve()')
   const hostname = hostnameOf(options.hostname ?? '127.0.0.1')
   const wanted = portOf(options.port ?? 8080)
   await handler.ready?.()
   // By its path: a bundler that knows of no conditions takes a server that does not listen.
-  const { serve } = await import('srvx/node')
+  const { serve } = await importPackage('keepsake/serve', 'srvx', async () => {
+    return await import('srvx/node')
+  })
   const server = serve({
     fetch: (request) => chain(handler(request), responseOf),
     error: printed,

@@ -1,6 +1,7 @@
 // Dream's b-session: a visitor is logged in at the first visit and recognised at the next, also after a restart.
 
-import { logger, serve, session, sessionManager } from 'keepsake'
+import { session, sessionManager } from 'keepsake'
+import { logger, serve } from 'keepsake/serve'
 
 const escapes: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;', "'": '&#39;' }
 const escaped = (text: string) => text.replace(/[&<>"']/g, (character) => escapes[character] as string)

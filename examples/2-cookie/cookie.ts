@@ -1,6 +1,7 @@
 // Dream's c-cookie: what a visitor prefers, in sealed cookies of the application's own: set, read and dropped.
 
-import { crossOriginProtection, deleteCookie, getCookie, logger, serve, sessionManager, setCookie } from 'keepsake'
+import { crossOriginProtection, deleteCookie, getCookie, sessionManager, setCookie } from 'keepsake'
+import { logger, serve } from 'keepsake/serve'
 
 const style = `body { font: 1.1rem/1.5 system-ui, sans-serif; max-width: 34rem; margin: 3rem auto; padding: 0 1rem }
 form { display: flex; flex-wrap: wrap; align-items: center; gap: .5rem; margin: .8rem 0 }

@@ -1,6 +1,7 @@
 // Dream's d-form: a form that only this visitor can send, and a friendly answer to whatever comes of it.
 
-import { crossOriginProtection, csrfTag, type FormResult, logger, readForm, serve, sessionManager } from 'keepsake'
+import { crossOriginProtection, csrfTag, type FormResult, readForm, sessionManager } from 'keepsake'
+import { logger, serve } from 'keepsake/serve'
 import { z } from 'zod'
 
 const escaped = (text: string) => text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`)

@@ -1,6 +1,7 @@
 // Dream's w-flash: a message that one request leaves, and the next page shows, once.
 
-import { addFlash, crossOriginProtection, csrfTag, logger, readForm, serve, sessionManager, takeFlash } from 'keepsake'
+import { addFlash, crossOriginProtection, csrfTag, readForm, sessionManager, takeFlash } from 'keepsake'
+import { logger, serve } from 'keepsake/serve'
 import { z } from 'zod'
 
 const escaped = (text: string) => text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`)

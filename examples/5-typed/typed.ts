@@ -1,6 +1,7 @@
 // Sessions with a schema: typed, checked, and migrated from what an older version of the program kept.
 
-import { crossOriginProtection, csrfTag, logger, readForm, serve, sessionManager } from 'keepsake'
+import { crossOriginProtection, csrfTag, readForm, sessionManager } from 'keepsake'
+import { logger, serve } from 'keepsake/serve'
 import { z } from 'zod'
 
 const { SESSIONS = 'sqlite:sessions.db', PORT = '8080', VERSION = '2' } = process.env

@@ -2,17 +2,8 @@
 
 import { randomBytes, scrypt, timingSafeEqual } from 'node:crypto'
 import { promisify } from 'node:util'
-import {
-  addFlash,
-  crossOriginProtection,
-  csrfTag,
-  logger,
-  readForm,
-  serve,
-  session,
-  sessionManager,
-  takeFlash,
-} from 'keepsake'
+import { addFlash, crossOriginProtection, csrfTag, readForm, session, sessionManager, takeFlash } from 'keepsake'
+import { logger, serve } from 'keepsake/serve'
 import { z } from 'zod'
 
 const derived = promisify<string, Buffer, number, object, Buffer>(scrypt)

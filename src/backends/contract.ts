@@ -54,14 +54,14 @@ export type ScanPage = {
 }
 
 /**
- * What the client holds from now on, where that changed: only for backends whose key is the session itself. Others give
- * undefined.
+ * The new value of the client's cookie. Only a stateless backend gives one, because its key is the session itself. From
+ * any other backend it is refused.
  */
-export type Held = string | undefined
+export type Held = { readonly held: string }
 
 /**
- * Where sessions are kept. A key is 43 characters of base64url, hashed from what the client holds; two keys that differ
- * in one bit, such as the case of a letter, are two keys.
+ * Where sessions are kept. A key has 1 to 64 characters of `A-Z a-z 0-9 _ - .`, for example `sid.Q2hhcmxvdHRl`: the
+ * namespace of the application and the label of the session. Keys that differ in the case of a letter are two keys.
  *
  * Each operation takes effect at once and as a whole, or throws. A client's doings never make it throw: absence is a
  * value. After an error the outcome may be either way, and the layer above says so.
@@ -89,12 +89,12 @@ export type Backend = {
    * version: then a driver sent twice, and the answer is as at the first time. An entry that has expired may be
    * replaced, or be in the way. `gone`: the owner's entries were cleared meanwhile, and this one is not there.
    */
-  generate(key: string, entry: Entry): Awaitable<Held | 'taken' | 'gone'>
+  generate(key: string, entry: Entry): Awaitable<Held | undefined | 'taken' | 'gone'>
   /**
    * Replaces the entry that has `version`. `stale`: it has another, and stays as it was; unless it has the version of
    * the change itself: then a driver sent twice, and it is done. `gone`: there is none, and there is none afterwards.
    */
-  set(key: string, change: Change, version: string): Awaitable<Held | 'stale' | 'gone'>
+  set(key: string, change: Change, version: string): Awaitable<Held | undefined | 'stale' | 'gone'>
   /**
    * Removes the entry. With `version`, only one that has it, and else `stale`, also where there is none. With `mark`, that
    * entry takes its place, in the same step: `get` gives it, `set` finds another version there, and no owner has it. Where
@@ -105,7 +105,7 @@ export type Backend = {
    */
   clear(key: string, version?: string, mark?: Mark): Awaitable<undefined | 'stale'>
   /** Moves the expiry and nothing else: only forward, only where there is an entry. The version stays. */
-  touch(key: string, expiresAt: number): Awaitable<Held>
+  touch(key: string, expiresAt: number): Awaitable<Held | undefined>
   /**
    * Waits until what is under this key, or that nothing is, cannot be undone any more by the loss of a server. Throws
    * where it may be. Absent where what was answered stays so.

@@ -1,11 +1,10 @@
 // Sessions in the client's own cookie, sealed: nothing is kept here, but the ends of sessions if you say where.
 
-import { hash } from 'node:crypto'
-import { newVersion } from '../crypto/keys.ts'
+import { newVersion, storageKeys } from '../crypto/keys.ts'
 import { type KeyRing, keyRing } from '../crypto/seal.ts'
 import { type Awaitable, chain, checkOptionNames, KeepsakeError } from '../error.ts'
 import { decodeMetadata } from '../session/metadata.ts'
-import type { Backend, Entry, Mark } from './contract.ts'
+import type { Backend, Entry, Held, Mark } from './contract.ts'
 import { checkedEnds } from './ends.ts'
 
 export type CookieBackendOptions = {
@@ -141,7 +140,7 @@ export const cookieBackend = (options: CookieBackendOptions, kept?: string): Bac
   const seen = memory()
   const contextOf = (name: string) => ({ purpose: 'session', name, audience: namespace })
   const nameOf = (key: string): string => key.slice(0, key.indexOf('='))
-  const endOf = (label: string): string => hash('sha256', `keepsake/1 end ${namespace} ${label}`, 'base64url')
+  const endOf = storageKeys(namespace, 'end.')
 
   const opened = (key: string): Sealed | undefined => {
     const known = seen.get(key)
@@ -152,11 +151,11 @@ export const cookieBackend = (options: CookieBackendOptions, kept?: string): Bac
     if (entry !== undefined) seen.put(key, entry)
     return entry
   }
-  const sealed = (name: string, entry: Sealed): string => {
+  const sealed = (name: string, entry: Sealed): Held => {
     const within = { ...entry, expiresAt: Math.min(entry.expiresAt, entry.endsAt) }
     const value = keys.seal(contextOf(name), encodeEntry(within))
     seen.put(`${name}=${value}`, within)
-    return value
+    return { held: value }
   }
   /** The entry in a key, and the end of its session where there is one. */
   const found = (key: string): Awaitable<{ readonly entry: Sealed; readonly end: Entry | undefined } | undefined> => {

@@ -43,27 +43,37 @@ export const isKey = (text: string): boolean => shape.test(text)
 
 export const labelOf = (key: string): string => key.slice(0, LABEL)
 
+/** A namespace that can stand in a storage key as it is. */
+const PLAIN_NAMESPACE = /^[A-Za-z0-9-]{1,40}$/
+
 /**
- * Where the entries of a namespace lie. The label is hashed, so that a store shows no part of a key; and the namespace
- * with it, so that a key of one application opens nothing in another that shares its store.
+ * The storage keys of a namespace, by the label of a session: `sid.Q2hhcmxvdHRl`, so that an operator finds the entry of a
+ * label that a log names. The namespace is a part of it, so a key of one application opens nothing in another that shares
+ * its store. A namespace with other characters is hashed: its storage keys begin with `_`, which no plain one does.
+ *
+ * A label opens nothing: of a key's 256 bits it has 72, and the other 184 are never stored (docs/decisions/022).
+ *
+ * @param kind separates other entries of the same label from sessions
  */
-export const storageKeys = (namespace: string): ((label: string) => string) => {
-  const prefix = `keepsake/1 entry ${Buffer.byteLength(namespace)} ${namespace} `
-  return (label) => hash('sha256', prefix + label, 'base64url')
+export const storageKeys = (namespace: string, kind: '' | 'end.' = ''): ((label: string) => string) => {
+  const plain = PLAIN_NAMESPACE.test(namespace)
+  const name = plain ? namespace : `_${hash('sha256', `keepsake/1 namespace ${namespace}`, 'base64url').slice(0, 22)}`
+  const prefix = `${name}.${kind}`
+  return (label) => prefix + label
 }
 
 /** The accounts of a namespace as entries name them, so that applications that share a store keep their own lists. */
 export type OwnerNames = {
-  readonly kept: (name: string) => string
+  readonly encode: (name: string) => string
   /** Of an entry that has no such prefix: what it has. */
-  readonly name: (kept: string) => string
+  readonly decode: (encoded: string) => string
 }
 
 export const ownerNames = (namespace: string): OwnerNames => {
   const prefix = `${namespace.replaceAll('%', '%25').replaceAll(':', '%3A')}:`
   return {
-    kept: (name) => prefix + name,
-    name: (kept) => (kept.startsWith(prefix) ? kept.slice(prefix.length) : kept),
+    encode: (name) => prefix + name,
+    decode: (encoded) => (encoded.startsWith(prefix) ? encoded.slice(prefix.length) : encoded),
   }
 }
 

@@ -2,10 +2,11 @@
 
 import { checkOptionNames, KeepsakeError } from '../error.ts'
 import { emitter, type SessionEventListener } from '../events.ts'
+import type { ErrorResponse } from '../http/error-response.ts'
 import { around, type Handler } from '../http/handler.ts'
 import { sourceOf } from '../http/origin.ts'
 import { findManager, workOf } from '../request.ts'
-import { forbiddenResponse } from '../response.ts'
+import { errorResponse } from '../response.ts'
 import { discardRest, fieldIn } from './body.ts'
 import { reportRejected, TOKEN_FIELD, TOKEN_HEADER, verifyToken } from './csrf.ts'
 
@@ -17,6 +18,8 @@ export type CrossOriginProtectionOptions = {
   readonly origins?: readonly string[] | undefined
   /** Hears of what was refused, where no sessions middleware is around to hear it: `cross_origin`. */
   readonly onEvent?: SessionEventListener | undefined
+  /** Renders the answer 403, if no session manager is around this middleware: that one's `errorResponse` counts then. */
+  readonly errorResponse?: ErrorResponse | undefined
 }
 
 const safe = new Set(['GET', 'HEAD', 'OPTIONS'])
@@ -83,7 +86,7 @@ export const crossOriginProtection = <R extends Request = Request, Rest extends 
   next: Handler<R, Rest>,
   options: CrossOriginProtectionOptions = {},
 ): Handler<R, Rest> => {
-  checkOptionNames(options, ['origins', 'onEvent'], 'crossOriginProtection()')
+  checkOptionNames(options, ['origins', 'onEvent', 'errorResponse'], 'crossOriginProtection()')
   const { origins } = options
   const odd = origins?.find((origin) => !printedOrigin(origin))
   if (odd !== undefined) {
@@ -99,9 +102,10 @@ export const crossOriginProtection = <R extends Request = Request, Rest extends 
     if (safe.has(request.method) && !upgrades) return next(request, ...rest)
     const from = requestOrigin(request, listed)
     if (from === 'own' || (from === 'unknown' && (await hasToken(request)))) return next(request, ...rest)
-    const emit = findManager(request)?.emit ?? listener
+    const manager = findManager(request)
+    const emit = manager?.emit ?? listener
     emit('cross_origin_rejected', { message: adviceOn(from, request.headers.get('origin')) })
     void discardRest(request)
-    return forbiddenResponse()
+    return errorResponse(manager?.errorResponse ?? options.errorResponse, 'cross_origin', request, emit)
   })
 }

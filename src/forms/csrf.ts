@@ -3,8 +3,9 @@
 import { randomBuffer } from '../crypto/random.ts'
 import { checkOptionNames, KeepsakeError, type Result } from '../error.ts'
 import { workOf } from '../request.ts'
+import type { ManagerContext } from '../session/context.ts'
 import { acceptedSecrets, formSecret, lacksOrigin, rememberToken } from '../session/form-secret.ts'
-import type { ManagerContext, UnitOfWork } from '../session/work.ts'
+import type { UnitOfWork } from '../session/work.ts'
 
 export type TokenOptions = {
   /** Seconds that the token is good. Default an hour. */

@@ -18,7 +18,10 @@ export type Planter = 'nobody' | 'neighbours' | 'this machine' | 'the network'
 export type CookieSettings = {
   readonly session: string
   readonly preSession: string
+  /** As Set-Cookie has them. */
   readonly attributes: string
+  /** The same as an object. */
+  readonly attributeValues: CookieAttributes
   /** What sealed values are bound to beside the name: empty for all paths of one host. */
   readonly place: string
   readonly plantedBy: Planter
@@ -39,6 +42,12 @@ export type TransportOptions = {
   /** Believe X-Forwarded-Proto, because a proxy of yours sets it on every request. */
   readonly trustProxy?: boolean | undefined
 }
+
+export const transportOptionNames = [
+  'cookie',
+  'secure',
+  'trustProxy',
+] as const satisfies readonly (keyof TransportOptions)[]
 
 const loopback = /^(localhost|[a-z0-9-]+\.localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?$/i
 
@@ -120,6 +129,7 @@ export const cookieSettingsFor = (
       session: prefix + name,
       preSession: `${prefix}${name}-pre`,
       attributes: formatAttributes(attributes),
+      attributeValues: attributes,
       place: sealedPlace(attributes),
       plantedBy: prefix === '__Secure-' ? 'neighbours' : 'nobody',
     }
@@ -127,7 +137,11 @@ export const cookieSettingsFor = (
   const safe = overTls(cookie)
   const safeAtHome = domain === undefined ? safe : overTls(atHome)
   const plainNames = (attributes: CookieAttributes) => {
-    const kept = { attributes: formatAttributes(attributes), place: sealedPlace(attributes) }
+    const kept = {
+      attributes: formatAttributes(attributes),
+      attributeValues: attributes,
+      place: sealedPlace(attributes),
+    }
     return (authority: string, plantedBy: Planter): CookieSettings => {
       const port = /:(\d+)$/.exec(authority)?.[1] ?? '80'
       return { session: `${name}-${port}`, preSession: `${name}-pre-${port}`, ...kept, plantedBy }

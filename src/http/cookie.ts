@@ -188,8 +188,9 @@ export const prefixOf = ({ domain, path = '/', httpOnly = true }: CookieAttribut
 /** The longest age that browsers accept: 400 days, in seconds (RFC 6265bis §5.5). */
 const LONGEST = 34_560_000
 
-/** A Set-Cookie value. `maxAge` is in seconds: 0 removes the cookie, undefined keeps it until the browser is closed. */
-export const formatSetCookie = (name: string, value: string, printed: string, maxAge: number | undefined): string => {
-  if (maxAge === undefined) return `${name}=${value}${printed}`
-  return `${name}=${value}; Max-Age=${Math.max(0, Math.min(Math.ceil(maxAge), LONGEST))}${printed}`
-}
+/** Whole seconds, at least 0 and at most the longest age that browsers accept. */
+export const maxAgeOf = (seconds: number): number => Math.max(0, Math.min(Math.ceil(seconds), LONGEST))
+
+/** A Set-Cookie value. `maxAge` is in seconds: 0 deletes the cookie; undefined keeps it until the browser closes. */
+export const formatSetCookie = (name: string, value: string, printed: string, maxAge: number | undefined): string =>
+  maxAge === undefined ? `${name}=${value}${printed}` : `${name}=${value}; Max-Age=${maxAgeOf(maxAge)}${printed}`

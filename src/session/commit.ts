@@ -2,24 +2,19 @@
 
 import { type Awaitable, chain } from '../error.ts'
 import { FLASH } from './changes.ts'
-import { createSession, login } from './create.ts'
+import type { ManagerContext } from './context.ts'
+import { createSession } from './create.ts'
 import { end } from './end.ts'
+import { absoluteEndOf, expiryDue, expiryOf, isAlive } from './expiry.ts'
 import { storeMessages } from './flash.ts'
 import { preSession, preSessionToken, sealOwnPreSession } from './form-secret.ts'
+import { login } from './login.ts'
 import { confirmsRotation, type Metadata, OFFER_MAX_AGE, offeredKey } from './metadata.ts'
 import { lastSeenAt } from './owned.ts'
 import { newPreSession, type PreSession } from './pre-session.ts'
 import { serialize } from './queue.ts'
-import { expiryDue, expiryOf, save, type WriteFailure } from './save.ts'
-import {
-  absoluteEndOf,
-  callWrite,
-  ensureDurable,
-  isAlive,
-  type ManagerContext,
-  type Snapshot,
-  type UnitOfWork,
-} from './work.ts'
+import { save, type WriteFailure } from './save.ts'
+import { callWrite, ensureDurable, heldIn, type Snapshot, type UnitOfWork } from './work.ts'
 
 /** What the client is to be told. Times are in milliseconds since 1970. */
 export type CommitOutcome = {
@@ -92,7 +87,8 @@ const offerRotatedKey = (
 const extend = async (work: UnitOfWork, snapshot: Snapshot, now: number): Promise<CommitOutcome> => {
   const { context } = work
   const { storageKey, metadata } = snapshot
-  const held = await callWrite(work, (backend) => backend.touch(storageKey, expiryOf(context, metadata, now)))
+  const answer = await callWrite(work, (backend) => backend.touch(storageKey, expiryOf(context, metadata, now)))
+  const held = heldIn(context, answer)
   return held === undefined ? NO_COOKIES : sessionCookie(context, held, metadata)
 }
 
@@ -115,7 +111,7 @@ const commitRead = (work: UnitOfWork, snapshot: Snapshot): Awaitable<CommitOutco
   const marked = () =>
     Promise.resolve(serialize(work, snapshot.storageKey, async () => save(work, snapshot))).then(passedOn, failed)
   if (confirmsRotation(metadata, key) || lastSeenDue(context, snapshot, now)) return marked()
-  if (!expiryDue(work, snapshot, now) || !isAlive(context, snapshot, now)) return passedOn()
+  if (!expiryDue(context, snapshot, now) || !isAlive(context, snapshot, now)) return passedOn()
   // A key on offer may never be taken up: the session lives on by the key before it.
   return extend(work, snapshot, now).then((moved) => (moved.session ? moved : passedOn()), failed)
 }
@@ -210,7 +206,7 @@ export const commit = (work: UnitOfWork): Awaitable<CommitOutcome> => {
   work.committed = true
   const { readOnly } = work
   if (readOnly !== undefined && !readOnly.reads && work.transition === undefined && work.flashAdded.length > 0)
-    throw readOnly.fault
+    throw readOnly.error
   const unsaid = commitWithoutCookies(work)
   if (unsaid !== undefined) return unsaid
   storeMessages(work, createsSession(work))

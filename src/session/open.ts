@@ -8,19 +8,11 @@ import type { CookieSettings } from '../http/cookie-names.ts'
 import type { Withheld } from '../http/withheld.ts'
 import type { Fields } from './changes.ts'
 import { isMismatch } from './codec.ts'
+import type { ManagerContext } from './context.ts'
+import { isAlive } from './expiry.ts'
 import { decodeMark, EXPIRED_KEPT, type KeyStatus, keyStatus } from './metadata.ts'
 import { CLOCK_SKEW } from './pre-session.ts'
-import {
-  callRead,
-  callWrite,
-  decode,
-  isAlive,
-  type ManagerContext,
-  parseEntry,
-  type Snapshot,
-  storageKeyOf,
-  type UnitOfWork,
-} from './work.ts'
+import { callRead, callWrite, decode, parseEntry, type Snapshot, storageKeyOf, type UnitOfWork } from './work.ts'
 
 const NO_FIELDS: Fields = Object.freeze({})
 
@@ -125,7 +117,7 @@ const checkEntry = (
   else if (fields === undefined) context.emit('corrupt_entry', { label, message: UNREADABLE })
   else if (metadata.createdAt > at + CLOCK_SKEW) {
     context.emit('clock_skew', { label, message: FUTURE })
-    work.readOnly = { fault: new KeepsakeError('unavailable', FUTURE), reads: true, logsIn: true }
+    work.readOnly = { error: new KeepsakeError('unavailable', FUTURE), reads: true, logsIn: true }
   } else if (isAlive(context, there, at)) return decodeFields(work, { snapshot: there, fields })
   else {
     context.emit('expired', { label })
@@ -173,7 +165,7 @@ const adoptSnapshot = (work: UnitOfWork, found: Loaded | undefined): Awaitable<U
   work.endedBy = undefined
   work.readOnly = undefined
   const { owner } = found.snapshot.entry
-  work.owner = owner && work.context.ownerNames.name(owner)
+  work.owner = owner && work.context.ownerNames.decode(owner)
   return work
 }
 
@@ -209,12 +201,12 @@ const openKeys = (work: UnitOfWork): Awaitable<UnitOfWork> => {
 }
 
 /** The request of somebody whose session cannot be read now: it can save nothing. */
-const asReadOnly = (work: UnitOfWork, fault: unknown): Awaitable<UnitOfWork> => {
+const asReadOnly = (work: UnitOfWork, error: unknown): Awaitable<UnitOfWork> => {
   const { context } = work
-  if (!(fault instanceof KeepsakeError) || fault.status !== 503) throw fault
-  work.readOnly = { fault, reads: context.anonymousOnError, logsIn: false }
+  if (!(error instanceof KeepsakeError) || error.status !== 503) throw error
+  work.readOnly = { error, reads: context.anonymousOnError, logsIn: false }
   if (!context.anonymousOnError) return work
-  context.emit('read_only', { error: fault })
+  context.emit('read_only', { error })
   return asAnonymous(work)
 }
 

@@ -3,8 +3,10 @@
 import type { Entry } from '../backends/contract.ts'
 import { type Awaitable, chain } from '../error.ts'
 import { type Fields, parseFields } from './changes.ts'
+import type { ManagerContext } from './context.ts'
+import { absoluteEndOf, idleTimeoutOf, isAlive } from './expiry.ts'
 import { decodeMetadata, type Metadata } from './metadata.ts'
-import { absoluteEndOf, callRead, idleTimeoutOf, isAlive, type ManagerContext, type StoreCaller } from './work.ts'
+import { callRead, type StoreCaller } from './work.ts'
 
 export type OwnedEntry = {
   readonly storageKey: string

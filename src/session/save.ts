@@ -6,27 +6,10 @@ import { type Awaitable, chain, KeepsakeError } from '../error.ts'
 import { formatSetCookie } from '../http/cookie.ts'
 import { type Fields, replay } from './changes.ts'
 import { isMismatch, type Mismatch } from './codec.ts'
+import type { ManagerContext } from './context.ts'
+import { expiryDue, expiryOf, isAlive } from './expiry.ts'
 import { encodeMetadata, type Metadata, nextMetadata, wasWritten } from './metadata.ts'
-import {
-  absoluteEndOf,
-  callWrite,
-  decode,
-  idleTimeoutOf,
-  isAlive,
-  type ManagerContext,
-  reread,
-  type Snapshot,
-  storageKeyOf,
-  type UnitOfWork,
-} from './work.ts'
-
-/**
- * Whether a visit is to move the end of its session: at most once in half a lifetime, because the end is what a store
- * looks entries up by. A sealed session has no such store, but a new end is a new cookie, so it waits for longer.
- */
-export const expiryDue = ({ context }: UnitOfWork, { entry, metadata }: Snapshot, now: number): boolean =>
-  entry.expiresAt - now <= idleTimeoutOf(context, metadata) / (context.backend.stateless ? 4 : 2) &&
-  expiryOf(context, metadata, now) > entry.expiresAt
+import { callWrite, decode, heldIn, reread, type Snapshot, storageKeyOf, type UnitOfWork } from './work.ts'
 
 /** Bytes of a whole Set-Cookie that every browser keeps. */
 const LONGEST_COOKIE = 4093
@@ -59,21 +42,18 @@ export const encodeOwn = (work: UnitOfWork): Awaitable<string> =>
     )
   })
 
-/** The latest that a session may live, if it is used now. */
-export const expiryOf = (context: ManagerContext, metadata: Metadata, now: number): number =>
-  Math.min(now + idleTimeoutOf(context, metadata), absoluteEndOf(context, metadata))
-
 /**
  * Where a session is found from now on: where it was, unless a stateless backend says what the client is to hold.
  *
- * @throws KeepsakeError `too_large` where the cookie would be longer than browsers keep: 4093 bytes, all of it
+ * @throws KeepsakeError `invalid_backend`; `too_large` where the cookie would be longer than browsers keep: 4093 bytes, all of it
  */
 export const locationAfter = (
   work: UnitOfWork,
   key: string,
   storageKey: string,
-  held: Held,
+  answer: unknown,
 ): { readonly key: string; readonly storageKey: string } => {
+  const held = heldIn(work.context, answer)
   if (held === undefined) return { key, storageKey }
   const { session, attributes } = work.cookies
   const { length } = formatSetCookie(session, held, attributes, LONGEST_AGE)
@@ -111,10 +91,10 @@ const compareAndSet = (work: UnitOfWork, from: Snapshot, value: string | undefin
     return { version, outcome: 'ended' }
   }
   const next = context.backend.stateless ? metadata : nextMetadata(metadata, key, [entry.version, version], rotate, now)
-  const moves = context.backend.stateless || expiryDue(work, from, now)
+  const moves = context.backend.stateless || expiryDue(context, from, now)
   const expiresAt = Math.max(entry.expiresAt, expiryOf(context, metadata, now))
   const change = { value, metadata: encodeMetadata(next), version, ...(moves && { expiresAt }) }
-  const done = (answer: Held | 'stale' | 'gone'): WriteAttempt => {
+  const done = (answer: Held | undefined | 'stale' | 'gone'): WriteAttempt => {
     if (answer === 'gone') return { version, outcome: 'ended' }
     if (answer === 'stale') return { version, outcome: 'stale' }
     const held = locationAfter(work, key, storageKey, answer)

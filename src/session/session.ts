@@ -5,8 +5,8 @@ import { checkOptionNames, KeepsakeError } from '../error.ts'
 import { frozenCopy, setOwn } from '../json.ts'
 import { type Draft, type FieldChange, FLASH, fieldOf } from './changes.ts'
 import { reserveKey } from './create.ts'
+import { expiryDue, expiryOf } from './expiry.ts'
 import type { LoginSettings } from './metadata.ts'
-import { expiryDue, expiryOf } from './save.ts'
 import { recordChange, type UnitOfWork } from './work.ts'
 
 /** Fields of which nothing was said: any names, values of any type that JSON keeps. */
@@ -103,10 +103,10 @@ const checkLoginSettings = ({ context }: UnitOfWork, options: LoginOptions): Log
 }
 
 class SessionHandle implements Session {
-  readonly #visit: UnitOfWork
+  readonly #work: UnitOfWork
 
   constructor(work: UnitOfWork) {
-    this.#visit = work
+    this.#work = work
   }
 
   get label(): string {
@@ -120,7 +120,7 @@ class SessionHandle implements Session {
     const { snapshot, context, transition, loginSettings } = work
     const now = context.now()
     if (snapshot !== undefined && transition === undefined) {
-      return expiryDue(work, snapshot, now) ? expiryOf(context, snapshot.metadata, now) : snapshot.entry.expiresAt
+      return expiryDue(context, snapshot, now) ? expiryOf(context, snapshot.metadata, now) : snapshot.entry.expiresAt
     }
     return expiryOf(context, { createdAt: now, currentHash: '', recentVersions: '', ...loginSettings }, now)
   }
@@ -130,7 +130,7 @@ class SessionHandle implements Session {
   }
 
   get withheld(): Session['withheld'] {
-    return this.#visit.withheld?.by
+    return this.#work.withheld?.by
   }
 
   get fields(): AnyFields {
@@ -182,7 +182,7 @@ class SessionHandle implements Session {
     }
     work.loginSettings = loginSettings
     if (work.owner === owner) {
-      work.transition ??= 'same'
+      work.transition ??= 'reauthenticate'
       return
     }
     recordChange(work, { keep })
@@ -211,26 +211,23 @@ class SessionHandle implements Session {
 
   /** @throws KeepsakeError `unavailable` if the session could not be read */
   #read(): UnitOfWork {
-    const { readOnly, transition } = this.#visit
-    if (readOnly !== undefined && !readOnly.reads && transition === undefined) throw readOnly.fault
-    return this.#visit
+    const { readOnly, transition } = this.#work
+    if (readOnly !== undefined && !readOnly.reads && transition === undefined) throw readOnly.error
+    return this.#work
   }
 
   #open(act?: 'login' | 'invalidate'): UnitOfWork {
-    const { readOnly, transition } = this.#visit
+    const { readOnly, transition } = this.#work
     // Whatever the store does, a logout has to clear the browser's cookie.
     const may = act === 'invalidate' || (readOnly?.logsIn && (act === 'login' || transition !== undefined))
-    if (readOnly !== undefined && !may) throw readOnly.fault
-    if (!this.#visit.committed) return this.#visit
+    if (readOnly !== undefined && !may) throw readOnly.error
+    if (!this.#work.committed) return this.#work
     throw new KeepsakeError(
       'too_late',
       'The session was changed after its response had left. Change it before, or open a visit of its own with manager.open().',
     )
   }
 }
-
-// What an inspector prints, and a name that says what it is.
-Object.defineProperty(SessionHandle, 'name', { value: 'Session' })
 
 /* Reached by an assignment to a name that the session does not have: `s.user = 'anna'` would be saved nowhere. */
 Object.setPrototypeOf(

@@ -2,15 +2,14 @@
 
 import type { Backend, Entry, Mark } from '../backends/contract.ts'
 import { callBackend, type Deadline } from '../backends/deadline.ts'
-import type { Sweeper } from '../backends/sweeper.ts'
-import { labelOf, type OwnerNames } from '../crypto/keys.ts'
-import type { KeyRing } from '../crypto/seal.ts'
-import type { Awaitable, KeepsakeError } from '../error.ts'
-import type { Emit } from '../events.ts'
+import { labelOf } from '../crypto/keys.ts'
+import { type Awaitable, KeepsakeError } from '../error.ts'
 import type { CookieSettings } from '../http/cookie-names.ts'
 import type { Withheld } from '../http/withheld.ts'
 import { applyChange, type Draft, draftOf, type FieldChange, type Fields, parseFields } from './changes.ts'
-import type { FieldCodec, Mismatch } from './codec.ts'
+import type { Mismatch } from './codec.ts'
+import type { ManagerContext } from './context.ts'
+import { isAlive } from './expiry.ts'
 import type { Flash } from './flash-messages.ts'
 import {
   decodeMark,
@@ -22,41 +21,6 @@ import {
   type Metadata,
 } from './metadata.ts'
 import type { PreSession } from './pre-session.ts'
-
-/** What all visits of one `sessionManager` share. Times are in milliseconds. */
-export type ManagerContext = {
-  readonly backend: Backend
-  /** @internal */
-  readonly keyRing: KeyRing
-  /** Keeps what is sealed or signed here from applications under the same secret. */
-  readonly namespace: string
-  /** Where the session of a label lies. */
-  readonly storageKey: (label: string) => string
-  readonly ownerNames: OwnerNames
-  readonly now: () => number
-  readonly idleTimeout: number
-  readonly absoluteTimeout: number
-  /** Whether a session's cookie outlives the window of the browser, unless a login says otherwise. */
-  readonly persistent: boolean
-  /** Names for the states of entries, of this writer. */
-  readonly version: () => string
-  /** Bytes that the fields of a session may have as JSON. */
-  readonly maxBytes: number
-  /** How many sessions an owner may have. */
-  readonly maxSessionsPerOwner: number | undefined
-  /** How old the time may be at which a session was last seen. */
-  readonly lastSeenInterval: number | undefined
-  /** Whether a visit whose session cannot be read goes on as a stranger's who can save nothing. */
-  readonly anonymousOnError: boolean
-  /** What the application's fields look like, where it says so. */
-  readonly codec: FieldCodec | undefined
-  readonly emit: Emit
-  /** The last commit under way, by address. */
-  readonly commitQueues: Map<string, Promise<unknown>>
-  readonly sweeper: Sweeper
-  /** Whether old entries are swept now and then, after a birth. */
-  readonly autoSweep: boolean
-}
 
 /** A session as the store told of it. */
 export type Snapshot = {
@@ -79,7 +43,7 @@ type Unusable = Pick<Snapshot, 'storageKey' | 'label'> & {
 
 /** Why a request can change nothing. */
 type ReadOnly = {
-  readonly fault: KeepsakeError
+  readonly error: KeepsakeError
   /** Whether its session can be asked what it holds, as an anonymous visitor's. */
   readonly reads: boolean
   /** Whether the request may log somebody in: the session that it came with can be ended. */
@@ -125,8 +89,8 @@ export type UnitOfWork = {
   /** What a login said of its session alone. */
   loginSettings: LoginSettings | undefined
   rotate: boolean
-  /** What becomes of the session that it came with; `same` is a login of the owner that it has. */
-  transition: 'login' | 'same' | 'invalidate' | undefined
+  /** What becomes of the session that it came with; `reauthenticate` is a login of the owner that it has. */
+  transition: 'login' | 'reauthenticate' | 'invalidate' | undefined
   /** The key of the session to begin, once somebody wants to know. */
   newKey: string | undefined
   /** Flash messages for the next visit, and those that this one took, oldest first. */
@@ -144,20 +108,6 @@ export type UnitOfWork = {
 export const storageKeyOf = ({ context, cookies }: UnitOfWork, key: string): string =>
   context.backend.stateless ? `${cookies.session}${cookies.place}=${key}` : context.storageKey(labelOf(key))
 
-/** Milliseconds that a session lives unused, and at the most: as its login said, else as the manager is set. */
-export const idleTimeoutOf = (context: ManagerContext, { idleTimeout = context.idleTimeout }: LoginSettings): number =>
-  idleTimeout
-export const absoluteEndOf = (
-  context: ManagerContext,
-  { createdAt, absoluteTimeout = context.absoluteTimeout }: Metadata,
-): number => createdAt + absoluteTimeout
-
-export const isAlive = (
-  context: ManagerContext,
-  { entry, metadata }: Pick<Snapshot, 'entry' | 'metadata'>,
-  now: number,
-): boolean => now < entry.expiresAt && now < absoluteEndOf(context, metadata)
-
 /** What an ended session leaves behind for requests that are under way with its key. */
 export const markOf = ({ now, version }: ManagerContext, by: EndedBy): Mark => {
   const until = now() + GRACE
@@ -172,6 +122,28 @@ export const callRead = <T>(work: StoreCaller, call: (backend: Backend) => Await
 
 export const callWrite = <T>(work: StoreCaller, call: (backend: Backend) => Awaitable<T>): Awaitable<T> =>
   callBackend(work.deadline, work.context.backend.name, true, () => call(work.context.backend))
+
+/**
+ * The new cookie value in the answer of a stateless backend to a write; undefined from any other backend.
+ *
+ * @throws KeepsakeError `invalid_backend` if the backend answered something that the contract does not allow
+ */
+export const heldIn = ({ backend }: ManagerContext, answer: unknown): string | undefined => {
+  if (answer === undefined && !backend.stateless) return undefined
+  const { held } = (answer ?? {}) as { held?: unknown }
+  if (backend.stateless && (typeof held === 'string' || answer === undefined)) return held as string | undefined
+  // Anything longer may be a key or a sealed session.
+  const what =
+    typeof answer === 'string' && answer.length < 10 ? JSON.stringify(answer) : `a value of type ${typeof answer}`
+  throw new KeepsakeError(
+    'invalid_backend',
+    `The ${backend.name} backend answered a write with ${what}. ${
+      backend.stateless
+        ? 'A stateless backend answers { held } with the new value of the cookie.'
+        : 'It must answer undefined once it has written.'
+    } backendCases of keepsake/testing shows what the contract asks for.`,
+  )
+}
 
 /** Waits until what a store says of an address can be told to a client: where that is not so at once, the store says. */
 export const ensureDurable = ({ context, deadline }: StoreCaller, storageKey: string): Awaitable<void> =>

@@ -278,7 +278,7 @@ const mutants: Record<string, () => Promise<Backend>> = {
   'a sealed key that was': () =>
     brokenCookie((good) => ({ get: (key) => good.get(key) ?? { value: '', metadata: '', expiresAt: 0, version: '' } })),
   'a change makes another': () =>
-    brokenCookie((good) => ({ set: (key) => (good.get(key) ? key.slice(key.indexOf('=') + 1) : 'gone') })),
+    brokenCookie((good) => ({ set: (key) => (good.get(key) ? { held: key.slice(key.indexOf('=') + 1) } : 'gone') })),
   'clear ends a session': () => brokenCookie(() => ({ clear: () => undefined })),
   'a mark is given': () => brokenCookie((good) => ({ clear: (key, version) => good.clear(key, version) })),
 }

@@ -3,17 +3,10 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import fc from 'fast-check'
-import {
-  type Backend,
-  type CopyProgress,
-  copySessions,
-  movingBackend,
-  type Session,
-  session,
-  sessionManager,
-} from 'keepsake'
+import { type Backend, type Session, session, sessionManager } from 'keepsake'
 import { cookieBackend } from 'keepsake/cookie'
 import { memoryBackend } from 'keepsake/memory'
+import { type CopyProgress, copySessions, movingBackend } from 'keepsake/moving'
 import { type Browser, backendCases, browser } from 'keepsake/testing'
 import { newSecret } from '../../src/crypto/seal.ts'
 import { clock, DAY, PATIENT } from '../support/clock.ts'

@@ -11,10 +11,9 @@ import { runInNewContext } from 'node:vm'
 import fc from 'fast-check'
 import type { Backend, Entry } from 'keepsake'
 import { memoryBackend } from 'keepsake/memory'
+import { freshKey, freshVersion } from '../support/entries.ts'
 import { runs } from '../support/quick.ts'
 
-const freshKey = () => randomBytes(32).toString('base64url')
-const freshVersion = () => randomBytes(6).toString('base64url')
 const entryWith = (more: Partial<Entry> = {}): Entry => ({
   value: '{"n":1}',
   metadata: '1.abc',

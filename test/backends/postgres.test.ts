@@ -2,37 +2,28 @@
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
-import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { registerHooks } from 'node:module'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { suite, type TestContext, test } from 'node:test'
 import { inspect } from 'node:util'
-import { type Entry, KeepsakeError } from 'keepsake'
+import type { Entry } from 'keepsake'
 import { connectPostgres, type PostgresOptions, postgresBackend } from 'keepsake/postgres'
 import { Client, Pool, type QueryArrayConfig } from 'pg'
 import postgres from 'postgres'
+import { code } from '../support/assert.ts'
+import { entryWith, freshKey, freshVersion } from '../support/entries.ts'
 import { allowing } from '../support/lost.ts'
 import { noPostgres, postgresServer } from '../support/postgres-server.ts'
 import { closing, freshTable, postgresUrl } from '../support/stores.ts'
 
 const HOUR = 3_600_000
-const freshKey = (): string => randomBytes(32).toString('base64url')
-const freshVersion = (): string => randomBytes(6).toString('base64url')
-const entryWith = (more: Partial<Entry> = {}): Entry => ({
-  value: '{"n":1}',
-  metadata: 'h',
-  version: freshVersion(),
-  expiresAt: Date.now() + HOUR,
-  ...more,
-})
 /** The server was not reached, which the error says. */
 const unreached = (error: unknown): boolean => {
   assert.match((error as Error).message, /ECONNREFUSED.* Nothing was changed\./)
   return code('unavailable')(error)
 }
-const code = (expected: string) => (error: unknown) => error instanceof KeepsakeError && error.code === expected
 
 /** Awaits a condition by asking for it. */
 const until = async (condition: () => Promise<boolean>): Promise<void> => {

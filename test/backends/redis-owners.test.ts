@@ -16,14 +16,12 @@ import {
   settle,
 } from '../../src/backends/redis/scripts.ts'
 import { type Clock, clock, DAY } from '../support/clock.ts'
+import { freshKey, OWNER } from '../support/entries.ts'
 import { redisServer, until } from '../support/redis-server.ts'
 import { freshPrefix, ioredisClient, redisStores } from '../support/redis-stores.ts'
 import { watchedRedis } from '../support/redis-watched.ts'
 
-const OWNER = 'app:anna'
 const MINUTE = 60_000
-
-const freshKey = () => randomBytes(32).toString('base64url')
 
 type Owned = Backend & { readonly byOwner: NonNullable<Backend['byOwner']> }
 

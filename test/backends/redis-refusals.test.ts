@@ -2,7 +2,6 @@
 
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { randomBytes } from 'node:crypto'
 import { suite, type TestContext, test } from 'node:test'
 import { Redis } from 'ioredis'
 import type { Backend, Entry, KeepsakeError } from 'keepsake'
@@ -10,21 +9,11 @@ import { connectRedis, type RedisOptions, redisBackend } from 'keepsake/redis'
 import { createClient } from 'redis'
 import { linkOf, steady } from '../../src/backends/redis/link.ts'
 import { clearOwned, confirmListed, generateEntry, markForRemoval } from '../../src/backends/redis/scripts.ts'
+import { entryWith, freshKey, freshVersion, OWNER } from '../support/entries.ts'
 import { proxy } from '../support/proxy.ts'
 import { type RedisServer, redisServer, until } from '../support/redis-server.ts'
 import { watchedRedis } from '../support/redis-watched.ts'
 import { program } from '../support/servers.ts'
-
-const OWNER = 'app:anna'
-const freshKey = () => randomBytes(32).toString('base64url')
-const freshVersion = () => randomBytes(6).toString('base64url')
-const entryOf = (more: Partial<Entry> = {}): Entry => ({
-  value: '{"n":1}',
-  metadata: '1.abc',
-  expiresAt: Date.now() + 3_600_000,
-  version: freshVersion(),
-  ...more,
-})
 
 const login = { username: 'app', password: 'x' }
 const retryStrategy = () => 20
@@ -58,8 +47,8 @@ const clients: Readonly<Record<string, (t: TestContext, port: number, options?: 
 
 /** All ways to change something. */
 const changes = (backend: Backend, key: string, entry: Entry): readonly (() => unknown)[] => [
-  () => backend.generate(freshKey(), entryOf()),
-  () => backend.generate(freshKey(), entryOf({ owner: OWNER })),
+  () => backend.generate(freshKey(), entryWith()),
+  () => backend.generate(freshKey(), entryWith({ owner: OWNER })),
   () => backend.set(key, { value: '{"n":2}', metadata: 'h', version: freshVersion() }, entry.version),
   () => backend.touch(key, entry.expiresAt + 1),
   () => backend.clear(key),
@@ -142,7 +131,7 @@ suite('a server that refuses', () => {
         const server = await redisServer()
         await server.cli(...allows, '+@all')
         const backend = await connected(t, server.port)
-        const [key, entry] = [freshKey(), entryOf({ owner: OWNER })]
+        const [key, entry] = [freshKey(), entryWith({ owner: OWNER })]
         await backend.generate(key, entry)
         await refuse(server)
         const acts = changes(backend, key, entry)
@@ -160,7 +149,7 @@ suite('a server that refuses', () => {
       const server = await redisServer()
       await server.cli(...allows, '+@all')
       const backend = await connected(t, server.port)
-      const [key, entry] = [freshKey(), entryOf({ owner: OWNER })]
+      const [key, entry] = [freshKey(), entryWith({ owner: OWNER })]
       await backend.generate(key, entry)
       await server.kill()
       // The first may have been sent.
@@ -175,7 +164,7 @@ suite('a server that refuses', () => {
       await server.cli(...allows, '+@all')
       const way = await proxy(t, server.port)
       const backend = await connected(t, way.port)
-      const [key, entry] = [freshKey(), entryOf()]
+      const [key, entry] = [freshKey(), entryWith()]
       await backend.generate(key, entry)
       // The script is known from now on.
       await backend.clear(freshKey())
@@ -209,7 +198,7 @@ suite('a server that refuses', () => {
     t.after(() => client.disconnect())
     const backend = redisBackend(client)
     const key = freshKey()
-    await backend.generate(key, entryOf())
+    await backend.generate(key, entryWith())
     // The script is known from now on.
     await backend.clear(freshKey())
     way.swallow()
@@ -229,7 +218,7 @@ suite('a server that refuses', () => {
     for (const user of ['', 'app:x@']) {
       const backend = await connectRedis(`redis://${user}127.0.0.1:${server.port}`)
       t.after(() => backend.close?.())
-      for (const act of changes(backend, freshKey(), entryOf())) {
+      for (const act of changes(backend, freshKey(), entryWith())) {
         await assert.rejects(async () => act(), unavailable(user ? /WRONGPASS.*password/s : /NOAUTH.*login/s))
       }
     }
@@ -240,7 +229,7 @@ suite('a server that refuses', () => {
     const client = new Redis(server.port)
     t.after(() => client.disconnect())
     const backend = redisBackend(client)
-    for (const act of changes(backend, freshKey(), entryOf())) {
+    for (const act of changes(backend, freshKey(), entryWith())) {
       await assert.rejects(async () => act(), unavailable(/^CLUSTERDOWN .*CLUSTER NODES/s))
     }
   })
@@ -259,7 +248,7 @@ suite('a server that refuses', () => {
       assert.match((error as Error).message, /^READONLY/)
       return true
     }
-    const begin = async () => backend.generate(freshKey(), entryOf({ owner: OWNER }))
+    const begin = async () => backend.generate(freshKey(), entryWith({ owner: OWNER }))
     const clear = async () => backend.byOwner?.clear(OWNER)
     // It is tried three times, as the client may be connecting anew.
     const thrice = (script: Parameters<typeof plan>[0]) => [1, 2, 3].forEach(() => void plan(script, refused))

@@ -32,7 +32,8 @@ const allow = ({ cli }: RedisServer, ...features: readonly string[]) =>
 /** What a process says that does all that there is to do, and moves what it has to memory. */
 const said = async (url: string, options: object = {}, moves = false) => {
   const script = `
-    import { backendFromUrl, copySessions } from 'keepsake'
+    import { backendFromUrl } from 'keepsake'
+import { copySessions } from 'keepsake/moving'
     import { connectRedis } from 'keepsake/redis'
     import { backendCases } from 'keepsake/testing'
     const open = () => backend

@@ -2,7 +2,6 @@
 
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
-import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import { suite, type TestContext, test } from 'node:test'
 import { inspect, promisify } from 'node:util'
@@ -12,6 +11,7 @@ import { connectRedis, type RedisOptions, redisBackend } from 'keepsake/redis'
 import { createClient, createClientPool, createCluster, createSentinel, RESP_TYPES } from 'redis'
 import { slotOf } from '../../src/backends/redis/client.ts'
 import { clearEntry, clearOwned } from '../../src/backends/redis/scripts.ts'
+import { freshKey, freshVersion } from '../support/entries.ts'
 import { allowing } from '../support/lost.ts'
 import { redisServer, until } from '../support/redis-server.ts'
 import {
@@ -27,8 +27,6 @@ import { watchedRedis } from '../support/redis-watched.ts'
 const HOUR = 3_600_000
 const MINUTE = 60_000
 
-const freshKey = () => randomBytes(32).toString('base64url')
-const freshVersion = () => randomBytes(6).toString('base64url')
 const entryOf = (more: Partial<Entry> = {}): Entry => ({
   value: '{"n":1}',
   metadata: '1.abc',

@@ -2,8 +2,9 @@
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import { type Backend, movingBackend, session, sessionManager } from 'keepsake'
+import { type Backend, session, sessionManager } from 'keepsake'
 import { memoryBackend } from 'keepsake/memory'
+import { movingBackend } from 'keepsake/moving'
 import { browser } from 'keepsake/testing'
 import { newSecret } from '../../src/crypto/seal.ts'
 import { PATIENT } from '../support/clock.ts'

@@ -11,10 +11,9 @@ import { postgresBackend } from 'keepsake/postgres'
 import * as callbacks from 'mysql2'
 import { createConnection, createPool } from 'mysql2/promise'
 import { Client, Pool } from 'pg'
+import { freshKey, freshVersion } from '../support/entries.ts'
 import { closing, freshTable, mysqlUrl, postgresUrl } from '../support/stores.ts'
 
-const freshKey = (): string => randomBytes(32).toString('base64url')
-const freshVersion = (): string => randomBytes(6).toString('base64url')
 const entryWith = (): Entry => ({
   value: '{"n":1}',
   metadata: 'h',

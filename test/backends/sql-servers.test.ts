@@ -1,32 +1,23 @@
 // Servers of SQL that are full, become read-only, take no large value, or refuse: what is told of them, and who comes back.
 
 import assert from 'node:assert/strict'
-import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { type AddressInfo, connect as connectTo, createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { suite, type TestContext, test } from 'node:test'
-import { type Backend, backendFromUrl, type Entry, KeepsakeError } from 'keepsake'
+import { type Backend, backendFromUrl, KeepsakeError } from 'keepsake'
 import { connectMysql, mysqlBackend } from 'keepsake/mysql'
 import { connectPostgres, postgresBackend } from 'keepsake/postgres'
 import * as mariadb from 'mariadb'
 import { createConnection, createPool } from 'mysql2/promise'
 import { Pool, type PoolClient } from 'pg'
+import { code } from '../support/assert.ts'
+import { entryWith, freshKey, freshVersion } from '../support/entries.ts'
 import { mariadbServer, noMariadb } from '../support/mariadb-server.ts'
 import { noPostgres, postgresServer } from '../support/postgres-server.ts'
 import { closing } from '../support/stores.ts'
 
-const freshKey = (): string => randomBytes(32).toString('base64url')
-const freshVersion = (): string => randomBytes(6).toString('base64url')
-const entryWith = (more: Partial<Entry> = {}): Entry => ({
-  value: '{"n":1}',
-  metadata: 'h',
-  version: freshVersion(),
-  expiresAt: Date.now() + 3_600_000,
-  ...more,
-})
-const code = (expected: string) => (error: unknown) => error instanceof KeepsakeError && error.code === expected
 /** A KeepsakeError that says that nothing was changed, and why. */
 const refusal = (why: RegExp) => (error: unknown) => {
   assert.match((error as Error).message, why)

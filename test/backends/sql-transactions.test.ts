@@ -1,7 +1,6 @@
 // No call is answered that ran in a transaction of the application: whatever becomes of it, what was answered stays.
 
 import assert from 'node:assert/strict'
-import { randomBytes } from 'node:crypto'
 import { connect, Socket } from 'node:net'
 import { suite, type TestContext, test } from 'node:test'
 import { PGlite } from '@electric-sql/pglite'
@@ -13,11 +12,10 @@ import * as callbacks from 'mysql2'
 import { createConnection, createPool } from 'mysql2/promise'
 import { Client, Pool } from 'pg'
 import postgres from 'postgres'
+import { freshKey, freshVersion } from '../support/entries.ts'
 import { mariadbServer } from '../support/mariadb-server.ts'
 import { closing, freshTable, mysqlUrl, postgresUrl } from '../support/stores.ts'
 
-const freshKey = (): string => randomBytes(32).toString('base64url')
-const freshVersion = (): string => randomBytes(6).toString('base64url')
 const entryWith = (more: Partial<Entry> = {}): Entry => ({
   value: '{"n":1}',
   metadata: 'h',

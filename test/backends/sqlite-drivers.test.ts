@@ -11,10 +11,10 @@ import Better from 'better-sqlite3'
 import { type Entry, KeepsakeError } from 'keepsake'
 import { sqliteBackend } from 'keepsake/sqlite'
 import { backendCases } from 'keepsake/testing'
+import { freshKey } from '../support/entries.ts'
 import { folder } from '../support/folder.ts'
 import { drivers, type Live } from '../support/sqlite-drivers.ts'
 
-const freshKey = () => randomBytes(32).toString('base64url')
 const entryWith = (more: Partial<Entry> = {}): Entry => ({
   value: '{"n":1}',
   metadata: '1.abc',

@@ -26,12 +26,12 @@ import { suite, type TestContext, test } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
 import { type Backend, backendFromUrl, KeepsakeError } from 'keepsake'
 import { sqliteBackend } from 'keepsake/sqlite'
+import { code } from '../support/assert.ts'
+import { freshKey } from '../support/entries.ts'
 import { folder } from '../support/folder.ts'
 
 const KEY = 'A'.repeat(43)
 const entry = { value: '{}', metadata: 'h', version: 'version1', expiresAt: Date.now() + 1e6 }
-const freshKey = () => randomBytes(32).toString('base64url')
-const code = (expected: string) => (error: unknown) => error instanceof KeepsakeError && error.code === expected
 
 const opened = (t: TestContext, path: string): Backend => {
   const backend = sqliteBackend(path)

@@ -9,11 +9,11 @@ import {
   type EventType,
   type Handler,
   readForm,
-  serve,
   session,
   sessionManager,
   takeFlash,
 } from 'keepsake'
+import { serve } from 'keepsake/serve'
 import { browser } from 'keepsake/testing'
 import type { BrowserContext, Page } from 'playwright-core'
 import { follow, opened } from '../support/chromium.ts'

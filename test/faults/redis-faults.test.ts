@@ -1,16 +1,16 @@
 // Redis that dies, stands still, fails over or is full: what was acknowledged stays, errors are told, service comes back.
 
 import assert from 'node:assert/strict'
-import { randomBytes } from 'node:crypto'
 import { suite, type TestContext, test } from 'node:test'
 import { inspect } from 'node:util'
 import { Cluster, Redis } from 'ioredis'
-import { type Backend, type Entry, type KeepsakeError, session, sessionManager } from 'keepsake'
+import { type Backend, type KeepsakeError, session, sessionManager } from 'keepsake'
 import { connectRedis, redisBackend } from 'keepsake/redis'
 import { browser } from 'keepsake/testing'
 import { createClient, createSentinel } from 'redis'
 import { replicaWaiter } from '../../src/backends/redis/replicas.ts'
 import { PATIENT } from '../support/clock.ts'
+import { entryWith, freshKey, freshVersion, OWNER } from '../support/entries.ts'
 import { allowing } from '../support/lost.ts'
 import { proxy } from '../support/proxy.ts'
 import {
@@ -24,17 +24,7 @@ import {
 
 const settings = { secret: 'q4mB1xqCz0m1cR8m3dWf0iZ2l0cYb3h8V2k5pXn7TtE', storeTimeout: PATIENT }
 const HOUR = 3_600_000
-const OWNER = 'app:anna'
 
-const freshKey = () => randomBytes(32).toString('base64url')
-const freshVersion = () => randomBytes(6).toString('base64url')
-const entryOf = (more: Partial<Entry> = {}): Entry => ({
-  value: '{"n":1}',
-  metadata: '1.abc',
-  expiresAt: Date.now() + HOUR,
-  version: freshVersion(),
-  ...more,
-})
 type Owned = Backend & { readonly byOwner: NonNullable<Backend['byOwner']> }
 
 const opened = async (t: TestContext, url: string, options = {}): Promise<Owned> => {
@@ -44,7 +34,7 @@ const opened = async (t: TestContext, url: string, options = {}): Promise<Owned>
 }
 
 const login = async (backend: Backend, key = freshKey()): Promise<string> => {
-  const entry = entryOf({ owner: OWNER })
+  const entry = entryWith({ owner: OWNER })
   assert.equal(await allowing(() => backend.generate(key, entry)), undefined)
   return key
 }
@@ -81,7 +71,7 @@ suite('a client of our own', () => {
     const backend = await opened(t, server.url)
     const key = freshKey()
     for (let i = 0; i < 3; i++) await assert.rejects(async () => backend.get(key), /cannot be reached: .*ECONNREFUSED/)
-    await fails(() => backend.generate(key, entryOf()))
+    await fails(() => backend.generate(key, entryWith()))
     await server.restart()
     await through(() => backend.get(key))
     assert.equal(
@@ -101,7 +91,7 @@ suite('a client of our own', () => {
       await server.kill()
       const late = freshKey()
       await fails(() => backend.get(key))
-      await fails(() => backend.generate(late, entryOf()))
+      await fails(() => backend.generate(late, entryWith()))
       await server.restart()
       await through(() => backend.get(key))
       for (const one of [key, late])
@@ -116,7 +106,7 @@ suite('a client of our own', () => {
     await allowing(() => backend.get(freshKey()))
     way.hold()
     const late = freshKey()
-    const going = fails(() => backend.generate(late, entryOf()))
+    const going = fails(() => backend.generate(late, entryWith()))
     // A process that stood still looks at its connection before it sends anything.
     await until(() => way.waiting() > 0)
     await server.kill()
@@ -181,7 +171,7 @@ suite('a full Redis', () => {
     const fill = async (value: string) => {
       for (;;) {
         const key = freshKey()
-        await allowing(() => backend.generate(key, entryOf({ value })))
+        await allowing(() => backend.generate(key, entryWith({ value })))
         kept.push(key)
       }
     }
@@ -225,7 +215,7 @@ suite('a Redis that evicts', () => {
     await doubtful(() => backend.byOwner.clear(OWNER), 0)
     const value = JSON.stringify('x'.repeat(10_000))
     await login(backend)
-    while ((await server.cli('exists', list)) === '1') await backend.generate(freshKey(), entryOf({ value }))
+    while ((await server.cli('exists', list)) === '1') await backend.generate(freshKey(), entryWith({ value }))
     await doubtful(() => backend.byOwner.clear(OWNER), 0)
     const key = await login(backend)
     await doubtful(() => backend.byOwner.clear(OWNER), 1)
@@ -259,7 +249,7 @@ suite('waiting for replicas', () => {
       const backend = redisBackend(client, { waitReplicas: 1, waitTimeout: 10 }) as Owned
       t.after(() => backend.close?.())
       const stranger = freshKey()
-      const entry = entryOf()
+      const entry = entryWith()
       const before = await waits(master)
       await allowing(() => backend.generate(stranger, entry))
       await allowing(() => backend.set(stranger, { value: '{}', metadata: '', version: freshVersion() }, entry.version))
@@ -290,7 +280,7 @@ suite('waiting for replicas', () => {
       t.after(() => other.close?.())
       await short(() => other.clear(keys[0] as string))
       const fresh = freshKey()
-      const entry = entryOf({ owner: OWNER })
+      const entry = entryWith({ owner: OWNER })
       await short(() => hasty.generate(fresh, entry))
       assert.deepEqual(await allowing(() => hasty.get(fresh)), entry)
       await short(() => other.generate(fresh, entry))
@@ -303,7 +293,7 @@ suite('waiting for replicas', () => {
         waiting = false
       })
       const stranger = freshKey()
-      await allowing(() => hasty.generate(stranger, entryOf()))
+      await allowing(() => hasty.generate(stranger, entryWith()))
       for (let i = 0; i < 5; i++) assert.ok(await allowing(() => hasty.get(stranger)))
       // What came in the same moment is heard first.
       await new Promise(setImmediate)
@@ -342,7 +332,7 @@ suite('waiting for replicas', () => {
     const { master } = await redisReplicated()
     const backend = await opened(t, master.url, { waitReplicas: 1, waitTimeout: 10 })
     const key = freshKey()
-    const entry = entryOf({ owner: OWNER })
+    const entry = entryWith({ owner: OWNER })
     await allowing(() => backend.generate(key, entry))
     const marked = freshKey()
     const mark = { metadata: 'ended', expiresAt: Date.now() + HOUR, version: freshVersion() }
@@ -548,7 +538,7 @@ suite('Sentinels', () => {
       for (const key of kept) await through(async () => assert.ok(await backend.get(key)))
       for (const key of out) assert.equal(await allowing(() => backend.get(key)), undefined)
       const stranger = freshKey()
-      await through(() => backend.generate(stranger, entryOf()))
+      await through(() => backend.generate(stranger, entryWith()))
     }
     // The new master has no replica until the old one is back, and follows.
     const hasty = await opened(t, url, { waitReplicas: 1, waitTimeout: 0.1 })

@@ -2,7 +2,6 @@
 
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { randomBytes } from 'node:crypto'
 import { suite, type TestContext, test } from 'node:test'
 import { Cluster, Redis } from 'ioredis'
 import type { Backend, Entry, KeepsakeError } from 'keepsake'
@@ -10,12 +9,11 @@ import { connectRedis, redisBackend } from 'keepsake/redis'
 import { createClient } from 'redis'
 import { driverOf } from '../../src/backends/redis/client.ts'
 import { replicaWaiter } from '../../src/backends/redis/replicas.ts'
+import { freshKey, freshVersion } from '../support/entries.ts'
 import { proxy } from '../support/proxy.ts'
 import { type RedisServer, redisCluster, redisReplicated, redisServer } from '../support/redis-server.ts'
 import { program } from '../support/servers.ts'
 
-const freshKey = () => randomBytes(32).toString('base64url')
-const freshVersion = () => randomBytes(6).toString('base64url')
 const entryOf = (more: Partial<Entry> = {}): Entry => ({
   value: '{"n":1}',
   metadata: '1.abc',

@@ -203,7 +203,10 @@ suite('crossOrigin', () => {
     )
     const response = await page(new Request(URL_, { method: 'POST', headers: { origin: 'https://evil.test' } }))
     assert.equal(response.status, 403)
-    assert.equal(await response.text(), 'This request did not come from our own pages.\n')
+    assert.equal(
+      await response.text(),
+      'This request came from another website and was refused. Please use the form on our own page.\n',
+    )
     assert.deepEqual(response.headers.getSetCookie(), [])
     assert.equal(opened, 0)
     assert.deepEqual(

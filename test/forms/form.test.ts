@@ -3,16 +3,8 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import fc from 'fast-check'
-import {
-  csrfTag,
-  csrfToken,
-  type FormOptions,
-  readForm,
-  type Session,
-  serve,
-  session,
-  type UploadedFile,
-} from 'keepsake'
+import { csrfTag, csrfToken, type FormOptions, readForm, type Session, session, type UploadedFile } from 'keepsake'
+import { serve } from 'keepsake/serve'
 import { browser } from 'keepsake/testing'
 import { z } from 'zod'
 import { sessionManager } from '../../src/manager.ts'

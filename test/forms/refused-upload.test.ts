@@ -3,7 +3,8 @@
 import assert from 'node:assert/strict'
 import { connect } from 'node:net'
 import { test } from 'node:test'
-import { crossOriginProtection, type Handler, readForm, serve, sessionManager } from 'keepsake'
+import { crossOriginProtection, type Handler, readForm, sessionManager } from 'keepsake'
+import { serve } from 'keepsake/serve'
 
 const refusing = (limits: Parameters<typeof readForm>[2]): Handler => {
   return async (request) => {

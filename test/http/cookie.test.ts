@@ -2,12 +2,12 @@
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import { KeepsakeError, session, sessionManager } from 'keepsake'
+import { session, sessionManager } from 'keepsake'
 import { browser } from 'keepsake/testing'
 import { cookieValues, formatAttributes, formatSetCookie } from '../../src/http/cookie.ts'
+import { code } from '../support/assert.ts'
 
 const all = () => true
-const code = (expected: string) => (error: unknown) => error instanceof KeepsakeError && error.code === expected
 
 suite('reading', () => {
   test('a value may contain an equals sign, and order is kept', () => {

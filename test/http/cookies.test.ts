@@ -10,11 +10,11 @@ import {
   type SessionManagerOptions,
   type SetCookieOptions,
   seal,
-  serve,
   sessionManager,
   setCookie,
   unseal,
 } from 'keepsake'
+import { serve } from 'keepsake/serve'
 import { browser } from 'keepsake/testing'
 import { newSecret } from '../../src/crypto/seal.ts'
 import { clock } from '../support/clock.ts'

@@ -12,24 +12,20 @@ const names: Record<string, readonly string[]> = {
   keepsake: [
     'KeepsakeError',
     'addFlash',
-    'connect',
-    'cookie',
+    'backendFromUrl',
     'cookieSessions',
-    'copySessions',
-    'crossOrigin',
+    'crossOriginProtection',
     'csrfField',
     'csrfTag',
     'csrfToken',
     'deleteCookie',
     'fileSessions',
-    'logger',
+    'getCookie',
     'memorySessions',
-    'movingBackend',
     'readForm',
-    'run',
     'seal',
     'session',
-    'sessions',
+    'sessionManager',
     'setCookie',
     'sqlSessions',
     'takeFlash',
@@ -39,9 +35,11 @@ const names: Record<string, readonly string[]> = {
   'keepsake/cookie': ['cookieBackend'],
   'keepsake/file': ['fileBackend'],
   'keepsake/memory': ['memoryBackend'],
+  'keepsake/moving': ['copySessions', 'movingBackend'],
   'keepsake/mysql': ['connectMysql', 'mysqlBackend'],
   'keepsake/postgres': ['connectPostgres', 'postgresBackend'],
   'keepsake/redis': ['connectRedis', 'redisBackend'],
+  'keepsake/serve': ['logger', 'serve'],
   'keepsake/session': [
     'clear',
     'clearHeaders',
@@ -67,6 +65,6 @@ test('the manifest has these subpaths and no others', () => {
   assert.deepEqual(paths.map((path) => path.replace('.', 'keepsake')).sort(), Object.keys(names).sort())
 })
 
-test('two runtime dependencies, each loaded by what needs it', () => {
-  assert.deepEqual(Object.keys(manifest.dependencies), ['@fastify/busboy', 'srvx'])
+test('there is one runtime dependency', () => {
+  assert.deepEqual(Object.keys(manifest.dependencies), ['@fastify/busboy'])
 })

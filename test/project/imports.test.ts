@@ -30,10 +30,10 @@ const rules: Readonly<Record<string, readonly string[]>> = {
   accounts: ['session/', 'backends/'],
   flash: ['http/', 'session/', 'request'],
   'sealed-text': ['request'],
-  cookies: ['http/', 'crypto/', 'session/', 'request', 'response'],
+  cookies: ['http/', 'session/', 'request', 'response'],
   'forms/': ['http/', 'crypto/', 'session/', 'request', 'response'],
   logger: ['http/', 'request'],
-  serve: ['http/'],
+  serve: ['http/', 'logger'],
   options: ['crypto/', 'http/', 'backends/', 'session/'],
   middleware: ['http/', 'session/', 'request', 'response'],
   manager: [
@@ -44,7 +44,7 @@ const rules: Readonly<Record<string, readonly string[]>> = {
   'testing/': ['http/', 'backends/contract'],
   index: [
     ...['http/', 'backends/', 'session/', 'forms/', 'request', 'accounts', 'flash', 'sealed-text', 'cookies'],
-    ...['options', 'manager'],
+    ...['options', 'manager', 'response'],
   ],
 }
 

@@ -2,8 +2,9 @@
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import { KeepsakeError, type Session, session, sessionManager } from 'keepsake'
+import { type KeepsakeError, type Session, session, sessionManager } from 'keepsake'
 import { browser } from 'keepsake/testing'
+import { code } from '../support/assert.ts'
 import { DAY, SECOND } from '../support/clock.ts'
 import { house } from '../support/visits.ts'
 
@@ -16,7 +17,6 @@ const set =
     s.set(field, value)
 const get = (field: string) => (s: Session) => s.get(field)
 const fields = (s: Session) => Object.keys(s.fields).sort()
-const code = (expected: string) => (error: unknown) => error instanceof KeepsakeError && error.code === expected
 
 suite('1. A request that never asks for its session costs nothing', () => {
   test('no store call, no header', async () => {

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { KeepsakeError } from 'keepsake'
-import { installed, namesOf } from '../../src/packages.ts'
+import { importDriver, namesOf } from '../../src/packages.ts'
 
 class Pool {}
 
@@ -24,7 +24,7 @@ test('no name is read that nobody asked for', async () => {
     },
   }
   assert.equal(namesOf(module).Pool, Pool)
-  assert.equal((await installed('pg', async () => ({ default: module }) as unknown as typeof module)).Pool, Pool)
+  assert.equal((await importDriver('pg', async () => ({ default: module }) as unknown as typeof module)).Pool, Pool)
 })
 
 const failing = (error: unknown) => async () => {
@@ -38,8 +38,8 @@ const absent: Record<string, () => Promise<object>> = {
   'an empty ES module': async () => ({}),
 }
 for (const [bundler, load] of Object.entries(absent)) {
-  test(`a driver that is not installed, as by ${bundler}, is unknown_backend and says what to install`, async () => {
-    await assert.rejects(installed('pg', load), (error) => {
+  test(`a driver that is not importDriver, as by ${bundler}, is unknown_backend and says what to install`, async () => {
+    await assert.rejects(importDriver('pg', load), (error) => {
       assert.ok(error instanceof KeepsakeError)
       assert.equal(error.code, 'unknown_backend')
       assert.match(error.message, /npm install pg$/)

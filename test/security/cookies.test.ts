@@ -6,10 +6,12 @@ import { once } from 'node:events'
 import { syncBuiltinESMExports } from 'node:module'
 import { connect as dial } from 'node:net'
 import { suite, test } from 'node:test'
-import { type CookieOptions, type Handler, KeepsakeError, type Session, serve, session, sessionManager } from 'keepsake'
+import { type CookieOptions, type Handler, type Session, session, sessionManager } from 'keepsake'
+import { serve } from 'keepsake/serve'
 import { browser } from 'keepsake/testing'
 import { isKey } from '../../src/crypto/keys.ts'
 import { cookieValues, formatSetCookie } from '../../src/http/cookie.ts'
+import { code } from '../support/assert.ts'
 import { DAY } from '../support/clock.ts'
 import { adapted, guardPrototypes, NAME, PRE, SECRET, stage } from '../support/hostile-requests.ts'
 import { onePass, ratio } from '../support/spent.ts'
@@ -19,7 +21,6 @@ const clean = guardPrototypes()
 const cookiesOf = (response: Response) => response.headers.getSetCookie()
 const set = (s: Session) => s.set('a', 1)
 const made = (cookie: object) => sessionManager({ backend: 'memory:', cookie: cookie as CookieOptions })
-const code = (expected: string) => (error: unknown) => error instanceof KeepsakeError && error.code === expected
 
 suite('cookies that are written', () => {
   test('CK-1: the first cookie, to the letter; a pre-session’s as well', async () => {

@@ -23,6 +23,7 @@ import { workOf } from '../../src/request.ts'
 import { formSecret } from '../../src/session/form-secret.ts'
 import { decodeMetadata } from '../../src/session/metadata.ts'
 import records from '../data/record-v1.json' with { type: 'json' }
+import { code } from '../support/assert.ts'
 import { clock, DAY, PATIENT, SECOND } from '../support/clock.ts'
 import { adapted, NAME, OTHER_SECRET, PRE, SECRET, stage } from '../support/hostile-requests.ts'
 import { onePass, ratio } from '../support/spent.ts'
@@ -32,7 +33,6 @@ import { house } from '../support/visits.ts'
 const cookiesOf = (response: Response) => response.headers.getSetCookie()
 const fields = (s: Session) => Object.keys(s.fields).sort()
 const form = async (_: unknown, request: Request) => formSecret(await workOf(request))
-const code = (expected: string) => (error: unknown) => error instanceof KeepsakeError && error.code === expected
 
 suite('floods', () => {
   test('LIM-1: a hundred thousand strangers, and as many who look: no store call, no cookie, and a heap that does not grow', async () => {

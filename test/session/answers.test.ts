@@ -6,7 +6,6 @@ import {
   addFlash,
   csrfToken,
   deleteCookie,
-  KeepsakeError,
   type Session,
   session,
   sessionManager,
@@ -14,10 +13,10 @@ import {
   takeFlash,
 } from 'keepsake'
 import { browser } from 'keepsake/testing'
+import { code } from '../support/assert.ts'
 import { clock } from '../support/clock.ts'
 import { house } from '../support/visits.ts'
 
-const code = (expected: string) => (error: unknown) => error instanceof KeepsakeError && error.code === expected
 const manager = () => sessionManager({ backend: 'memory:' })
 
 suite('a Response of a handler is never changed', () => {

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import { type Backend, getCookie, KeepsakeError, sessionManager } from 'keepsake'
+import { type Backend, getCookie, sessionManager } from 'keepsake'
 import { memoryBackend } from 'keepsake/memory'
 import {
   clear,
@@ -14,13 +14,13 @@ import {
   set,
   toCookieHeaders,
 } from 'keepsake/session'
+import { code } from '../support/assert.ts'
 import { clock, PATIENT, SECOND } from '../support/clock.ts'
 import { stores } from '../support/stores.ts'
 
 const NAME = 'sid'
 const WEEK = 604_800
 const headersOf = (cookie: string) => new Headers({ cookie })
-const code = (expected: string) => (error: unknown) => error instanceof KeepsakeError && error.code === expected
 const notFound = { ok: false, error: 'not_found' }
 
 for (const { name, opener } of stores) {

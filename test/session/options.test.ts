@@ -6,7 +6,6 @@ import { join, resolve } from 'node:path'
 import { test } from 'node:test'
 import {
   backendFromUrl,
-  copySessions,
   crossOriginProtection,
   csrfField,
   csrfToken,
@@ -14,11 +13,8 @@ import {
   fileSessions,
   getCookie,
   KeepsakeError,
-  logger,
   memorySessions,
-  movingBackend,
   readForm,
-  serve,
   session,
   sessionManager,
   setCookie,
@@ -28,9 +24,11 @@ import {
 import { cookieBackend } from 'keepsake/cookie'
 import { fileBackend } from 'keepsake/file'
 import { memoryBackend } from 'keepsake/memory'
+import { copySessions, movingBackend } from 'keepsake/moving'
 import { mysqlBackend } from 'keepsake/mysql'
 import { postgresBackend } from 'keepsake/postgres'
 import { redisBackend } from 'keepsake/redis'
+import { logger, serve } from 'keepsake/serve'
 import { clearHeaders, generate, ofHeaderOrCreate, ofKey, set, toCookieHeaders } from 'keepsake/session'
 import { sqliteBackend } from 'keepsake/sqlite'
 import { browser } from 'keepsake/testing'

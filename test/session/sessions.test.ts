@@ -4,14 +4,13 @@ import assert from 'node:assert/strict'
 import { channel } from 'node:diagnostics_channel'
 import { suite, test } from 'node:test'
 import { inspect } from 'node:util'
-import { backendFromUrl, KeepsakeError, type SessionEvent, session, sessionManager } from 'keepsake'
+import { backendFromUrl, type SessionEvent, session, sessionManager } from 'keepsake'
 import { memoryBackend } from 'keepsake/memory'
 import { browser } from 'keepsake/testing'
 import { newSecret } from '../../src/crypto/seal.ts'
+import { code } from '../support/assert.ts'
 import { clock, DAY } from '../support/clock.ts'
 import { house } from '../support/visits.ts'
-
-const code = (expected: string) => (error: unknown) => error instanceof KeepsakeError && error.code === expected
 
 suite('sessions', () => {
   test('without a middleware, asking is a KeepsakeError that says what to wrap', async () => {

@@ -3,7 +3,8 @@
 import assert from 'node:assert/strict'
 import { createServer } from 'node:http'
 import { suite, type TestContext, test } from 'node:test'
-import { addFlash, type SessionManagerOptions, seal, serve, session, sessionManager, unseal } from 'keepsake'
+import { addFlash, type SessionManagerOptions, seal, session, sessionManager, unseal } from 'keepsake'
+import { serve } from 'keepsake/serve'
 import { browser } from 'keepsake/testing'
 import { opened } from '../support/chromium.ts'
 

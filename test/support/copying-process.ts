@@ -3,7 +3,8 @@
 import { once } from 'node:events'
 import { writeSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { backendFromUrl, copySessions } from 'keepsake'
+import { backendFromUrl } from 'keepsake'
+import { copySessions } from 'keepsake/moving'
 import { patientCluster } from './driver.ts'
 
 const [file = '', cluster = '', cursor] = process.argv.slice(2)

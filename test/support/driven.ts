@@ -1,6 +1,7 @@
 // Pages on one session in a store that other processes use too, by a driver: each of them one visit that takes its time.
 
-import { serve, session, sessionManager } from 'keepsake'
+import { session, sessionManager } from 'keepsake'
+import { serve } from 'keepsake/serve'
 import { PATIENT } from './clock.ts'
 import { opened } from './driver.ts'
 

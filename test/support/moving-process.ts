@@ -1,6 +1,8 @@
 // One of several processes of an application whose sessions are on their way from a SQLite file to a Redis Cluster.
 
-import { backendFromUrl, movingBackend, serve } from 'keepsake'
+import { backendFromUrl } from 'keepsake'
+import { movingBackend } from 'keepsake/moving'
+import { serve } from 'keepsake/serve'
 import { patientCluster } from './driver.ts'
 import { houseOn, page } from './traffic.ts'
 

@@ -1,7 +1,8 @@
 // Two servers on one store, for tests that end their process: it says what came, and waits for its parent's word.
 
 import { mock } from 'node:test'
-import { serve, session, sessionManager } from 'keepsake'
+import { session, sessionManager } from 'keepsake'
+import { serve } from 'keepsake/serve'
 
 const [backend = ''] = process.argv.slice(2)
 const manager = sessionManager({ backend })

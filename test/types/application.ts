@@ -5,19 +5,14 @@ import {
   type BackendFromUrlOptions,
   type CookieOptions,
   type CookiePlace,
-  type CopyOptions,
   type CrossOriginProtectionOptions,
   crossOriginProtection,
   type FormOptions,
   type Handler,
-  type LoggerOptions,
   type LoginOptions,
-  logger,
   type Middleware,
-  type MovingOptions,
   memorySessions,
   type ReadCookieOptions,
-  type ServeOptions,
   type Session,
   type SessionManager,
   type SessionManagerOptions,
@@ -29,9 +24,11 @@ import {
 import type { CookieBackendOptions } from 'keepsake/cookie'
 import type { FileOptions } from 'keepsake/file'
 import type { MemoryOptions } from 'keepsake/memory'
+import type { CopyOptions, MovingOptions } from 'keepsake/moving'
 import type { ConnectMysqlOptions, MysqlOptions } from 'keepsake/mysql'
 import type { ConnectPostgresOptions, PostgresOptions } from 'keepsake/postgres'
 import type { ConnectRedisOptions, RedisOptions } from 'keepsake/redis'
+import { type LoggerOptions, logger, type ServeOptions } from 'keepsake/serve'
 import type { ClockOptions, CookieHeaderOptions, ExpiryOptions } from 'keepsake/session'
 import type { SqliteOptions } from 'keepsake/sqlite'
 import type { BrowserOptions } from 'keepsake/testing'

@@ -4,7 +4,7 @@ import { isIP } from 'node:net'
 import { checkServerIdentity, type PeerCertificate } from 'node:tls'
 import type { Cluster, ClusterOptions, Redis, RedisOptions as ServerOptions } from 'ioredis'
 import { KeepsakeError, messageOf } from '../../error.ts'
-import { installed } from '../../packages.ts'
+import { importDriver } from '../../packages.ts'
 import { type Driver, driverOf, type RedisClient } from './client.ts'
 import { turn } from './link.ts'
 
@@ -188,7 +188,7 @@ const quietInfo = (redis: Redis): void => {
  */
 export const driverOfUrl = async (url: string, storeTimeout: number): Promise<Driver & { close(): void }> => {
   const { kind, hosts, name, login } = parsed(url)
-  const { Redis, Cluster } = await installed('ioredis', load)
+  const { Redis, Cluster } = await importDriver('ioredis', load)
   const { handshake, ...patience } = patienceOf(storeTimeout)
   const server = { ...serverOptions(handshake), ...login }
   const followed = (redis: Redis) => {

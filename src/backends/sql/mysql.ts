@@ -1,6 +1,7 @@
 // Sessions in MariaDB or MySQL: one InnoDB table, statements prepared at the server, over mysql2 or the mariadb driver.
 
 import { checkOptionNames, KeepsakeError } from '../../error.ts'
+import { importDriver } from '../../packages.ts'
 import {
   asker,
   DUPLICATE,
@@ -15,7 +16,6 @@ import {
 import { ANSWERING, CONNECTING } from './own-connection.ts'
 import {
   bytesOf,
-  driver,
   entryOf,
   fromUrl,
   ignoreErrorEvents,
@@ -270,7 +270,7 @@ export const connectMysql = async (url: string, options: ConnectMysqlOptions = {
       throw error
     }
   }
-  const { createPool } = await driver('mysql2', load)
+  const { createPool } = await importDriver('mysql2', load)
   const pool = fromUrl(uri, () => createPool({ uri, connectTimeout: CONNECTING, connectionLimit: connections }))
   ignoreErrorEvents(pool)
   pool.on('connection', (connection) => {

@@ -2,6 +2,7 @@
 
 import { hash } from 'node:crypto'
 import { checkOptionNames } from '../../error.ts'
+import { importDriver } from '../../packages.ts'
 import {
   asker,
   explained,
@@ -13,7 +14,6 @@ import {
 } from './postgres-client.ts'
 import {
   bytesOf,
-  driver,
   entryOf,
   fromUrl,
   keyed,
@@ -294,7 +294,7 @@ export const connectPostgres = async (url: string, options: ConnectPostgresOptio
       throw error
     }
   }
-  const { Pool } = await driver('pg', load)
+  const { Pool } = await importDriver('pg', load)
   const pool = fromUrl(
     connectionString,
     () =>

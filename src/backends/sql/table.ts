@@ -3,8 +3,6 @@
 import { KeepsakeError, messageOf } from '../../error.ts'
 import type { Backend, Entry, ScanPage } from '../contract.ts'
 
-export { installed as driver } from '../../packages.ts'
-
 /** A backend in a table of a database. */
 export type SqlBackend = Backend & {
   /** The statements that make the table and its indexes, for who keeps a schema in migrations. */

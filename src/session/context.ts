@@ -1,0 +1,39 @@
+// What all requests of one session manager share, once its backend is open.
+
+import type { Backend } from '../backends/contract.ts'
+import type { Sweeper } from '../backends/sweeper.ts'
+import type { OwnerNames } from '../crypto/keys.ts'
+import type { KeyRing } from '../crypto/seal.ts'
+import type { Emit } from '../events.ts'
+import type { FieldCodec } from './codec.ts'
+
+/** Times are in milliseconds. */
+export type ManagerContext = {
+  readonly backend: Backend
+  /** @internal */
+  readonly keyRing: KeyRing
+  /** Separates sealed and signed values from those of other applications with the same secret. */
+  readonly namespace: string
+  /** The key of the entry of the session with this label. */
+  readonly storageKey: (label: string) => string
+  readonly ownerNames: OwnerNames
+  readonly now: () => number
+  readonly idleTimeout: number
+  readonly absoluteTimeout: number
+  /** Whether the session cookie outlives the browser's window, unless a login chose otherwise. */
+  readonly persistent: boolean
+  /** Makes a version for the next write of this process. */
+  readonly version: () => string
+  readonly maxBytes: number
+  readonly maxSessionsPerOwner: number | undefined
+  readonly lastSeenInterval: number | undefined
+  /** Whether a request whose session cannot be read continues as an anonymous one that can save nothing. */
+  readonly anonymousOnError: boolean
+  /** Applies the option `schema`. */
+  readonly codec: FieldCodec | undefined
+  readonly emit: Emit
+  /** The last commit in progress, by storage key. */
+  readonly commitQueues: Map<string, Promise<unknown>>
+  readonly sweeper: Sweeper
+  readonly autoSweep: boolean
+}

@@ -1,0 +1,61 @@
+// What a backend answers is checked: an answer outside the contract is an error, and never becomes a session key.
+
+import assert from 'node:assert/strict'
+import { suite, test } from 'node:test'
+import type { Backend } from 'keepsake'
+import { memoryBackend } from 'keepsake/memory'
+import { house } from '../support/visits.ts'
+
+const wrongAnswers: Readonly<Record<string, unknown>> = {
+  "the string 'ok'": 'ok',
+  'an empty string': '',
+  true: true,
+  null: null,
+  'the key of another session': 'A'.repeat(43),
+  'a held value, which only a stateless backend may give': { held: 'x' },
+}
+
+/** A memory backend with one operation that gives another answer than the contract allows. */
+const withAnswer = (operation: 'generate' | 'set' | 'touch', answer: unknown): Backend => {
+  const backend = memoryBackend()
+  const call = backend[operation] as (...args: unknown[]) => unknown
+  const wrong = (...args: unknown[]) => {
+    call(...args)
+    return answer
+  }
+  return { ...backend, [operation]: wrong } as Backend
+}
+
+const codeOf = (event: unknown) => (event as { error?: { code?: string } }).error?.code
+
+suite('a backend that answers something else than the contract says', () => {
+  for (const [what, answer] of Object.entries(wrongAnswers)) {
+    test(`generate answers ${what}: 500, no cookie, and the error names the backend`, async () => {
+      const h = await house({ backend: withAnswer('generate', answer) })
+      const response = await h.visitor().raw((s) => s.set('a', 1))
+      assert.equal(response.status, 500)
+      assert.deepEqual(response.headers.getSetCookie(), [])
+      assert.ok(h.events.some((event) => codeOf(event) === 'invalid_backend'))
+    })
+
+    test(`set answers ${what}: 500, no cookie`, async () => {
+      const h = await house({ backend: withAnswer('set', answer) })
+      const visit = h.visitor()
+      await visit((s) => s.set('a', 1))
+      const response = await visit.raw((s) => s.set('a', 2))
+      assert.equal(response.status, 500)
+      assert.deepEqual(response.headers.getSetCookie(), [])
+    })
+
+    test(`touch answers ${what}: an event, and the session goes on`, async () => {
+      const h = await house({ backend: withAnswer('touch', answer) })
+      const visit = h.visitor()
+      await visit((s) => s.set('a', 1))
+      h.now.tick(10 * 86_400_000)
+      const response = await visit.raw((s) => s.get('a'))
+      assert.equal(response.status, 200)
+      assert.deepEqual(response.headers.getSetCookie(), [])
+      assert.ok(h.events.some((event) => codeOf(event) === 'invalid_backend'))
+    })
+  }
+})
