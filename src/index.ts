@@ -11,6 +11,7 @@ export {
   type SetCookieOptions,
   setCookie,
 } from './cookies.ts'
+export { cookieSessions, fileSessions, memorySessions, sqlSessions } from './dream-sessions.ts'
 export { type Awaitable, type ErrorCode, KeepsakeError, type Result } from './error.ts'
 export type { EventType, SessionEvent, SessionEventListener } from './events.ts'
 export { addFlash, takeFlash } from './flash.ts'
@@ -24,13 +25,9 @@ export type { Handler, Middleware } from './http/handler.ts'
 export type { Json } from './json.ts'
 export {
   type CommitResult,
-  cookieSessions,
-  fileSessions,
-  memorySessions,
   type OpenSession,
   type SessionManager,
   sessionManager,
-  sqlSessions,
 } from './manager.ts'
 export type { SessionManagerOptions } from './options.ts'
 export { session } from './request.ts'

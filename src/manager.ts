@@ -1,17 +1,15 @@
 // The session manager: it opens its backend, and is a middleware with methods for jobs, accounts and operators.
 
 import { listSessions, type OwnedSession, revokeAllSessions, revokeSession } from './accounts.ts'
-import type { Backend } from './backends/contract.ts'
 import type { Deadline } from './backends/deadline.ts'
-import { backendFromUrl, checkSecret } from './backends/from-url.ts'
-import { sweeper } from './backends/sweeper.ts'
 import { isKey } from './crypto/keys.ts'
-import { HOW_TO_MAKE_ONE, isToken, keyRing, newSecret } from './crypto/seal.ts'
-import { type Awaitable, checkOptionNames, isKeepsakeError, KeepsakeError } from './error.ts'
+import { isToken } from './crypto/seal.ts'
+import { type Awaitable, checkOptionNames, KeepsakeError } from './error.ts'
 import { cookieValues } from './http/cookie.ts'
 import { cookieSettings, type IncomingRequest } from './http/cookie-names.ts'
-import type { Handler, Middleware } from './http/handler.ts'
+import type { Middleware } from './http/handler.ts'
 import { withheldFrom } from './http/withheld.ts'
+import { failedContext, type LazyBackend, openLazily } from './lazy-backend.ts'
 import { clearingCookies, createMiddleware } from './middleware.ts'
 import { type CheckedOptions, checkOptions, type SessionManagerOptions } from './options.ts'
 import { type Manager, sessionOf } from './request.ts'
@@ -93,98 +91,11 @@ const isKeyOrToken = (value: string): boolean => isKey(value) || isToken(value)
 /** The fields that a schema describes, if it describes an object. */
 type FieldsOf<S extends StandardSchema> = OutputOf<S> extends object ? OutputOf<S> : never
 
-const noSecret = ({ name }: Backend): KeepsakeError =>
-  new KeepsakeError(
-    'no_secret',
-    `The ${name} backend keeps no secret of its own, so the option secret is required, the same for all processes: sessionManager({ backend, secret }). To make one: ${HOW_TO_MAKE_ONE}`,
-  )
-
-/** Opens the backend of a manager. @throws KeepsakeError */
-const openContext = async (
-  { backend: given, settings, secrets }: CheckedOptions,
-  { now, onEvent, secret, absoluteTimeout, storeTimeout }: SessionManagerOptions,
-): Promise<ManagerContext> => {
-  if (typeof given === 'string') checkSecret(given, { secret })
-  const { namespace, emit } = settings
-  const lasts = absoluteTimeout ?? settings.absoluteTimeout / 1000
-  const backendOptions = { now, onEvent, secret, namespace, absoluteTimeout: lasts, storeTimeout }
-  const backend = typeof given === 'string' ? await backendFromUrl(given, backendOptions) : given
-  if (secret === undefined && backend.keepSecret === undefined) throw noSecret(backend)
-  if (settings.maxSessionsPerOwner !== undefined && backend.byOwner === undefined) {
-    throw new KeepsakeError(
-      'invalid_option',
-      `The ${backend.name} backend cannot find sessions by owner, so it does not support the option maxSessionsPerOwner.`,
-    )
-  }
-  const kept = await backend.keepSecret?.(newSecret())
-  return {
-    ...settings,
-    backend,
-    keyRing: keyRing(secrets, kept),
-    sweeper: sweeper(backend, settings.now, emit, settings.ownerNames.decode),
-  }
-}
-
-/** Stands in for a backend that could not be opened: every call fails, and a logout still clears its cookie. */
-const failedContext = ({ settings }: CheckedOptions, error: KeepsakeError): ManagerContext => {
-  const fail = () => {
-    throw error
-  }
-  const backend: Backend = { name: 'unopened', get: fail, generate: fail, set: fail, clear: fail, touch: fail }
-  return {
-    ...settings,
-    backend,
-    sweeper: sweeper(backend, settings.now, settings.emit, settings.ownerNames.decode),
-    get keyRing() {
-      return fail()
-    },
-  }
-}
-
-/** Opens the backend at the first use, and again after it failed. */
-const opener = (checked: CheckedOptions, options: SessionManagerOptions) => {
-  const { emit } = checked.settings
-  let context: ManagerContext | undefined
-  let opening: Promise<ManagerContext> | undefined
-  let checkedStore = false
-  const opened = async (): Promise<ManagerContext> => {
-    opening ??= openContext(checked, options)
-    try {
-      context = await opening
-      return context
-    } catch (error) {
-      // The next request tries again: the file may exist by then.
-      opening = undefined
-      throw error instanceof KeepsakeError
-        ? error
-        : new KeepsakeError('unavailable', 'The backend could not be opened. See the cause.', { cause: error })
-    }
-  }
-  return {
-    current: () => context,
-    opened,
-    isChecked: () => checkedStore,
-    /** Checks once whether the store may forget sessions, and again if it was down. @throws KeepsakeError `invalid_option` */
-    async check({ backend }: ManagerContext): Promise<void> {
-      checkedStore = true
-      try {
-        const message = await backend.check?.('sessions')
-        if (message !== undefined) emit('eviction', { message })
-      } catch (error) {
-        checkedStore = false
-        if (isKeepsakeError(error) && error.code === 'invalid_option') throw error
-      }
-    },
-  }
-}
-
-type Opener = ReturnType<typeof opener>
-
 /** How a manager begins the work of a request. */
-const beginner = (
+const workStarter = (
   checked: CheckedOptions,
   options: SessionManagerOptions,
-  { current, opened, isChecked, check }: Opener,
+  { current, opened, isChecked, check }: LazyBackend,
 ) => {
   const { emit } = checked.settings
   const settingsFor = cookieSettings(options)
@@ -228,7 +139,7 @@ const beginner = (
 }
 
 /** The `commit` of a session outside a middleware. */
-const committer = (work: UnitOfWork) => {
+const commitFor = (work: UnitOfWork) => {
   const headersWith = (cookies: readonly string[]): Headers => {
     const headers = new Headers()
     addHeaders(headers, cookies, work.context.emit)
@@ -262,8 +173,8 @@ export function sessionManager<S extends StandardSchema>(
 export function sessionManager<F extends object = AnyFields>(options: SessionManagerOptions): SessionManager<F>
 export function sessionManager(options: SessionManagerOptions): SessionManager {
   const checked = checkOptions(options)
-  const store = opener(checked, options)
-  const { beginWork, newDeadline } = beginner(checked, options, store)
+  const store = openLazily(checked, options)
+  const { beginWork, newDeadline } = workStarter(checked, options, store)
   const { namespace, emit } = checked.settings
 
   const manager: Manager = {
@@ -296,7 +207,7 @@ export function sessionManager(options: SessionManagerOptions): SessionManager {
     session: (request: Request) => sessionOf(request, middleware),
     async open(request: IncomingRequest): Promise<OpenSession> {
       const work = await beginWork(request)
-      return Object.defineProperty(createHandle(work), 'commit', { value: committer(work) }) as OpenSession
+      return Object.defineProperty(createHandle(work), 'commit', { value: commitFor(work) }) as OpenSession
     },
     list: async (owner: string) => listSessions<AnyFields>(await store.opened(), newDeadline(), owner),
     revoke: async (label: string) => revokeSession(await store.opened(), newDeadline(), label),
@@ -311,27 +222,3 @@ export function sessionManager(options: SessionManagerOptions): SessionManager {
     close,
   })
 }
-
-/** Sessions in the memory of this process, like Dream's `memory_sessions`. */
-export const memorySessions = <R extends Request = Request, Rest extends readonly unknown[] = readonly []>(
-  next: Handler<R, Rest>,
-  options: Omit<SessionManagerOptions, 'backend'> = {},
-): Handler<R, Rest> => sessionManager({ ...options, backend: 'memory:' })(next)
-
-/** Sessions in a database, like Dream's `sql_sessions`. Default backend: `sqlite:sessions.db`. */
-export const sqlSessions = <R extends Request = Request, Rest extends readonly unknown[] = readonly []>(
-  next: Handler<R, Rest>,
-  options: Partial<SessionManagerOptions> = {},
-): Handler<R, Rest> => sessionManager({ ...options, backend: options.backend ?? 'sqlite:sessions.db' })(next)
-
-/** Sessions in files, as Dream plans them. Default backend: `file:sessions`. */
-export const fileSessions = <R extends Request = Request, Rest extends readonly unknown[] = readonly []>(
-  next: Handler<R, Rest>,
-  options: Partial<SessionManagerOptions> = {},
-): Handler<R, Rest> => sessionManager({ ...options, backend: options.backend ?? 'file:sessions' })(next)
-
-/** Sessions in an encrypted cookie, like Dream's `cookie_sessions`. Requires the option `secret`. */
-export const cookieSessions = <R extends Request = Request, Rest extends readonly unknown[] = readonly []>(
-  next: Handler<R, Rest>,
-  options: Omit<SessionManagerOptions, 'backend'>,
-): Handler<R, Rest> => sessionManager({ ...options, backend: 'cookie:' })(next)

@@ -21,7 +21,7 @@ export const clearingCookies = (work: UnitOfWork): readonly string[] => {
 const kindOf = ({ status }: KeepsakeError): ErrorKind => (status === 503 ? 'unavailable' : 'not_saved')
 
 /** The functions that complete a response for one manager. */
-const responder = ({ emit, errorResponse: render }: Manager) => {
+const createResponder = ({ emit, errorResponse: render }: Manager) => {
   const answerFor = (kind: ErrorKind, request: Request): Awaitable<Response> =>
     errorResponse(render, kind, request, emit)
 
@@ -135,7 +135,7 @@ const responder = ({ emit, errorResponse: render }: Manager) => {
 
 /** The middleware of a manager. `lifespan` opens and closes the manager's backend. */
 export const createMiddleware = (manager: Manager, lifespan: Lifespan): Middleware => {
-  const { respond, handlerThrew } = responder(manager)
+  const { respond, handlerThrew } = createResponder(manager)
   const middleware = <R extends Request, Rest extends readonly unknown[]>(next: Handler<R, Rest>): Handler<R, Rest> =>
     around(
       next,

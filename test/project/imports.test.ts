@@ -36,15 +36,17 @@ const rules: Readonly<Record<string, readonly string[]>> = {
   serve: ['http/', 'logger'],
   options: ['crypto/', 'http/', 'backends/', 'session/'],
   middleware: ['http/', 'session/', 'request', 'response'],
+  'lazy-backend': ['crypto/', 'backends/', 'session/', 'options'],
   manager: [
     ...['crypto/', 'http/', 'backends/', 'session/'],
-    ...['request', 'response', 'accounts', 'sealed-text', 'options', 'middleware'],
+    ...['request', 'response', 'accounts', 'sealed-text', 'options', 'lazy-backend', 'middleware'],
   ],
+  'dream-sessions': ['http/', 'options', 'manager'],
   testing: ['testing/'],
   'testing/': ['http/', 'backends/contract'],
   index: [
     ...['http/', 'backends/', 'session/', 'forms/', 'request', 'accounts', 'flash', 'sealed-text', 'cookies'],
-    ...['options', 'manager', 'response'],
+    ...['options', 'manager', 'response', 'dream-sessions'],
   ],
 }
 
