@@ -13,7 +13,7 @@ const refusals: Readonly<Record<string, string>> = {
   MISCONF: 'The server cannot save its data: see its log, and the room on its disk.',
   MOVED: 'The slot of this key has moved to another server: try again.',
   NOAUTH: 'The server wants a login: put the user and the password into the URL or the options of the client.',
-  NOPERM: 'The user may not do this: docs/backends/redis.md lists the rights (ACL SETUSER).',
+  NOPERM: 'The user may not do this: docs/databases.md says what Redis has to allow it (ACL SETUSER).',
   NOREPLICAS: 'Fewer replicas follow the server than min-replicas-to-write asks for: see whether they are up.',
   OOM: 'The server is full: raise its maxmemory, or see what fills it.',
   READONLY:
