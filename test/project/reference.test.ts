@@ -8,20 +8,20 @@ import { suite, test } from 'node:test'
 const root = resolve(import.meta.dirname, '../..')
 const read = (path: string) => readFileSync(join(root, path), 'utf8')
 
-/** The text of an exported type, without its comments. */
-const typeIn = (file: string, type: string): string => {
+/** The text of an exported type, without its comments, up to the first match of `end`. */
+const typeIn = (file: string, type: string, end: string): string => {
   const source = read(file).replaceAll(/\/\*[\s\S]*?\*\/|\/\/[^\n]*/g, '')
-  const found = new RegExp(`^export (?:type|class) ${type}\\b[^\\n]*[\\s\\S]*?(?=^\\}|\\n\\n)`, 'm').exec(source)
+  const found = new RegExp(`^export type ${type}\\b[\\s\\S]*?(?=${end})`, 'm').exec(source)
   return found?.[0] ?? assert.fail(`${file} has no type ${type}`)
 }
 
 /** The names of an object type's members, at the first level. */
 const membersOf = (file: string, type: string): string[] =>
-  [...typeIn(file, type).matchAll(/^ {2}(?:readonly )?(\w+)\??(?:[:(<])/gm)].map(([, name]) => name as string)
+  [...typeIn(file, type, '^\\}').matchAll(/^ {2}(?:readonly )?(\w+)\??(?:[:(<])/gm)].map(([, name]) => name as string)
 
 /** The texts of a union type. */
 const textsOf = (file: string, type: string): string[] =>
-  [...typeIn(file, type).matchAll(/'(\w+)'/g)].map(([, text]) => text as string)
+  [...typeIn(file, type, '\\n\\n').matchAll(/'(\w+)'/g)].map(([, text]) => text as string)
 
 /** The names in the first cells of tables whose header begins with one of `headers`, or with any. */
 const rowsOf = (page: string, ...headers: readonly string[]): string[] => {
