@@ -27,7 +27,7 @@ const home = async (request: Request) => {
   const spoken = (await languageIn(names.speak)) ?? english
   const learned = await languageIn(names.learn)
   const learns = learned
-    ? `And in what you learn: <b lang="${learned.code}">${learned.greeting}</b>`
+    ? `In the language that you learn: <b lang="${learned.code}">${learned.greeting}</b>`
     : 'You learn nothing.'
   const buttons = (path: string) =>
     languages.map(({ code, name }) => `<button formaction="/${path}/${code}">${name}</button>`).join(' ')
