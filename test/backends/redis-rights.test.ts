@@ -1,4 +1,4 @@
-// What a Redis user has to be allowed, feature by feature, as docs/databases.md says it; and that nothing is printed.
+// What a Redis user has to be allowed, feature by feature, as docs/backends/redis.md lists it; and that nothing is printed.
 
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
@@ -19,7 +19,7 @@ const root = join(import.meta.dirname, '../..')
 
 /** The rights of a feature, by the first words of its line in the documentation. */
 const rights = (feature: string): string[] => {
-  const docs = readFileSync(join(root, 'docs/databases.md'), 'utf8')
+  const docs = readFileSync(join(root, 'docs/backends/redis.md'), 'utf8')
   const line = docs.split('\n').find((one) => one.startsWith(`| ${feature}`))
   const list = /`([^`]*)` \|$/.exec(line ?? '')?.[1] ?? assert.fail(`there is no line on ${feature}`)
   // A table has to escape what parts its columns.
