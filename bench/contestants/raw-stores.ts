@@ -9,8 +9,10 @@ import { FIELDS, nextSeen, SESSIONS } from '../workloads.ts'
 import { ioredis, mysql, nodeRedis, postgres } from './clients.ts'
 import type { Contestant, Raw } from './contestant.ts'
 
-const keys = Array.from({ length: SESSIONS }, (_, at) => hash('sha256', `session ${at}`, 'base64url'))
-const bytes = keys.map((key) => Buffer.from(key, 'base64url'))
+const keys = Array.from(
+  { length: SESSIONS },
+  (_, at) => `sid.${hash('sha256', `session ${at}`, 'base64url').slice(0, 12)}`,
+)
 const at = <T>(list: readonly T[], number: number): T => list[number % SESSIONS] as T
 
 const head = 'h'.repeat(60)
@@ -98,15 +100,15 @@ const overPostgres = async (): Promise<Raw> => {
   const backend = postgresBackend(pool, { table })
   await backend.migrate()
   for (const key of keys) await backend.generate(key, entry)
-  const select = `select value, head, expires_at, version, owner from ${table} where key = $1`
-  const update = `update ${table} set version = $3, head = $4, value = $5 where key = $1 and version = $2`
+  const select = `select value, metadata, expires_at, version, owner from ${table} where key = $1`
+  const update = `update ${table} set version = $3, metadata = $4, value = $5 where key = $1 and version = $2`
   return raw({
     async read(number) {
-      const { rows } = await pool.query({ name: 'read', text: select, values: [at(bytes, number)] })
+      const { rows } = await pool.query({ name: 'read', text: select, values: [at(keys, number)] })
       return rows[0]?.value.length
     },
     async set(number, json, before, after) {
-      const values = [at(bytes, number), before, after, head, json]
+      const values = [at(keys, number), before, after, head, json]
       return (await pool.query({ name: 'set', text: update, values })).rowCount === 1
     },
   })
@@ -118,15 +120,15 @@ const overMysql = async (): Promise<Raw> => {
   const backend = mysqlBackend(pool, { table })
   await backend.migrate()
   for (const key of keys) await backend.generate(key, entry)
-  const select = `select value, head, expires_at, version, owner from ${table} where \`key\` = ?`
-  const update = `update ${table} set version = ?, head = ?, value = ? where \`key\` = ? and version = ?`
+  const select = `select value, metadata, expires_at, version, owner from ${table} where \`key\` = ?`
+  const update = `update ${table} set version = ?, metadata = ?, value = ? where \`key\` = ? and version = ?`
   return raw({
     async read(number) {
-      const [rows] = await pool.execute(select, [at(bytes, number)])
+      const [rows] = await pool.execute(select, [at(keys, number)])
       return (rows as { value: string }[])[0]?.value.length
     },
     async set(number, json, before, after) {
-      const [{ affectedRows }] = (await pool.execute(update, [after, head, json, at(bytes, number), before])) as [
+      const [{ affectedRows }] = (await pool.execute(update, [after, head, json, at(keys, number), before])) as [
         { affectedRows: number },
         unknown,
       ]

@@ -36,14 +36,14 @@ const fill: Record<Kind, (size: number, url: string) => Promise<unknown>> = {
   async postgres(size) {
     const pool = await postgres()
     await pool.query(`insert into keepsake_sessions (key, value, metadata, expires_at, version)
-      select sha256(i::text::bytea), '${VALUE}', '${HEAD}', i, 'v0000000' from generate_series(1, ${size}) as i`)
+      select md5(i::text), '${VALUE}', '${HEAD}', i, 'v0000000' from generate_series(1, ${size}) as i`)
     await pool.query('vacuum analyze keepsake_sessions')
     await pool.end()
   },
   async mysql(size) {
     const pool = await mysql()
     await pool.query(`insert into keepsake_sessions (\`key\`, value, metadata, expires_at, version)
-      select unhex(sha2(seq, 256)), '${VALUE}', '${HEAD}', seq, 'v0000000' from seq_1_to_${size}`)
+      select md5(seq), '${VALUE}', '${HEAD}', seq, 'v0000000' from seq_1_to_${size}`)
     await pool.query('analyze table keepsake_sessions')
     await pool.end()
   },

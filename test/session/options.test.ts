@@ -120,7 +120,7 @@ test('backends and what moves them, too', async (t) => {
   const sqlite = sqliteBackend(join(path, 'a.db'), nothing('durability'))
   const url = await backendFromUrl('sqlite::memory:', of)
   const query = async () => ({ rows: [] })
-  postgresBackend({ query }, nothing('table', 'unlogged', 'synchronousCommit', 'prepare'))
+  postgresBackend({ query }, nothing('table', 'prepare'))
   mysqlBackend({ execute: async () => [[], []] as const }, nothing('table'))
   redisBackend({ sendCommand: async () => null } as never, nothing('prefix', 'waitReplicas', 'waitTimeout', 'now'))
   cookieBackend({ ...nothing('namespace', 'ends', 'absoluteTimeout', 'now'), secret: SECRET })
