@@ -73,7 +73,7 @@ export const moveEntry = (from: Backend, to: Backend, now: () => number): MoveEn
     if (read !== undefined && moves) await to.generate(key, copyOf(read))
     for (let round = 0; round < MAX_ROUNDS; round++) {
       const found = await to.get(key)
-      if (found !== undefined && isOrdinary(found)) return { store: to, entry: found }
+      if (found !== undefined && !isCopy(found) && !isTombstone(found)) return { store: to, entry: found }
       // The old store is read second, because entries move only in this direction.
       const old = await from.get(key)
       if (found !== undefined && (isTombstone(found) || !isValidCopy(found, old))) {
