@@ -2,7 +2,7 @@
 
 import type { Awaitable } from '../error.ts'
 
-/** What a backend keeps under one storage key. It may interpret `expiresAt`, `version` and `owner`, and nothing else. */
+/** The data that a backend keeps under one storage key. It may interpret `expiresAt`, `version` and `owner`, and nothing else. */
 export type Entry = {
   /** The fields of the session as `JSON.stringify` prints them, so without a NUL or half of a surrogate pair. Undefined: the session was created, and its fields were never set. */
   readonly value: string | undefined
@@ -42,7 +42,7 @@ export type OwnerIndex = {
 /** An entry with an owner that a sweep has removed. */
 export type Removed = { readonly key: string; readonly metadata: string; readonly owner: string }
 
-/** What `set` writes. Without `expiresAt` the expiry stays as it is. */
+/** The values that `set` writes. Without `expiresAt` the expiry stays as it is. */
 export type Change = {
   readonly value: string | undefined
   readonly metadata: string

@@ -60,7 +60,7 @@ export type Place = { readonly store: Backend; readonly entry: Entry }
  * Finds the entry of a key. If it is in the old store and has not expired, it is moved first, if `moves`. `read` is the entry
  * as it was read from the old store: this saves a call.
  *
- * @throws KeepsakeError `unavailable` if the new store loses what is written to it
+ * @throws KeepsakeError `unavailable` if the new store loses entries
  */
 export type MoveEntry = (key: string, moves: boolean, read?: Entry) => Promise<Place | undefined>
 

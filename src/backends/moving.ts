@@ -8,7 +8,7 @@ export type MovingOptions = {
   /**
    * Milliseconds since 1970. Before this time no request moves a session, and new sessions are created in the old store.
    * Choose a time at which every process uses `movingBackend`, because a process that uses only the old store does not find
-   * moved sessions. Clocks may differ: a process whose clock is behind still finds what others have moved. Default: now.
+   * moved sessions. Clocks may differ: a process whose clock is behind still finds the sessions that others have moved. Default: now.
    */
   readonly startsAt?: number | undefined
   /** Milliseconds since 1970. Default `Date.now`. */
@@ -156,7 +156,7 @@ export type CopyOptions = {
 /**
  * Moves all living sessions of one backend to another, unchanged: keys, fields, owners and expiries. Each leaves a tombstone
  * in the old store. `movingBackend` finds the moved sessions, but a process that uses only the old backend does not. So all
- * processes must use `movingBackend` before the copy starts, whatever its `startsAt`.
+ * processes must use `movingBackend` before the copy starts. Its `startsAt` does not matter.
  *
  * The copy may be interrupted or killed, and called again. `copySessions(to, from)` moves the sessions back while no
  * visitor sends requests.

@@ -8,7 +8,7 @@ export const isTrustedUser = (uid: number | bigint): boolean => {
   return user === undefined || Number(uid) === user || Number(uid) === 0
 }
 
-/** Identifies one file or folder, whatever its path. Bigints, because some file systems use all 64 bits. */
+/** Identifies one file or folder, also after a move. Bigints, because some file systems use all 64 bits. */
 export type Identity = Pick<BigIntStats, 'dev' | 'ino'>
 
 /**

@@ -121,7 +121,7 @@ for (const [name, open] of Object.entries(drivers)) {
       assert.deepEqual(await backend.get(key), entry, 'the rollback of a transaction undoes no session')
     })
 
-    test('on a full disk nothing is changed, and the error says what to do', async (t) => {
+    test('on a full disk nothing is changed, and the error names the remedy', async (t) => {
       const database = withPragmas(databaseAt(t, open))
       const backend = sqliteBackend(database)
       const [key, entry] = [freshKey(), entryWith({ owner: 'anna', value: 'x'.repeat(2_000) })]
@@ -175,7 +175,7 @@ for (const [name, open] of Object.entries(drivers)) {
       assert.equal((await reader.get(key))?.expiresAt, entry.expiresAt + 1, 'other connections see the next write')
     })
 
-    test('throws a KeepsakeError that says what to do if it is closed or in a transaction', (t) => {
+    test('throws a KeepsakeError with the remedy if it is closed or in a transaction', (t) => {
       const database = open(join(folder(t), 'app.db'))
       database.exec('begin')
       assert.throws(() => sqliteBackend(database), { code: 'unavailable', message: /await nothing/ })

@@ -1,4 +1,4 @@
-// The SQLite backend: its file is private, a lock of another process does not block this one, and errors say what to do.
+// The SQLite backend: its file is private, a lock of another process does not block this one, and errors name the remedy.
 
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -177,7 +177,7 @@ suite('the backend in SQLite', () => {
     await write(200)
     assert.ok(size() <= 2 ** 20, `${size()} bytes after the read`)
   })
-  test('a file that is no database, a folder and an empty path throw errors that say what to do, and the file stays as it was', async (t) => {
+  test('a file that is no database, a folder and an empty path throw errors with the remedy, and the file stays as it was', async (t) => {
     const place = folder(t)
     const path = join(place, 'notes.txt')
     const text = 'not a database, but something that somebody wrote\n'.repeat(40)

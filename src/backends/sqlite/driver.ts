@@ -86,7 +86,7 @@ export const isFull = (error: unknown): boolean => hasCode(error, 13, 'SQLITE_FU
 
 /** The message of the error that `assertNoTransaction` throws. The queue recognises the error by it. */
 export const IN_TRANSACTION =
-  'The SQLite database has a transaction of the application open, and a rollback would undo what sessions save. Nothing was changed. Use a separate connection for sessions, or await nothing inside a transaction.'
+  'The SQLite database has a transaction of the application open, and a rollback would undo the writes of sessions. Nothing was changed. Use a separate connection for sessions, or await nothing inside a transaction.'
 
 /**
  * The application must have no transaction open, because its rollback would undo the writes of sessions too.
