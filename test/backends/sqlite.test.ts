@@ -190,6 +190,14 @@ suite('the backend in SQLite', () => {
     await assert.rejects(backendFromUrl('sqlite:'), code('invalid_option'))
     assert.throws(() => sqliteBackend('x.db', { durability: 'moon' as 'power' }), code('invalid_option'))
   })
+  test('an operator finds the entry of a label with one select', async (t) => {
+    const path = join(folder(t), 'sessions.db')
+    await opened(t, path).generate('sid.Q2hhcmxvdHRl', { ...entry, owner: 'sid:charlotte' })
+    const database = new DatabaseSync(path)
+    t.after(() => database.close())
+    const row = database.prepare("select owner from keepsake_sessions where key = 'sid.Q2hhcmxvdHRl'").get()
+    assert.equal(row?.owner, 'sid:charlotte')
+  })
   test('durability: with power each write waits for the disk, with process it does not', (t) => {
     const statements: string[] = []
     const { exec } = DatabaseSync.prototype

@@ -124,7 +124,7 @@ export const sqliteFile = (given: string, durability: Durability): SqliteFile =>
   let writes = 0
   let closed = false
 
-  const missing = (what: string, help: string): KeepsakeError =>
+  const unavailable = (what: string, help: string): KeepsakeError =>
     new KeepsakeError('unavailable', `The SQLite file ${quoted(path)} ${what}. Nothing was changed. ${help}`)
 
   /**
@@ -133,7 +133,7 @@ export const sqliteFile = (given: string, durability: Durability): SqliteFile =>
    */
   const openReplacement = (before: Opened): Opened => {
     if (before.log !== undefined && isSameFile(before.log, identityAt(before.logPath))) {
-      throw missing(
+      throw unavailable(
         'was replaced, but the -wal of the previous file is still beside it and would damage it',
         'Stop all processes that use it, remove its -wal and -shm, and start them again.',
       )
@@ -144,7 +144,7 @@ export const sqliteFile = (given: string, durability: Durability): SqliteFile =>
       after = openFile(path, durability, true)
     } catch (error) {
       if (isBusy(error)) throw error
-      throw new KeepsakeError('unavailable', `${missing('was replaced', help).message} ${messageOf(error)}`, {
+      throw new KeepsakeError('unavailable', `${unavailable('was replaced', help).message} ${messageOf(error)}`, {
         cause: error,
       })
     }
@@ -161,7 +161,7 @@ export const sqliteFile = (given: string, durability: Durability): SqliteFile =>
       if (file === undefined) return current.table
       const present = identityAt(path)
       if (present === undefined) {
-        throw missing('was deleted or moved', 'Put it back, or restart the process to create a new one.')
+        throw unavailable('was deleted or moved', 'Put it back, or restart the process to create a new one.')
       }
       if (!isSameFile(present, file)) current = openReplacement(current)
       else if (
@@ -171,7 +171,7 @@ export const sqliteFile = (given: string, durability: Durability): SqliteFile =>
         !isSameFile(log, identityAt(logPath))
       ) {
         writes = 0
-        throw missing(
+        throw unavailable(
           'has lost its -wal, which was deleted or replaced, so other processes would not see new writes',
           'Stop all processes that use it, and start them again.',
         )
