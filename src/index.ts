@@ -1,7 +1,17 @@
 // The front door: sessions for every visitor, in a few words.
 
 export type { OwnedSession } from './accounts.ts'
-export type { Backend, Change, Entry, Held, Mark, OwnerIndex, Removed, ScanPage } from './backends/contract.ts'
+export type {
+  Backend,
+  Change,
+  Entry,
+  Held,
+  KeyedEntry,
+  Mark,
+  OwnerIndex,
+  Removed,
+  ScanPage,
+} from './backends/contract.ts'
 export { type BackendFromUrlOptions, backendFromUrl } from './backends/from-url.ts'
 export {
   type CookiePlace,

@@ -99,12 +99,12 @@ const workStarter = (
 ) => {
   const { emit } = checked.settings
   const settingsFor = cookieSettings(options)
-  const inFlight = { inFlight: 0, most: checked.maxInFlight }
+  const inFlight = { count: 0, max: checked.maxInFlight }
   const { sameSite, path } = options.cookie ?? {}
   const placed = { ...(sameSite !== undefined && { sameSite }), ...(path !== undefined && { path }) }
   const trustProxy = options.trustProxy === true
   const warned = new Set<string>()
-  const newDeadline = (): Deadline => ({ left: checked.storeTimeout, bulkhead: inFlight })
+  const newDeadline = (): Deadline => ({ left: checked.storeTimeout, inFlight })
 
   const workFor = (context: ManagerContext, request: IncomingRequest): Awaitable<UnitOfWork> => {
     const cookies = settingsFor(request)

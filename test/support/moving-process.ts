@@ -1,4 +1,4 @@
-// One of several processes of an application whose sessions are on their way from a SQLite file to a Redis Cluster.
+// One of several processes of an application that moves its sessions from a SQLite file to a Redis Cluster.
 
 import { backendFromUrl } from 'keepsake'
 import { movingBackend } from 'keepsake/moving'

@@ -2,7 +2,7 @@
 
 import { closeSync, constants, lstatSync, mkdirSync, openSync } from 'node:fs'
 import { isKeepsakeError, KeepsakeError, messageOf } from '../../error.ts'
-import { identityAt, same } from '../ownership.ts'
+import { identityAt, isSameFile } from '../ownership.ts'
 import { codeOf } from './record.ts'
 
 /** Makes a folder for its owner alone, or takes one where nobody else can plant a file. */
@@ -47,7 +47,7 @@ export const holdFolder = (path: string): HeldFolder => {
   return {
     check() {
       const there = identityAt(path)
-      if (same(there, taken)) return
+      if (isSameFile(there, taken)) return
       const what = there === undefined ? 'has gone' : 'is another than at the start: somebody put it in its place'
       throw new KeepsakeError(
         'unavailable',

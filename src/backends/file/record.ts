@@ -3,7 +3,7 @@
 import { hash } from 'node:crypto'
 import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs'
 import type { Entry } from '../contract.ts'
-import { trusted } from '../ownership.ts'
+import { isTrustedUser } from '../ownership.ts'
 
 /*
  * keepsake 1 5d41…
@@ -106,7 +106,7 @@ export const readBody = (path: string): string | Unreadable | undefined => {
   try {
     const about = fstatSync(file)
     if (!about.isFile()) return new Unreadable('it is not a regular file')
-    if (!trusted(about.uid)) return new Unreadable(`it belongs to user ${about.uid}`)
+    if (!isTrustedUser(about.uid)) return new Unreadable(`it belongs to user ${about.uid}`)
     return bodyOf(readFileSync(file, 'utf8'))
   } finally {
     closeSync(file)
