@@ -8,12 +8,12 @@ import { Redis } from 'ioredis'
 import type { Backend, Entry } from 'keepsake'
 import { redisBackend } from 'keepsake/redis'
 import {
-  clearOwned,
+  addToList,
+  clearOwnedEntry,
   confirmListed,
-  enlist,
   generateEntry,
   markForRemoval,
-  settle,
+  updateList,
 } from '../../src/backends/redis/scripts.ts'
 import { type Clock, clock, DAY } from '../support/clock.ts'
 import { freshKey, OWNER } from '../support/entries.ts'
@@ -101,7 +101,7 @@ suite('a login while the sessions of its owner are cleared', () => {
     const key = freshKey()
     const going = s.login(s.one, key)
     await login.arrived
-    const removal = s.watch.hold(clearOwned)
+    const removal = s.watch.hold(clearOwnedEntry)
     const clear = s.one.byOwner.clear(OWNER)
     await removal.arrived
     login.go()
@@ -118,7 +118,7 @@ suite('a login while the sessions of its owner are cleared', () => {
     const key = freshKey()
     const going = s.login(s.one, key)
     await login.arrived
-    const end = s.watch.hold(settle)
+    const end = s.watch.hold(updateList)
     const clear = s.one.byOwner.clear(OWNER)
     await end.arrived
     login.go()
@@ -131,7 +131,7 @@ suite('a login while the sessions of its owner are cleared', () => {
   test('all of its steps after the first of the clear: it stays, listed, for the next', async (t) => {
     const s = await scene(t)
     const before = await s.login()
-    const removal = s.watch.hold(clearOwned)
+    const removal = s.watch.hold(clearOwnedEntry)
     const clear = s.one.byOwner.clear(OWNER)
     await removal.arrived
     const later = await s.login(s.two)
@@ -156,7 +156,7 @@ suite('a login while the sessions of its owner are cleared', () => {
     const login = s.login(s.one, key)
     await hold.arrived
     await redis.config('SET', 'maxmemory', '1')
-    const end = s.watch.hold(settle)
+    const end = s.watch.hold(updateList)
     const clear = s.one.byOwner.clear(OWNER)
     await end.arrived
     await redis.config('SET', 'maxmemory', '0')
@@ -217,7 +217,7 @@ suite('what a driver sends twice, and what breaks off', () => {
 
   test('a login of which everything is sent twice: one entry, listed once', async (t) => {
     const s = await scene(t)
-    for (const script of [enlist, generateEntry, confirmListed]) s.watch.plan(script, twice)
+    for (const script of [addToList, generateEntry, confirmListed]) s.watch.plan(script, twice)
     const { key, answer } = await s.login()
     assert.equal(answer, undefined)
     assert.deepEqual(await s.members(), [key])
@@ -227,9 +227,9 @@ suite('what a driver sends twice, and what breaks off', () => {
 
   test('a key that was struck out is not listed again by a second sending', async (t) => {
     const s = await scene(t)
-    const removal = s.watch.hold(clearOwned)
+    const removal = s.watch.hold(clearOwnedEntry)
     let clear: unknown
-    s.watch.plan(enlist, async (send) => {
+    s.watch.plan(addToList, async (send) => {
       await send()
       clear = s.one.byOwner.clear(OWNER)
       await removal.arrived
@@ -246,13 +246,14 @@ suite('what a driver sends twice, and what breaks off', () => {
     const s = await scene(t)
     const keys: string[] = []
     for (let i = 0; i < 5; i++) keys.push((await s.login()).key)
-    for (const script of [clearOwned, settle]) {
+    for (const script of [clearOwnedEntry, updateList]) {
       s.watch.plan(script, async () => {
         throw new Error('Connection is closed.')
       })
       await assert.rejects(async () => s.one.byOwner.clear(OWNER, keys[0]), /Connection is closed/)
       for (const { key } of await s.two.byOwner.list(OWNER)) assert.ok(await s.two.get(key))
-      if (script === clearOwned) assert.equal((await s.two.byOwner.list(OWNER)).length, 2, 'the kept and the missed')
+      if (script === clearOwnedEntry)
+        assert.equal((await s.two.byOwner.list(OWNER)).length, 2, 'the kept and the missed')
       else assert.equal((await s.two.byOwner.list(OWNER)).length, 1)
     }
     await s.two.byOwner.clear(OWNER)
@@ -262,7 +263,7 @@ suite('what a driver sends twice, and what breaks off', () => {
   test('the session that is kept is kept, also after a clear of all broke off', async (t) => {
     const s = await scene(t)
     const { key } = await s.login()
-    s.watch.plan(clearOwned, async () => {
+    s.watch.plan(clearOwnedEntry, async () => {
       throw new Error('Connection is closed.')
     })
     await assert.rejects(async () => s.one.byOwner.clear(OWNER))

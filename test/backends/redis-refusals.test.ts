@@ -7,8 +7,9 @@ import { Redis } from 'ioredis'
 import type { Backend, Entry, KeepsakeError } from 'keepsake'
 import { connectRedis, type RedisOptions, redisBackend } from 'keepsake/redis'
 import { createClient } from 'redis'
-import { linkOf, steady } from '../../src/backends/redis/link.ts'
-import { clearOwned, confirmListed, generateEntry, markForRemoval } from '../../src/backends/redis/scripts.ts'
+import { followClient } from '../../src/backends/redis/client-state.ts'
+import { withRetries } from '../../src/backends/redis/retries.ts'
+import { clearOwnedEntry, confirmListed, generateEntry, markForRemoval } from '../../src/backends/redis/scripts.ts'
 import { entryWith, freshKey, freshVersion, OWNER } from '../support/entries.ts'
 import { proxy } from '../support/proxy.ts'
 import { type RedisServer, redisServer, until } from '../support/redis-server.ts'
@@ -116,8 +117,8 @@ suite('a server that refuses', () => {
   test('the error names the refusal although the client was reconnecting at the last try', async () => {
     for (const later of ["Stream isn't writeable and enableOfflineQueue options is false", 'The client is offline']) {
       const answers = ["READONLY You can't write against a read only replica.", later, later]
-      const link = linkOf({}, { isReady: () => true, down: [] })
-      const send = steady({ ...link, rest: async () => {} }, async () => {
+      const state = followClient({}, { isReady: () => true, downEvents: [] })
+      const send = withRetries({ ...state, waitBeforeRetry: async () => {} }, async () => {
         throw new Error(answers.shift())
       })
       await assert.rejects(send(['set', 'a', '1']), unavailable(/^READONLY .*reconnectOnError/s))
@@ -259,7 +260,7 @@ suite('a server that refuses', () => {
     thrice(markForRemoval)
     await assert.rejects(clear, unavailable(/READONLY/))
     await begin()
-    for (let i = 0; i < 9; i++) thrice(clearOwned)
+    for (let i = 0; i < 9; i++) thrice(clearOwnedEntry)
     await assert.rejects(clear, plainly)
   })
 })

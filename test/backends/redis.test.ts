@@ -6,11 +6,13 @@ import { join } from 'node:path'
 import { suite, type TestContext, test } from 'node:test'
 import { inspect, promisify } from 'node:util'
 import { Cluster, Redis } from 'ioredis'
-import type { Backend, Entry, KeepsakeError } from 'keepsake'
+import { type Backend, type Entry, type KeepsakeError, type SessionEvent, session, sessionManager } from 'keepsake'
 import { connectRedis, type RedisOptions, redisBackend } from 'keepsake/redis'
+import { browser } from 'keepsake/testing'
 import { createClient, createClientPool, createCluster, createSentinel, RESP_TYPES } from 'redis'
-import { slotOf } from '../../src/backends/redis/client.ts'
-import { clearEntry, clearOwned } from '../../src/backends/redis/scripts.ts'
+import { clearEntry, clearOwnedEntry } from '../../src/backends/redis/scripts.ts'
+import { slotOf } from '../../src/backends/redis/slots.ts'
+import { PATIENT } from '../support/clock.ts'
 import { freshKey, freshVersion } from '../support/entries.ts'
 import { allowing } from '../support/lost.ts'
 import { redisServer, until } from '../support/redis-server.ts'
@@ -113,7 +115,7 @@ suite('how long Redis keeps an entry', () => {
     sent.splice(0)
     await backend.clear(keys[0] as string, undefined, mark)
     await backend.byOwner?.clear('app:anna', undefined, mark)
-    for (const { sha } of [clearEntry, clearOwned]) {
+    for (const { sha } of [clearEntry, clearOwnedEntry]) {
       assert.deepEqual(
         sent.filter(([, hash]) => hash === sha).map((command) => Number(command.at(-1))),
         [40_000 + MINUTE],
@@ -421,6 +423,56 @@ suite('what it tells of all that it keeps', () => {
       cursor = part?.cursor as string
     }
     assert.deepEqual([...seen].sort(), keys)
+  })
+})
+
+suite('storage keys', () => {
+  test('an operator finds the entry of a label that a log names', async (t) => {
+    const server = await redisServer()
+    const backend = await connectRedis(server.url)
+    t.after(() => backend.close?.())
+    const log: SessionEvent[] = []
+    const secret = 'q4mB1xqCz0m1cR8m3dWf0iZ2l0cYb3h8V2k5pXn7TtE'
+    const manager = sessionManager({ backend, secret, storeTimeout: PATIENT, onEvent: (event) => void log.push(event) })
+    const handler = manager(async (request) => {
+      const s = await session(request)
+      s.login('anna')
+      s.set('theme', 'dark')
+      return new Response('done')
+    })
+    assert.equal((await browser(handler)('/')).status, 200)
+    const label = log.find(({ type }) => type === 'login')?.label
+    assert.match(label ?? '', /^[A-Za-z0-9_-]{12}$/)
+    const lines = (await server.cli('get', `keepsake:sid.${label}`)).split('\n')
+    assert.equal(lines[2], '"sid:anna"')
+    assert.equal(JSON.parse(lines[4] ?? '').theme, 'dark')
+    assert.equal(await server.cli('zrange', 'keepsake:owner:sid:anna', '0', '-1'), `sid.${label}`)
+  })
+
+  test('the list of an owner never has the name of an entry, whatever the owner and the key are', async (t) => {
+    const { backend, redis, prefix } = await written(t)
+    const keys = ['owner', 'owner.a', 'owner-a', '-', '.', '_', 'a'.repeat(64), 'A'.repeat(43)]
+    const entries = new Map(keys.map((key) => [key, entryOf({ owner: `app:${key}` })]))
+    for (const [key, entry] of entries) assert.equal(await backend.generate(key, entry), undefined)
+    for (const [key, entry] of entries) {
+      assert.deepEqual(await owned(backend).list(`app:${key}`), [{ ...entry, key }])
+    }
+    assert.equal((await redis.keys(`${prefix}*`)).length, 2 * keys.length)
+    assert.deepEqual((await scanned(backend)).keys, [...keys].sort())
+    for (const key of keys) assert.equal(await owned(backend).clear(`app:${key}`), 1)
+    assert.deepEqual(await redis.keys(`${prefix}*`), [])
+  })
+
+  test('a scan skips keys and values of other applications, also with an empty prefix', async (t) => {
+    const redis = new Redis((await redisServer()).port)
+    t.after(() => redis.disconnect())
+    const backend = redisBackend(redis, { prefix: '' })
+    const key = freshKey()
+    await backend.generate(key, entryOf())
+    await redis.mset('foreign', 'text', 'lines', '1\n2\n3\n4\n5', 'empty', '', 'a'.repeat(65), 'x', 'a:b', 'x')
+    await redis.hset('hash', 'field', 'value')
+    await redis.zadd('set', 1, 'member')
+    assert.deepEqual((await scanned(backend)).keys, [key])
   })
 })
 

@@ -428,8 +428,8 @@ suite('waiting for replicas', () => {
       const i = opened++
       return { send: ways[i] as () => Promise<unknown[]>, isOpen: () => true, close: () => void ends.push(i) }
     }
-    const none = { send: () => never, keyPrefix: '', nodeOf: () => '', refresh() {}, onEnd() {} }
-    const { write } = replicaWaiter({ ...none, open }, 1, 1, 1)
+    const none = { send: () => never, keyPrefix: '', nodeOf: () => '', refreshSlots() {}, onClose() {} }
+    const { write } = replicaWaiter({ ...none, openConnection: open }, 1, 1, 1)
     for (const words of [/in time/, /it broke/, /READONLY/]) await assert.rejects(write('a', ['del', 'a']), words)
     assert.equal(await write('a', ['del', 'a']), 'OK')
     assert.deepEqual([opened, ends], [4, [0, 1, 2]])

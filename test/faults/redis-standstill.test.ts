@@ -111,7 +111,7 @@ suite('a client of our own', () => {
     const way = await proxy(t, server.port)
     const client = new Redis(way.port, { ...options, retryStrategy: () => 1 })
     t.after(() => client.disconnect())
-    const driver = driverOf(client, { connecting: 5_000, silent: 300 })
+    const driver = driverOf(client, { connecting: 5_000, silence: 300 })
     assert.equal(await driver.send(['get', 'a']), null)
     return { way, driver }
   }
@@ -140,8 +140,8 @@ suite('a client of our own', () => {
     t.after(() => client.disconnect())
     const { write, close } = replicaWaiter(driverOf(client), 1, 1, 1_500)
     t.after(close)
-    await assert.rejects(write('a', ['set', 'a', '1']), /0 of the 1 replicas/)
-    const going = assert.rejects(write('a', ['set', 'a', '2']), /0 of the 1 replicas/)
+    await assert.rejects(write('a', ['set', 'a', '1']), /0 of the 1 required replicas/)
+    const going = assert.rejects(write('a', ['set', 'a', '2']), /0 of the 1 required replicas/)
     for (let i = 0; i < 8; i++) await new Promise(setImmediate)
     busy(1_700)
     await going

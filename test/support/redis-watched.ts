@@ -1,7 +1,7 @@
 // A client of ioredis whose commands are written down, and can be held back, sent twice or lost until a test says so.
 
 import type { Cluster, Redis } from 'ioredis'
-import type { IoredisClient } from '../../src/backends/redis/client.ts'
+import type { IoredisClient } from '../../src/backends/redis/ioredis.ts'
 import type { Script } from '../../src/backends/redis/scripts.ts'
 
 type Send = () => Promise<unknown>
