@@ -9,10 +9,10 @@ import type { CopyProgress } from 'keepsake/moving'
 import { storageKeys } from '../../src/crypto/keys.ts'
 import { patientCluster } from '../support/driver.ts'
 import { folder } from '../support/folder.ts'
-import { judged } from '../support/history.ts'
+import { judge } from '../support/history.ts'
 import { start } from '../support/process.ts'
 import { sharedCluster } from '../support/redis-stores.ts'
-import { houseOn, processAt, processOn, type Served, traffic, visitorAt } from '../support/traffic.ts'
+import { localProcess, managerOn, remoteProcess, type Served, traffic, visitorAt } from '../support/traffic.ts'
 
 const ACCOUNTS = 40
 const DEVICES = 10
@@ -63,7 +63,7 @@ test('from a SQLite file to a cluster, by a copy that is killed and resumed, und
 
   // Before: sessions that nobody uses during the move, and sessions that visitors come with.
   const errors: string[] = []
-  const before = processOn(await opened(backendFromUrl(file)), errors)
+  const before = localProcess(await opened(backendFromUrl(file)), errors)
   const idle: Idle[] = []
   for (let i = 0; i < ACCOUNTS * DEVICES; i++) {
     const account = `idle${i % ACCOUNTS}`
@@ -84,7 +84,7 @@ test('from a SQLite file to a cluster, by a copy that is killed and resumed, und
       const { lines, errors } = start(t, 'test/support/moving-process.ts', args)
       const origin = /http:\S+/.exec((await lines.next()).value ?? '')?.[0].replace(/\/$/, '')
       assert.ok(origin, errors())
-      return processAt(origin)
+      return remoteProcess(origin)
     }),
   )
   const [one, two] = processes as [Served, Served]
@@ -128,7 +128,7 @@ test('from a SQLite file to a cluster, by a copy that is killed and resumed, und
   await sleep(500)
   await stop()
   await audit()
-  const verdict = judged(history)
+  const verdict = judge(history)
   t.diagnostic(
     `${history.length} visits, answers ${JSON.stringify(verdict.byStatus)}, killed after ${heard.length} batches, ${rest.length} more`,
   )
@@ -138,13 +138,13 @@ test('from a SQLite file to a cluster, by a copy that is killed and resumed, und
 
   // Afterwards: the new store alone.
   const backend = await opened(patientCluster(cluster))
-  const after = processOn(backend, errors)
+  const after = localProcess(backend, errors)
   for (const each of idle) {
     const { saw } = await visit(after, 'read', each.cookie)
     const expected = out.has(each) ? { n: 0 } : { account: each.account, n: each.n }
     assert.deepEqual(saw, expected, each.account)
   }
-  const house = houseOn(backend, (error) => errors.push(String(error)))
+  const house = managerOn(backend, (error) => errors.push(String(error)))
   for (let i = 0; i < ACCOUNTS; i++) {
     const account = `idle${i}`
     const living = idle.filter((each) => each.account === account && !out.has(each))

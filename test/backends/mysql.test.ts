@@ -17,7 +17,7 @@ import * as callbacks from 'mysql2'
 import { createConnection, createPool, type Pool, type PoolOptions, type QueryOptions } from 'mysql2/promise'
 import { code } from '../support/assert.ts'
 import { entryWith, freshKey, freshVersion } from '../support/entries.ts'
-import { allowing } from '../support/lost.ts'
+import { retryIfStalled } from '../support/lost.ts'
 import { mariadbServer, noMariadb } from '../support/mariadb-server.ts'
 import { closing, freshTable, mysqlUrl } from '../support/stores.ts'
 
@@ -604,7 +604,7 @@ suite('a backend by URL', { concurrency: true }, () => {
     ]
     await Promise.all(calls.map(async (call) => call()))
     assert.ok(((await connections()) ?? 0) > 0)
-    assert.equal(await allowing(() => backend.generate(freshKey(), entryWith())), undefined)
+    assert.equal(await retryIfStalled(() => backend.generate(freshKey(), entryWith())), undefined)
     await backend.close?.()
     await backend.close?.()
     await until(async () => (await connections()) === 0)
@@ -615,16 +615,17 @@ suite('a backend by URL', { concurrency: true }, () => {
     closing(t, () => server.stop())
     const backend = await opened(t, server.url)
     await server.kill()
-    for (let i = 0; i < 3; i++) await allowing(() => assert.rejects(async () => backend.get(freshKey()), unreached))
+    for (let i = 0; i < 3; i++)
+      await retryIfStalled(() => assert.rejects(async () => backend.get(freshKey()), unreached))
     for (let i = 0; i < 5; i++) {
       await server.restart()
       const key = freshKey()
       assert.equal(
-        await allowing(() => backend.generate(key, entryWith())),
+        await retryIfStalled(() => backend.generate(key, entryWith())),
         undefined,
         'the first call after it serves',
       )
-      assert.ok(await allowing(() => backend.get(key)))
+      assert.ok(await retryIfStalled(() => backend.get(key)))
       await server.kill()
       const calls = await Promise.allSettled(Array.from({ length: 20 }, async () => backend.get(key)))
       assert.deepEqual(new Set(calls.map(({ status }) => status)), new Set(['rejected']))
@@ -636,21 +637,21 @@ suite('a backend by URL', { concurrency: true }, () => {
     const place = new URL(url).pathname.slice(1)
     await clients.query(`grant select, insert, update, delete on ${place}.${table} to ${user}`)
     const granted = await opened(t, url, table)
-    assert.equal(await allowing(() => granted.get(freshKey())), undefined)
-    await allowing(() => assert.rejects(async () => (await opened(t, url)).get(freshKey()), code('unavailable')))
+    assert.equal(await retryIfStalled(() => granted.get(freshKey())), undefined)
+    await retryIfStalled(() => assert.rejects(async () => (await opened(t, url)).get(freshKey()), code('unavailable')))
   })
   test('a statement that a lock holds up fails after some seconds, and the pool goes on', async (t) => {
     const { table, other, backend } = await stage(t)
     const limited = await opened(t, await mysqlUrl(), table)
     const key = freshKey()
-    await allowing(() => limited.generate(key, entryWith()))
+    await retryIfStalled(() => limited.generate(key, entryWith()))
     await other.beginTransaction()
     await other.query(`select * from ${table} for update`)
-    await allowing(() => assert.rejects(async () => limited.clear(key), code('unavailable')))
-    assert.ok(await allowing(() => limited.get(key)), 'reading waits for nobody')
+    await retryIfStalled(() => assert.rejects(async () => limited.clear(key), code('unavailable')))
+    assert.ok(await retryIfStalled(() => limited.get(key)), 'reading waits for nobody')
     await other.rollback()
-    await allowing(() => limited.clear(key))
-    assert.equal(await allowing(() => backend.get(key)), undefined)
+    await retryIfStalled(() => limited.clear(key))
+    assert.equal(await retryIfStalled(() => backend.get(key)), undefined)
   })
   test('connections that fall silent cost the calls that they were asked, not the pool', async (t) => {
     const { table } = await stage(t)
@@ -663,7 +664,7 @@ suite('a backend by URL', { concurrency: true }, () => {
     assert.equal(way.silence(), 10)
     const calls = await Promise.allSettled(Array.from({ length: 10 }, async () => backend.get(freshKey())))
     assert.deepEqual(new Set(calls.map(({ status }) => status)), new Set(['rejected']))
-    assert.equal(await allowing(() => backend.get(freshKey())), undefined)
+    assert.equal(await retryIfStalled(() => backend.get(freshKey())), undefined)
   })
   test('no error tells the password', async (t) => {
     const secret = 'hunter2secret'

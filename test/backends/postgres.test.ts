@@ -14,7 +14,7 @@ import { Client, Pool, type QueryArrayConfig } from 'pg'
 import postgres from 'postgres'
 import { code } from '../support/assert.ts'
 import { entryWith, freshKey, freshVersion } from '../support/entries.ts'
-import { allowing } from '../support/lost.ts'
+import { retryIfStalled } from '../support/lost.ts'
 import { noPostgres, postgresServer } from '../support/postgres-server.ts'
 import { closing, freshTable, postgresUrl } from '../support/stores.ts'
 
@@ -602,9 +602,9 @@ suite('a backend by URL', { concurrency: true }, () => {
       ...[() => backend.byOwner?.list('app:anna'), () => backend.byOwner?.clear('app:anna')],
       ...[() => backend.touch(freshKey(), 1), () => backend.set(freshKey(), change(), freshVersion())],
     ]
-    await Promise.all(calls.map((call) => allowing<unknown>(call)))
+    await Promise.all(calls.map((call) => retryIfStalled<unknown>(call)))
     assert.ok((await connections()) > 0)
-    assert.equal(await allowing(() => backend.generate(freshKey(), entryWith())), undefined)
+    assert.equal(await retryIfStalled(() => backend.generate(freshKey(), entryWith())), undefined)
     await backend.close?.()
     await backend.close?.()
     await until(async () => (await connections()) === 0)
@@ -615,16 +615,17 @@ suite('a backend by URL', { concurrency: true }, () => {
     closing(t, () => server.stop())
     const backend = await opened(t, server.url)
     await server.kill()
-    for (let i = 0; i < 3; i++) await allowing(() => assert.rejects(async () => backend.get(freshKey()), unreached))
+    for (let i = 0; i < 3; i++)
+      await retryIfStalled(() => assert.rejects(async () => backend.get(freshKey()), unreached))
     for (let i = 0; i < 5; i++) {
       await server.restart()
       const key = freshKey()
       assert.equal(
-        await allowing(() => backend.generate(key, entryWith())),
+        await retryIfStalled(() => backend.generate(key, entryWith())),
         undefined,
         'the first call after it serves',
       )
-      assert.ok(await allowing(() => backend.get(key)))
+      assert.ok(await retryIfStalled(() => backend.get(key)))
       await server.kill()
       const calls = await Promise.allSettled(Array.from({ length: 20 }, async () => backend.get(key)))
       assert.deepEqual(new Set(calls.map(({ status }) => status)), new Set(['rejected']))
@@ -640,22 +641,22 @@ suite('a backend by URL', { concurrency: true }, () => {
     })
     const url = new URL(await postgresUrl())
     url.searchParams.set('options', `-c role=${role}`)
-    await allowing(() =>
+    await retryIfStalled(() =>
       assert.rejects(async () => (await opened(t, url.href, freshTable())).get(freshKey()), code('unavailable')),
     )
     await clients.query(`grant select, insert, update, delete on ${table} to ${role}`)
     const granted = await opened(t, url.href, table)
-    assert.equal(await allowing(() => granted.get(freshKey())), undefined)
+    assert.equal(await retryIfStalled(() => granted.get(freshKey())), undefined)
   })
   test('a statement that a lock holds up fails after some seconds, and the pool goes on', async (t) => {
     const { table, other } = await stage(t)
     const backend = await opened(t, await postgresUrl(), table)
-    await allowing(() => backend.get(freshKey()))
+    await retryIfStalled(() => backend.get(freshKey()))
     await other.query('begin')
     await other.query(`lock table ${table}`)
-    await allowing(() => assert.rejects(async () => backend.get(freshKey()), { code: '57014' }))
+    await retryIfStalled(() => assert.rejects(async () => backend.get(freshKey()), { code: '57014' }))
     await other.query('rollback')
-    assert.equal(await allowing(() => backend.get(freshKey())), undefined)
+    assert.equal(await retryIfStalled(() => backend.get(freshKey())), undefined)
   })
   test('a connection that falls silent costs the call that it was asked, not the pool', {
     skip: noPostgres(),
@@ -663,7 +664,7 @@ suite('a backend by URL', { concurrency: true }, () => {
     const server = await postgresServer()
     closing(t, () => server.stop())
     const backend = await opened(t, server.url)
-    await allowing(() => backend.get(freshKey()))
+    await retryIfStalled(() => backend.get(freshKey()))
     const clients = await pool(t, {}, server.url)
     // The server may say farewell before it knows that they are gone.
     clients.on('error', () => {})
@@ -672,7 +673,7 @@ suite('a backend by URL', { concurrency: true }, () => {
     process.kill(rows[0].pid, 'SIGSTOP')
     closing(t, () => process.kill(rows[0].pid, 'SIGCONT'))
     await assert.rejects(async () => backend.get(freshKey()), /timeout/)
-    assert.equal(await allowing(() => backend.get(freshKey())), undefined, 'by another connection')
+    assert.equal(await retryIfStalled(() => backend.get(freshKey())), undefined, 'by another connection')
   })
   test('no error tells the password', async (t) => {
     const secret = 'hunter2secret'

@@ -9,7 +9,7 @@ import { after, before, suite, test } from 'node:test'
 import { promisify } from 'node:util'
 import type { Ports } from '../support/ports.ts'
 import { until } from '../support/redis-server.ts'
-import { program, type Server, started } from '../support/servers.ts'
+import { program, type Server, startServer } from '../support/servers.ts'
 
 const openssl = program('openssl', 'openssl')
 const redisCli = program('redis-cli', 'redis-server')
@@ -57,7 +57,7 @@ suite('Redis over TLS, with certificates for names', () => {
     ]
   }
   const server = (args: (ports: Ports) => readonly string[], ready = /Ready to accept/): Promise<Server> =>
-    started({
+    startServer({
       program: program('redis-server', 'redis-server'),
       args: (ports, dir) => [...args(ports), '--dir', dir],
       ready,
@@ -106,7 +106,7 @@ suite('Redis over TLS, with certificates for names', () => {
   test('Sentinels that name their master by address', async () => {
     const master = await server(tls)
     const config = `sentinel monitor mymaster 127.0.0.1 ${master.port} 1`
-    const sentinel = await started({
+    const sentinel = await startServer({
       program: program('redis-server', 'redis-server'),
       prepare: (dir) => ['sh', ['-c', 'printf "%s" "$1" > "$2"', 'sh', config, `${dir}/own.conf`]],
       args: (ports, dir) => [`${dir}/own.conf`, ...tls(ports), '--tls-replication', 'yes', '--sentinel'],

@@ -14,7 +14,7 @@ import { clearEntry, clearOwnedEntry } from '../../src/backends/redis/scripts.ts
 import { slotOf } from '../../src/backends/redis/slots.ts'
 import { PATIENT } from '../support/clock.ts'
 import { freshKey, freshVersion } from '../support/entries.ts'
-import { allowing } from '../support/lost.ts'
+import { retryIfStalled } from '../support/lost.ts'
 import { redisServer, until } from '../support/redis-server.ts'
 import {
   clusterClient,
@@ -325,10 +325,10 @@ suite('clients', () => {
     const server = await redisServer()
     const clients = async () => Number(/connected_clients:(\d+)/.exec(await server.cli('info', 'clients'))?.[1])
     const own = await connectRedis(server.url, { waitReplicas: 1, waitTimeout: 0.001 })
-    await allowing(() => own.get(freshKey()))
+    await retryIfStalled(() => own.get(freshKey()))
     /** One for commands, one for what replicas have to have, and the one that asks: those that were late are given up. */
     const three = (backend: Backend) =>
-      allowing(async () => {
+      retryIfStalled(async () => {
         await assert.rejects(async () => backend.clear(freshKey()))
         assert.equal(await clients(), 3)
       })
@@ -402,7 +402,7 @@ suite('what it tells of all that it keeps', () => {
     const backend = await connectRedis(one.url)
     t.after(() => backend.close?.())
     // It gives its server a second.
-    await allowing(() => filled(backend))
+    await retryIfStalled(() => filled(backend))
     const foreign = await redisBackend(await ioredisClient(t)).scan?.(undefined, 1)
     const first = await backend.scan?.(undefined, 10)
     assert.ok(first?.cursor)
@@ -518,8 +518,8 @@ suite('URLs', () => {
   test('a login and a database are used, and the password is in no error', async () => {
     const server = await redisServer('--requirepass', 'open sesame')
     const good = await connectRedis(`redis://default:open%20sesame@127.0.0.1:${server.port}/3`)
-    await allowing(() => all(good))
-    await allowing(() => good.generate(freshKey(), entryOf()))
+    await retryIfStalled(() => all(good))
+    await retryIfStalled(() => good.generate(freshKey(), entryOf()))
     assert.match(await server.cli('-a', 'open sesame', 'info', 'keyspace'), /db3:keys=/)
     await good.close?.()
     const logins: [string, RegExp][] = [

@@ -11,7 +11,7 @@ import { createClient, createSentinel } from 'redis'
 import { replicaWaiter } from '../../src/backends/redis/replicas.ts'
 import { PATIENT } from '../support/clock.ts'
 import { entryWith, freshKey, freshVersion, OWNER } from '../support/entries.ts'
-import { allowing } from '../support/lost.ts'
+import { retryIfStalled } from '../support/lost.ts'
 import { proxy } from '../support/proxy.ts'
 import {
   type RedisServer,
@@ -35,7 +35,7 @@ const opened = async (t: TestContext, url: string, options = {}): Promise<Owned>
 
 const login = async (backend: Backend, key = freshKey()): Promise<string> => {
   const entry = entryWith({ owner: OWNER })
-  assert.equal(await allowing(() => backend.generate(key, entry)), undefined)
+  assert.equal(await retryIfStalled(() => backend.generate(key, entry)), undefined)
   return key
 }
 
@@ -50,7 +50,7 @@ const fails = (act: () => unknown) => assert.rejects(async () => act())
 
 /** Too few replicas: unless the machine stood still, when it may be the server itself that is too late. */
 const short = (act: () => unknown) =>
-  allowing(() =>
+  retryIfStalled(() =>
     assert.rejects(
       async () => act(),
       (error) => {
@@ -75,7 +75,7 @@ suite('a client of our own', () => {
     await server.restart()
     await through(() => backend.get(key))
     assert.equal(
-      await allowing(() => backend.get(key)),
+      await retryIfStalled(() => backend.get(key)),
       undefined,
       'what was told to have failed is not carried out later',
     )
@@ -87,7 +87,7 @@ suite('a client of our own', () => {
     const backend = await opened(t, server.url)
     for (let i = 0; i < 3; i++) {
       const key = await login(backend)
-      assert.ok(await allowing(() => backend.get(key)))
+      assert.ok(await retryIfStalled(() => backend.get(key)))
       await server.kill()
       const late = freshKey()
       await fails(() => backend.get(key))
@@ -95,7 +95,7 @@ suite('a client of our own', () => {
       await server.restart()
       await through(() => backend.get(key))
       for (const one of [key, late])
-        assert.equal(await allowing(() => backend.get(one)), undefined, 'it keeps nothing on disk')
+        assert.equal(await retryIfStalled(() => backend.get(one)), undefined, 'it keeps nothing on disk')
     }
   })
 
@@ -103,7 +103,7 @@ suite('a client of our own', () => {
     const server = await redisServer()
     const way = await proxy(t, server.port)
     const backend = await opened(t, `redis://127.0.0.1:${way.port}`)
-    await allowing(() => backend.get(freshKey()))
+    await retryIfStalled(() => backend.get(freshKey()))
     way.hold()
     const late = freshKey()
     const going = fails(() => backend.generate(late, entryWith()))
@@ -114,14 +114,14 @@ suite('a client of our own', () => {
     way.pass()
     await going
     await through(() => backend.get(late))
-    assert.equal(await allowing(() => backend.get(late)), undefined)
+    assert.equal(await retryIfStalled(() => backend.get(late)), undefined)
   })
 
   test('calls in flight when it is killed fail, each of them', async (t) => {
     const server = await redisServer()
     const way = await proxy(t, server.port)
     const backend = await opened(t, `redis://127.0.0.1:${way.port}`)
-    await allowing(() => backend.get(freshKey()))
+    await retryIfStalled(() => backend.get(freshKey()))
     way.hold()
     const calls = Array.from({ length: 50 }, async () => backend.get(freshKey()))
     const settled = Promise.allSettled(calls)
@@ -171,7 +171,7 @@ suite('a full Redis', () => {
     const fill = async (value: string) => {
       for (;;) {
         const key = freshKey()
-        await allowing(() => backend.generate(key, entryWith({ value })))
+        await retryIfStalled(() => backend.generate(key, entryWith({ value })))
         kept.push(key)
       }
     }
@@ -181,17 +181,17 @@ suite('a full Redis', () => {
       return true
     })
     assert.ok(kept.length > 100)
-    for (const key of kept) assert.equal((await allowing(() => backend.get(key)))?.value, value)
+    for (const key of kept) assert.equal((await retryIfStalled(() => backend.get(key)))?.value, value)
     for (let again = 0; again < 10; again++) await assert.rejects(fill('"small"'), /OOM/)
-    await allowing(() => backend.byOwner.clear(OWNER, anna[0]))
-    const left = (await allowing(() => backend.byOwner.list(OWNER))).map(({ key }) => key)
+    await retryIfStalled(() => backend.byOwner.clear(OWNER, anna[0]))
+    const left = (await retryIfStalled(() => backend.byOwner.list(OWNER))).map(({ key }) => key)
     assert.deepEqual(left, [anna[0]], 'full as it is')
     const mark = { metadata: 'ended', expiresAt: Date.now() + HOUR, version: freshVersion() }
-    await allowing(() => backend.clear(anna[0] as string, undefined, mark))
-    assert.equal((await allowing(() => backend.get(anna[0] as string)))?.metadata, 'ended', 'with a mark, too')
-    assert.deepEqual(await allowing(() => backend.byOwner.list(OWNER)), [])
-    await allowing(() => backend.clear(kept[0] as string))
-    assert.equal(await allowing(() => backend.get(kept[0] as string)), undefined)
+    await retryIfStalled(() => backend.clear(anna[0] as string, undefined, mark))
+    assert.equal((await retryIfStalled(() => backend.get(anna[0] as string)))?.metadata, 'ended', 'with a mark, too')
+    assert.deepEqual(await retryIfStalled(() => backend.byOwner.list(OWNER)), [])
+    await retryIfStalled(() => backend.clear(kept[0] as string))
+    assert.equal(await retryIfStalled(() => backend.get(kept[0] as string)), undefined)
   })
 })
 
@@ -251,14 +251,16 @@ suite('waiting for replicas', () => {
       const stranger = freshKey()
       const entry = entryWith()
       const before = await waits(master)
-      await allowing(() => backend.generate(stranger, entry))
-      await allowing(() => backend.set(stranger, { value: '{}', metadata: '', version: freshVersion() }, entry.version))
-      await allowing(() => backend.touch(stranger, entry.expiresAt + 1))
-      await allowing(() => backend.get(stranger))
+      await retryIfStalled(() => backend.generate(stranger, entry))
+      await retryIfStalled(() =>
+        backend.set(stranger, { value: '{}', metadata: '', version: freshVersion() }, entry.version),
+      )
+      await retryIfStalled(() => backend.touch(stranger, entry.expiresAt + 1))
+      await retryIfStalled(() => backend.get(stranger))
       assert.equal(await waits(master), before)
       const key = await login(backend)
       assert.equal(await waits(master), before + 2, 'for the entry, and for the list that it is on')
-      await allowing(() => backend.clear(key))
+      await retryIfStalled(() => backend.clear(key))
       assert.equal(await waits(master), before + 3)
       assert.equal(await replica.cli('exists', `keepsake:${key}`), '0')
       const more = redisBackend(client, { waitReplicas: 2, waitTimeout: 0.05 })
@@ -275,34 +277,34 @@ suite('waiting for replicas', () => {
       const keys = [await login(patient), await login(patient), await login(patient)]
       const { resume } = await replica.pause()
       await short(() => hasty.clear(keys[0] as string))
-      assert.equal(await allowing(() => hasty.get(keys[0] as string)), undefined, 'it stays done')
+      assert.equal(await retryIfStalled(() => hasty.get(keys[0] as string)), undefined, 'it stays done')
       const other = redisBackend(client, { waitReplicas: 1, waitTimeout: 0.1 }) as Owned
       t.after(() => other.close?.())
       await short(() => other.clear(keys[0] as string))
       const fresh = freshKey()
       const entry = entryWith({ owner: OWNER })
       await short(() => hasty.generate(fresh, entry))
-      assert.deepEqual(await allowing(() => hasty.get(fresh)), entry)
+      assert.deepEqual(await retryIfStalled(() => hasty.get(fresh)), entry)
       await short(() => other.generate(fresh, entry))
       await short(() => hasty.byOwner.clear(OWNER))
       await short(() => other.byOwner.clear(OWNER))
-      for (const key of keys) assert.equal(await allowing(() => hasty.get(key)), undefined)
+      for (const key of keys) assert.equal(await retryIfStalled(() => hasty.get(key)), undefined)
       const before = await waits(master)
       let waiting = true
       const logouts = Promise.all(Array.from({ length: 20 }, () => short(() => hasty.clear(freshKey())))).then(() => {
         waiting = false
       })
       const stranger = freshKey()
-      await allowing(() => hasty.generate(stranger, entryWith()))
-      for (let i = 0; i < 5; i++) assert.ok(await allowing(() => hasty.get(stranger)))
+      await retryIfStalled(() => hasty.generate(stranger, entryWith()))
+      for (let i = 0; i < 5; i++) assert.ok(await retryIfStalled(() => hasty.get(stranger)))
       // What came in the same moment is heard first.
       await new Promise(setImmediate)
       assert.ok(waiting, 'the others do not wait behind it')
       await logouts
       assert.ok((await waits(master)) - before <= 2, 'twenty logouts waited together')
       resume()
-      await allowing(() => patient.byOwner.clear(OWNER))
-      assert.deepEqual(await allowing(() => patient.byOwner.list(OWNER)), [])
+      await retryIfStalled(() => patient.byOwner.clear(OWNER))
+      assert.deepEqual(await retryIfStalled(() => patient.byOwner.list(OWNER)), [])
       await login(patient)
     })
 
@@ -333,11 +335,11 @@ suite('waiting for replicas', () => {
     const backend = await opened(t, master.url, { waitReplicas: 1, waitTimeout: 10 })
     const key = freshKey()
     const entry = entryWith({ owner: OWNER })
-    await allowing(() => backend.generate(key, entry))
+    await retryIfStalled(() => backend.generate(key, entry))
     const marked = freshKey()
     const mark = { metadata: 'ended', expiresAt: Date.now() + HOUR, version: freshVersion() }
-    await allowing(() => backend.generate(marked, entry))
-    await allowing(() => backend.clear(marked, entry.version, mark))
+    await retryIfStalled(() => backend.generate(marked, entry))
+    await retryIfStalled(() => backend.clear(marked, entry.version, mark))
     const tries = [
       () => backend.generate(key, entry),
       () => backend.clear(key),
@@ -366,8 +368,8 @@ suite('waiting for replicas', () => {
       await again()
       assert.ok((await writes()) > before)
     }
-    assert.equal(await allowing(() => backend.get(key)), undefined)
-    assert.equal((await allowing(() => backend.get(marked)))?.metadata, 'ended')
+    assert.equal(await retryIfStalled(() => backend.get(key)), undefined)
+    assert.equal((await retryIfStalled(() => backend.get(marked)))?.metadata, 'ended')
   })
 
   const visited = async (t: TestContext) => {
@@ -444,7 +446,7 @@ suite('waiting for replicas', () => {
     const { resume } = await master.pause()
     await fails(() => hasty.clear(freshKey()))
     resume()
-    await allowing(() => patient.clear(freshKey()))
+    await retryIfStalled(() => patient.clear(freshKey()))
     await through(() => hasty.clear(freshKey()))
   })
 })
@@ -459,14 +461,14 @@ suite('a cluster', () => {
     const hasty = redisBackend(client, { waitReplicas: 1, waitTimeout: 0.1 })
     for (const backend of [patient, hasty]) t.after(() => backend.close?.())
     const keys = await Promise.all(Array.from({ length: 60 }, () => login(patient)))
-    assert.equal(await allowing(() => patient.byOwner.clear(OWNER, keys[0])), 59)
+    assert.equal(await retryIfStalled(() => patient.byOwner.clear(OWNER, keys[0])), 59)
     const key = keys[0] as string
     const { master, replica } = await cluster.nodesOf(`keepsake:${key}`)
     // The replica takes over, in good order: the client does not know of it until it is told where the key is.
     await replica.cli('cluster', 'failover')
     await until(async () => (await master.cli('role')).startsWith('slave'))
-    await allowing(() => patient.clear(key))
-    assert.equal(await allowing(() => patient.get(key)), undefined)
+    await retryIfStalled(() => patient.clear(key))
+    assert.equal(await retryIfStalled(() => patient.get(key)), undefined)
     // Now without a replica for its keys; others have theirs.
     const here: string[] = []
     const others: string[] = []
@@ -477,9 +479,9 @@ suite('a cluster', () => {
     }
     const { resume } = await master.pause()
     await short(() => hasty.clear(here[0] as string))
-    for (const other of others) await allowing(() => patient.clear(other))
+    for (const other of others) await retryIfStalled(() => patient.clear(other))
     resume()
-    await allowing(() => patient.clear(here[0] as string))
+    await retryIfStalled(() => patient.clear(here[0] as string))
   })
 
   test('a master is killed: no acknowledged login or logout is lost, and all goes on by itself', async (t) => {
@@ -493,17 +495,18 @@ suite('a cluster', () => {
     await master.kill()
     await cluster.takenOver(replica)
     for (const key of keys) await through(async () => assert.ok(await backend.get(key)))
-    for (const key of out) assert.equal(await allowing(() => backend.get(key)), undefined, 'what ended stays ended')
+    for (const key of out)
+      assert.equal(await retryIfStalled(() => backend.get(key)), undefined, 'what ended stays ended')
     await through(async () =>
       assert.deepEqual(
-        (await allowing(() => backend.byOwner.list(OWNER))).map(({ key }) => key).sort(),
+        (await retryIfStalled(() => backend.byOwner.list(OWNER))).map(({ key }) => key).sort(),
         [...keys].sort(),
       ),
     )
     // Its new master has no replica until the old one is back.
     await master.restart()
     await through(() => backend.byOwner.clear(OWNER))
-    for (const key of keys) assert.equal(await allowing(() => backend.get(key)), undefined)
+    for (const key of keys) assert.equal(await retryIfStalled(() => backend.get(key)), undefined)
   })
 })
 
@@ -529,14 +532,14 @@ suite('Sentinels', () => {
     for (const backend of backends) {
       kept.push(await login(backend))
       out.push(await login(backend))
-      await allowing(() => backend.clear(out.at(-1) as string))
+      await retryIfStalled(() => backend.clear(out.at(-1) as string))
     }
     await short(() => (redisBackend(sentinel, { waitReplicas: 2, waitTimeout: 0.05 }) as Owned).clear(freshKey()))
     await master.kill()
     await takenOver(replica)
     for (const backend of backends) {
       for (const key of kept) await through(async () => assert.ok(await backend.get(key)))
-      for (const key of out) assert.equal(await allowing(() => backend.get(key)), undefined)
+      for (const key of out) assert.equal(await retryIfStalled(() => backend.get(key)), undefined)
       const stranger = freshKey()
       await through(() => backend.generate(stranger, entryWith()))
     }
@@ -548,6 +551,6 @@ suite('Sentinels', () => {
     await master.cli('replicaof', '127.0.0.1', `${replica.port}`)
     for (const backend of backends) await through(() => login(backend))
     await through(() => backends[0]?.byOwner.clear(OWNER))
-    for (const backend of backends) assert.deepEqual(await allowing(() => backend.byOwner.list(OWNER)), [])
+    for (const backend of backends) assert.deepEqual(await retryIfStalled(() => backend.byOwner.list(OWNER)), [])
   })
 })

@@ -1,7 +1,7 @@
 // A PostgreSQL server of a test's own, with an empty database in it.
 
 import { readdirSync } from 'node:fs'
-import { program, type Server, started } from './servers.ts'
+import { program, type Server, startServer } from './servers.ts'
 
 export type PostgresServer = Server & { readonly url: string }
 
@@ -38,7 +38,7 @@ export const postgresServer = async (settings: Readonly<Record<string, string>> 
     max_connections: '300',
     ...settings,
   }
-  const server = await started({
+  const server = await startServer({
     program: found('postgres'),
     prepare: (folder) => [
       found('initdb'),
