@@ -12,7 +12,14 @@ import { folder } from '../support/folder.ts'
 import { judge } from '../support/history.ts'
 import { start } from '../support/process.ts'
 import { sharedCluster } from '../support/redis-stores.ts'
-import { localProcess, managerOn, remoteProcess, type Served, traffic, visitorAt } from '../support/traffic.ts'
+import {
+  type ApplicationProcess,
+  localProcess,
+  managerOn,
+  remoteProcess,
+  traffic,
+  visitorAt,
+} from '../support/traffic.ts'
 
 const ACCOUNTS = 40
 const DEVICES = 10
@@ -21,7 +28,7 @@ const VISITORS = 12
 const NAME = '__Host-Http-sid'
 type Idle = { readonly account: string; readonly n: number; cookie: string }
 
-const visit = async (served: Served, path: string, cookie?: string) => {
+const visit = async (served: ApplicationProcess, path: string, cookie?: string) => {
   const headers = cookie === undefined ? {} : { cookie: `${NAME}=${cookie}` }
   const { response, saw } = await served.visit(new Request(`${served.origin}/${path}`, { headers }))
   const set = response.headers.getSetCookie().find((line) => line.startsWith(`${NAME}=`))
@@ -87,10 +94,10 @@ test('from a SQLite file to a cluster, by a copy that is killed and resumed, und
       return remoteProcess(origin)
     }),
   )
-  const [one, two] = processes as [Served, Served]
+  const [one, two] = processes as [ApplicationProcess, ApplicationProcess]
   const { history, stop, audit } = traffic(processes, { visitors: VISITORS, rest: 100, first })
   const out = new Set<Idle>()
-  const end = async (served: Served, every: number, rest: number) => {
+  const end = async (served: ApplicationProcess, every: number, rest: number) => {
     for (const [i, each] of idle.entries()) {
       if (i % every !== rest || out.has(each)) continue
       assert.equal((await visit(served, 'logout', each.cookie)).status, 200)

@@ -64,9 +64,9 @@ type Page = {
 /** Starts so many processes with this driver in one place, and sends requests with one cookie to each of them. */
 const startProcesses = async (t: TestContext, count: number, driver: string, { url, place }: Location) => {
   const secret = randomBytes(32).toString('base64url')
-  const started = Array.from({ length: count }, () => start(t, 'test/support/driven.ts', [driver, url, place, secret]))
+  const scripts = Array.from({ length: count }, () => start(t, 'test/support/driven.ts', [driver, url, place, secret]))
   const addresses = await Promise.all(
-    started.map(async ({ lines, errors }) => {
+    scripts.map(async ({ lines, errors }) => {
       const { value = '' } = await lines.next()
       const address = /http:\S+/.exec(value)?.[0]
       assert.ok(address, `${driver}: ${value} ${errors()}`)
@@ -81,7 +81,7 @@ const startProcesses = async (t: TestContext, count: number, driver: string, { u
     const fields = response.ok ? JSON.parse(text) : {}
     return { status: response.status, setCookie, fields }
   }
-  const errors = () => started.map(({ errors }) => errors()).join('')
+  const errors = () => scripts.map(({ errors }) => errors()).join('')
   /** Sends a request until the status is 200. It retries only if the machine stalled: clients from URLs give up soon. */
   const visitUntilServed = (which: number, path: string, sentCookie?: string) =>
     retryIfStalled(async () => {
@@ -172,10 +172,10 @@ suite('four processes on one session: 50 fields and 50 increments are kept, and 
     })
   }
 
-  for (const [name, made] of Object.entries(emptyDatabases)) {
-    test(`through ${name}:// with eight processes on an empty database: all of the first concurrent requests succeed`, async (t) => {
+  for (const [name, create] of Object.entries(emptyDatabases)) {
+    test(`through ${name}:// with eight processes on an empty database: the first requests are concurrent and all succeed`, async (t) => {
       const since = now()
-      const eight = await startProcesses(t, 8, 'connect', { url: await made(t), place: '' })
+      const eight = await startProcesses(t, 8, 'connect', { url: await create(t), place: '' })
       await Promise.all(Array.from({ length: 16 }, (_, i) => eight.visitUntilServed(i, '/add', '')))
       await checkConcurrentChanges(eight)
       await checkLogoutDuringRequest(eight)

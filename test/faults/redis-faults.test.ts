@@ -48,7 +48,10 @@ const untilSuccess = (act: () => unknown) =>
 
 const assertFails = (act: () => unknown) => assert.rejects(async () => act())
 
-/** Too few replicas confirm. If the machine stalled, the server itself may have been too late, so the operation is repeated. */
+/**
+ * Too few replicas confirm. If the machine stalled, the server itself may have been too late, so the operation is
+ * repeated.
+ */
 const assertTooFewReplicas = (act: () => unknown) =>
   retryIfStalled(() =>
     assert.rejects(

@@ -25,7 +25,9 @@ export type Verdict = {
   readonly longest: number
 }
 
-/** 409 means that the request did nothing. The outcome of 503 is unknown for ever: a failover may undo a visible change. */
+/**
+ * 409 means that the request did nothing. The outcome of 503 is unknown for ever: a failover may undo a visible change.
+ */
 const isAcknowledged = ({ status }: LoggedRequest): boolean => status === 200
 const mayBeDone = ({ status }: LoggedRequest): boolean => status !== 409
 
@@ -36,7 +38,9 @@ const describe = ({ op, account, presented, given, saw, status, start, end }: Lo
 type LoggedSession = {
   readonly label: string
   readonly login: LoggedRequest
-  /** All requests that may have ended it: those with its cookie, and revocations that were not complete before its login. */
+  /**
+   * All requests that may have ended it: those with its cookie, and revocations that were not complete before its login.
+   */
   readonly ends: readonly LoggedRequest[]
   /** The time at which it had certainly ended. Infinity if no end was acknowledged. */
   readonly ended: number

@@ -74,8 +74,8 @@ const MAX_RETRIES = 20
 export const hasStalled = (since: number): boolean => lostTime(since) >= STALL
 
 /**
- * Calls `act`, which has a timeout of its own, for example for a connection. Calls it again if it failed while the machine
- * stalled.
+ * Calls `act`, which has a timeout of its own, for example for a connection. Calls it again if it failed while the
+ * machine stalled.
  */
 export const retryIfStalled = async <T>(act: () => Promise<T> | T): Promise<T> => {
   for (let left = MAX_RETRIES; ; left--) {

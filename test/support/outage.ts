@@ -19,7 +19,10 @@ export type Answer = {
 export type SessionReport = {
   readonly sessions: number
   readonly acknowledged: number
-  /** Requests without an answer after twice their time limit. The time is counted in steps of 20 ms that this process ran. */
+  /**
+   * Requests without an answer after twice their time limit. The time is counted in steps of 20 ms that this process
+   * ran.
+   */
   readonly unanswered: number
   /** Descriptions of sessions with fewer increments than acknowledged, or more than requested. */
   readonly wrong: readonly string[]

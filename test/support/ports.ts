@@ -12,9 +12,9 @@ export type Ports = {
 /*
  * A server opens its port some time after a test has chosen it, so a port that was free may be taken by then. So ports
  * come in groups of three. The process that listens on the first port owns the other two until it ends, while a server is
- * started on them, killed, and started again. The operating system assigns no port of this range by itself: Linux begins at
- * 32768, other systems at 49152. If another program has taken one of the three, this file skips the group, and `startServer`
- * tries again with other ports.
+ * started on them, killed, and started again. The operating system assigns no port of this range by itself: Linux begins
+ * at 32768, other systems at 49152. If another program has taken one of the three, this file skips the group, and
+ * `startServer` tries again with other ports.
  */
 const FIRST = 15_000
 const END = 32_700

@@ -11,7 +11,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 const root = resolve(import.meta.dirname, '../..')
 
-export type Started = {
+export type ScriptProcess = {
   readonly child: ChildProcess
   /** The lines of standard output. */
   readonly lines: AsyncIterator<string>
@@ -26,7 +26,7 @@ export const start = (
   script: string,
   args: readonly string[] = [],
   env: Record<string, string> = {},
-): Started => {
+): ScriptProcess => {
   // The types do not cover the fourth stream, the channel for messages.
   const child = spawn(process.execPath, [join(root, script), ...args], {
     cwd: root,
@@ -47,7 +47,10 @@ export const start = (
   }
 }
 
-/** Waits until a process that received SIGSTOP has stopped: it may run for a moment longer, and only Linux tells when it stops. */
+/**
+ * Waits until a process that received SIGSTOP has stopped: it may run for a moment longer, and only Linux tells when it
+ * stops.
+ */
 export const waitUntilStopped = async (pid: number): Promise<void> => {
   const state = `/proc/${pid}/stat`
   while (existsSync(state) && !/\) [Tt] /.test(readFileSync(state, 'latin1'))) await sleep(5)

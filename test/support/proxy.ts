@@ -13,7 +13,9 @@ export type FaultyProxy = {
   delay(milliseconds: number): void
   /** Holds all data until `pass`. Nothing is lost. */
   hold(): void
-  /** Loses all data. A connection that has lost data loses everything from then on, as if its network had forgotten it. */
+  /**
+   * Loses all data. A connection that has lost data loses everything from then on, as if its network had forgotten it.
+   */
   drop(): void
   /** Cuts all connections, and accepts new ones. */
   reset(): void
@@ -23,7 +25,10 @@ export type FaultyProxy = {
   swallow(): void
   /** Cuts all connections, and refuses new ones until `pass`. */
   refuse(): Promise<void>
-  /** Cuts all connections, and new ones as soon as they are accepted, until `pass`, as a load balancer does before a dead server. */
+  /**
+   * Cuts all connections, and new ones as soon as they are accepted, until `pass`, as a load balancer does before a dead
+   * server.
+   */
   shut(): void
   /** How many pieces of data `hold` holds now. */
   readonly waiting: () => number

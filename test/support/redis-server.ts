@@ -21,7 +21,10 @@ export type RedisServer = {
 const run = promisify(execFile)
 const installed = (name: string) => program(name, 'redis-server')
 
-/** Waits until a condition is true. It is checked every 10 ms, and an error counts as false. Only the test's timeout ends it. */
+/**
+ * Waits until a condition is true. It is checked every 10 ms, and an error counts as false. Only the test's timeout ends
+ * it.
+ */
 export const until = async (condition: () => Promise<unknown> | unknown): Promise<void> => {
   const holds = async () => condition()
   while (!(await holds().catch(() => false))) await new Promise((resolve) => setTimeout(resolve, 10))
@@ -107,9 +110,10 @@ export const redisReplicated = async (): Promise<RedisReplicated> => {
 }
 
 /*
- * If a server has no time to answer, the others count it as dead, and replace it although it is alive. If a test then kills
- * the replacement, acknowledged writes are lost, and no client can prevent that. So the servers wait for a minute before
- * they replace another. Only after a test has killed a master, until another has replaced it, do they wait for half a second.
+ * If a server has no time to answer, the others count it as dead, and replace it although it is alive. If a test then
+ * kills the replacement, acknowledged writes are lost, and no client can prevent that. So the servers wait for a minute
+ * before they replace another. Only after a test has killed a master, until another has replaced it, do they wait for
+ * half a second.
  */
 const SHORT_WAIT = '500'
 const LONG_WAIT = '60000'

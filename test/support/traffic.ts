@@ -16,7 +16,7 @@ export type Traffic = {
   readonly history: LoggedRequest[]
   /** Lets all visitors finish their requests. */
   stop(): Promise<void>
-  /** Sends one more request with every cookie that was ever set, until it is answered with 200. */
+  /** Sends one more read with the newest key of every session. Repeats it until the status is 200. */
   audit(): Promise<void>
 }
 
@@ -71,17 +71,18 @@ export const managerOn = (
   })
 
 /** One process of the application, as visitors use it. */
-export type Served = {
+export type ApplicationProcess = {
   readonly origin: string
   visit(request: Request): Promise<{ readonly response: Response; readonly saw: View | undefined }>
   /** Returns the status. */
   revokeAll(account: string): Promise<number>
 }
 
+/** The HTTP status of an error. */
 const statusOf = (error: unknown) => Number((error as { status?: number }).status ?? 500)
 
 /** An application in this process, with a client of its own. Its view is known even if the request fails. */
-export const localProcess = (backend: Backend, errors: string[], storeTimeout = PATIENT): Served => {
+export const localProcess = (backend: Backend, errors: string[], storeTimeout = PATIENT): ApplicationProcess => {
   const manager = managerOn(backend, (error) => errors.push(inspect(error, { depth: 9 })), storeTimeout)
   const views = new WeakMap<Request, View>()
   const inner = page((next) =>
@@ -106,7 +107,7 @@ export const localProcess = (backend: Backend, errors: string[], storeTimeout = 
 }
 
 /** An application in another process. */
-export const remoteProcess = (origin: string): Served => ({
+export const remoteProcess = (origin: string): ApplicationProcess => ({
   origin,
   async visit(request) {
     const response = await fetch(request)
@@ -129,7 +130,10 @@ export type TrafficOptions = {
 export const visitorAt = (i: number): string => `visitor${i}`
 
 /** Starts the visitors. Each has an account, two tabs, and a thief that sends cookies of ended sessions. */
-export const traffic = (processes: readonly Served[], { visitors, rest, seed = 1, first }: TrafficOptions): Traffic => {
+export const traffic = (
+  processes: readonly ApplicationProcess[],
+  { visitors, rest, seed = 1, first }: TrafficOptions,
+): Traffic => {
   const history: LoggedRequest[] = []
   const random = pseudoRandom(seed)
   let isRunning = true
@@ -137,12 +141,12 @@ export const traffic = (processes: readonly Served[], { visitors, rest, seed = 1
   const pickFrom = <T>(all: readonly T[]) => all[Math.floor(random() * all.length)] as T
 
   const visit = async (op: Op, account: string, cookie: string | undefined): Promise<Answer> => {
-    const served = pickFrom(processes)
-    const request = new Request(`${served.origin}/${op}?${account}`, {
+    const target = pickFrom(processes)
+    const request = new Request(`${target.origin}/${op}?${account}`, {
       headers: cookie === undefined ? {} : { cookie: `${NAME}=${cookie}` },
     })
     const start = now()
-    const { response, saw } = await served.visit(request)
+    const { response, saw } = await target.visit(request)
     const end = now()
     const setCookie = response.headers.getSetCookie().find((line) => line.startsWith(`${NAME}=`))
     const given = setCookie?.slice(NAME.length + 1).split(';')[0] || undefined
@@ -225,7 +229,7 @@ export const traffic = (processes: readonly Served[], { visitors, rest, seed = 1
     const thief = async () => {
       while (isRunning) {
         await pause()
-        const own = cookies.filter(([of]) => of === account)
+        const own = cookies.filter(([owner]) => owner === account)
         if (own.length > 0) await visit('read', account, pickFrom(own.slice(-20))[1])
       }
     }

@@ -34,10 +34,10 @@ export type RedisOptions = {
    */
   readonly prefix?: string | undefined
   /**
-   * How many replicas must confirm a login, a logout, each end of an owner's session, and a rotation before its key is sent.
-   * Default 0: a failover may undo the last writes. If fewer replicas confirm, the operation throws a KeepsakeError
-   * `unknown_outcome`, but the write stays unless there is a failover. These writes use a connection of their own, which
-   * is closed with the client or by `close`.
+   * How many replicas must confirm a login, a logout, each end of an owner's session, and a rotation before its key is
+   * sent. Default 0: a failover may undo the last writes. If fewer replicas confirm, the operation throws a
+   * KeepsakeError `unknown_outcome`, but the write stays unless there is a failover. These writes use a connection of
+   * their own, which is closed with the client or by `close`.
    */
   readonly waitReplicas?: number | undefined
   /** Seconds that the replicas have to confirm. Default 0.5. */
@@ -77,16 +77,17 @@ const checkOptions = (options: RedisOptions): Settings => {
 /**
  * Makes a backend on a client of the application: a `Redis` or `Cluster` of ioredis or iovalkey, or a client of
  * `createClient` or `createSentinel` of node-redis. The client is connected, or connects by itself. It needs Redis 7.0 or
- * newer, or Valkey. `close` leaves the client open. Errors of the client are thrown unchanged, and its `error` events end no
- * process from now on.
+ * newer, or Valkey. `close` leaves the client open. Errors of the client are thrown unchanged, and its `error` events
+ * end no process from now on.
  *
- * Redis must not evict keys: set `maxmemory-policy noeviction`. An evicted session logs its visitor out. After an evicted list
- * of an owner, `byOwner.clear` throws a KeepsakeError `unknown_outcome`, because it may miss sessions. A Redis that evicts
- * cannot keep the ends of sessions.
+ * Redis must not evict keys: set `maxmemory-policy noeviction`. An evicted session logs its visitor out. After an
+ * evicted list of an owner, `byOwner.clear` throws a KeepsakeError `unknown_outcome`, because it may miss sessions. A
+ * Redis that evicts cannot keep the ends of sessions.
  *
  * `byOwner.clear` also ends sessions that other processes generate concurrently, in a cluster too. After it returns, no
  * session works that existed when it began. A session that was generated concurrently only works if all of its steps
- * came after the first step of `clear`. If `clear` throws, call it again: it then goes on with the sessions that are left.
+ * came after the first step of `clear`. If `clear` throws, call it again: it then goes on with the sessions that are
+ * left.
  *
  * `scan` is for administration, for example for a move to another store, because it goes through all keys of Redis. It
  * throws while a cluster is changing, and may return an entry twice.
@@ -100,21 +101,21 @@ export const redisBackend = (client: RedisClient, options: RedisOptions = {}): B
 
 export type ConnectRedisOptions = RedisOptions & {
   /**
-   * Seconds that one request may wait for Redis, as in the option of `sessionManager`. Default 2. A call waits at most three
-   * quarters of it while the client connects. A silent connection is cut after two and a half times of it, but after 5
-   * seconds at the earliest.
+   * Seconds that one request may wait for Redis, as in the option of `sessionManager`. Default 2. A call waits at most
+   * three quarters of it while the client connects. A silent connection is cut after two and a half times of it, or
+   * after 30 seconds more than it if that is sooner, but not before 5 seconds.
    */
   readonly storeTimeout?: number | undefined
 }
 
 /**
- * Makes a backend at a URL, with a client of ioredis of its own. The client connects when it is first used, fails fast while
- * its server is down, prints nothing, and is closed by `close`. The login in the URL is for the servers, not for the
- * Sentinels.
+ * Makes a backend at a URL, with a client of ioredis of its own. The client connects when it is first used, fails fast
+ * while its server is down, prints nothing, and is closed by `close`. The login in the URL is for the servers, not for
+ * the Sentinels.
  *
  * - `redis://user:password@host:6379/0`: one server.
- * - `redis+sentinel://host:26379,host:26379/mymaster`: the master that the Sentinels know by that name. After the name, `/`
- *   and the number of a database may follow.
+ * - `redis+sentinel://host:26379,host:26379/mymaster`: the master that the Sentinels know by that name.
+ *   `/` and the number of a database may follow the name.
  * - `redis+cluster://host:6379,host:6379`: a cluster, by the addresses of some of its servers.
  * - `rediss://`, `rediss+sentinel://`, `rediss+cluster://`: the same over TLS.
  *

@@ -13,15 +13,20 @@ export type ClientState = {
   /** Counts a loss, if the client has several connections and one of them was lost. */
   countLoss(): void
   /**
-   * Waits while the client connects, at most for the wait limit. Returns at once if an attempt to connect has failed since
-   * the last good connection, so calls fail fast while a server is down. All callers wait together.
+   * Waits while the client connects, at most for the wait limit. Returns at once if an attempt to connect has failed
+   * since the last good connection, so calls fail fast while a server is down. All callers wait together.
    */
   waitForConnection(): Promise<void>
-  /** Only for a cluster: the message of an error that the client also throws if it could not connect, so nothing was sent. */
+  /**
+   * Only for a cluster: the message of an error that the client also throws if it could not connect, so nothing was
+   * sent.
+   */
   readonly unsentMessage?: string
   /** How many times at most a command is sent, if sending it again is safe. */
   readonly maxTries: number
-  /** Waits between two tries. After a command that was not sent, it waits until the client reports the lost connection. */
+  /**
+   * Waits between two tries. After a command that was not sent, it waits until the client reports the lost connection.
+   */
   waitBeforeRetry(wasUnsent: boolean): Promise<void>
   /** The last error that the client reported while it had no connection. */
   lastError(): unknown

@@ -34,7 +34,8 @@ const serverOptions = (handshake: number) =>
     autoResendUnfulfilledCommands: false,
     maxRetriesPerRequest: 0,
     enableAutoPipelining: true,
-    // The check uses INFO, and ioredis prints a line if the user may not. A server that is loading answers LOADING anyway.
+    // The check uses INFO, and ioredis prints a line if the user may not. A server that is loading answers LOADING
+    // anyway.
     enableReadyCheck: false,
     retryStrategy: retryDelay,
     sentinelRetryStrategy: retryDelay,
@@ -167,8 +168,8 @@ const emitNodeErrors = (cluster: Cluster, node: Redis): void => {
 }
 
 /**
- * Shortly after a failover, Sentinels may still name the old master, so ioredis asks a server for its role by INFO. A user
- * who may not use INFO gets an empty answer here, because ioredis would print a line for the error.
+ * Shortly after a failover, Sentinels may still name the old master, so ioredis asks a server for its role by INFO. A
+ * user who may not use INFO gets an empty answer here, because ioredis would print a line for the error.
  */
 const allowForbiddenInfo = (redis: Redis): void => {
   const { info } = redis

@@ -9,7 +9,9 @@ export type Command = readonly string[]
 /** All clients emit events. */
 export type EventSource = { on?(event: string, listener: (value: never) => void): unknown }
 
-/** One connection to one server. It closes after the first error, and the outcome of unanswered commands is then unknown. */
+/**
+ * One connection to one server. It closes after the first error, and the outcome of unanswered commands is then unknown.
+ */
 export type Connection = {
   /** Returns the server's replies in order, including its errors. Throws if the connection fails. */
   send(commands: readonly Command[]): Promise<unknown[]>

@@ -163,7 +163,8 @@ const sender = (client: Ioredis) => {
     const [name = '', ...args] = command
     try {
       if (!sortsPipelines || !name.startsWith('eval')) return await client.call(name, ...args)
-      // ioredis 5 and iovalkey sort pipelined commands by the first argument, but that of a script is its hash, not a key.
+      // ioredis 5 and iovalkey sort pipelined commands by the first argument, but that of a script is its hash, not a
+      // key.
       const [[error, reply] = []] = await client.pipeline([command]).exec()
       if (error) throw error
       return reply

@@ -29,8 +29,8 @@ import {
  * clear. In between, an entry may exist for a moment, but no visitor has its key.
  *
  * A marked key stays until its entry is gone. So if a clear fails halfway, or its client sends it twice, the next clear
- * finishes it. If a generate fails halfway, it leaves a key without an entry, which a later call removes after its time, or
- * an entry that expires, whose key no visitor has. A failover may undo all of this, unless `waitReplicas` is set.
+ * finishes it. If a generate fails halfway, it leaves a key without an entry, which a later call removes after its time,
+ * or an entry that expires, whose key no visitor has. A failover may undo all of this, unless `waitReplicas` is set.
  */
 
 /** The lists use these functions of the backend. */
@@ -70,7 +70,9 @@ export type OwnerLists = OwnerIndex & {
 const HOUR = 3_600_000
 /** A list outlives all of its entries: no option lets a session live longer than 400 days after its login. */
 const LIST_LIFE = 400 * 24 * HOUR + HOUR
-/** Each login checks so many listed keys whose time has passed: more than the one key that it adds, so lists get shorter. */
+/**
+ * Each login checks so many listed keys whose time has passed: more than the one key that it adds, so lists get shorter.
+ */
 const CHECKS_PER_LOGIN = 10
 /** Entries that are requested concurrently. */
 const BATCH = 500

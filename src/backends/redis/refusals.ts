@@ -24,8 +24,8 @@ const advice: Readonly<Record<string, string>> = {
 }
 
 /**
- * The user lacks a permission for a command inside a script: Redis 7.0 has no error code for it. Such a script has changed
- * nothing, because each script of keepsake changes one key once.
+ * The user lacks a permission for a command inside a script: Redis 7.0 has no error code for it. Such a script has
+ * changed nothing, because each script of keepsake changes one key once.
  */
 const DENIED_IN_SCRIPT = /can't run this command or subcommand|ACL failure in script/
 

@@ -9,8 +9,8 @@ import { refusalCode, refusalError } from './refusals.ts'
 /*
  * WAIT delays all later commands of its connection, so these writes have a connection of their own to each server. WAIT
  * also confirms only the writes of its own connection. On another connection, after a failover, it would confirm for a
- * server that may never have received them. While one group waits, the next is collected. So if a replica is down, a write
- * waits for two timeouts at most, however many writes there are.
+ * server that may never have received them. While one group waits, the next is collected. So if a replica is down, a
+ * write waits for two timeouts at most, however many writes there are.
  */
 
 type PendingWrite = {
@@ -24,8 +24,8 @@ export type ReplicaWaiter = {
   /**
    * Sends a write to the server that keeps `key`, and waits for its replicas.
    *
-   * @throws KeepsakeError `unknown_outcome` if too few replicas confirm it, `unavailable` if the server refused it or could
-   * not be reached
+   * @throws KeepsakeError `unknown_outcome` if too few replicas confirm it, `unavailable` if the server refused it or
+   * could not be reached
    */
   write(key: string, command: Command): Promise<unknown>
   close(): void

@@ -5,10 +5,10 @@ import type { Entry, Mark } from '../contract.ts'
 
 /*
  * An entry is a string of lines: version, expiry, owner, metadata, value. So a read is one GET, for which Redis runs no
- * script, and a script finds the parts that it compares at the front. Compared with a hash of five fields on Redis 7.0, it
- * takes 0.7 of the memory, 0.7 of the time of a read, and 1.1 of the time of a compare-and-set. The owner is encoded as
- * JSON, because only an owner may contain a line break. An empty line means no owner, and an empty value means undefined,
- * because JSON.stringify returns neither.
+ * script, and a script finds the parts that it compares at the front. Compared with a hash of five fields on Redis 7.0,
+ * it takes 0.7 of the memory, 0.7 of the time of a read, and 1.1 of the time of a compare-and-set. The owner is encoded
+ * as JSON, because only an owner may contain a line break. An empty line means no owner, and an empty value means
+ * undefined, because JSON.stringify returns neither.
  */
 export const encodeEntry = ({
   version,
@@ -53,8 +53,8 @@ export type Script = {
 }
 
 /**
- * Redis checks the flags before it runs a script, and refuses the whole script or nothing. `allow-oom`: scripts that end a
- * session, or need no more memory than before, also run while the memory is full. `no-writes`: the script only reads.
+ * Redis checks the flags before it runs a script, and refuses the whole script or nothing. `allow-oom`: scripts that end
+ * a session, or need no more memory than before, also run while the memory is full. `no-writes`: the script only reads.
  */
 const script = (body: string, flags: 'allow-oom' | 'no-writes' | '' = ''): Script => {
   const text = (forceWrite: boolean) => `#!lua${flags && ` flags=${flags}`}\nlocal forceWrite = ${forceWrite}\n${body}`
@@ -86,7 +86,9 @@ local function owner()
 end
 `
 
-/** Replaces the entry with a mark, or removes it. Arguments: the mark's version, its text, and its milliseconds to live. */
+/**
+ * Replaces the entry with a mark, or removes it. Arguments: the mark's version, its text, and its milliseconds to live.
+ */
 const END = `
 local function finish(mark, text, life)
   if mark then redis.call('SET', KEYS[1], text, 'PX', life) else redis.call('UNLINK', KEYS[1]) end
@@ -118,8 +120,8 @@ end
 `)
 
 /**
- * Arguments: the required version or `''`, and a mark or nothing. Returns the encoded owner of the ended entry, `stale`, or
- * nothing.
+ * Arguments: the required version or `''`, and a mark or nothing. Returns the encoded owner of the ended entry, `stale`,
+ * or nothing.
  */
 export const clearEntry: Script = script(
   `${ENTRY}${FORCE_WRITE}${OWNER}${END}
@@ -157,13 +159,13 @@ redis.call('SET', KEYS[1], version .. '\\n' .. ARGV[1] .. string.sub(entry, expi
 
 /*
  * The list of an owner is a sorted set of keys. The score of a key is the time after which its entry may be gone. A score
- * below zero marks a key for removal: a clear is ending its entry, and the key does not count as listed. Scores stay text,
- * because Lua would print them with six digits.
+ * below zero marks a key for removal: a clear is ending its entry, and the key does not count as listed. Scores stay
+ * text, because Lua would print them with six digits.
  */
 
 /**
- * Updates keys of a list. Arguments, from an index on: for each key the key, the score that it had when it was read, and its
- * new score, or `''` to remove it. A key whose score has changed since then stays as it is.
+ * Updates keys of a list. Arguments, from an index on: for each key the key, the score that it had when it was read, and
+ * its new score, or `''` to remove it. A key whose score has changed since then stays as it is.
  */
 const UPDATE = `
 local function update(from)
@@ -178,8 +180,8 @@ end
 `
 
 /**
- * Arguments: key, score, now, milliseconds for the list to live, limit. Returns listed keys whose entries may be gone, with
- * their scores.
+ * Arguments: key, score, now, milliseconds for the list to live, limit. Returns listed keys whose entries may be gone,
+ * with their scores.
  */
 export const addToList: Script = script(`
 redis.call('ZADD', KEYS[1], 'NX', ARGV[2], ARGV[1])
@@ -188,8 +190,8 @@ return redis.call('ZRANGEBYSCORE', KEYS[1], '(0', '(' .. ARGV[3], 'WITHSCORES', 
 `)
 
 /**
- * Arguments: key, its new score, milliseconds for the list to live, and updates of other keys. Returns `gone` if the key is
- * not listed any more.
+ * Arguments: key, its new score, milliseconds for the list to live, and updates of other keys. Returns `gone` if the key
+ * is not listed any more.
  */
 export const confirmListed: Script = script(
   `${UPDATE}
@@ -206,9 +208,10 @@ redis.call('PEXPIRE', KEYS[1], ARGV[3])
 export const readList: Script = script(`return redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')`, 'no-writes')
 
 /**
- * Argument: the key that stays, or `''`. Marks all other keys for removal, and returns them with their new scores. The first
- * element of the reply is the eviction policy if keys may be missing, otherwise `''`. Keys may be missing if the server may
- * evict, and either the list does not exist or the server has evicted keys. If the user may not use INFO, it is `''` too.
+ * Argument: the key that stays, or `''`. Marks all other keys for removal, and returns them with their new scores. The
+ * first element of the reply is the eviction policy if keys may be missing, otherwise `''`. Keys may be missing if the
+ * server may evict, and either the list does not exist or the server has evicted keys. If the user may not use INFO, it
+ * is `''` too.
  */
 export const markForRemoval: Script = script(
   `

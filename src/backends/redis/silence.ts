@@ -5,9 +5,9 @@ import { nextTurn } from './client-state.ts'
 type Watched = { unanswered: number; lastAnswer: number; timer: NodeJS.Timeout | undefined }
 
 /**
- * Returns a function that makes a call to a server and watches its connection. If the server owes an answer and sends none
- * for `limit` milliseconds, `cut` is called. The timeouts of ioredis do not serve: if a process was suspended, its timers
- * fire before it reads its sockets, so they would end calls that were answered.
+ * Returns a function that makes a call to a server and watches its connection. If the server owes an answer and sends
+ * none for `limit` milliseconds, `cut` is called. The timeouts of ioredis do not serve: if a process was suspended, its
+ * timers fire before it reads its sockets, so they would end calls that were answered.
  */
 export const cutIfSilent = (limit: number, cut: (node: string) => void) => {
   const nodes = new Map<string, Watched>()
