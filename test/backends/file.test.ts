@@ -27,8 +27,8 @@ import { type FileOptions, fileBackend } from '../../src/backends/file/backend.t
 import { decodeMetadata } from '../../src/session/metadata.ts'
 import cases from '../data/file-cases.json' with { type: 'json' }
 import { folder } from '../support/folder.ts'
-import { allowing } from '../support/lost.ts'
-import { start, stopped } from '../support/process.ts'
+import { retryIfStalled } from '../support/lost.ts'
+import { start, waitUntilStopped } from '../support/process.ts'
 import { runs } from '../support/quick.ts'
 
 // In memory where that is to be had: what is tested here is no disk.
@@ -631,7 +631,7 @@ suite('several processes', () => {
         assert.ok(n === acknowledged || n === acknowledged + 1, `${n} of ${acknowledged}`)
         const change = { value: `${n}`, metadata: '', version: freshVersion() }
         const set = () => backend.set(key, change, entry?.version ?? '')
-        assert.equal(await allowing(set), undefined, 'others can go on')
+        assert.equal(await retryIfStalled(set), undefined, 'others can go on')
       }
     }
     await Promise.all([lane(), lane(), lane(), lane(), lane()])
@@ -650,7 +650,7 @@ suite('several processes', () => {
     await ended
     assert.deepEqual(await backend.get(key), entry, 'a reader waits for nobody')
     // A call waits for two seconds and then throws, so it is done sooner.
-    assert.equal(await allowing(() => backend.clear(key, entry.version)), undefined)
+    assert.equal(await retryIfStalled(() => backend.clear(key, entry.version)), undefined)
     assert.equal(backend.clear(key), undefined, 'and the next one does not wait at all')
   })
 
@@ -662,9 +662,9 @@ suite('several processes', () => {
       await backend.generate(key, entry)
       const { child, lines } = start(t, script, ['stand', directory, key, deed])
       while (readdirSync(join(directory, 'locks')).includes(`${slotOf(key)}.free`)) await setImmediate()
-      await stopped(child.pid as number)
+      await waitUntilStopped(child.pid as number)
       const change = { value: '{"n":2}', metadata: '', version: freshVersion() }
-      assert.equal(await allowing(() => backend.set(key, change, entry.version)), undefined)
+      assert.equal(await retryIfStalled(() => backend.set(key, change, entry.version)), undefined)
       child.kill('SIGCONT')
       assert.equal((await lines.next()).value, '2', 'it heard that its turn was over, and took another')
       assert.deepEqual(await backend.get(key), { ...entry, ...change })
@@ -714,7 +714,7 @@ suite('a secret', () => {
       const asked = () => backend.keepSecret?.(fresh)
       let first: ReturnType<typeof asked> | undefined = asked()
       assert.ok(first instanceof Promise)
-      return allowing(() => {
+      return retryIfStalled(() => {
         const answer = first ?? asked()
         first = undefined
         return answer
@@ -773,7 +773,7 @@ suite('a sweep', () => {
         over = true
       })
       while (!over) {
-        swept += (await allowing(() => backend.sweep?.(Date.now(), 100))) ?? 0
+        swept += (await retryIfStalled(() => backend.sweep?.(Date.now(), 100))) ?? 0
         await setImmediate()
       }
       assert.equal(await end, 0, errors())

@@ -9,10 +9,17 @@ import type { CopyProgress } from 'keepsake/moving'
 import { storageKeys } from '../../src/crypto/keys.ts'
 import { patientCluster } from '../support/driver.ts'
 import { folder } from '../support/folder.ts'
-import { judged } from '../support/history.ts'
+import { judge } from '../support/history.ts'
 import { start } from '../support/process.ts'
 import { sharedCluster } from '../support/redis-stores.ts'
-import { houseOn, processAt, processOn, type Served, traffic, visitorAt } from '../support/traffic.ts'
+import {
+  type ApplicationProcess,
+  localProcess,
+  managerOn,
+  remoteProcess,
+  traffic,
+  visitorAt,
+} from '../support/traffic.ts'
 
 const ACCOUNTS = 40
 const DEVICES = 10
@@ -21,7 +28,7 @@ const VISITORS = 12
 const NAME = '__Host-Http-sid'
 type Idle = { readonly account: string; readonly n: number; cookie: string }
 
-const visit = async (served: Served, path: string, cookie?: string) => {
+const visit = async (served: ApplicationProcess, path: string, cookie?: string) => {
   const headers = cookie === undefined ? {} : { cookie: `${NAME}=${cookie}` }
   const { response, saw } = await served.visit(new Request(`${served.origin}/${path}`, { headers }))
   const set = response.headers.getSetCookie().find((line) => line.startsWith(`${NAME}=`))
@@ -63,7 +70,7 @@ test('sessions move from a SQLite file to a cluster during traffic to two proces
 
   // Before: idle sessions, and the sessions of the visitors who send requests.
   const errors: string[] = []
-  const before = processOn(await opened(backendFromUrl(file)), errors)
+  const before = localProcess(await opened(backendFromUrl(file)), errors)
   const idle: Idle[] = []
   for (let i = 0; i < ACCOUNTS * DEVICES; i++) {
     const account = `idle${i % ACCOUNTS}`
@@ -84,13 +91,13 @@ test('sessions move from a SQLite file to a cluster during traffic to two proces
       const { lines, errors } = start(t, 'test/support/moving-process.ts', args)
       const origin = /http:\S+/.exec((await lines.next()).value ?? '')?.[0].replace(/\/$/, '')
       assert.ok(origin, errors())
-      return processAt(origin)
+      return remoteProcess(origin)
     }),
   )
-  const [one, two] = processes as [Served, Served]
+  const [one, two] = processes as [ApplicationProcess, ApplicationProcess]
   const { history, stop, audit } = traffic(processes, { visitors: VISITORS, rest: 100, first })
   const ended = new Set<Idle>()
-  const end = async (served: Served, every: number, rest: number) => {
+  const end = async (served: ApplicationProcess, every: number, rest: number) => {
     for (const [i, each] of idle.entries()) {
       if (i % every !== rest || ended.has(each)) continue
       assert.equal((await visit(served, 'logout', each.cookie)).status, 200)
@@ -128,7 +135,7 @@ test('sessions move from a SQLite file to a cluster during traffic to two proces
   await sleep(500)
   await stop()
   await audit()
-  const verdict = judged(history)
+  const verdict = judge(history)
   t.diagnostic(
     `${history.length} visits, answers ${JSON.stringify(verdict.byStatus)}, killed after ${reports.length} batches, ${rest.length} more`,
   )
@@ -138,13 +145,13 @@ test('sessions move from a SQLite file to a cluster during traffic to two proces
 
   // After: the new store alone.
   const backend = await opened(patientCluster(cluster))
-  const after = processOn(backend, errors)
+  const after = localProcess(backend, errors)
   for (const each of idle) {
     const { saw } = await visit(after, 'read', each.cookie)
     const expected = ended.has(each) ? { n: 0 } : { account: each.account, n: each.n }
     assert.deepEqual(saw, expected, each.account)
   }
-  const house = houseOn(backend, (error) => errors.push(String(error)))
+  const house = managerOn(backend, (error) => errors.push(String(error)))
   for (let i = 0; i < ACCOUNTS; i++) {
     const account = `idle${i}`
     const living = idle.filter((each) => each.account === account && !ended.has(each))

@@ -11,7 +11,7 @@ import * as callbacks from 'mysql2'
 import { createConnection, createPool, type Pool, type PoolOptions, type QueryOptions } from 'mysql2/promise'
 import { code } from '../support/assert.ts'
 import { entryWith, freshKey, freshVersion, OWNER } from '../support/entries.ts'
-import { allowing } from '../support/lost.ts'
+import { retryIfStalled } from '../support/lost.ts'
 import { mariadbServer, noMariadb } from '../support/mariadb-server.ts'
 import { change, generated, migrateInEightProcesses, sqlCases, until } from '../support/sql-cases.ts'
 import { closing, freshTable, mysqlUrl } from '../support/stores.ts'
@@ -479,14 +479,14 @@ suite('a backend by URL of MariaDB', { concurrency: true }, () => {
     const { table, other, connection, backend } = await stage(t)
     const limited = await opened(t, await mysqlUrl(), table)
     const key = freshKey()
-    await allowing(() => limited.generate(key, entryWith()))
+    await retryIfStalled(() => limited.generate(key, entryWith()))
     await other.begin()
     await connection.query(`select * from ${table} for update`)
-    await allowing(() => assert.rejects(async () => limited.clear(key), code('unavailable')))
-    assert.ok(await allowing(() => limited.get(key)), 'a read waits for no lock')
+    await retryIfStalled(() => assert.rejects(async () => limited.clear(key), code('unavailable')))
+    assert.ok(await retryIfStalled(() => limited.get(key)), 'a read waits for no lock')
     await other.rollback()
-    await allowing(() => limited.clear(key))
-    assert.equal(await allowing(() => backend.get(key)), undefined)
+    await retryIfStalled(() => limited.clear(key))
+    assert.equal(await retryIfStalled(() => backend.get(key)), undefined)
   })
   test('connections without answers fail only the calls that use them', async (t) => {
     const { table } = await stage(t)
@@ -499,6 +499,6 @@ suite('a backend by URL of MariaDB', { concurrency: true }, () => {
     assert.equal(proxy.silence(), 10)
     const calls = await Promise.allSettled(Array.from({ length: 10 }, async () => backend.get(freshKey())))
     assert.deepEqual(new Set(calls.map(({ status }) => status)), new Set(['rejected']))
-    assert.equal(await allowing(() => backend.get(freshKey())), undefined)
+    assert.equal(await retryIfStalled(() => backend.get(freshKey())), undefined)
   })
 })

@@ -21,7 +21,7 @@ import { setImmediate } from 'node:timers/promises'
 import type { Backend, Entry } from 'keepsake'
 import { fileBackend } from '../../src/backends/file/backend.ts'
 import { folder } from '../support/folder.ts'
-import { allowing } from '../support/lost.ts'
+import { retryIfStalled } from '../support/lost.ts'
 import { start } from '../support/process.ts'
 
 // In memory where that is to be had: what is tested here is no disk.
@@ -375,18 +375,18 @@ suite('several processes', () => {
     for (let round = 0; round < 25; round++) {
       await more(20)
       const before = done.slice(checked)
-      await allowing(() => owned.clear(ANNA))
+      await retryIfStalled(() => owned.clear(ANNA))
       for (const key of before) assert.equal(await backend.get(key), undefined, 'it was there before')
       checked += before.length
     }
     await killFirst()
     await killFirst()
-    const found = new Set(await allowing(() => listed(owned)))
+    const found = new Set(await retryIfStalled(() => listed(owned)))
     for (const key of done) assert.equal(found.has(key), (await backend.get(key)) !== undefined, 'what lives is listed')
     for (const key of gone) assert.equal(await backend.get(key), undefined, 'what is gone is not there')
-    await allowing(() => owned.clear(ANNA))
+    await retryIfStalled(() => owned.clear(ANNA))
     for (const key of [...done, ...gone]) assert.equal(await backend.get(key), undefined)
-    assert.deepEqual(await allowing(() => listed(owned)), [])
+    assert.deepEqual(await retryIfStalled(() => listed(owned)), [])
     assert.ok(done.length > 400, `${done.length}`)
     t.diagnostic(`${done.length} generated, ${gone.length} gone`)
   })
@@ -406,7 +406,7 @@ suite('several processes', () => {
       await clearer.ended
       const before = [...done]
       if (kill % 2 === 0) {
-        await allowing(() => owned.clear(ANNA))
+        await retryIfStalled(() => owned.clear(ANNA))
         for (const key of before) assert.equal(await backend.get(key), undefined, 'a clear after it has found it')
       }
       if (kill % 3 === 0) {
@@ -417,9 +417,9 @@ suite('several processes', () => {
     }
     await killFirst()
     await killFirst()
-    await allowing(() => owned.clear(ANNA))
+    await retryIfStalled(() => owned.clear(ANNA))
     for (const key of [...done, ...gone]) assert.equal(await backend.get(key), undefined, 'it was found')
-    assert.deepEqual(await allowing(() => listed(owned)), [])
+    assert.deepEqual(await retryIfStalled(() => listed(owned)), [])
     assert.equal(marks().length, 0)
     const left = readdirSync(directory).filter((name) => /^[0-9a-f]{64}$/.test(name))
     t.diagnostic(`${done.length} generated, ${gone.length} gone, ${left.length} left`)

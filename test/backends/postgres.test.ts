@@ -7,7 +7,7 @@ import { Client, Pool, type QueryArrayConfig } from 'pg'
 import postgres from 'postgres'
 import { code } from '../support/assert.ts'
 import { entryWith, freshKey, freshVersion, OWNER } from '../support/entries.ts'
-import { allowing } from '../support/lost.ts'
+import { retryIfStalled } from '../support/lost.ts'
 import { noPostgres, postgresServer } from '../support/postgres-server.ts'
 import { change, generated, migrateInEightProcesses, sqlCases, until } from '../support/sql-cases.ts'
 import { closing, freshTable, postgresUrl } from '../support/stores.ts'
@@ -427,18 +427,18 @@ suite('a backend by URL of PostgreSQL', { concurrency: true }, () => {
   test('a statement that waits for a lock fails after some seconds, and the pool works again', async (t) => {
     const { table, client } = await stage(t)
     const backend = await opened(t, await postgresUrl(), table)
-    await allowing(() => backend.get(freshKey()))
+    await retryIfStalled(() => backend.get(freshKey()))
     await client.query('begin')
     await client.query(`lock table ${table}`)
-    await allowing(() => assert.rejects(async () => backend.get(freshKey()), { code: '57014' }))
+    await retryIfStalled(() => assert.rejects(async () => backend.get(freshKey()), { code: '57014' }))
     await client.query('rollback')
-    assert.equal(await allowing(() => backend.get(freshKey())), undefined)
+    assert.equal(await retryIfStalled(() => backend.get(freshKey())), undefined)
   })
   test('a connection without answers fails only the call that uses it', { skip: noPostgres() }, async (t) => {
     const server = await postgresServer()
     closing(t, () => server.stop())
     const backend = await opened(t, server.url)
-    await allowing(() => backend.get(freshKey()))
+    await retryIfStalled(() => backend.get(freshKey()))
     const pool = await openPool(t, {}, server.url)
     // At its end, the server may send an error to clients that have gone.
     pool.on('error', () => {})
@@ -447,6 +447,10 @@ suite('a backend by URL of PostgreSQL', { concurrency: true }, () => {
     process.kill(rows[0].pid, 'SIGSTOP')
     closing(t, () => process.kill(rows[0].pid, 'SIGCONT'))
     await assert.rejects(async () => backend.get(freshKey()), /timeout/)
-    assert.equal(await allowing(() => backend.get(freshKey())), undefined, 'the next call uses another connection')
+    assert.equal(
+      await retryIfStalled(() => backend.get(freshKey())),
+      undefined,
+      'the next call uses another connection',
+    )
   })
 })

@@ -14,7 +14,7 @@ import { createConnection, createPool } from 'mysql2/promise'
 import { Pool, type PoolClient } from 'pg'
 import { code } from '../support/assert.ts'
 import { entryWith, freshKey, freshVersion, OWNER } from '../support/entries.ts'
-import { allowing } from '../support/lost.ts'
+import { retryIfStalled } from '../support/lost.ts'
 import { mariadbServer, noMariadb } from '../support/mariadb-server.ts'
 import { noPostgres, postgresServer } from '../support/postgres-server.ts'
 import type { SqlBackend } from '../support/sql-cases.ts'
@@ -91,7 +91,7 @@ suite('a server that has no room for all connections', () => {
     const take = async () => taken.push(await others.connect())
     while (await take().catch(() => 0));
     // The backend has one connection, which one call after the other uses.
-    await allowing(() => Promise.all(Array.from({ length: 40 }, async () => backend.get(freshKey()))))
+    await retryIfStalled(() => Promise.all(Array.from({ length: 40 }, async () => backend.get(freshKey()))))
     const late = await opened(t, url)
     await assert.rejects(async () => late.get(freshKey()), isRefusal(/too many clients|connection slots/))
     const call = late.get(freshKey())

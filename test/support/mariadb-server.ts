@@ -1,6 +1,6 @@
 // Starts a MariaDB server for one test, with an empty database.
 
-import { program, type Server, started } from './servers.ts'
+import { program, type Server, startServer } from './servers.ts'
 
 export type MariadbServer = Server & { readonly url: string }
 
@@ -16,7 +16,7 @@ export const noMariadb = (): string | false => {
 
 /** @param settings more options of the server. By default it never waits for the disk. */
 export const mariadbServer = async (settings: readonly string[] = []): Promise<MariadbServer> => {
-  const server = await started({
+  const server = await startServer({
     program: program('mariadbd', 'mariadb-server'),
     prepare: (folder) => [
       program('mariadb-install-db', 'mariadb-server'),

@@ -4,12 +4,12 @@ import { backendFromUrl } from 'keepsake'
 import { movingBackend } from 'keepsake/moving'
 import { serve } from 'keepsake/serve'
 import { patientCluster } from './driver.ts'
-import { houseOn, page } from './traffic.ts'
+import { managerOn, page } from './traffic.ts'
 
 const [file = '', cluster = '', startsAt] = process.argv.slice(2)
 const [from, to] = [await backendFromUrl(file), await patientCluster(cluster)]
 const backend = movingBackend(from, to, { startsAt: Number(startsAt) })
-const house = houseOn(backend, console.error)
+const house = managerOn(backend, console.error)
 const visit = page(house)
 await serve(
   async (request) => {

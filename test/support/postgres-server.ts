@@ -1,7 +1,7 @@
 // Starts a PostgreSQL server for one test, with an empty database.
 
 import { readdirSync } from 'node:fs'
-import { program, type Server, started } from './servers.ts'
+import { program, type Server, startServer } from './servers.ts'
 
 export type PostgresServer = Server & { readonly url: string }
 
@@ -38,7 +38,7 @@ export const postgresServer = async (settings: Readonly<Record<string, string>> 
     max_connections: '300',
     ...settings,
   }
-  const server = await started({
+  const server = await startServer({
     program: find('postgres'),
     prepare: (folder) => [
       find('initdb'),

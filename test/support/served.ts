@@ -3,9 +3,9 @@
 import assert from 'node:assert/strict'
 import type { TestContext } from 'node:test'
 import { ports } from './ports.ts'
-import { type Started, start } from './process.ts'
+import { type ScriptProcess, start } from './process.ts'
 
-export type Served = Started & {
+export type Served = ScriptProcess & {
   readonly url: string
   readonly port: string
 }
