@@ -1,0 +1,37 @@
+// The session files of a folder: the listing is complete even while other processes write.
+
+import { readdirSync } from 'node:fs'
+import { setImmediate } from 'node:timers/promises'
+import { keyOf } from './file-name.ts'
+import type { Locks } from './locks.ts'
+
+/** Milliseconds that work on many files blocks the event loop at a time. */
+const SLICE = 5
+
+/** Returns a function for each step of long work: it waits now and then, so that the event loop can do other work. */
+export const yieldEvery = (): (() => undefined | Promise<void>) => {
+  let since = performance.now()
+  return () => {
+    if (performance.now() - since <= SLICE) return undefined
+    return setImmediate().then(() => {
+      since = performance.now()
+    })
+  }
+}
+
+/**
+ * The names of all session files, sorted.
+ *
+ * A save renames a draft to the name of the session. POSIX does not define whether a listing that is in progress then
+ * returns that name, and btrfs leaves out a name that was renamed after the listing began. So all writers wait while the
+ * folder is listed.
+ *
+ * @throws KeepsakeError `unavailable` if a lock stays busy
+ */
+export const sessionFiles = async (directory: string, locks: Locks): Promise<readonly string[]> => {
+  const names = new Set<string>()
+  await locks.underEach(() => {
+    for (const name of readdirSync(directory)) names.add(name)
+  })
+  return [...names].filter((name) => keyOf(name) !== undefined).sort()
+}
