@@ -7,7 +7,7 @@ import type { Backend, Entry, ScanPage } from '../contract.ts'
 import { type EntryFiles, entryFiles, isBroken, QUARANTINE } from './entry-files.ts'
 import { fileOf, isStorageKey, keyOf, slotOf } from './file-name.ts'
 import { type HeldFolder, holdFolder, secureFolder, wrapErrors } from './folder.ts'
-import { sessionFiles, yieldEvery } from './listing.ts'
+import { allFiles, yieldEvery } from './listing.ts'
 import { type Locks, openLocks } from './locks.ts'
 import { ownerIndex } from './owners.ts'
 import { encodeRecord, Unreadable } from './record.ts'
@@ -125,7 +125,7 @@ const scan = async (
 ): Promise<ScanPage> => {
   const entries: (Entry & { readonly key: string })[] = []
   const pause = yieldEvery()
-  for (const file of await sessionFiles(root, locks)) {
+  for (const file of await allFiles(root, locks)) {
     if (cursor !== undefined && file <= cursor) continue
     const entry = readEntry(file)
     if (entry !== undefined) entries.push({ key: keyOf(file) as string, ...entry })

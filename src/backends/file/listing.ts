@@ -19,19 +19,36 @@ export const yieldEvery = (): (() => undefined | Promise<void>) => {
   }
 }
 
+export type Listing = {
+  /** The names of session files, sorted. */
+  readonly files: readonly string[]
+  /** The error because of which the listing may be incomplete. */
+  readonly failure: unknown
+}
+
 /**
- * The names of all session files, sorted.
+ * Lists the session files of a folder.
  *
  * A save renames a draft to the name of the session. POSIX does not define whether a listing that is in progress then
  * returns that name, and btrfs leaves out a name that was renamed after the listing began. So all writers wait while the
  * folder is listed.
- *
- * @throws KeepsakeError `unavailable` if a lock stays busy
  */
-export const sessionFiles = async (directory: string, locks: Locks): Promise<readonly string[]> => {
+export const listFiles = async (directory: string, locks: Locks): Promise<Listing> => {
   const names = new Set<string>()
-  await locks.underEach(() => {
-    for (const name of readdirSync(directory)) names.add(name)
-  })
-  return [...names].filter((name) => keyOf(name) !== undefined).sort()
+  let failure: unknown
+  try {
+    await locks.underEach(() => {
+      for (const name of readdirSync(directory)) names.add(name)
+    })
+  } catch (error) {
+    failure = error
+  }
+  return { files: [...names].filter((name) => keyOf(name) !== undefined).sort(), failure }
+}
+
+/** All session files of a folder, sorted. @throws KeepsakeError `unavailable` if a lock stays busy */
+export const allFiles = async (directory: string, locks: Locks): Promise<readonly string[]> => {
+  const { files, failure } = await listFiles(directory, locks)
+  if (failure !== undefined) throw failure
+  return files
 }

@@ -54,7 +54,7 @@ export type Locks = {
    * Calls `work` under many locks at once, until it has run under each of the 256. It must be short, because all writers
    * wait for it.
    *
-   * @throws the errors of `write`
+   * @throws the errors of `write`, after it has called `work` under the locks that were free
    */
   underEach(work: () => void): Promise<void>
   /** @throws KeepsakeError `unavailable` if the folder is gone: then an absent file proves nothing */
@@ -207,10 +207,15 @@ export const openLocks = (directory: string, check: () => void = () => {}): Lock
     tryRemove,
     async underEach(work) {
       let left = tryTogether(SLOTS, work)
-      for (let [busy, ...others] = left; busy !== undefined; [busy, ...others] = left) {
-        const slot = busy
-        await wait(slot, () => (tryTogether([slot], work).length > 0 ? BUSY : undefined))
-        left = others.length > 0 ? tryTogether(others, work) : others
+      while (left.length > 0) {
+        const [busy = '', ...others] = left
+        try {
+          await wait(busy, () => (tryTogether([busy], work).length > 0 ? BUSY : undefined))
+        } catch (error) {
+          tryTogether(others, work)
+          throw error
+        }
+        left = tryTogether(others, work)
       }
     },
     assertPresent,

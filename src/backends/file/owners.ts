@@ -4,12 +4,13 @@ import { KeepsakeError } from '../../error.ts'
 import type { Entry, Mark, OwnerIndex } from '../contract.ts'
 import type { Content, EntryFiles } from './entry-files.ts'
 import { fileOf, keyOf } from './file-name.ts'
-import { sessionFiles, yieldEvery } from './listing.ts'
+import { allFiles, listFiles, yieldEvery } from './listing.ts'
 import type { Locks } from './locks.ts'
 import { Unreadable } from './record.ts'
 
-/** After so many passes, `clear` leaves sessions that were generated after its beginning. */
-const PASSES = 100
+/** Passes of `clear` at most: the first ends every session that was there at the beginning. */
+const PASSES = 5
+
 type Found = {
   /** The files of an owner, and their entries. */
   readonly owned: ReadonlyMap<string, Entry>
@@ -19,14 +20,14 @@ type Found = {
 
 /**
  * Finds the sessions of an owner without an index. The time grows with the number of sessions in the folder, for `list`
- * and for each pass of `clear` (at least two).
+ * and for each pass of `clear`, which makes two to five.
  */
 export const ownerIndex = (directory: string, locks: Locks, { read, end }: EntryFiles): OwnerIndex => {
-  const find = async (owner: string): Promise<Found> => {
+  const find = async (owner: string, files: readonly string[]): Promise<Found> => {
     const pause = yieldEvery()
     const owned = new Map<string, Entry>()
     let newer = 0
-    for (const file of await sessionFiles(directory, locks)) {
+    for (const file of files) {
       const content = read(file)
       if (content instanceof Unreadable) newer += Number(content.newer)
       else if (content?.owner === owner) owned.set(file, content)
@@ -60,21 +61,24 @@ export const ownerIndex = (directory: string, locks: Locks, { read, end }: Entry
 
   return {
     async list(owner) {
-      const { owned } = await find(owner)
+      const { owned } = await find(owner, await allFiles(directory, locks))
       return [...owned].map(([file, entry]) => ({ ...entry, key: keyOf(file) as string }))
     },
     async clear(owner, except, mark) {
       const spared = except === undefined ? undefined : fileOf(except)
       let cleared = 0
       let unknown = 0
-      // Two passes in a row must find none: after the first has listed the files, a login may replace a session of the
-      // owner by another, before this pass reads the first session. The second pass finds the other.
+      // A login may replace a session of the owner by another after a pass has listed the files, and before the pass reads
+      // the first session. The next pass finds the other, so two passes in a row must find none. If logins never cease,
+      // the last of them count as later than this clear.
       for (let pass = 0, none = 0; pass < PASSES && none < 2; pass++) {
-        const { owned, newer } = await find(owner)
+        const { files, failure } = await listFiles(directory, locks)
+        const { owned, newer } = await find(owner, files)
         unknown = newer
-        const files = [...owned.keys()].filter((file) => file !== spared)
-        none = files.length === 0 ? none + 1 : 0
-        cleared += await endAll(owner, files, mark)
+        const meant = [...owned.keys()].filter((file) => file !== spared)
+        none = meant.length === 0 ? none + 1 : 0
+        cleared += await endAll(owner, meant, mark)
+        if (failure !== undefined) throw failure
       }
       if (unknown === 0) return cleared
       throw new KeepsakeError(
