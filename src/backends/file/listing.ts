@@ -30,7 +30,7 @@ export type Listing = {
  * Lists the session files of a folder.
  *
  * A save renames a draft to the name of the session. POSIX does not define whether a listing that is in progress then
- * returns that name, and btrfs leaves out a name that was renamed after the listing began. So all writers wait while the
+ * returns that name (readdir, on files that are added or removed), and file systems differ. So all writers wait while the
  * folder is listed.
  */
 export const listFiles = async (directory: string, locks: Locks): Promise<Listing> => {
