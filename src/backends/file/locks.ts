@@ -35,9 +35,9 @@ const BUSY: unique symbol = Symbol('busy')
 const LOST = new Error('the lock was lost')
 
 /** Replaces the file at `path`, in one step. With `flush`, the change survives a loss of power. */
-export type Put = (path: string, text: string, flush: boolean) => void
+type Put = (path: string, text: string, flush: boolean) => void
 /** Removes the file at `path`, or moves it to `to`. */
-export type Remove = (path: string, flush: boolean, to?: string) => void
+type Remove = (path: string, flush: boolean, to?: string) => void
 
 export type Locks = {
   /**
