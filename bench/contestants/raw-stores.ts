@@ -1,6 +1,5 @@
-// The servers' own floors: what a driver alone takes for the same rows, with the same statements, without sessions.
+// The floors of servers: the cost of a driver alone for the same rows and the same statements, without sessions.
 
-import { hash } from 'node:crypto'
 import { encodeEntry, setEntry } from '../../src/backends/redis/scripts.ts'
 import { mysqlBackend } from '../../src/backends/sql/mysql.ts'
 import { postgresBackend } from '../../src/backends/sql/postgres.ts'
@@ -9,46 +8,46 @@ import { FIELDS, nextSeen, SESSIONS } from '../workloads.ts'
 import { ioredis, mysql, nodeRedis, postgres } from './clients.ts'
 import type { Contestant, Raw } from './contestant.ts'
 
-const keys = Array.from({ length: SESSIONS }, (_, at) => hash('sha256', `session ${at}`, 'base64url'))
-const bytes = keys.map((key) => Buffer.from(key, 'base64url'))
+/** In the form of storage keys. */
+const keys = Array.from({ length: SESSIONS }, (_, at) => `sid.${String(at).padStart(12, '0')}`)
 const at = <T>(list: readonly T[], number: number): T => list[number % SESSIONS] as T
 
-const head = 'h'.repeat(60)
+const metadata = 'm'.repeat(60)
 const owner = `app:${FIELDS.user}`
 const jsonOf = (seen: number): string => JSON.stringify({ ...FIELDS, seen })
 const entry: Entry = {
   value: jsonOf(FIELDS.seen),
-  metadata: head,
+  metadata,
   owner,
   version: 'v0000000',
   expiresAt: Date.now() + 1e9,
 }
 
-/** A version that was never there before, of the same length. */
-let turn = 0
-const nextVersion = (): string => `v${String(++turn % 1e7).padStart(7, '0')}`
+/** A new version, of the same length. */
+let versions = 0
+const nextVersion = (): string => `v${String(++versions % 1e7).padStart(7, '0')}`
 
-/** A read, and a compare-and-set to the version after it: each session's own, because no two visits at once have one. */
+/** A read, and a compare-and-set to the next version. Concurrent requests use different sessions, so none conflicts. */
 type Statements = {
   read(number: number): Promise<number | undefined>
   set(number: number, json: string, before: string, after: string): Promise<boolean>
 }
 
 const raw = ({ read, set }: Statements): Raw => {
-  const versions = keys.map(() => entry.version)
-  const checked = async (number: number) => {
-    if (((await read(number)) ?? 0) < jsonOf(FIELDS.seen).length) throw new Error('A row is wrong.')
+  const current = keys.map(() => entry.version)
+  const checkedRead = async (number: number) => {
+    if (((await read(number)) ?? 0) < jsonOf(FIELDS.seen).length) throw new Error('A row has the wrong length.')
   }
   return {
     kind: 'raw',
     operations: {
-      read: checked,
+      read: checkedRead,
       async write(number) {
-        await checked(number)
+        await checkedRead(number)
         const next = nextVersion()
-        const done = await set(number, jsonOf(nextSeen()), at(versions, number), next)
+        const done = await set(number, jsonOf(nextSeen()), at(current, number), next)
         if (!done) throw new Error('A row was not updated.')
-        versions[number % SESSIONS] = next
+        current[number % SESSIONS] = next
       },
     },
   }
@@ -68,7 +67,7 @@ const overRedis = async ({ set, load, get, evalsha }: Redis): Promise<Raw> => {
   return raw({
     read: async (number) => (await get(at(names, number)))?.length,
     set: async (number, json, before, after) =>
-      (await evalsha(setEntry.sha, at(names, number), [before, after, `${head}\n${json}`])) === null,
+      (await evalsha(setEntry.sha, at(names, number), [before, after, `${metadata}\n${json}`])) === null,
   })
 }
 
@@ -98,15 +97,15 @@ const overPostgres = async (): Promise<Raw> => {
   const backend = postgresBackend(pool, { table })
   await backend.migrate()
   for (const key of keys) await backend.generate(key, entry)
-  const select = `select value, head, expires_at, version, owner from ${table} where key = $1`
-  const update = `update ${table} set version = $3, head = $4, value = $5 where key = $1 and version = $2`
+  const select = `select value, metadata, expires_at, version, owner from ${table} where key = $1`
+  const update = `update ${table} set version = $3, metadata = $4, value = $5 where key = $1 and version = $2`
   return raw({
     async read(number) {
-      const { rows } = await pool.query({ name: 'read', text: select, values: [at(bytes, number)] })
+      const { rows } = await pool.query({ name: 'read', text: select, values: [at(keys, number)] })
       return rows[0]?.value.length
     },
     async set(number, json, before, after) {
-      const values = [at(bytes, number), before, after, head, json]
+      const values = [at(keys, number), before, after, metadata, json]
       return (await pool.query({ name: 'set', text: update, values })).rowCount === 1
     },
   })
@@ -118,15 +117,15 @@ const overMysql = async (): Promise<Raw> => {
   const backend = mysqlBackend(pool, { table })
   await backend.migrate()
   for (const key of keys) await backend.generate(key, entry)
-  const select = `select value, head, expires_at, version, owner from ${table} where \`key\` = ?`
-  const update = `update ${table} set version = ?, head = ?, value = ? where \`key\` = ? and version = ?`
+  const select = `select value, metadata, expires_at, version, owner from ${table} where \`key\` = ?`
+  const update = `update ${table} set version = ?, metadata = ?, value = ? where \`key\` = ? and version = ?`
   return raw({
     async read(number) {
-      const [rows] = await pool.execute(select, [at(bytes, number)])
+      const [rows] = await pool.execute(select, [at(keys, number)])
       return (rows as { value: string }[])[0]?.value.length
     },
     async set(number, json, before, after) {
-      const [{ affectedRows }] = (await pool.execute(update, [after, head, json, at(bytes, number), before])) as [
+      const [{ affectedRows }] = (await pool.execute(update, [after, metadata, json, at(keys, number), before])) as [
         { affectedRows: number },
         unknown,
       ]
