@@ -33,7 +33,7 @@ import {
   standard,
 } from '../support/hostile-requests.ts'
 import { ratio } from '../support/spent.ts'
-import { house } from '../support/visits.ts'
+import { setup } from '../support/visits.ts'
 
 const clean = guardPrototypes()
 
@@ -476,7 +476,7 @@ each('time', async ({ value, expected }, t) => {
         globalThis.setTimeout = spied(timeout)
         globalThis.setInterval = spied(interval as never) as never
         try {
-          const h = await house({ backend, ...more, storeTimeout: 3600 })
+          const h = await setup({ backend, ...more, storeTimeout: 3600 })
           h.hold('generate').go()
           await h.visitor()((s) => s.set('a', 1))
         } finally {

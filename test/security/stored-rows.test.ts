@@ -25,7 +25,7 @@ import { clock, DAY, PATIENT, SECOND } from '../support/clock.ts'
 import { folder } from '../support/folder.ts'
 import { adapted, NAME, PRE, SECRET, shaped, stage } from '../support/hostile-requests.ts'
 import { stores } from '../support/stores.ts'
-import { type House, house } from '../support/visits.ts'
+import { type Setup, setup } from '../support/visits.ts'
 
 const set =
   (field: string, value: unknown = true) =>
@@ -36,7 +36,7 @@ const fields = (s: Session) => Object.keys(s.fields).sort()
 const form = async (_: unknown, request: Request) => formSecret(await workOf(request))
 const cookiesOf = (response: Response) => response.headers.getSetCookie()
 /** What a visit with this key has in a field. Not by a browser, which forgets its cookie at the absolute end by itself. */
-const fieldBy = async (h: House, key: unknown, field: string): Promise<unknown> => {
+const fieldBy = async (h: Setup, key: unknown, field: string): Promise<unknown> => {
   let value: unknown
   await h.visitor().raw((s) => {
     value = field === 'owner' ? s.owner : s.get(field)
@@ -74,7 +74,7 @@ suite('keys', () => {
     for (const [bit, set] of ones.entries()) assert.ok(Math.abs(set / count - 0.5) < 0.01, `bit ${bit}: ${set}`)
   })
   test('ID-1: the cookie is such a key', async () => {
-    const h = await house()
+    const h = await setup()
     const keys = new Set<string>()
     for (let i = 0; i < 200; i++) {
       const visit = h.visitor()
@@ -84,7 +84,7 @@ suite('keys', () => {
     assert.equal([...keys].filter(shaped).length, 200)
   })
   test('ID-1: without random numbers there is no session: none is made by other means', async () => {
-    const h = await house()
+    const h = await setup()
     const broken = () => {
       throw new Error('no entropy')
     }
@@ -132,7 +132,7 @@ suite('keys', () => {
       clear: noting(backend.clear),
       touch: noting(backend.touch),
     }
-    const h = await house({ backend: noted, secret: SECRET })
+    const h = await setup({ backend: noted, secret: SECRET })
     const held: string[] = []
     const owned: string[] = []
     const visit = h.visitor()
@@ -275,7 +275,7 @@ suite('keys', () => {
   }
   const LABEL = Buffer.alloc(9, 7).toString('base64url')
   test('ID-6: a fresh key whose place is taken is given up for another, and who was there stays', async () => {
-    const h = await house()
+    const h = await setup()
     const [first, second] = [h.visitor(), h.visitor()]
     await withOneLabel(3, async () => {
       assert.equal(await first(set('first')), undefined)
@@ -287,7 +287,7 @@ suite('keys', () => {
     assert.deepEqual([await first(fields), await second(fields)], [['first'], ['second']])
   })
   test('ID-6: after three that were taken it is an error, and nobody gets a session of another', async () => {
-    const h = await house()
+    const h = await setup()
     const [first, second] = [h.visitor(), h.visitor()]
     await withOneLabel(4, async () => {
       await first(set('first'))
@@ -351,10 +351,10 @@ for (const { name, opener } of stores) {
     const kept = async (t: TestContext): Promise<{ backend?: Backend; secret?: typeof SECRET }> =>
       name === 'memory' ? {} : { backend: await opener(t)(), secret: SECRET }
     test('LIFE-1: a login gives a new key; the old one is dead at once, and never sees the account', async (t) => {
-      const h = await house(await kept(t))
+      const h = await setup(await kept(t))
       const visit = h.visitor()
       await visit(set('cart'))
-      const thief = visit.elsewhere()
+      const thief = visit.otherProcess()
       const label = await visit((s) => s.label)
       const seen: unknown[] = []
       // The thief asks at each step of the login.
@@ -371,12 +371,12 @@ for (const { name, opener } of stores) {
       seen.push(await thief((s) => s.owner))
       assert.deepEqual(seen, [undefined, undefined, undefined])
       assert.deepEqual(await thief(fields), [])
-      assert.equal(h.reasons.at(-1), 'ended_key')
+      assert.equal(h.types.at(-1), 'ended_key')
       assert.equal(await visit((s) => s.owner), 'anna')
       assert.notEqual(await visit((s) => s.label), label)
     })
     test('LIFE-2: a login changes the form secret, and keeps the fields that are named and no others', async (t) => {
-      const h = await house(await kept(t))
+      const h = await setup(await kept(t))
       const visit = h.visitor()
       const stranger = await visit(form)
       await visit((s) => {
@@ -392,12 +392,12 @@ for (const { name, opener } of stores) {
       assert.ok(![stranger, after].includes(await visit(form)))
     })
     test('LIFE-3: twenty visits across a renewal keep session and form secret and get one key; at grace + 0 the old is over', async (t) => {
-      const h = await house(await kept(t))
+      const h = await setup(await kept(t))
       const visit = h.visitor()
       await visit((s) => s.login('anna'))
       const secret = await visit(form)
       const old = visit.browser.cookies.get(NAME)
-      const tabs = Array.from({ length: 20 }, () => visit.elsewhere())
+      const tabs = Array.from({ length: 20 }, () => visit.otherProcess())
       const owners = await Promise.all(
         tabs.map((tab, i) =>
           tab(async (s, request) => {
@@ -425,10 +425,10 @@ for (const { name, opener } of stores) {
       assert.deepEqual(await asked(key), ['anna', 0])
     })
     test('LIFE-4: two renewals at once end in one key, and lose nothing', async (t) => {
-      const h = await house(await kept(t))
+      const h = await setup(await kept(t))
       const visit = h.visitor()
       await visit(set('a'))
-      const [one, two] = [visit.thief(), visit.elsewhere()]
+      const [one, two] = [visit.withSameCookies(), visit.otherProcess()]
       const [first, second] = [h.hold('set'), h.hold('set')]
       const renewals = [one, two].map((tab, i) =>
         tab((s) => {
@@ -445,16 +445,16 @@ for (const { name, opener } of stores) {
       assert.deepEqual(await one(fields), ['a', 'tab0', 'tab1'])
     })
     test('LIFE-5: a logout ends the entry first, then clears the cookie; where it fails, it says so and clears all the same', async (t) => {
-      const h = await house(await kept(t))
+      const h = await setup(await kept(t))
       const visit = h.visitor()
       await visit((s) => s.login('anna'))
-      const thief = visit.thief()
+      const thief = visit.withSameCookies()
       h.fail('clear', new Error('gone away'))
       const failed = await visit.raw((s) => s.invalidate())
       assert.equal(failed.status, 503)
       const clearing = `${NAME}=; Max-Age=0; Path=/; Secure; HttpOnly; SameSite=Lax`
       assert.deepEqual(cookiesOf(failed), [clearing])
-      assert.ok(h.reasons.includes('end_failed'))
+      assert.ok(h.types.includes('end_failed'))
       const held = h.hold('clear')
       let answered = false
       const logout = thief
@@ -466,7 +466,7 @@ for (const { name, opener } of stores) {
       await held.arrived
       await new Promise((resolve) => setImmediate(resolve))
       assert.equal(answered, false, 'no answer before the entry is gone')
-      const copy = thief.thief()
+      const copy = thief.withSameCookies()
       held.go()
       assert.deepEqual(cookiesOf(await logout), [clearing])
       assert.equal(await copy((s) => s.owner), undefined)
@@ -481,14 +481,14 @@ for (const { name, opener } of stores) {
         read: (s) => void s.get('a'),
       }
       for (const [does, act] of Object.entries(late)) {
-        const h = await house(await kept(t))
+        const h = await setup(await kept(t))
         const visit = h.visitor()
         await visit((s) => {
           s.login('anna')
           s.set('a', 1)
         })
         const key = visit.browser.cookies.get(NAME) as string
-        const [other, thief] = [visit.elsewhere(), visit.thief()]
+        const [other, thief] = [visit.otherProcess(), visit.withSameCookies()]
         const { promise: opened, resolve: arrived } = Promise.withResolvers<void>()
         const { promise: gone, resolve: go } = Promise.withResolvers<void>()
         const slow = other.raw(async (s) => {
@@ -509,10 +509,10 @@ for (const { name, opener } of stores) {
       }
     })
     test('LIFE-8: idle: alive a millisecond before the end, over at it; a hundred visits touch once at most', async (t) => {
-      const h = await house({ ...(await kept(t)), idleTimeout: 100, absoluteTimeout: 1000 })
+      const h = await setup({ ...(await kept(t)), idleTimeout: 100, absoluteTimeout: 1000 })
       const visit = h.visitor()
       await visit(set('a'))
-      const other = visit.thief()
+      const other = visit.withSameCookies()
       h.now.tick(100 * SECOND - 1)
       assert.equal(await visit(get('a')), true)
       for (let i = 0; i < 100; i++) {
@@ -527,7 +527,7 @@ for (const { name, opener } of stores) {
       assert.equal(await visit(get('a')), undefined)
     })
     test('LIFE-9: absolute: a session that is never idle ends a millisecond after its last, and a login begins anew', async (t) => {
-      const h = await house({ ...(await kept(t)), idleTimeout: 100, absoluteTimeout: 1000 })
+      const h = await setup({ ...(await kept(t)), idleTimeout: 100, absoluteTimeout: 1000 })
       const [visit, again] = [h.visitor(), h.visitor()]
       for (const one of [visit, again]) await one((s) => s.login('anna'))
       for (let second = 0; second < 999; second += 27) {
@@ -545,7 +545,7 @@ for (const { name, opener } of stores) {
       assert.equal(await again((s) => s.owner), 'anna')
     })
     test('LIFE-9: absolute: counted from the birth by today’s setting, whatever end the entry was given', async (t) => {
-      const h = await house({ ...(await kept(t)), idleTimeout: 100, absoluteTimeout: 1000 })
+      const h = await setup({ ...(await kept(t)), idleTimeout: 100, absoluteTimeout: 1000 })
       const visit = h.visitor()
       await visit(set('a'))
       const key = visit.browser.cookies.get(NAME) as string
@@ -559,7 +559,7 @@ for (const { name, opener } of stores) {
       const now = clock()
       const backend = name === 'memory' ? await backendFromUrl('memory:', { now }) : await opener(t)()
       const { sweep: _, ...unswept } = backend
-      const h = await house({ backend: unswept, secret: SECRET, now })
+      const h = await setup({ backend: unswept, secret: SECRET, now })
       const visit = h.visitor()
       await visit(set('a'))
       const key = visit.browser.cookies.get(NAME) as string
@@ -568,10 +568,10 @@ for (const { name, opener } of stores) {
       assert.ok(await backend.get(address), 'the store has it still')
       const response = await h.visitor().raw((s) => assert.deepEqual(fields(s), []), holding(key))
       assert.deepEqual([response.status, cookiesOf(response)], [200, []])
-      assert.equal(h.reasons.at(-1), 'expired')
+      assert.equal(h.types.at(-1), 'expired')
     })
     test('LIFE-12: a clock that goes back does not lengthen the absolute life by more than it went', async (t) => {
-      const h = await house({ ...(await kept(t)), idleTimeout: 100, absoluteTimeout: 100 })
+      const h = await setup({ ...(await kept(t)), idleTimeout: 100, absoluteTimeout: 100 })
       const visit = h.visitor()
       await visit(set('a'))
       const key = visit.browser.cookies.get(NAME)
@@ -586,7 +586,7 @@ for (const { name, opener } of stores) {
       assert.equal(await fieldBy(h, key, 'a'), undefined)
     })
     test('LIFE-12: a session born more than a minute in the future is a stranger’s; up to a minute, clocks may differ', async (t) => {
-      const h = await house(await kept(t))
+      const h = await setup(await kept(t))
       const visit = h.visitor()
       await visit(set('a'))
       const key = visit.browser.cookies.get(NAME)
@@ -605,11 +605,11 @@ for (const { name, opener } of stores) {
       assert.equal(await seen(), true, 'and it was left alone')
     })
     test('CON-1: visits that change different fields both win; of one field, the later one does', async (t) => {
-      const h = await house(await kept(t))
+      const h = await setup(await kept(t))
       const visit = h.visitor()
       await visit(set('begun'))
       const held = h.hold('set')
-      const late = visit.elsewhere()((s) => {
+      const late = visit.otherProcess()((s) => {
         s.set('mine', 1)
         s.set('both', 'late')
         s.update('n', (n = 0) => n + 1)
@@ -628,7 +628,7 @@ for (const { name, opener } of stores) {
       )
     })
     test('CON-2: reads write no data; a value set to what it was is a write all the same', async (t) => {
-      const h = await house(await kept(t))
+      const h = await setup(await kept(t))
       const visit = h.visitor()
       await visit(set('a'))
       const key = visit.browser.cookies.get(NAME) as string
@@ -640,12 +640,12 @@ for (const { name, opener } of stores) {
       assert.notEqual((await entry())?.version, before?.version)
     })
     test('CON-3: a touch carries no data, so it cannot undo a write that overtook it', async (t) => {
-      const h = await house(await kept(t))
+      const h = await setup(await kept(t))
       const visit = h.visitor()
       await visit(set('a', 1))
       h.now.tick(8 * DAY)
       const held = h.hold('touch')
-      const read = visit.elsewhere()(get('a'))
+      const read = visit.otherProcess()(get('a'))
       await held.arrived
       await visit(set('a', 2))
       held.go()
@@ -653,12 +653,12 @@ for (const { name, opener } of stores) {
       assert.equal(await visit(get('a')), 2)
     })
     test('CON-4: what a handler holds is a copy: a change without a save reaches nobody', async (t) => {
-      const h = await house(await kept(t))
+      const h = await setup(await kept(t))
       const visit = h.visitor()
       const cart = { items: ['tea'] }
       await visit(set('cart', cart))
       cart.items.push('coffee')
-      for (const holder of [visit, visit.elsewhere()]) {
+      for (const holder of [visit, visit.otherProcess()]) {
         await assert.rejects(
           holder((s) => {
             s.set('b', 1)
@@ -674,7 +674,7 @@ for (const { name, opener } of stores) {
     test('CON-5: once a logout or a login was answered, no reader finds the old session', async (t) => {
       const open = opener(t)
       const [one, two] = [await open(), await open()]
-      const h = await house({ backend: one, secret: SECRET })
+      const h = await setup({ backend: one, secret: SECRET })
       const elsewhere = sessionManager({ backend: two, storeTimeout: PATIENT, secret: SECRET, now: h.now })(
         async (request) => new Response(String((await session(request)).get('a'))),
       )
@@ -689,7 +689,7 @@ for (const { name, opener } of stores) {
       }
     })
     test('CON-6: whoever follows a redirect at once finds what was saved before it', async (t) => {
-      const h = await house(await kept(t))
+      const h = await setup(await kept(t))
       const visit = h.visitor()
       for (let i = 0; i < 300; i++) {
         const response = await visit.raw((s) => {
@@ -701,7 +701,7 @@ for (const { name, opener } of stores) {
       }
     })
     test('CON-7: a handler that throws saves nothing; a save that fails is an error without a cookie', async (t) => {
-      const h = await house(await kept(t))
+      const h = await setup(await kept(t))
       const visit = h.visitor()
       await visit(set('a', 1))
       await assert.rejects(
@@ -732,7 +732,7 @@ for (const { name, opener } of stores) {
 
 suite('the life of a session', () => {
   test('LIFE-8: a read never moves the end past the absolute one', async () => {
-    const h = await house({ idleTimeout: 100, absoluteTimeout: 120 })
+    const h = await setup({ idleTimeout: 100, absoluteTimeout: 120 })
     const visit = h.visitor()
     await visit(set('a'))
     h.now.tick(60 * SECOND)
@@ -755,10 +755,10 @@ suite('the life of a session', () => {
     assert.equal(await again(), false)
   })
   test('LIFE-12: a clock that goes back does not lengthen the grace of an old key by more than it went', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit(set('a'))
-    const old = visit.thief()
+    const old = visit.withSameCookies()
     await visit((s) => s.rotateKey())
     await visit(get('a'))
     h.now.tick(-20 * SECOND)
@@ -772,7 +772,7 @@ suite('the life of a session', () => {
     const now = clock(Date.now() - 3 * DAY)
     const memory = await backendFromUrl('memory:', { now })
     const limits: number[] = []
-    const h = await house({
+    const h = await setup({
       backend: {
         ...memory,
         sweep: (now, limit) => {
@@ -800,7 +800,7 @@ suite('the life of a session', () => {
     for (let i = 0; i < 120; i++) assert.equal(await memory.get(hashKey(String(i))), undefined)
   })
   test('CON-8: a change after the response has left is refused aloud, in a stream as well', async () => {
-    const h = await house()
+    const h = await setup()
     let late: unknown
     const response = await h.visitor().raw((s) => {
       const body = new ReadableStream(

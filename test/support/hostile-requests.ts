@@ -5,7 +5,7 @@ import { labelOf, storageKeys } from '../../src/crypto/keys.ts'
 import { workOf } from '../../src/request.ts'
 import { formSecret } from '../../src/session/form-secret.ts'
 import { PATIENT } from './clock.ts'
-import { type House, house } from './visits.ts'
+import { type Setup, setup } from './visits.ts'
 
 export const NAME = '__Host-Http-sid'
 export const PRE = '__Host-Http-sid-pre'
@@ -72,7 +72,7 @@ export type Seen = {
   readonly form: string | undefined
 }
 
-export type Stage = House & {
+export type Stage = Setup & {
   /** A session's key, whose field `who` is this name. */
   readonly live: (who: string) => Promise<string>
   /** Answers a request by a handler that reads the session, or asks for its form secret as well. */
@@ -85,7 +85,7 @@ export type Stage = House & {
 
 /** A house whose sessions are made by name and seen through handlers that only look. */
 export const stage = async (backend?: Backend): Promise<Stage> => {
-  const h = await house({ secret: SECRET, ...(backend && { backend }) })
+  const h = await setup({ secret: SECRET, ...(backend && { backend }) })
   const seen = new WeakMap<Request, Omit<Seen, 'response'>>()
   const page = sessionManager({
     backend: h.backend,
@@ -93,7 +93,7 @@ export const stage = async (backend?: Backend): Promise<Stage> => {
     secret: SECRET,
     now: h.now,
     onEvent: (event) => {
-      h.reasons.push(event.type)
+      h.types.push(event.type)
       h.events.push(event)
     },
   })(async (request) => {
@@ -121,7 +121,7 @@ export const stage = async (backend?: Backend): Promise<Stage> => {
       return { response, ...(seen.get(request) as Omit<Seen, 'response'>) }
     },
     address: (key) => addressOfLabel(labelOf(key)),
-    news: () => h.reasons.splice(0),
+    news: () => h.types.splice(0),
   }
 }
 
