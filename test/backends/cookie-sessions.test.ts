@@ -18,12 +18,12 @@ import { browser } from 'keepsake/testing'
 import { newSecret } from '../../src/crypto/seal.ts'
 import { clock, DAY } from '../support/clock.ts'
 import { folder } from '../support/folder.ts'
-import { house } from '../support/visits.ts'
+import { setup } from '../support/visits.ts'
 
 const NAME = '__Host-Http-sid'
 const secret = newSecret()
 const sealed = async (options: { ends?: Backend; secret?: string | string[] } = {}) =>
-  house({ backend: cookieBackend({ secret, namespace: 'sid', ...options }), secret })
+  setup({ backend: cookieBackend({ secret, namespace: 'sid', ...options }), secret })
 const cookieOf = (response: Response) => response.headers.getSetCookie()
 const set =
   (field: string, value: unknown = true) =>
@@ -223,7 +223,7 @@ suite('a session in a cookie', () => {
     const h = await sealed()
     const visit = h.visitor()
     await visit((s) => s.login('anna'))
-    const thief = visit.thief()
+    const thief = visit.withSameCookies()
     await visit((s) => s.invalidate())
     assert.equal(await thief((s) => s.owner), 'anna')
     h.now.tick(14 * DAY)
@@ -247,7 +247,7 @@ suite('a session in a cookie, with ends', () => {
     const visit = h.visitor()
     await visit((s) => s.login('anna'))
     const { promise: wait, resolve: go } = Promise.withResolvers<void>()
-    const tab = visit.thief()
+    const tab = visit.withSameCookies()
     const slow = tab.raw(async (s) => {
       s.set('late', 1)
       await wait
@@ -264,11 +264,11 @@ suite('a session in a cookie, with ends', () => {
     const h = await sealed({ ends: memoryBackend() })
     const visit = h.visitor()
     await visit(set('a'))
-    const planter = visit.thief()
+    const planter = visit.withSameCookies()
     await visit((s) => s.login('anna'))
     assert.equal(await planter(get('a')), undefined)
     await visit(set('b'))
-    const thief = visit.thief()
+    const thief = visit.withSameCookies()
     await visit((s) => s.invalidate())
     assert.equal(await thief((s) => s.owner), undefined)
     assert.equal(await thief(get('b')), undefined)
@@ -278,7 +278,7 @@ suite('a session in a cookie, with ends', () => {
     const visit = h.visitor()
     await visit((s) => s.login('anna'))
     const { promise: wait, resolve: go } = Promise.withResolvers<void>()
-    const slow = visit.thief().raw(async (s) => {
+    const slow = visit.withSameCookies().raw(async (s) => {
       await wait
       s.login('anna')
     })
@@ -317,7 +317,7 @@ suite('a session in a cookie, with ends', () => {
     const response = await visit.raw((s) => s.invalidate())
     assert.equal(response.status, 503)
     assert.match(cookieOf(response)[0] ?? '', /Max-Age=0/)
-    assert.ok(h.reasons.includes('end_failed'))
+    assert.ok(h.types.includes('end_failed'))
   })
 })
 
@@ -475,7 +475,7 @@ suite('an end outlives every cookie that it ends', () => {
     const h = await sealed({ ends })
     const visit = h.visitor()
     await visit((s) => s.login('anna'))
-    const tab = visit.thief()
+    const tab = visit.withSameCookies()
     safe = false
     assert.equal((await visit.raw((s) => s.invalidate())).status, 503)
     assert.equal(await tab((s) => s.owner), undefined)

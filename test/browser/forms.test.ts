@@ -37,7 +37,7 @@ type Seen = { readonly method: string; readonly headers: Headers }
 /** An application with notes, a form for another, and a login; and what requests it saw and refused. */
 const application = async (t: TestContext, guard: (next: Handler) => Handler) => {
   const seen: Seen[] = []
-  const reasons: EventType[] = []
+  const types: EventType[] = []
   const form = async (request: Request, { error = '', typed = '', status = 200 } = {}) => {
     const notes: readonly string[] = (await session(request)).get('notes') ?? []
     return html(
@@ -76,7 +76,7 @@ const application = async (t: TestContext, guard: (next: Handler) => Handler) =>
         return new Response(null, { status: 404 })
     }
   }
-  const withSessions = sessionManager({ backend: 'memory:', onEvent: ({ type }) => void reasons.push(type) })
+  const withSessions = sessionManager({ backend: 'memory:', onEvent: ({ type }) => void types.push(type) })
   const guarded = guard(handle)
   const url = await served(
     t,
@@ -85,7 +85,7 @@ const application = async (t: TestContext, guard: (next: Handler) => Handler) =>
       return guarded(request)
     }),
   )
-  return { url, seen, reasons }
+  return { url, seen, types }
 }
 
 const unguarded = (next: Handler) => next
@@ -102,7 +102,7 @@ suite('a form in Chromium', () => {
     [unguarded, 'without crossOrigin'],
   ] as const) {
     test(`${name}: what a page of ours posts is taken`, async (t) => {
-      const { url, reasons } = await application(t, (next) => guard(next))
+      const { url, types } = await application(t, (next) => guard(next))
       const page = await (await opened(t)).newPage()
       await page.goto(url)
       await write(page, 'for a stranger')
@@ -110,7 +110,7 @@ suite('a form in Chromium', () => {
       await page.goto(`${url}/login`)
       await write(page, 'for anna')
       assert.deepEqual(await notesOf(page), ['for a stranger', 'for anna'])
-      assert.ok(!reasons.includes('cross_origin_rejected') && !reasons.includes('form_rejected'))
+      assert.ok(!types.includes('cross_origin_rejected') && !types.includes('form_rejected'))
     })
   }
 
@@ -130,7 +130,7 @@ suite('a form in Chromium', () => {
     ['logout', '/login'],
   ] as const) {
     test(`two tabs, a ${turn} in one: the form in the other is shown again with what was typed, and is then taken`, async (t) => {
-      const { url, reasons } = await application(t, crossOriginProtection)
+      const { url, types } = await application(t, crossOriginProtection)
       const context = await (await opened(t)).newContext()
       const [one, two] = [await context.newPage(), await context.newPage()]
       await one.goto(url + before)
@@ -145,7 +145,7 @@ suite('a form in Chromium', () => {
       assert.equal(await one.inputValue('[name=note]'), 'written "before" <it>')
       assert.deepEqual(await notesOf(one), [])
       assert.deepEqual(
-        reasons.filter((type) => type === 'form_rejected'),
+        types.filter((type) => type === 'form_rejected'),
         ['form_rejected'],
       )
       await follow(one, 'button')
@@ -199,7 +199,7 @@ suite('a form that a foreign page sends in Chromium', () => {
   ] as const) {
     for (const [name, attack] of Object.entries(attacks)) {
       test(`${name}: refused by ${by}, and nothing changes`, async (t) => {
-        const { url, seen, reasons } = await application(t, (next) => guard(next))
+        const { url, seen, types } = await application(t, (next) => guard(next))
         let body = ''
         const foreign = await served(t, () => html(body))
         const context = await (await opened(t)).newContext()
@@ -220,7 +220,7 @@ suite('a form that a foreign page sends in Chromium', () => {
         const came = seen.slice(length).find(({ method }) => method === 'POST')
         assert.equal(came?.headers.get('origin'), attack.origin(foreign))
         assert.equal(/\bsid-\d/.test(came?.headers.get('cookie') ?? ''), attack.cookies, 'as browsers are known to')
-        assert.ok(reasons.includes(type))
+        assert.ok(types.includes(type))
         await victim.reload()
         assert.deepEqual(await notesOf(victim), ['mine'])
         await write(victim, 'mine too')
@@ -242,17 +242,17 @@ const socketFrom = async (page: Page, url: string): Promise<string> => {
 }
 
 test('a WebSocket of a page on another port is refused by crossOrigin; one of our own page reaches the handler', async (t) => {
-  const { url, seen, reasons } = await application(t, crossOriginProtection)
+  const { url, seen, types } = await application(t, crossOriginProtection)
   const foreign = await served(t, () => html('<p>Another application'))
   const context = await (await opened(t)).newContext()
   const page = await context.newPage()
   await page.goto(`${url}/login`)
   assert.match(await socketFrom(page, url), /Unexpected response code: 426/)
-  assert.ok(!reasons.includes('cross_origin_rejected'))
+  assert.ok(!types.includes('cross_origin_rejected'))
 
   await page.goto(foreign)
   assert.match(await socketFrom(page, url), /Unexpected response code: 403/)
-  assert.ok(reasons.includes('cross_origin_rejected'))
+  assert.ok(types.includes('cross_origin_rejected'))
   const { headers } = seen.at(-1) as Seen
   assert.match(headers.get('cookie') ?? '', /\bsid-\d/, 'though the cookie came along')
   assert.equal(headers.get('origin'), foreign)

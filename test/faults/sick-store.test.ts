@@ -18,13 +18,13 @@ import { memoryBackend } from 'keepsake/memory'
 import { browser } from 'keepsake/testing'
 import { newSecret } from '../../src/crypto/seal.ts'
 import { clock, PATIENT } from '../support/clock.ts'
-import { house } from '../support/visits.ts'
+import { setup } from '../support/visits.ts'
 
 const secret = newSecret()
 const failing = () => Object.assign(new Error('connection refused'), { code: 'ECONNREFUSED' })
 
 suite('onStoreError: anonymous', () => {
-  const lenient = () => house({ onStoreError: 'anonymous' })
+  const lenient = () => setup({ onStoreError: 'anonymous' })
 
   test('ST-O2: a visit whose session cannot be read is a stranger’s, and no session cookie leaves', async () => {
     const h = await lenient()
@@ -34,7 +34,7 @@ suite('onStoreError: anonymous', () => {
     const response = await visit.raw((s) => Response.json([s.owner ?? null, { ...s.fields }]))
     assert.deepEqual(await response.json(), [null, {}])
     assert.deepEqual(response.headers.getSetCookie(), [])
-    assert.deepEqual(h.reasons, ['login', 'read_only'])
+    assert.deepEqual(h.types, ['login', 'read_only'])
     assert.equal(await visit((s) => s.owner), 'anna', 'and afterwards he is who he was')
   })
 
@@ -89,7 +89,7 @@ suite('onStoreError: anonymous', () => {
   })
 
   test('fail is the default, and other words are refused', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit((s) => s.set('a', 1))
     h.fail('get', failing())

@@ -12,7 +12,7 @@ import { formSecret } from '../../src/session/form-secret.ts'
 import cases from '../data/csrf-cases.json' with { type: 'json' }
 import { DAY } from '../support/clock.ts'
 import { runs } from '../support/quick.ts'
-import { house, type Visitor } from '../support/visits.ts'
+import { setup, type Visitor } from '../support/visits.ts'
 
 const HOUR = 3_600_000
 const token = (visit: Visitor, options?: TokenOptions) =>
@@ -28,7 +28,7 @@ const judged = async (visit: Visitor, given: unknown, action?: string): Promise<
 
 suite('a form token', () => {
   test('D47, CSRF-8: a stranger’s costs a sealed cookie and no store call, and is good at his next visit', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     const made = await token(visit)
     assert.match(made, /^[\w-]{84}$/)
@@ -39,7 +39,7 @@ suite('a form token', () => {
   })
 
   test('D47, CSRF-7: is good for an hour, or as long as it says, to the millisecond', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     const [made, short] = [await token(visit), await token(visit, { validFor: 0.5 })]
     h.now.tick(499)
@@ -55,7 +55,7 @@ suite('a form token', () => {
   })
 
   test('CSRF-6: is another one at each rendering, and every one that has not expired is good', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit((s) => s.set('a', 1))
     const secret = (await visit(async (_, request) => formSecret(await workOf(request)))) as string
@@ -74,14 +74,14 @@ suite('a form token', () => {
   })
 
   test('CSRF-6: what follows its expiry differs between two renderings in every part', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     const [one, two] = [await token(visit), await token(visit)].map((text) => Buffer.from(text, 'base64url'))
     for (let at = 7; at < 63; at += 8) assert.notDeepEqual(one?.subarray(at, at + 8), two?.subarray(at, at + 8))
   })
 
   test('CSRF-5: dies at login and at logout, and survives a renewal and a first write', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     const stranger = await token(visit)
     await visit((s) => s.set('cart', 1))
@@ -101,7 +101,7 @@ suite('a form token', () => {
   })
 
   test('CSRF-5: one that is rendered behind a login in the same visit is the new session’s', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     const made = (await visit((s, request) => {
       s.login('anna')
@@ -111,7 +111,7 @@ suite('a form token', () => {
   })
 
   test('CSRF-5: one that is made for an action is good for that alone, and no other for it', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     const made = await token(visit, { action: 'delete' })
     assert.equal(await judged(visit, made, 'delete'), 'ok')
@@ -121,7 +121,7 @@ suite('a form token', () => {
   })
 
   test('CSRF-9: a cookie and a token of the attacker’s, tossed next to the victim’s session, are refused', async () => {
-    const h = await house()
+    const h = await setup()
     const [attacker, victim] = [h.visitor(), h.visitor()]
     const made = await token(attacker)
     await victim((s) => s.set('user', 'anna'))
@@ -135,7 +135,7 @@ suite('a form token', () => {
   })
 
   test('D49: the tag is a hidden field with the token, and the field is its name and value', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     const tag = (await visit((_, request) => csrfTag(request))) as string
     const [, value] = /^<input name="_csrf" type="hidden" value="([\w-]{84})">$/.exec(tag) ?? []
@@ -146,7 +146,7 @@ suite('a form token', () => {
   })
 
   test('CSRF-12: a response that was asked for one is not kept by shared caches, and says so where it was to be', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     const cached = (value?: string) =>
       visit.raw(
@@ -157,12 +157,12 @@ suite('a form token', () => {
     assert.equal((await cached()).headers.get('cache-control'), 'private, no-cache')
     assert.equal((await cached('private, max-age=5')).headers.get('cache-control'), 'private, max-age=5')
     assert.equal((await cached('public, max-age=5')).headers.get('cache-control'), 'private, no-store')
-    assert.deepEqual(h.reasons.slice(-1), ['cache_overridden'])
+    assert.deepEqual(h.types.slice(-1), ['cache_overridden'])
     assert.equal((await visit.raw(() => {})).headers.get('cache-control'), null)
   })
 
   test('CSRF-11: a refusal is an event with the outcome and the label, without the token, and changes nothing', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit((s) => s.set('a', 1))
     const before = h.total()
@@ -178,7 +178,7 @@ suite('a form token', () => {
   })
 
   test('options that cannot be are refused', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     for (const validFor of [0, -1, Number.NaN, Number.POSITIVE_INFINITY, '60', 401 * DAY]) {
       await visit((_, request) =>
@@ -216,7 +216,7 @@ suite('a hostile token', () => {
   const elsewhere = ['$CSRF_COOKIE_ONLY', '$CSRF_IN_QUERY']
   for (const { name, value, expected } of cases.tokens.filter(({ value }) => !elsewhere.includes(value as string))) {
     test(`${name}: ${expected}`, async () => {
-      const h = await house()
+      const h = await setup()
       const [visit, other] = [h.visitor(), h.visitor()]
       let given: unknown = value
       if (typeof value === 'string' && value in values) given = await values[value]?.(visit, other)
@@ -254,7 +254,7 @@ suite('a hostile token', () => {
   })
 
   test('no flipped bit, no truncation, no addition and no other spelling is taken', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     let made = await token(visit)
     while (!/[-_]/.test(made)) made = await token(visit)
@@ -282,7 +282,7 @@ suite('a hostile token', () => {
   })
 
   test('whatever it is, the answer is a value', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await fc.assert(
       fc.asyncProperty(fc.oneof(fc.anything(), fc.string({ unit: 'binary' })), async (given) => {

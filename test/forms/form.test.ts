@@ -9,7 +9,7 @@ import { browser } from 'keepsake/testing'
 import { z } from 'zod'
 import { sessionManager } from '../../src/manager.ts'
 import { runs } from '../support/quick.ts'
-import { house, type Visitor } from '../support/visits.ts'
+import { setup, type Visitor } from '../support/visits.ts'
 
 const FORM = 'application/x-www-form-urlencoded'
 const token = (visit: Visitor) => visit((_, request) => csrfToken(request)) as Promise<string>
@@ -68,7 +68,7 @@ for (const multipart of [false, true]) {
     const body = (...pairs: (readonly [string, string])[]) => fieldsOf(pairs, multipart)
 
     test('D50: ok: the fields without the token, sorted by name, those of one name in their order', async () => {
-      const h = await house()
+      const h = await setup()
       const visit = h.visitor()
       const made = await token(visit)
       const sent = body(['b', '2'], ['a', 'x'], ['_csrf', made], ['ä', ''], ['a', 'w'], ['B', 'é 🦊'])
@@ -87,7 +87,7 @@ for (const multipart of [false, true]) {
     })
 
     test('D50: expired, with the fields and since when', async () => {
-      const h = await house()
+      const h = await setup()
       const visit = h.visitor()
       const made = await token(visit)
       const expiredAt = h.now() + 3_600_000
@@ -97,7 +97,7 @@ for (const multipart of [false, true]) {
     })
 
     test('D50: wrong_session, invalid_token, missing_token and many_tokens, each with the fields', async () => {
-      const h = await house()
+      const h = await setup()
       const [visit, other] = [h.visitor(), h.visitor()]
       const [made, others] = [await token(visit), await token(other)]
       const a: readonly [string, string] = ['a', '1']
@@ -107,11 +107,11 @@ for (const multipart of [false, true]) {
       assert.deepEqual(await posted(visit, body(a)), { outcome: 'missing_token', ...carried })
       const twice = body(['_csrf', made], a, ['_csrf', made])
       assert.deepEqual(await posted(visit, twice), { outcome: 'many_tokens', ...carried })
-      assert.deepEqual(h.reasons.filter((type) => type === 'form_rejected').length, 4)
+      assert.deepEqual(h.types.filter((type) => type === 'form_rejected').length, 4)
     })
 
     test('D54: a script’s token comes in the header X-CSRF-Token', async () => {
-      const h = await house()
+      const h = await setup()
       const visit = h.visitor()
       const made = await token(visit)
       assert.equal((await posted(visit, body(['a', '1']), { headers: { 'x-csrf-token': made } })).outcome, 'ok')
@@ -122,7 +122,7 @@ for (const multipart of [false, true]) {
     })
 
     test('D50: without csrf it is taken as it is; with an action the token has to be for that', async () => {
-      const h = await house()
+      const h = await setup()
       const visit = h.visitor()
       assert.equal((await posted(visit, body(['q', 'tea']), { options: { csrf: false } })).outcome, 'ok')
       const made = (await visit((_, request) => csrfToken(request, { action: 'buy' }))) as string
@@ -132,7 +132,7 @@ for (const multipart of [false, true]) {
     })
 
     test('a body over its limit of bytes or fields is too_large, and one at it is not', async () => {
-      const h = await house()
+      const h = await setup()
       const visit = h.visitor()
       const made = await token(visit)
       const many = (n: number) => body(['_csrf', made], ...Array.from({ length: n }, (_, i) => [`f${i}`, ''] as const))
@@ -147,7 +147,7 @@ for (const multipart of [false, true]) {
     })
 
     test('any fields come back as they were sent', async () => {
-      const h = await house()
+      const h = await setup()
       const visit = h.visitor()
       const made = await token(visit)
       // FormData makes CRLF of every line break, and takes no names with them through all parsers.
@@ -168,7 +168,7 @@ for (const multipart of [false, true]) {
     })
 
     test('a schema gives the fields a type; what it refuses is invalid_fields, with the issues and the fields', async () => {
-      const h = await house()
+      const h = await setup()
       const visit = h.visitor()
       const made = await token(visit)
       const schema = z.object({
@@ -201,14 +201,14 @@ suite('what is no form', () => {
   }
   for (const [name, type] of Object.entries(types)) {
     test(`${name} is wrong_content_type`, async () => {
-      const h = await house()
+      const h = await setup()
       const body = new Blob(['a=1'])
       const headers: Record<string, string> = type === '' ? {} : { 'content-type': type }
       assert.deepEqual(await posted(h.visitor(), body, { headers }), { outcome: 'wrong_content_type', status: 415 })
     })
   }
   test('D50: the Content-Type may have any case, blanks and parameters', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     const made = await token(visit)
     for (const type of [FORM.toUpperCase(), `${FORM} ; charset=UTF-8`, `${FORM};charset=x`]) {
@@ -217,7 +217,7 @@ suite('what is no form', () => {
     }
   })
   test('D51: a multipart body that breaks off anywhere, or is rubbish, is wrong_content_type or lacks its token', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     const made = await token(visit)
     const whole = `--x\r\nContent-Disposition: form-data; name="_csrf"\r\n\r\n${made}\r\n--x\r\nContent-Disposition: form-data; name="f"; filename="a.txt"\r\n\r\nhello\r\n--x--`
@@ -236,7 +236,7 @@ suite('what is no form', () => {
     )
   })
   test('a body whose connection breaks off is wrong_content_type, not an error', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     for (const type of [FORM, 'multipart/form-data; boundary=x']) {
       const body = new ReadableStream({
@@ -248,7 +248,7 @@ suite('what is no form', () => {
     }
   })
   test('options that nobody reads, and limits that cannot be, are refused', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     for (const options of [{ maxByte: 5 }, { maxBytes: 0 }, { maxFields: Number.NaN }, { maxFileBytes: '1' }]) {
       await visit((_, request) =>
@@ -267,7 +267,7 @@ suite('files', () => {
     return data
   }
   test('D51: are told beside the fields, sorted by field, without folders; an empty input is none', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     const made = await token(visit)
     const data = withFiles(made, ['b', 'x.txt', 'one'], ['a', '../../y.txt', 'two'])
@@ -283,7 +283,7 @@ suite('files', () => {
     })
   })
   test('a file in the place of the token is no token', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     const data = new FormData()
     data.append('_csrf', new File([await token(visit)], 'token'))
@@ -301,7 +301,7 @@ suite('files', () => {
     return { ...(await posted(visit, data, { options: { upload, ...options } })), seen }
   }
   test('D52: an upload is handed over as it comes, and only once the token was seen', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     const made = await token(visit)
     const good = await uploaded(visit, withFiles(made, ['a', 'x.txt', 'one'], ['b', 'y.txt', 'two']))
@@ -324,7 +324,7 @@ suite('files', () => {
     }
   })
   test('D52: a token in the header lets a file come first', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     const made = await token(visit)
     const data = new FormData()
@@ -335,7 +335,7 @@ suite('files', () => {
     assert.deepEqual([outcome, seen], ['ok', ['one']])
   })
   test('what the taker does not read is discarded, and the next part comes', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     const made = await token(visit)
     const big = 'x'.repeat(500_000)
@@ -343,7 +343,7 @@ suite('files', () => {
     assert.deepEqual([outcome, seen.length], ['ok', 2])
   })
   test('a file over its limit is too_large, its stream ends in an error, and one at it is not', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     const made = await token(visit)
     const size = 100_000
@@ -359,7 +359,7 @@ suite('files', () => {
     assert.match(String(read), /too large/)
   })
   test('with uploads, the fields together have the limit of the body', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     const fields = async (...sizes: number[]) => {
       const data = withFiles(await token(visit), ['a', 'x', 'x'.repeat(5000)])
@@ -371,7 +371,7 @@ suite('files', () => {
     assert.equal(await fields(1001), 'too_large')
   })
   test('what the taker throws is thrown on', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     const made = await token(visit)
     const take = () => {
@@ -380,7 +380,7 @@ suite('files', () => {
     await assert.rejects(uploaded(visit, withFiles(made, ['a', 'x', 'one']), {}, take), /the disk is full/)
   })
   test('an upload that breaks off is wrong_content_type, and its taker’s error about that is no news', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     const made = await token(visit)
     const head = `--x\r\nContent-Disposition: form-data; name="_csrf"\r\n\r\n${made}\r\n--x\r\nContent-Disposition: form-data; name="f"; filename="a"\r\n\r\n${'y'.repeat(200_000)}`
@@ -391,7 +391,7 @@ suite('files', () => {
 })
 
 test('an upload whose connection is lost in the middle of a file is wrong_content_type, and nobody waits for more', async () => {
-  const h = await house()
+  const h = await setup()
   const visit = h.visitor()
   const head = `--x\r\nContent-Disposition: form-data; name="_csrf"\r\n\r\n${await token(visit)}\r\n--x\r\nContent-Disposition: form-data; name="f"; filename="a"\r\n\r\nsome of it`
   const { promise: handedOver, resolve: handOver } = Promise.withResolvers<void>()
@@ -414,7 +414,7 @@ test('an upload whose connection is lost in the middle of a file is wrong_conten
 })
 
 test('over HTTP: a login form works for a stranger, with no row before the login and one after', async (t) => {
-  const h = await house()
+  const h = await setup()
   const page = sessionManager({ backend: h.backend })(async (request) => {
     const s: Session = await session(request)
     if (request.method === 'GET') return new Response(`<form method="post">${await csrfTag(request)}</form>`)
@@ -440,7 +440,7 @@ test('over HTTP: a login form works for a stranger, with no row before the login
 })
 
 test('what is left of a refused body is read and thrown away, so that its sender hears the answer', async () => {
-  const h = await house()
+  const h = await setup()
   const { promise: read, resolve: end } = Promise.withResolvers<void>()
   let left = 20
   const body = new ReadableStream({

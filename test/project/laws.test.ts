@@ -6,7 +6,7 @@ import { type KeepsakeError, type Session, session, sessionManager } from 'keeps
 import { browser } from 'keepsake/testing'
 import { code } from '../support/assert.ts'
 import { DAY, SECOND } from '../support/clock.ts'
-import { house } from '../support/visits.ts'
+import { setup } from '../support/visits.ts'
 
 const NAME = '__Host-Http-sid'
 const cookieOf = (response: Response) => response.headers.getSetCookie()
@@ -20,7 +20,7 @@ const fields = (s: Session) => Object.keys(s.fields).sort()
 
 suite('1. A request that never asks for its session costs nothing', () => {
   test('it makes no backend call and adds no header', async () => {
-    const h = await house()
+    const h = await setup()
     const visitor = h.visitor()
     await visitor(set('a'))
     const before = h.total()
@@ -35,7 +35,7 @@ suite('1. A request that never asks for its session costs nothing', () => {
 
 suite('2. An anonymous visitor costs nothing either', () => {
   test('a read makes no backend call, sets no cookie, and adds no header but Vary', async () => {
-    const h = await house()
+    const h = await setup()
     const response = await h.visitor().raw((s) => void [s.get('a'), s.label, s.expiresAt, s.owner, s.fields])
     assert.equal(h.total(), 0)
     assert.deepEqual(cookieOf(response), [])
@@ -43,7 +43,7 @@ suite('2. An anonymous visitor costs nothing either', () => {
     assert.equal(response.headers.get('cache-control'), null)
   })
   test('a field that is set and deleted, a delete, a rotation and an invalidate store nothing and set no cookie', async () => {
-    const h = await house()
+    const h = await setup()
     for (const act of [
       (s: Session) => {
         s.set('a', 1)
@@ -58,7 +58,7 @@ suite('2. An anonymous visitor costs nothing either', () => {
     assert.equal(h.total(), 0)
   })
   test('the first write stores one entry and sends one cookie, with the most secure attributes', async () => {
-    const h = await house()
+    const h = await setup()
     const response = await h.visitor().raw(set('a'))
     const [cookie = '', ...more] = cookieOf(response)
     assert.match(
@@ -68,10 +68,10 @@ suite('2. An anonymous visitor costs nothing either', () => {
     assert.deepEqual(more, [])
     assert.equal(response.headers.get('cache-control'), 'no-store')
     assert.deepEqual(h.calls, { get: 0, generate: 1, set: 0, clear: 0, touch: 0 })
-    assert.deepEqual(h.reasons, ['created'])
+    assert.deepEqual(h.types, ['created'])
   })
   test('a key that keepsake did not issue is never adopted', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit(set('a'))
     const planted = 'A'.repeat(43)
@@ -84,7 +84,7 @@ suite('2. An anonymous visitor costs nothing either', () => {
     assert.equal(await h.visitor()((_s) => 1), 1)
   })
   test('two concurrent first writes create two sessions', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     const [one, two] = await Promise.all([visit.raw(set('a')), visit.raw(set('b'))])
     assert.notEqual(cookieOf(one)[0], cookieOf(two)[0])
@@ -93,7 +93,7 @@ suite('2. An anonymous visitor costs nothing either', () => {
 
 suite('3. Changes are a log, not a snapshot', () => {
   test('concurrent changes of different fields are all saved, and all increments count', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit(set('first'))
     await Promise.all(
@@ -109,14 +109,14 @@ suite('3. Changes are a log, not a snapshot', () => {
     assert.equal(((await visit(fields)) as string[]).length, 52)
   })
   test('a deleted field stays deleted while another request sets another field, and the reverse', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit((s) => {
       s.set('a', 1)
       s.set('b', 1)
     })
     const held = h.hold('set')
-    const late = visit.elsewhere()((s) => s.delete('a'))
+    const late = visit.otherProcess()((s) => s.delete('a'))
     await held.arrived
     await visit(set('c'))
     held.go()
@@ -124,11 +124,11 @@ suite('3. Changes are a log, not a snapshot', () => {
     assert.deepEqual(await visit(fields), ['b', 'c'])
   })
   test('if an update throws in a replay, its request saves nothing, and the error is the handler’s own', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit(set('stock', 1))
     const held = h.hold('set')
-    const late = visit.elsewhere()((s) => {
+    const late = visit.otherProcess()((s) => {
       s.set('ordered', true)
       s.update('stock', (stock) => {
         if (stock === 0) throw new RangeError('sold out')
@@ -142,7 +142,7 @@ suite('3. Changes are a log, not a snapshot', () => {
     assert.deepEqual(await visit((s) => s.fields), { stock: 0 })
   })
   test('a handler reads its own changes at once, and the values that it reads are frozen', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     const cart = { items: ['tea'] }
     await visit((s) => {
@@ -155,7 +155,7 @@ suite('3. Changes are a log, not a snapshot', () => {
     assert.deepEqual(await visit((s) => s.get('cart').items), ['tea'])
   })
   test('a value that JSON cannot keep is refused at once, with its path', async () => {
-    const h = await house()
+    const h = await setup()
     await h.visitor()((s) => {
       assert.throws(() => s.set('cart', { items: [{ price: 10n }] }), /cart\.items\[0\]\.price is a bigint/)
       assert.throws(() => s.update('n', async () => 1), /n is a Promise/)
@@ -163,11 +163,11 @@ suite('3. Changes are a log, not a snapshot', () => {
     })
   })
   test('a merged session that is too large is not saved, and the stored session stays unchanged', async () => {
-    const h = await house({ maxBytes: 100 })
+    const h = await setup({ maxBytes: 100 })
     const visit = h.visitor()
     await visit(set('a', 'x'.repeat(40)))
     const held = h.hold('set')
-    const late = visit.elsewhere()(set('b', 'y'.repeat(30)))
+    const late = visit.otherProcess()(set('b', 'y'.repeat(30)))
     await held.arrived
     await visit(set('c', 'z'.repeat(30)))
     held.go()
@@ -178,10 +178,10 @@ suite('3. Changes are a log, not a snapshot', () => {
 
 suite('4. An ended session stays ended', () => {
   test('a slow request of an invalidated session saves nothing, gets no cookie, and is answered with 409', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit(set('user', 'anna'))
-    const other = visit.thief()
+    const other = visit.withSameCookies()
     const { promise: wait, resolve: go } = Promise.withResolvers<void>()
     const slow = other.raw(async (s) => {
       s.set('late', 1)
@@ -192,15 +192,15 @@ suite('4. An ended session stays ended', () => {
     const response = await slow
     assert.equal(response.status, 409)
     assert.deepEqual(cookieOf(response), [])
-    assert.ok(h.reasons.includes('write_after_end'))
+    assert.ok(h.types.includes('write_after_end'))
     assert.equal(await other(get('user')), undefined)
   })
   test('the answer to an unknown, expired or ended key sets no cookie', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit(set('a'))
-    const copy = visit.thief()
-    const otherCopy = visit.thief()
+    const copy = visit.withSameCookies()
+    const otherCopy = visit.withSameCookies()
     await visit((s) => s.invalidate())
     assert.deepEqual(cookieOf(await copy.raw(get('a'))), [])
     assert.deepEqual(
@@ -211,10 +211,10 @@ suite('4. An ended session stays ended', () => {
     await otherCopy.raw(set('a'))
     h.now.tick(15 * DAY)
     assert.deepEqual(cookieOf(await otherCopy.raw(get('a'))), [])
-    assert.deepEqual(h.reasons.slice(-5), ['ended_key', 'unknown_key', 'unknown_key', 'created', 'expired'])
+    assert.deepEqual(h.types.slice(-5), ['ended_key', 'unknown_key', 'unknown_key', 'created', 'expired'])
   })
   test('only invalidate clears the cookie, with the attributes it was set with', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit(set('a'))
     const response = await visit.raw((s) => s.invalidate())
@@ -222,7 +222,7 @@ suite('4. An ended session stays ended', () => {
     assert.equal(visit.browser.cookies.size, 0)
   })
   test('a field that is set after an invalidate belongs to a new session, without the fields of the old one', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit(set('old'))
     const label = await visit((s) => s.label)
@@ -235,10 +235,10 @@ suite('4. An ended session stays ended', () => {
     assert.notEqual(await visit((s) => s.label), label)
   })
   test('changes after a login are saved, even if the old session ended concurrently', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit(set('a'))
-    const other = visit.elsewhere()
+    const other = visit.otherProcess()
     const held = h.hold('generate')
     const login = visit((s) => {
       s.login('anna', { keep: ['a'] })
@@ -252,10 +252,10 @@ suite('4. An ended session stays ended', () => {
     assert.equal(await visit((s) => s.owner), 'anna')
   })
   test('a login as the present owner is refused if the session ended concurrently', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit((s) => s.login('anna'))
-    const other = visit.elsewhere()
+    const other = visit.otherProcess()
     const held = h.hold('generate')
     const login = visit.raw((s) => {
       s.login('anna')
@@ -270,7 +270,7 @@ suite('4. An ended session stays ended', () => {
     assert.equal(await visit((s) => s.owner), undefined)
   })
   test('expiry is checked again at commit, and an expired entry is not removed, because this clock may be wrong', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit(set('a'))
     const response = await visit.raw((s) => {
@@ -282,7 +282,7 @@ suite('4. An ended session stays ended', () => {
     assert.equal(h.calls.clear, 0)
   })
   test('invalidate ends the session even if the handler throws', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit(set('a'))
     await assert.rejects(
@@ -293,13 +293,13 @@ suite('4. An ended session stays ended', () => {
       /template/,
     )
     assert.equal(await visit(get('a')), undefined)
-    assert.equal(h.reasons.at(-1), 'ended_key')
+    assert.equal(h.types.at(-1), 'ended_key')
   })
 })
 
 suite('5. Changes are saved before the first byte of the response', () => {
   test('a handler that throws saves nothing and sends no cookie', async () => {
-    const h = await house()
+    const h = await setup()
     await assert.rejects(
       h.visitor()((s) => {
         s.set('a', 1)
@@ -309,7 +309,7 @@ suite('5. Changes are saved before the first byte of the response', () => {
     assert.equal(h.total(), 0)
   })
   test('a failed commit gives an error response without a cookie', async () => {
-    const h = await house()
+    const h = await setup()
     h.fail('generate', new Error('disk full'))
     const response = await h.visitor().raw(set('a'))
     assert.equal(response.status, 503)
@@ -321,7 +321,7 @@ suite('5. Changes are saved before the first byte of the response', () => {
     assert.equal((event?.error.cause as Error | undefined)?.message, 'disk full')
   })
   test('a failed logout gives an error response that clears the cookie, and an event with the label', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit(set('a'))
     const label = await visit((s) => s.label)
@@ -333,7 +333,7 @@ suite('5. Changes are saved before the first byte of the response', () => {
     assert.equal(event.label, label)
   })
   test('reading or changing a session after the response has left is too late', async () => {
-    const h = await house()
+    const h = await setup()
     const leaked: { s?: Session; request?: Request } = {}
     await h.visitor()((s, request) => {
       Object.assign(leaked, { s, request })
@@ -349,7 +349,7 @@ suite('5. Changes are saved before the first byte of the response', () => {
     await assert.rejects(session(late as Request), code('too_late'))
   })
   test('a response with immutable headers is copied completely', async () => {
-    const h = await house()
+    const h = await setup()
     const response = await h.visitor().raw((s) => {
       s.set('a', 1)
       return Response.redirect('https://app.test/next', 303)
@@ -359,7 +359,7 @@ suite('5. Changes are saved before the first byte of the response', () => {
     assert.equal(cookieOf(response).length, 1)
   })
   test('cookies, Vary and Cache-Control of the application are kept', async () => {
-    const h = await house()
+    const h = await setup()
     const response = await h.visitor().raw((s) => {
       s.set('a', 1)
       return new Response('', {
@@ -372,20 +372,20 @@ suite('5. Changes are saved before the first byte of the response', () => {
     assert.equal(cookieOf(response)[0], 'own=1')
   })
   test('a public Cache-Control on a response that sets the cookie is overridden, with an event', async () => {
-    const h = await house()
+    const h = await setup()
     const response = await h.visitor().raw((s) => {
       s.set('a', 1)
       return new Response('', { headers: { vary: '*', 'cache-control': 'public, s-maxage=600' } })
     })
     assert.equal(response.headers.get('cache-control'), 'private, no-store')
     assert.equal(response.headers.get('vary'), '*')
-    assert.ok(h.reasons.includes('cache_overridden'))
+    assert.ok(h.types.includes('cache_overridden'))
   })
 })
 
 suite('6. Reads never write data', () => {
   test('a thousand reads make no set, one touch in half an idle timeout, and no cookie', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit(set('a'))
     for (let i = 0; i < 1000; i++) {
@@ -395,7 +395,7 @@ suite('6. Reads never write data', () => {
     assert.deepEqual({ set: h.calls.set, touch: h.calls.touch }, { set: 0, touch: 1 })
   })
   test('an idle session lives until the last millisecond of two weeks', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit(set('a'))
     h.now.tick(14 * DAY - 1)
@@ -404,7 +404,7 @@ suite('6. Reads never write data', () => {
     assert.equal(await visit(get('a')), undefined)
   })
   test('a session ends 30 days after its creation, even if it is in use', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit(set('a'))
     const cookie = `${NAME}=${visit.browser.cookies.get(NAME)}`
@@ -429,7 +429,7 @@ suite('6. Reads never write data', () => {
     assert.equal(await fieldNow(), undefined)
   })
   test('a login starts the absolute timeout again, and its cookie expires with it', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit((s) => s.login('anna'))
     h.now.tick(10 * DAY)
@@ -438,19 +438,19 @@ suite('6. Reads never write data', () => {
     assert.match(cookieOf(await visit.raw((s) => s.rotateKey()))[0] ?? '', /Max-Age=1728000;/)
   })
   test('a failed touch is an event, and the request succeeds', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit(set('a'))
     h.now.tick(8 * DAY)
     h.fail('touch', new Error('read only'))
     assert.equal(await visit(get('a')), true)
-    assert.ok(h.reasons.includes('store_error'))
+    assert.ok(h.types.includes('store_error'))
   })
 })
 
 suite('7. Mistakes of a visitor are values; faults that only an operator can fix are thrown', () => {
   test('a failed read is a KeepsakeError for the handler, and 503 if the handler does not catch it', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit(set('a'))
     h.fail('get', new Error('ECONNREFUSED'))
@@ -459,7 +459,7 @@ suite('7. Mistakes of a visitor are values; faults that only an operator can fix
     assert.equal(await visit(get('a')), true)
   })
   test('a handler may catch that error and return its own response', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit(set('a'))
     h.fail('get', new Error('ECONNREFUSED'))
@@ -476,7 +476,7 @@ suite('7. Mistakes of a visitor are values; faults that only an operator can fix
     assert.equal(await response.text(), 'unavailable')
   })
   test('a backend that never answers is a KeepsakeError within storeTimeout, for all calls of a request together', async () => {
-    const h = await house({ storeTimeout: 0.1 })
+    const h = await setup({ storeTimeout: 0.1 })
     const visit = h.visitor()
     await visit(set('a'))
     for (const call of ['get', 'set'] as const) {
@@ -490,28 +490,28 @@ suite('7. Mistakes of a visitor are values; faults that only an operator can fix
 
 suite('the order of writes', () => {
   test('rotateKey: label and fields stay, the key is new; the old key opens until 30 seconds after the first use of the new one', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit(set('a'))
-    const old = visit.thief()
+    const old = visit.withSameCookies()
     const label = await visit((s) => s.label)
     await visit((s) => s.rotateKey())
     assert.notEqual(visit.browser.cookies.get(NAME), old.browser.cookies.get(NAME))
     h.now.tick(DAY)
-    const fresh = visit.thief()
+    const fresh = visit.withSameCookies()
     assert.equal(await fresh((s) => s.label), label)
     h.now.tick(30 * SECOND - 1)
     assert.equal(await old((s) => s.label), label)
     h.now.tick(1)
     assert.notEqual(await old((s) => s.label), label)
-    assert.ok(h.reasons.includes('retired_key'))
+    assert.ok(h.types.includes('retired_key'))
     assert.equal(await visit(get('a')), true)
   })
   test('rotateKey: a lost response logs nobody out, and the same new key is offered again', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit(set('a'))
-    const lost = visit.thief()
+    const lost = visit.withSameCookies()
     await lost((s) => s.rotateKey())
     const key = lost.browser.cookies.get(NAME)
     h.now.tick(DAY)
@@ -519,10 +519,10 @@ suite('the order of writes', () => {
     assert.equal(visit.browser.cookies.get(NAME), key)
   })
   test('rotateKey: twenty requests in progress keep their fields and get one key', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit(set('a'))
-    const tabs = Array.from({ length: 20 }, () => visit.thief())
+    const tabs = Array.from({ length: 20 }, () => visit.withSameCookies())
     const { promise: wait, resolve: go } = Promise.withResolvers<void>()
     const flights = tabs.map((tab, i) =>
       tab(async (s) => {
@@ -538,7 +538,7 @@ suite('the order of writes', () => {
     assert.equal(new Set(tabs.map((tab) => tab.browser.cookies.get(NAME))).size, 1)
   })
   test('rotateKey: a second rotation within the grace period joins the first', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit(set('a'))
     await visit((s) => s.rotateKey())
@@ -548,16 +548,16 @@ suite('the order of writes', () => {
     h.now.tick(30 * SECOND)
     await visit((s) => s.rotateKey())
     assert.notEqual(visit.browser.cookies.get(NAME), key)
-    assert.equal(h.reasons.filter((type) => type === 'renewed').length, 2)
+    assert.equal(h.types.filter((type) => type === 'renewed').length, 2)
   })
   test('login: key and label are new, only the fields in keep stay, and the old key ends at once', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit((s) => {
       s.set('cart', 1)
       s.set('planted', 1)
     })
-    const planter = visit.thief()
+    const planter = visit.withSameCookies()
     const label = await visit((s) => s.label)
     await visit((s) => {
       s.login('anna', { keep: ['cart'] })
@@ -569,7 +569,7 @@ suite('the order of writes', () => {
     assert.deepEqual(await planter(fields), [])
   })
   test('login: the same owner keeps all fields; another owner keeps only the named fields', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit((s) => {
       s.login('anna')
@@ -582,10 +582,10 @@ suite('the order of writes', () => {
     assert.equal(await visit((s) => s.owner), 'bert')
   })
   test('login: changes that other requests save before the old key ends are kept', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit(set('n', 0))
-    const tab = visit.elsewhere()
+    const tab = visit.otherProcess()
     const held = h.hold('clear')
     const login = visit((s) => {
       s.login('anna', { keep: ['n'] })
@@ -598,10 +598,10 @@ suite('the order of writes', () => {
     assert.equal(await tab(get('n')), undefined)
   })
   test('login: a request in progress with the old key is answered with 409', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit(set('a'))
-    const tab = visit.elsewhere()
+    const tab = visit.otherProcess()
     const held = h.hold('set')
     const late = tab.raw(set('late'))
     await held.arrived
@@ -611,7 +611,7 @@ suite('the order of writes', () => {
     assert.deepEqual(await visit(fields), ['a'])
   })
   test('login: an owner must be a valid name', async () => {
-    const h = await house()
+    const h = await setup()
     await h.visitor()((s) => {
       for (const owner of ['', 'x'.repeat(256), '\ud800', 'a\0b', 1 as unknown as string]) {
         assert.throws(() => s.login(owner), code('invalid_owner'))
@@ -620,7 +620,7 @@ suite('the order of writes', () => {
     assert.equal(h.total(), 0)
   })
   test('a write whose answer was lost is reported as failed, and counts once', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit(set('n', 0))
     h.fail('set', new Error('ECONNRESET'), 'after')
@@ -628,14 +628,14 @@ suite('the order of writes', () => {
     assert.equal(await visit(get('n')), 1)
   })
   test('a new key that is taken is not used; three in a row are a KeepsakeError', async () => {
-    const h = await house()
+    const h = await setup()
     let taken = 1
     const { generate } = h.backend
     const takenFirst = {
       ...h.backend,
       generate: (...args: Parameters<typeof generate>) => (taken-- > 0 ? 'taken' : generate(...args)),
     } as const
-    const other = await house({ backend: takenFirst })
+    const other = await setup({ backend: takenFirst })
     const visit = other.visitor()
     assert.equal(await visit(set('a')), undefined)
     assert.equal(await visit(get('a')), true)

@@ -15,7 +15,7 @@ import { code } from '../support/assert.ts'
 import { DAY } from '../support/clock.ts'
 import { guardPrototypes, NAME, PRE, rawRequest, SECRET, startSite } from '../support/requests.ts'
 import { onePass, ratio } from '../support/spent.ts'
-import { house } from '../support/visits.ts'
+import { setup } from '../support/visits.ts'
 
 const clean = guardPrototypes()
 const cookiesOf = (response: Response) => response.headers.getSetCookie()
@@ -88,7 +88,7 @@ suite('cookies that are written', () => {
     assert.ok(line.length > 1000 && Buffer.byteLength(line) <= 4093)
   })
   test('CK-4: a value that is too large changes nothing: no cookie is sent, and the entry stays', async () => {
-    const h = await house({ maxBytes: 100 })
+    const h = await setup({ maxBytes: 100 })
     const visit = h.visitor()
     await visit((s) => s.set('a', 'x'.repeat(90)))
     const key = visit.browser.cookies.get(NAME)
@@ -117,7 +117,7 @@ suite('cookies that are written', () => {
       [1.5, 2],
       [400 * 86_400, 34_560_000],
     ] as const) {
-      const h = await house({ idleTimeout, absoluteTimeout: idleTimeout })
+      const h = await setup({ idleTimeout, absoluteTimeout: idleTimeout })
       const [line = ''] = cookiesOf(await h.visitor().raw(set))
       assert.match(line, new RegExp(`; Max-Age=${age}; `))
       assert.doesNotMatch(line, /Expires/i)
@@ -133,7 +133,7 @@ suite('cookies that are written', () => {
       assert.match(formatSetCookie('a', 'b', '', age), /; Max-Age=-?0$/)
   })
   test('CK-6: SameSite=None and Partitioned require Secure, also in the clearing cookie', async () => {
-    const h = await house({ cookie: { sameSite: 'none', partitioned: true } })
+    const h = await setup({ cookie: { sameSite: 'none', partitioned: true } })
     const visit = h.visitor()
     const [line = ''] = cookiesOf(await visit.raw(set))
     assert.match(line, /; Path=\/; Secure; HttpOnly; SameSite=None; Partitioned$/)
@@ -155,7 +155,7 @@ suite('cookies that are written', () => {
     )
   })
   test('CK-7: a response has at most one session cookie, and every cookie of the application', async () => {
-    const h = await house()
+    const h = await setup()
     const own = () => {
       const response = new Response()
       for (const line of ['a=1', 'b=2; Path=/', 'a=3']) response.headers.append('set-cookie', line)
@@ -194,7 +194,7 @@ suite('cookies that are written', () => {
     }
   })
   test('CK-8: a response that cannot be changed is copied completely: redirects, fetched responses, responses without a body', async () => {
-    const h = await house()
+    const h = await setup()
     const fetched = await fetch('data:text/plain,hello')
     const responses: [string, () => Response, number, string][] = [
       ['redirect', () => Response.redirect('https://app.test/x', 303), 303, ''],

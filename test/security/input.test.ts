@@ -33,7 +33,7 @@ import {
   startSite,
 } from '../support/requests.ts'
 import { ratio } from '../support/spent.ts'
-import { house } from '../support/visits.ts'
+import { setup } from '../support/visits.ts'
 
 const clean = guardPrototypes()
 
@@ -478,7 +478,7 @@ testEach('time', async ({ value, expected }, t) => {
         globalThis.setTimeout = spied(timeout)
         globalThis.setInterval = spied(interval as never) as never
         try {
-          const h = await house({ backend, ...more, storeTimeout: 3600 })
+          const h = await setup({ backend, ...more, storeTimeout: 3600 })
           h.hold('generate').go()
           await h.visitor()((s) => s.set('a', 1))
         } finally {

@@ -28,7 +28,7 @@ import { clock, DAY, PATIENT, SECOND } from '../support/clock.ts'
 import { NAME, OTHER_SECRET, PRE, rawRequest, SECRET, startSite } from '../support/requests.ts'
 import { onePass, ratio } from '../support/spent.ts'
 import { stores } from '../support/stores.ts'
-import { house } from '../support/visits.ts'
+import { setup } from '../support/visits.ts'
 
 const cookiesOf = (response: Response) => response.headers.getSetCookie()
 const fields = (s: Session) => Object.keys(s.fields).sort()
@@ -65,7 +65,7 @@ suite('floods', () => {
     assert.deepEqual(s.calls, { get: 10_000, generate: 0, set: 0, clear: 0, touch: 0 })
   })
   test('LIM-3: a logout without a session writes nothing, with or without a read before it', async () => {
-    const h = await house()
+    const h = await setup()
     for (let i = 0; i < 2000; i++) {
       const response = await h.visitor().raw((s) => {
         if (i % 2) s.get('a')
@@ -80,7 +80,7 @@ suite('floods', () => {
     assert.equal(h.total() - h.calls.get, 0)
   })
   test('LIM-4: forms of anonymous visitors are kept in their own cookies', async () => {
-    const h = await house()
+    const h = await setup()
     for (let i = 0; i < 500; i++) {
       const [cookie = ''] = cookiesOf(await h.visitor().raw(form))
       assert.ok(cookie.startsWith(`${PRE}=`) && cookie.length < 400)
@@ -93,7 +93,7 @@ const deep = (depth: number, open: string, close: string) => open.repeat(depth) 
 
 suite('sizes', () => {
   test('LIM-5: the default limit is 64 KiB, in bytes of JSON; one more byte is an error, and nothing is saved', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     const room = 65_536 - '{"a":""}'.length
     assert.equal(await visit((s) => s.set('a', 'x'.repeat(room))), undefined)
@@ -107,7 +107,7 @@ suite('sizes', () => {
     assert.ok((last.error?.message.length ?? 0) < 300, 'the message does not contain the value')
   })
   test('LIM-5: setting four thousand fields one by one takes time in proportion, and fails if they are too large', async () => {
-    const h = await house()
+    const h = await setup()
     const setFields = (count: number) =>
       h.visitor()((s) => {
         for (let i = 0; i < count; i++) s.set(`the field ${i}`, i)
@@ -123,7 +123,7 @@ suite('sizes', () => {
     assert.ok(times < 50, `${times} times as long as printing one object with these fields`)
   })
   test('LIM-5: a value that is nested a hundred thousand deep is refused at once, with arrays and with objects', async () => {
-    const h = await house()
+    const h = await setup()
     const shapes = [deep(100_000, '[', ']'), deep(100_000, '{"a":', '}'), deep(50_000, '[{"a":', '}]')]
     await h.visitor()((s) => {
       for (const text of shapes) {
@@ -137,7 +137,7 @@ suite('sizes', () => {
     assert.equal(h.total(), 0)
   })
   test('LIM-5: if maxBytes allows it, a session of twenty mebibytes and many lists can be read back', async () => {
-    const h = await house({ maxBytes: 2 ** 26 })
+    const h = await setup({ maxBytes: 2 ** 26 })
     const visit = h.visitor()
     const length = 20 * 2 ** 20
     await visit((s) => {
@@ -227,7 +227,7 @@ suite('secrets, logs and errors', () => {
     channel('keepsake').subscribe(subscriber)
     t.after(() => channel('keepsake').unsubscribe(subscriber))
 
-    const h = await house({ secret: [SECRET, OTHER_SECRET], maxBytes: 200 })
+    const h = await setup({ secret: [SECRET, OTHER_SECRET], maxBytes: 200 })
     const secrets = new Set<string>([SECRET, OTHER_SECRET])
     const visit = h.visitor()
     const PAYLOAD = 'the payload of this session'
@@ -279,7 +279,7 @@ suite('secrets, logs and errors', () => {
       const cookie = keys.map((key) => `${NAME}=${key}`).join('; ')
       await h.visitor().raw((s) => show(s), { headers: { cookie } })
     }
-    assert.deepEqual(h.reasons.slice(-3), ['unknown_key', 'wrong_secret', 'ambiguous_cookies'])
+    assert.deepEqual(h.types.slice(-3), ['unknown_key', 'wrong_secret', 'ambiguous_cookies'])
     h.now.tick(8 * DAY)
     h.fail('touch', new Error('read only'))
     await showAround((s) => s.get('a'))
@@ -342,7 +342,7 @@ suite('secrets, logs and errors', () => {
     for (const event of s.events as { label?: string }[]) assert.match(event.label ?? 'none', /^[\w-]{1,12}$/)
   })
   test('SEC-4: the name of a field is quoted in the message that refuses its value', async () => {
-    const h = await house()
+    const h = await setup()
     await h.visitor()((s) => {
       for (const name of ['a\r\nFAKE LINE', 'a\u001b[31m', 'x'.repeat(100_000)]) {
         for (const act of [
@@ -364,10 +364,10 @@ suite('secrets, logs and errors', () => {
   })
 
   test('SEC-5: each notable event is reported once, with its label', async () => {
-    const h = await house()
+    const h = await setup()
     const newEvents = () => {
       const events = h.events.splice(0) as { type: EventType; label?: string }[]
-      h.reasons.splice(0)
+      h.types.splice(0)
       return events.map(({ type, label }) => [type, label])
     }
     const visit = h.visitor()
@@ -412,11 +412,11 @@ suite('secrets, logs and errors', () => {
     )
   })
   test('SEC-5: a rotation that several concurrent requests ask for is reported once', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit((s) => s.set('a', 1))
-    await Promise.all(Array.from({ length: 10 }, () => visit.elsewhere()((s) => s.rotateKey())))
-    assert.equal(h.reasons.filter((type) => type === 'renewed').length, 1)
+    await Promise.all(Array.from({ length: 10 }, () => visit.otherProcess()((s) => s.rotateKey())))
+    assert.equal(h.types.filter((type) => type === 'renewed').length, 1)
   })
   test('SEC-5: a listener that throws or rejects breaks no request and does not end the process', async () => {
     const rejections: unknown[] = []
@@ -433,7 +433,7 @@ suite('secrets, logs and errors', () => {
           throw new Error('logger is down')
         },
       ]) {
-        const h = await house({ onEvent })
+        const h = await setup({ onEvent })
         const visit = h.visitor()
         assert.equal(await visit((s) => s.set('a', 1)), undefined)
         assert.equal(await visit((s) => s.get('a')), 1)
@@ -448,7 +448,7 @@ suite('secrets, logs and errors', () => {
     }
   })
   test('SEC-6: every error of keepsake is a KeepsakeError with a code and a sentence', async () => {
-    const h = await house({ maxBytes: 50 })
+    const h = await setup({ maxBytes: 50 })
     const errors: unknown[] = []
     const catchError = async (act: () => unknown) => {
       try {
@@ -586,7 +586,7 @@ suite('records', () => {
     assert.equal(({} as { ran?: unknown }).ran, undefined)
   })
   test('DES-2: keys that name prototypes stay keys: in the backend, in set, in a replay, and after a login', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     const odd = JSON.parse('{"__proto__":{"admin":true},"constructor":{"prototype":{"admin":true}}}')
     await visit((s) => {
@@ -595,7 +595,7 @@ suite('records', () => {
       s.set('n', 0)
     })
     const held = h.hold('set')
-    const late = visit.elsewhere()((s) => {
+    const late = visit.otherProcess()((s) => {
       s.update('__proto__', (was) => ({ ...was, more: 1 }))
       s.delete('constructor')
     })
@@ -629,7 +629,7 @@ suite('records', () => {
       [new String('x'), /^f is a String/],
     ]
     for (const { opener } of stores) {
-      const h = await house({ backend: await opener(t)(), secret: SECRET })
+      const h = await setup({ backend: await opener(t)(), secret: SECRET })
       const visit = h.visitor()
       await visit((s) => {
         for (const [value, message] of refused) {

@@ -25,7 +25,7 @@ import { clock, DAY, PATIENT, SECOND } from '../support/clock.ts'
 import { folder } from '../support/folder.ts'
 import { isKeyText, NAME, PRE, rawRequest, SECRET, startSite } from '../support/requests.ts'
 import { stores } from '../support/stores.ts'
-import { type House, house } from '../support/visits.ts'
+import { type Setup, setup } from '../support/visits.ts'
 
 const set =
   (field: string, value: unknown = true) =>
@@ -36,7 +36,7 @@ const fields = (s: Session) => Object.keys(s.fields).sort()
 const form = async (_: unknown, request: Request) => formSecret(await workOf(request))
 const cookiesOf = (response: Response) => response.headers.getSetCookie()
 /** A field of the session with this key. Without a browser, because a browser deletes its cookie at the absolute end. */
-const fieldBy = async (h: House, key: unknown, field: string): Promise<unknown> => {
+const fieldBy = async (h: Setup, key: unknown, field: string): Promise<unknown> => {
   let value: unknown
   await h.visitor().raw((s) => {
     value = field === 'owner' ? s.owner : s.get(field)
@@ -74,7 +74,7 @@ suite('keys', () => {
     for (const [bit, set] of ones.entries()) assert.ok(Math.abs(set / count - 0.5) < 0.01, `bit ${bit}: ${set}`)
   })
   test('ID-1: the value of the session cookie is such a key', async () => {
-    const h = await house()
+    const h = await setup()
     const keys = new Set<string>()
     for (let i = 0; i < 200; i++) {
       const visit = h.visitor()
@@ -84,7 +84,7 @@ suite('keys', () => {
     assert.equal([...keys].filter(isKeyText).length, 200)
   })
   test('ID-1: if the system gives no random numbers, no session is created', async () => {
-    const h = await house()
+    const h = await setup()
     const broken = () => {
       throw new Error('no entropy')
     }
@@ -135,7 +135,7 @@ suite('keys', () => {
       clear: recorded(backend.clear),
       touch: recorded(backend.touch),
     }
-    const h = await house({ backend: recording, secret: SECRET })
+    const h = await setup({ backend: recording, secret: SECRET })
     const cookies: string[] = []
     const visit = h.visitor()
     const noteCookies = () => cookies.push(...visit.browser.cookies.values())
@@ -277,7 +277,7 @@ suite('keys', () => {
   }
   const LABEL = Buffer.alloc(9, 7).toString('base64url')
   test('ID-6: if the storage key of a new key is taken, another key is used, and the existing session stays unchanged', async () => {
-    const h = await house()
+    const h = await setup()
     const [first, second] = [h.visitor(), h.visitor()]
     await withOneLabel(3, async () => {
       assert.equal(await first(set('first')), undefined)
@@ -289,7 +289,7 @@ suite('keys', () => {
     assert.deepEqual([await first(fields), await second(fields)], [['first'], ['second']])
   })
   test('ID-6: after three taken keys the request fails, and the existing session stays unchanged', async () => {
-    const h = await house()
+    const h = await setup()
     const [first, second] = [h.visitor(), h.visitor()]
     await withOneLabel(4, async () => {
       await first(set('first'))
@@ -349,14 +349,14 @@ suite('keys', () => {
 
 for (const { name, opener } of stores) {
   suite(`the life of a session, on ${name}`, () => {
-    /** Options with a new backend. For memory `house` makes one, because it sweeps by the clock of `house`. */
+    /** Options with a new backend. For memory `setup` makes one, because it sweeps by the clock of `setup`. */
     const freshBackend = async (t: TestContext): Promise<{ backend?: Backend; secret?: typeof SECRET }> =>
       name === 'memory' ? {} : { backend: await opener(t)(), secret: SECRET }
     test('LIFE-1: a login gives a new key; the old key ends at once and never sees the account', async (t) => {
-      const h = await house(await freshBackend(t))
+      const h = await setup(await freshBackend(t))
       const visit = h.visitor()
       await visit(set('cart'))
-      const thief = visit.elsewhere()
+      const thief = visit.otherProcess()
       const label = await visit((s) => s.label)
       const seen: unknown[] = []
       // The thief sends a request at each step of the login.
@@ -373,12 +373,12 @@ for (const { name, opener } of stores) {
       seen.push(await thief((s) => s.owner))
       assert.deepEqual(seen, [undefined, undefined, undefined])
       assert.deepEqual(await thief(fields), [])
-      assert.equal(h.reasons.at(-1), 'ended_key')
+      assert.equal(h.types.at(-1), 'ended_key')
       assert.equal(await visit((s) => s.owner), 'anna')
       assert.notEqual(await visit((s) => s.label), label)
     })
     test('LIFE-2: a login changes the form secret and keeps only the named fields', async (t) => {
-      const h = await house(await freshBackend(t))
+      const h = await setup(await freshBackend(t))
       const visit = h.visitor()
       const anonymous = await visit(form)
       await visit((s) => {
@@ -394,12 +394,12 @@ for (const { name, opener } of stores) {
       assert.ok(![anonymous, after].includes(await visit(form)))
     })
     test('LIFE-3: twenty requests during a rotation keep session and form secret and get one key; after 30 seconds the old key opens nothing', async (t) => {
-      const h = await house(await freshBackend(t))
+      const h = await setup(await freshBackend(t))
       const visit = h.visitor()
       await visit((s) => s.login('anna'))
       const secret = await visit(form)
       const old = visit.browser.cookies.get(NAME)
-      const tabs = Array.from({ length: 20 }, () => visit.elsewhere())
+      const tabs = Array.from({ length: 20 }, () => visit.otherProcess())
       const owners = await Promise.all(
         tabs.map((tab, i) =>
           tab(async (s, request) => {
@@ -431,10 +431,10 @@ for (const { name, opener } of stores) {
       assert.deepEqual(await ownerBy(key), ['anna', 0])
     })
     test('LIFE-4: two concurrent rotations end in one key and lose no change', async (t) => {
-      const h = await house(await freshBackend(t))
+      const h = await setup(await freshBackend(t))
       const visit = h.visitor()
       await visit(set('a'))
-      const [one, two] = [visit.thief(), visit.elsewhere()]
+      const [one, two] = [visit.withSameCookies(), visit.otherProcess()]
       const [first, second] = [h.hold('set'), h.hold('set')]
       const rotations = [one, two].map((tab, i) =>
         tab((s) => {
@@ -451,16 +451,16 @@ for (const { name, opener } of stores) {
       assert.deepEqual(await one(fields), ['a', 'tab0', 'tab1'])
     })
     test('LIFE-5: a logout ends the entry first, then clears the cookie; if that fails, the answer is 503 and clears the cookie too', async (t) => {
-      const h = await house(await freshBackend(t))
+      const h = await setup(await freshBackend(t))
       const visit = h.visitor()
       await visit((s) => s.login('anna'))
-      const thief = visit.thief()
+      const thief = visit.withSameCookies()
       h.fail('clear', new Error('gone away'))
       const failed = await visit.raw((s) => s.invalidate())
       assert.equal(failed.status, 503)
       const clearing = `${NAME}=; Max-Age=0; Path=/; Secure; HttpOnly; SameSite=Lax`
       assert.deepEqual(cookiesOf(failed), [clearing])
-      assert.ok(h.reasons.includes('end_failed'))
+      assert.ok(h.types.includes('end_failed'))
       const held = h.hold('clear')
       let answered = false
       const logout = thief
@@ -472,7 +472,7 @@ for (const { name, opener } of stores) {
       await held.arrived
       await new Promise((resolve) => setImmediate(resolve))
       assert.equal(answered, false, 'no answer before the entry has ended')
-      const copy = thief.thief()
+      const copy = thief.withSameCookies()
       held.go()
       assert.deepEqual(cookiesOf(await logout), [clearing])
       assert.equal(await copy((s) => s.owner), undefined)
@@ -487,14 +487,14 @@ for (const { name, opener } of stores) {
         read: (s) => void s.get('a'),
       }
       for (const [change, act] of Object.entries(changes)) {
-        const h = await house(await freshBackend(t))
+        const h = await setup(await freshBackend(t))
         const visit = h.visitor()
         await visit((s) => {
           s.login('anna')
           s.set('a', 1)
         })
         const key = visit.browser.cookies.get(NAME) as string
-        const [other, thief] = [visit.elsewhere(), visit.thief()]
+        const [other, thief] = [visit.otherProcess(), visit.withSameCookies()]
         const { promise: opened, resolve: arrived } = Promise.withResolvers<void>()
         const { promise: gone, resolve: go } = Promise.withResolvers<void>()
         const slow = other.raw(async (s) => {
@@ -515,10 +515,10 @@ for (const { name, opener } of stores) {
       }
     })
     test('LIFE-8: a session lives until the last millisecond of its idle time; a hundred requests touch it at most once', async (t) => {
-      const h = await house({ ...(await freshBackend(t)), idleTimeout: 100, absoluteTimeout: 1000 })
+      const h = await setup({ ...(await freshBackend(t)), idleTimeout: 100, absoluteTimeout: 1000 })
       const visit = h.visitor()
       await visit(set('a'))
-      const other = visit.thief()
+      const other = visit.withSameCookies()
       h.now.tick(100 * SECOND - 1)
       assert.equal(await visit(get('a')), true)
       for (let i = 0; i < 100; i++) {
@@ -533,7 +533,7 @@ for (const { name, opener } of stores) {
       assert.equal(await visit(get('a')), undefined)
     })
     test('LIFE-9: a session that is never idle ends at its absolute end, and a login starts that time again', async (t) => {
-      const h = await house({ ...(await freshBackend(t)), idleTimeout: 100, absoluteTimeout: 1000 })
+      const h = await setup({ ...(await freshBackend(t)), idleTimeout: 100, absoluteTimeout: 1000 })
       const [visit, again] = [h.visitor(), h.visitor()]
       for (const one of [visit, again]) await one((s) => s.login('anna'))
       for (let second = 0; second < 999; second += 27) {
@@ -551,7 +551,7 @@ for (const { name, opener } of stores) {
       assert.equal(await again((s) => s.owner), 'anna')
     })
     test('LIFE-9: the absolute end counts from creation by the current setting, even if the entry expires later', async (t) => {
-      const h = await house({ ...(await freshBackend(t)), idleTimeout: 100, absoluteTimeout: 1000 })
+      const h = await setup({ ...(await freshBackend(t)), idleTimeout: 100, absoluteTimeout: 1000 })
       const visit = h.visitor()
       await visit(set('a'))
       const key = visit.browser.cookies.get(NAME) as string
@@ -565,7 +565,7 @@ for (const { name, opener } of stores) {
       const now = clock()
       const backend = name === 'memory' ? await backendFromUrl('memory:', { now }) : await opener(t)()
       const { sweep: _, ...unswept } = backend
-      const h = await house({ backend: unswept, secret: SECRET, now })
+      const h = await setup({ backend: unswept, secret: SECRET, now })
       const visit = h.visitor()
       await visit(set('a'))
       const key = visit.browser.cookies.get(NAME) as string
@@ -574,10 +574,10 @@ for (const { name, opener } of stores) {
       assert.ok(await backend.get(storageKey), 'the backend still has it')
       const response = await h.visitor().raw((s) => assert.deepEqual(fields(s), []), holding(key))
       assert.deepEqual([response.status, cookiesOf(response)], [200, []])
-      assert.equal(h.reasons.at(-1), 'expired')
+      assert.equal(h.types.at(-1), 'expired')
     })
     test('LIFE-12: a clock that goes back extends the absolute life by no more than it went back', async (t) => {
-      const h = await house({ ...(await freshBackend(t)), idleTimeout: 100, absoluteTimeout: 100 })
+      const h = await setup({ ...(await freshBackend(t)), idleTimeout: 100, absoluteTimeout: 100 })
       const visit = h.visitor()
       await visit(set('a'))
       const key = visit.browser.cookies.get(NAME)
@@ -592,7 +592,7 @@ for (const { name, opener } of stores) {
       assert.equal(await fieldBy(h, key, 'a'), undefined)
     })
     test('LIFE-12: a session that was created more than a minute in the future is not opened; clocks may differ by a minute', async (t) => {
-      const h = await house(await freshBackend(t))
+      const h = await setup(await freshBackend(t))
       const visit = h.visitor()
       await visit(set('a'))
       const key = visit.browser.cookies.get(NAME)
@@ -611,11 +611,11 @@ for (const { name, opener } of stores) {
       assert.equal(await fieldNow(), true, 'the entry was left unchanged')
     })
     test('CON-1: concurrent requests that change different fields are both saved; of one field, the later change is kept', async (t) => {
-      const h = await house(await freshBackend(t))
+      const h = await setup(await freshBackend(t))
       const visit = h.visitor()
       await visit(set('begun'))
       const held = h.hold('set')
-      const late = visit.elsewhere()((s) => {
+      const late = visit.otherProcess()((s) => {
         s.set('mine', 1)
         s.set('both', 'late')
         s.update('n', (n = 0) => n + 1)
@@ -634,7 +634,7 @@ for (const { name, opener } of stores) {
       )
     })
     test('CON-2: reads write no data; setting a field to its present value is a write', async (t) => {
-      const h = await house(await freshBackend(t))
+      const h = await setup(await freshBackend(t))
       const visit = h.visitor()
       await visit(set('a'))
       const key = visit.browser.cookies.get(NAME) as string
@@ -646,12 +646,12 @@ for (const { name, opener } of stores) {
       assert.notEqual((await entry())?.version, before?.version)
     })
     test('CON-3: a touch contains no data, so it cannot undo a concurrent write', async (t) => {
-      const h = await house(await freshBackend(t))
+      const h = await setup(await freshBackend(t))
       const visit = h.visitor()
       await visit(set('a', 1))
       h.now.tick(8 * DAY)
       const held = h.hold('touch')
-      const read = visit.elsewhere()(get('a'))
+      const read = visit.otherProcess()(get('a'))
       await held.arrived
       await visit(set('a', 2))
       held.go()
@@ -659,12 +659,12 @@ for (const { name, opener } of stores) {
       assert.equal(await visit(get('a')), 2)
     })
     test('CON-4: a handler gets copies, so a change without a save is visible to no other request', async (t) => {
-      const h = await house(await freshBackend(t))
+      const h = await setup(await freshBackend(t))
       const visit = h.visitor()
       const cart = { items: ['tea'] }
       await visit(set('cart', cart))
       cart.items.push('coffee')
-      for (const tab of [visit, visit.elsewhere()]) {
+      for (const tab of [visit, visit.otherProcess()]) {
         await assert.rejects(
           tab((s) => {
             s.set('b', 1)
@@ -680,7 +680,7 @@ for (const { name, opener } of stores) {
     test('CON-5: after the answer to a logout or a login, no reader finds the old session', async (t) => {
       const open = opener(t)
       const [one, two] = [await open(), await open()]
-      const h = await house({ backend: one, secret: SECRET })
+      const h = await setup({ backend: one, secret: SECRET })
       const otherServer = sessionManager({ backend: two, storeTimeout: PATIENT, secret: SECRET, now: h.now })(
         async (request) => new Response(String((await session(request)).get('a'))),
       )
@@ -695,7 +695,7 @@ for (const { name, opener } of stores) {
       }
     })
     test('CON-6: a browser that follows a redirect at once finds the changes before it', async (t) => {
-      const h = await house(await freshBackend(t))
+      const h = await setup(await freshBackend(t))
       const visit = h.visitor()
       for (let i = 0; i < 300; i++) {
         const response = await visit.raw((s) => {
@@ -707,7 +707,7 @@ for (const { name, opener } of stores) {
       }
     })
     test('CON-7: a handler that throws saves nothing; a failed save is an error without a cookie', async (t) => {
-      const h = await house(await freshBackend(t))
+      const h = await setup(await freshBackend(t))
       const visit = h.visitor()
       await visit(set('a', 1))
       await assert.rejects(
@@ -738,7 +738,7 @@ for (const { name, opener } of stores) {
 
 suite('the life of a session', () => {
   test('LIFE-8: a read never moves the expiry past the absolute end', async () => {
-    const h = await house({ idleTimeout: 100, absoluteTimeout: 120 })
+    const h = await setup({ idleTimeout: 100, absoluteTimeout: 120 })
     const visit = h.visitor()
     await visit(set('a'))
     h.now.tick(60 * SECOND)
@@ -761,10 +761,10 @@ suite('the life of a session', () => {
     assert.equal(await again(), false)
   })
   test('LIFE-12: a clock that goes back extends the grace period of an old key by no more than it went back', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit(set('a'))
-    const old = visit.thief()
+    const old = visit.withSameCookies()
     await visit((s) => s.rotateKey())
     await visit(get('a'))
     h.now.tick(-20 * SECOND)
@@ -778,7 +778,7 @@ suite('the life of a session', () => {
     const now = clock(Date.now() - 3 * DAY)
     const memory = await backendFromUrl('memory:', { now })
     const limits: number[] = []
-    const h = await house({
+    const h = await setup({
       backend: {
         ...memory,
         sweep: (now, limit) => {
@@ -806,7 +806,7 @@ suite('the life of a session', () => {
     for (let i = 0; i < 120; i++) assert.equal(await memory.get(hashKey(String(i))), undefined)
   })
   test('CON-8: a change after the response has left throws, also in a stream', async () => {
-    const h = await house()
+    const h = await setup()
     let late: unknown
     const response = await h.visitor().raw((s) => {
       const body = new ReadableStream(

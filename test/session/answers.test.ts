@@ -15,7 +15,7 @@ import {
 import { browser } from 'keepsake/testing'
 import { code } from '../support/assert.ts'
 import { clock } from '../support/clock.ts'
-import { house } from '../support/visits.ts'
+import { setup } from '../support/visits.ts'
 
 const manager = () => sessionManager({ backend: 'memory:' })
 
@@ -147,14 +147,14 @@ suite('an answer that cannot be sent counts as a handler that threw', () => {
 
 test('the body of an answer that is replaced is cancelled', async () => {
   let cancelled = 0
-  const h = await house({ maxBytes: 100 })
+  const h = await setup({ maxBytes: 100 })
   const setting = (field: string, value: unknown) => (s: Session) => {
     s.set(field, value)
     return new Response(new ReadableStream({ cancel: () => void cancelled++ }))
   }
   const visit = h.visitor()
   await visit((s) => s.set('a', 1))
-  const late = visit.thief()
+  const late = visit.withSameCookies()
   assert.equal((await visit.raw(setting('big', 'x'.repeat(200)))).status, 500)
   await visit((s) => s.invalidate())
   assert.equal((await late.raw(setting('a', 2))).status, 409)
@@ -219,17 +219,17 @@ suite('whatever has a then is awaited', () => {
     assert.equal(await (await who('/')).text(), 'anna')
   })
   test('from every operation of a backend', async () => {
-    const h = await house()
+    const h = await setup()
     const later = Object.fromEntries(
       (['get', 'generate', 'set', 'clear', 'touch'] as const).map((name) => [
         name,
         (...args: never[]) => lazy(async () => (h.backend[name] as (...args: never[]) => unknown)(...args)),
       ]),
     )
-    const slow = await house({ backend: { ...h.backend, ...later }, now: h.now })
+    const slow = await setup({ backend: { ...h.backend, ...later }, now: h.now })
     const visit = slow.visitor()
     await visit((s) => s.login('anna'))
-    const thief = visit.thief()
+    const thief = visit.withSameCookies()
     await visit((s) => s.login('anna'))
     assert.equal(await visit((s) => s.owner), 'anna')
     assert.equal(await thief((s) => s.owner), undefined, 'a second login has ended the first session')
@@ -289,7 +289,7 @@ suite('a response for one visitor alone is kept by no shared cache', () => {
 
 suite('one request is one session of one manager', () => {
   test('entered twice, it is the same session, and is saved once', async () => {
-    const h = await house()
+    const h = await setup()
     const app = sessionManager({ backend: h.backend, now: h.now })
     const page = app(
       app(async (request) => {
@@ -333,7 +333,7 @@ suite('one request is one session of one manager', () => {
 
 suite('what nobody reads is refused', () => {
   test('an assignment to the session', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit((s) => {
       assert.throws(() => Object.assign(s, { user: 'anna' }), code('invalid_option'))
@@ -344,7 +344,7 @@ suite('what nobody reads is refused', () => {
     })
   })
   test('an option of login and of revokeAll', async () => {
-    const h = await house()
+    const h = await setup()
     await h.visitor()((s) => {
       assert.throws(() => s.login('anna', { kepp: ['a'] } as never), code('invalid_option'))
       assert.throws(() => s.login('anna', { keep: 'a' } as never), code('invalid_option'))
@@ -352,7 +352,7 @@ suite('what nobody reads is refused', () => {
     await assert.rejects(manager().revokeAll('anna', { exept: 'x' } as never), code('invalid_option'))
   })
   test('the fields equal a plain object', async () => {
-    const h = await house({ now: clock() })
+    const h = await setup({ now: clock() })
     await h.visitor()((s) => {
       s.set('a', 1)
       s.set('__proto__', { b: 2 })

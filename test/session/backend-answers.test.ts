@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import type { Backend } from 'keepsake'
 import { memoryBackend } from 'keepsake/memory'
-import { house } from '../support/visits.ts'
+import { setup } from '../support/visits.ts'
 
 const wrongAnswers: Readonly<Record<string, unknown>> = {
   "the string 'ok'": 'ok',
@@ -31,7 +31,7 @@ const codeOf = (event: unknown) => (event as { error?: { code?: string } }).erro
 suite('a backend that answers something else than the contract says', () => {
   for (const [what, answer] of Object.entries(wrongAnswers)) {
     test(`generate answers ${what}: 500, no cookie, and the error names the backend`, async () => {
-      const h = await house({ backend: withAnswer('generate', answer) })
+      const h = await setup({ backend: withAnswer('generate', answer) })
       const response = await h.visitor().raw((s) => s.set('a', 1))
       assert.equal(response.status, 500)
       assert.deepEqual(response.headers.getSetCookie(), [])
@@ -39,7 +39,7 @@ suite('a backend that answers something else than the contract says', () => {
     })
 
     test(`set answers ${what}: 500, no cookie`, async () => {
-      const h = await house({ backend: withAnswer('set', answer) })
+      const h = await setup({ backend: withAnswer('set', answer) })
       const visit = h.visitor()
       await visit((s) => s.set('a', 1))
       const response = await visit.raw((s) => s.set('a', 2))
@@ -48,7 +48,7 @@ suite('a backend that answers something else than the contract says', () => {
     })
 
     test(`touch answers ${what}: an event, and the session goes on`, async () => {
-      const h = await house({ backend: withAnswer('touch', answer) })
+      const h = await setup({ backend: withAnswer('touch', answer) })
       const visit = h.visitor()
       await visit((s) => s.set('a', 1))
       h.now.tick(10 * 86_400_000)

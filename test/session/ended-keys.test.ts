@@ -6,20 +6,20 @@ import { addFlash, type Backend, csrfToken, session, sessionManager, takeFlash }
 import { type Browser, browser } from 'keepsake/testing'
 import { clock, PATIENT, SECOND } from '../support/clock.ts'
 import { stores } from '../support/stores.ts'
-import { house } from '../support/visits.ts'
+import { setup } from '../support/visits.ts'
 
 const secret = 'q7Jm3vX0bT9sLk2Wd5Rf8Yh1Zc4Ng6Pa_EuIoBxVtQw'
 
 /** Pages that do what their path says, before a network that holds back whatever asks for a path below /late. */
 const shop = (backend: Backend | string) => {
   const now = clock(Date.now())
-  const reasons: string[] = []
+  const types: string[] = []
   const manager = sessionManager({
     backend,
     storeTimeout: PATIENT,
     secret,
     now,
-    onEvent: ({ type }) => reasons.push(type),
+    onEvent: ({ type }) => types.push(type),
   })
   const acts: Record<string, (request: Request) => Promise<unknown>> = {
     write: async (request) => (await session(request)).update('n', (n = 0) => n + 1),
@@ -47,12 +47,12 @@ const shop = (backend: Backend | string) => {
   }
   const visit = browser(network, { now })
   const whoAmI = async (visit: Browser) => (await visit('/who')).json()
-  return { manager, visit, now, reasons, open: gate.resolve, whoAmI }
+  return { manager, visit, now, types, open: gate.resolve, whoAmI }
 }
 
 for (const { name, opener } of stores) {
   test(`on ${name}: a write that comes after the login undoes it neither in the store nor in the browser`, async (t) => {
-    const { visit, open, whoAmI, reasons } = shop(await opener(t)())
+    const { visit, open, whoAmI, types } = shop(await opener(t)())
     await visit('/write')
     const late = visit('/late/write')
     await visit('/login')
@@ -61,7 +61,7 @@ for (const { name, opener } of stores) {
     assert.equal(response.status, 409)
     assert.deepEqual(response.headers.getSetCookie(), [])
     assert.equal(await whoAmI(visit), 'anna')
-    assert.ok(reasons.includes('ended_key') && reasons.includes('write_after_end'))
+    assert.ok(types.includes('ended_key') && types.includes('write_after_end'))
   })
   test(`on ${name}: nor does one that comes after a logout begin another session`, async (t) => {
     const { visit, open, whoAmI } = shop(await opener(t)())
@@ -175,14 +175,14 @@ test('half a minute later a key that ended is as unknown as one that nobody gave
 })
 
 test('the touch of a read that was under way does not make the mark last', async () => {
-  const h = await house()
+  const h = await setup()
   const visit = h.visitor()
   await visit((s) => s.set('a', 1))
   h.now.tick(8 * 86_400 * SECOND)
   const held = h.hold('touch')
-  const reading = visit.elsewhere()((s) => s.get('a'))
+  const reading = visit.otherProcess()((s) => s.get('a'))
   await held.arrived
-  const copy = visit.thief()
+  const copy = visit.withSameCookies()
   await visit((s) => s.invalidate())
   held.go()
   await reading

@@ -11,7 +11,7 @@ import { newSecret } from '../../src/crypto/seal.ts'
 import { clock, PATIENT } from '../support/clock.ts'
 import { runs } from '../support/quick.ts'
 import { stores } from '../support/stores.ts'
-import { type Act, house, type Visitor } from '../support/visits.ts'
+import { type Act, setup, type Visitor } from '../support/visits.ts'
 
 const PRE = '__Host-Http-sid-pre'
 const add =
@@ -33,7 +33,7 @@ for (const [kind, backend] of Object.entries(kinds)) {
   for (const known of [true, false]) {
     suite(`a flash message, ${known ? `the session ${kind}` : `of a stranger, sessions ${kind}`}`, () => {
       const begun = async () => {
-        const h = await house({ backend: backend(), ...(kind === 'in a cookie' && { secret: newSecret() }) })
+        const h = await setup({ backend: backend(), ...(kind === 'in a cookie' && { secret: newSecret() }) })
         const visit = h.visitor()
         if (known) await visit((s) => s.set('user', 'anna'))
         return { h, visit }
@@ -203,7 +203,7 @@ for (const [kind, backend] of Object.entries(kinds)) {
 
 suite('flash messages', () => {
   test('cost a stranger a sealed cookie and no store call, and show in no header', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     const response = await visit.raw(add('the secret word'))
     assert.deepEqual([...visit.browser.cookies.keys()], [PRE])
@@ -227,7 +227,7 @@ suite('flash messages', () => {
   })
 
   test('lie in a store under a name that no field can have, and that a handler does not see', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit((s) => s.set('user', 'anna'))
     await visit(add('one'))
@@ -249,7 +249,7 @@ suite('flash messages', () => {
   })
 
   test('a claim and what the visit then sets are both saved, on one version', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit((s) => s.set('n', 1))
     await visit(add('one'))
@@ -265,7 +265,7 @@ suite('flash messages', () => {
   })
 
   test('a store that fails while they are claimed fails the visit, and they are there afterwards', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit((s) => s.set('n', 1))
     await visit(add('one'))
@@ -294,21 +294,21 @@ suite('flash messages', () => {
         return then === undefined ? answer : 'stale'
       },
     }
-    const h = await house({ backend })
+    const h = await setup({ backend })
     const visit = h.visitor()
     await visit((s) => s.set('n', 1))
     await visit(add('one'))
-    const other = visit.elsewhere()
+    const other = visit.otherProcess()
     meanwhile = () => other((s) => s.set('m', 1))
     assert.deepEqual(await take(visit), ['one'])
     assert.deepEqual(await take(visit), [])
   })
 
   test('cookies of a browser hold two parallel readers apart in nothing: both may see them', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit(add('one'))
-    const [one, two] = [visit.thief(), visit.thief()]
+    const [one, two] = [visit.withSameCookies(), visit.withSameCookies()]
     assert.deepEqual([await take(one), await take(two)], [['one'], ['one']])
   })
 })

@@ -14,7 +14,7 @@ import {
 import { browser } from 'keepsake/testing'
 import { clock, SECOND } from '../support/clock.ts'
 import { stores } from '../support/stores.ts'
-import { house } from '../support/visits.ts'
+import { setup } from '../support/visits.ts'
 
 const NAME = '__Host-Http-sid'
 const HOUR = 3_600 * SECOND
@@ -31,11 +31,11 @@ const schema = (version: number) => ({
 
 /** Pages of one application on a backend, as one of its servers is set. */
 const server = (backend: Backend | string, options: Partial<SessionManagerOptions> = {}) => {
-  const reasons: EventType[] = []
+  const types: EventType[] = []
   const manager = sessionManager({
     backend,
     secret,
-    onEvent: ({ type }) => reasons.push(type),
+    onEvent: ({ type }) => types.push(type),
     ...options,
   } as SessionManagerOptions)
   const page = manager(async (request) => {
@@ -50,7 +50,7 @@ const server = (backend: Backend | string, options: Partial<SessionManagerOption
     if (pathname === '/write') s.set('v', 3)
     return Response.json(s.owner ?? null)
   })
-  return { manager, page, reasons }
+  return { manager, page, types }
 }
 
 const unreadable: Record<
@@ -104,10 +104,10 @@ for (const { name, opener } of stores.filter(({ name }) => ['memory', 'sqlite'].
 }
 
 test('a login ends the session that expires while it is served: the clock may be wrong', async () => {
-  const h = await house({ idleTimeout: 3600 })
+  const h = await setup({ idleTimeout: 3600 })
   const visit = h.visitor()
   await visit((s) => s.login('anna'))
-  const thief = visit.thief()
+  const thief = visit.withSameCookies()
   await visit((s) => {
     s.login('ben')
     h.now.tick(2 * HOUR)
@@ -124,7 +124,7 @@ test('a server whose clock is behind does not replace the cookie of a session th
   const response = await visit.copy(bad.page)('/write')
   assert.equal(response.status, 503)
   assert.deepEqual(response.headers.getSetCookie(), [])
-  assert.ok(bad.reasons.includes('clock_skew'))
+  assert.ok(bad.types.includes('clock_skew'))
 })
 
 test('of two cookies that open two sessions, a logout ends both', async () => {
@@ -139,10 +139,10 @@ test('of two cookies that open two sessions, a logout ends both', async () => {
 })
 
 test('a key that was retired by a rotation may still end its session, and nothing else', async () => {
-  const h = await house()
+  const h = await setup()
   const visit = h.visitor()
   await visit((s) => s.login('anna'))
-  const old = visit.thief()
+  const old = visit.withSameCookies()
   await visit((s) => s.rotateKey())
   await visit(() => {})
   h.now.tick(31 * SECOND)
@@ -152,7 +152,7 @@ test('a key that was retired by a rotation may still end its session, and nothin
 })
 
 test('a key with a wrong secret ends nothing, and its cookie goes', async () => {
-  const h = await house()
+  const h = await setup()
   const visit = h.visitor()
   await visit((s) => s.login('anna'))
   const key = visit.browser.cookies.get(NAME) ?? ''
@@ -183,7 +183,7 @@ suite('an entry that this version cannot read', () => {
         const out = await visit.copy(two.page)(path)
         assert.equal(out.status, 503)
         assert.match(out.headers.get('set-cookie') ?? '', /Max-Age=0/)
-        assert.ok(two.reasons.includes('end_failed'))
+        assert.ok(two.types.includes('end_failed'))
         assert.equal(await (await visit('/')).json(), 'anna', 'nobody can end a session by its label alone')
       })
     }
@@ -221,7 +221,7 @@ suite('while the backend cannot be read', () => {
   for (const onStoreError of ['fail', 'anonymous'] as const) {
     test(`${onStoreError}: a logout clears the cookie, and says 503`, async () => {
       const { backend, fail } = await down()
-      const { page, reasons } = server(backend, { onStoreError })
+      const { page, types } = server(backend, { onStoreError })
       const visit = browser(page)
       await visit('/login')
       const thief = visit.copy()
@@ -229,7 +229,7 @@ suite('while the backend cannot be read', () => {
       const out = await visit('/logout')
       assert.equal(out.status, 503)
       assert.equal(visit.cookies.size, 0)
-      assert.ok(reasons.includes('end_failed'))
+      assert.ok(types.includes('end_failed'))
       assert.equal(await (await thief('/')).json(), 'anna')
     })
     test(`${onStoreError}: a logout tries once more, and ends the session if that works`, async () => {
@@ -299,23 +299,23 @@ suite('after the first change of a request', () => {
   }
   test('a login whose owner’s list cannot be read leaves with its key', async () => {
     const { backend, arm } = await failing('list')
-    const { page, reasons } = server(backend, { maxSessionsPerOwner: 3 })
+    const { page, types } = server(backend, { maxSessionsPerOwner: 3 })
     const visit = browser(page)
     await visit('/login')
     arm()
     assert.equal((await visit('/other')).status, 200)
     assert.equal(await (await visit('/')).json(), 'ben')
-    assert.ok(reasons.includes('store_error'))
+    assert.ok(types.includes('store_error'))
   })
   for (const operation of ['get', 'clear'] as const) {
     test(`no failure says that nothing was changed: ${operation}`, async () => {
       const { backend, arm } = await failing(operation)
-      const h = await house({ backend, secret })
+      const h = await setup({ backend, secret })
       const visit = h.visitor()
       await visit((s) => s.login('anna'))
       // The new session is there when the old one is found changed, and then read, or ended.
       const held = h.hold('generate')
-      const login = visit.elsewhere().raw((s) => s.login('ben'))
+      const login = visit.otherProcess().raw((s) => s.login('ben'))
       await held.arrived
       await visit((s) => s.set('a', 1))
       arm()

@@ -12,15 +12,15 @@ const NAME = '__Host-Http-sid'
 const visited = async (address: string, entry: Entry, key: string, change = false) => {
   const backend = await backendFromUrl('memory:', { now: () => fixtures.writtenAt })
   await backend.generate(address, entry)
-  const reasons: EventType[] = []
+  const types: EventType[] = []
   const now = () => fixtures.writtenAt + 1000
-  const page = sessionManager({ backend, now, onEvent: ({ type }) => reasons.push(type) })(async (request) => {
+  const page = sessionManager({ backend, now, onEvent: ({ type }) => types.push(type) })(async (request) => {
     const s = await session(request)
     if (change) s.set('new', true)
     return Response.json({ fields: s.fields, owner: s.owner ?? null })
   })
   const response = await browser(page, { now })('/', { headers: { cookie: `${NAME}=${key}` } })
-  return { ...(await response.json()), reasons, backend }
+  return { ...(await response.json()), types, backend }
 }
 
 suite('a record of version 1', () => {
@@ -30,7 +30,7 @@ suite('a record of version 1', () => {
         const seen = await visited(address, entry as Entry, key)
         assert.deepEqual(seen.fields, fields)
         assert.equal(seen.owner, (entry as Entry).owner ?? null)
-        assert.deepEqual(seen.reasons, [])
+        assert.deepEqual(seen.types, [])
       })
     }
   }
@@ -41,6 +41,6 @@ test('DES-4: a record of a later version is a stranger’s, and is left alone al
   const later = { ...entry, metadata: `2${entry.metadata.slice(1)}` } as Entry
   const seen = await visited(address, later, Object.values(keys)[0] as string, true)
   assert.deepEqual(seen.fields, { new: true })
-  assert.deepEqual(seen.reasons, ['corrupt_entry', 'created'])
+  assert.deepEqual(seen.types, ['corrupt_entry', 'created'])
   assert.deepEqual(await seen.backend.get(address), { ...later, owner: undefined })
 })

@@ -7,7 +7,7 @@ import { browser } from 'keepsake/testing'
 import { workOf } from '../../src/request.ts'
 import { formSecret } from '../../src/session/form-secret.ts'
 import { DAY } from '../support/clock.ts'
-import { house } from '../support/visits.ts'
+import { setup } from '../support/visits.ts'
 
 const SESSION = '__Host-Http-sid'
 const PRE = '__Host-Http-sid-pre'
@@ -15,7 +15,7 @@ const form = async (_: unknown, request: Request) => formSecret(await workOf(req
 
 suite('a pre-session', () => {
   test('a form costs a stranger one sealed cookie and no entry, and is the same at the next visit', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     const secret = await visit(form)
     assert.deepEqual([...visit.browser.cookies.keys()], [PRE])
@@ -27,13 +27,13 @@ suite('a pre-session', () => {
     assert.notEqual(await h.visitor()(form), secret)
   })
   test('a stranger who asks for no form is sent none', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit((s) => s.get('a'))
     assert.equal(visit.browser.cookies.size, 0)
   })
   test('the first write carries its form secret over, and clears its cookie', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     const secret = await visit(form)
     await visit((s) => s.set('a', 1))
@@ -43,7 +43,7 @@ suite('a pre-session', () => {
     assert.equal(await visit(form), secret)
   })
   test('a form and a first write in one visit belong together', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     const secret = await visit((s, request) => {
       s.set('a', 1)
@@ -53,7 +53,7 @@ suite('a pre-session', () => {
     assert.equal(await visit(form), secret)
   })
   test('login and invalidate give a new form secret', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     const stranger = await visit(form)
     const during = await visit((s, request) => {
@@ -72,7 +72,7 @@ suite('a pre-session', () => {
     assert.equal(new Set([stranger, loggedIn, after]).size, 3)
   })
   test('a login of the same owner gives a new one too', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit((s) => s.login('anna'))
     const before = await visit(form)
@@ -80,7 +80,7 @@ suite('a pre-session', () => {
     assert.notEqual(await visit(form), before)
   })
   test('beside a session it is ignored', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit((s) => s.set('a', 1))
     const secret = await visit(form)
@@ -99,7 +99,7 @@ suite('a pre-session', () => {
     assert.deepEqual(response.headers.getSetCookie(), [])
   })
   test('PRE-2: it never opens as a session, nor under the name of another cookie', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit(form)
     const token = visit.browser.cookies.get(PRE)
@@ -116,16 +116,16 @@ suite('a pre-session', () => {
     assert.notEqual(other, secret)
   })
   test('one that does not open is an event, and is replaced', async () => {
-    const h = await house()
+    const h = await setup()
     const response = await h.visitor().raw(form, { headers: { cookie: `${PRE}=rubbish` } })
     assert.equal(response.status, 200)
     assert.match(response.headers.getSetCookie()[0] ?? '', new RegExp(`^${PRE}=[A-Za-z0-9_-]{60,}; Max-Age=1209600; `))
-    assert.deepEqual(h.reasons, ['invalid_pre_session'])
+    assert.deepEqual(h.types, ['invalid_pre_session'])
   })
   test('it lives two weeks from its last form in the second half, and then no more', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
-    const thief = visit.thief()
+    const thief = visit.withSameCookies()
     const secret = await visit(form)
     const replay = { headers: { cookie: `${PRE}=${visit.browser.cookies.get(PRE)}` } }
     h.now.tick(7 * DAY + 1)

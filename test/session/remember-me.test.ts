@@ -6,7 +6,7 @@ import { KeepsakeError, type Session } from 'keepsake'
 import { cookieBackend } from 'keepsake/cookie'
 import { DAY, PATIENT, SECOND } from '../support/clock.ts'
 import { stores } from '../support/stores.ts'
-import { house } from '../support/visits.ts'
+import { setup } from '../support/visits.ts'
 
 const HOUR = 3_600
 const brief = { idleTimeout: 4 * HOUR, absoluteTimeout: 8 * HOUR, persistent: false }
@@ -22,7 +22,7 @@ for (const { name, opener } of [
   const settings = async (t: TestContext) => (name === 'memory' ? {} : { backend: await opener(t)(), secret })
   suite(`on ${name}`, () => {
     test('a session lives as long as its login said, over renewals too', async (t) => {
-      const h = await house(await settings(t))
+      const h = await setup(await settings(t))
       const visit = h.visitor()
       const response = await visit.raw(login(brief))
       assert.doesNotMatch(cookie(response), /Max-Age|Expires/)
@@ -36,14 +36,14 @@ for (const { name, opener } of [
       assert.equal(await visit((s) => s.owner), undefined, 'nine hours, and eight at the most')
     })
     test('unused it ends after its own idle time', async (t) => {
-      const h = await house(await settings(t))
+      const h = await setup(await settings(t))
       const visit = h.visitor()
       await visit(login(brief))
       h.now.tick(5 * HOUR * SECOND)
       assert.equal(await visit((s) => s.owner), undefined)
     })
     test('a later login that says nothing is as the manager is set', async (t) => {
-      const h = await house(await settings(t))
+      const h = await setup(await settings(t))
       const visit = h.visitor()
       await visit(login({ idleTimeout: 30 * 24 * HOUR }))
       assert.match(cookie(await visit.raw(login({}))), /Max-Age=2592000/)
@@ -54,7 +54,7 @@ for (const { name, opener } of [
 }
 
 test('persistent: false of the manager is a cookie without Max-Age, and a login may say otherwise', async () => {
-  const h = await house({ persistent: false })
+  const h = await setup({ persistent: false })
   const visit = h.visitor()
   assert.doesNotMatch(cookie(await visit.raw((s) => s.set('a', 1))), /Max-Age/)
   assert.match(cookie(await visit.raw(login({ persistent: true }))), /Max-Age=2592000/)
@@ -62,7 +62,7 @@ test('persistent: false of the manager is a cookie without Max-Age, and a login 
 
 test('the list of an owner shows when each session ends', async () => {
   const { sessionManager } = await import('keepsake')
-  const h = await house()
+  const h = await setup()
   await h.visitor()(login(brief))
   const manager = sessionManager({ backend: h.backend, storeTimeout: PATIENT, now: h.now })
   const [one] = await manager.list('anna')
@@ -70,7 +70,7 @@ test('the list of an owner shows when each session ends', async () => {
 })
 
 test('a login cannot name more than the manager allows, nor what is no number', async () => {
-  const h = await house({ absoluteTimeout: 20 * 24 * HOUR })
+  const h = await setup({ absoluteTimeout: 20 * 24 * HOUR })
   const wrong = [
     { idleTimeout: 21 * 24 * HOUR },
     { absoluteTimeout: 21 * 24 * HOUR },

@@ -132,22 +132,22 @@ const split = (old: unknown) => {
 suite('a session that an older deployment kept', () => {
   const deployments = (migrate?: (old: unknown) => unknown) => {
     const watch = watched(memoryBackend())
-    const reasons: EventType[] = []
-    const onEvent = ({ type }: { type: EventType }) => reasons.push(type)
+    const types: EventType[] = []
+    const onEvent = ({ type }: { type: EventType }) => types.push(type)
     const old = stage(sessionManager({ backend: watch.backend, schema: older, onEvent }))
     const fresh = stage(sessionManager({ backend: watch.backend, schema: newer, onEvent, ...(migrate && { migrate }) }))
-    return { watch, reasons, old, fresh }
+    return { watch, types, old, fresh }
   }
 
   test('is migrated when read, and kept so at the next write; a read writes nothing', async () => {
-    const { watch, old, fresh, reasons } = deployments(split)
+    const { watch, old, fresh, types } = deployments(split)
     await old.visit((s) => s.set('name', 'Anna Blume'))
     const visit = fresh.with(old.visit.to(fresh.handler))
     assert.deepEqual(await visit((s) => ({ ...s.fields })), { first: 'Anna', last: 'Blume' })
     assert.equal(watch.calls.set, 0)
     await visit((s) => s.set('first', 'Anne'))
     assert.deepEqual(await visit((s) => ({ ...s.fields })), { first: 'Anne', last: 'Blume' })
-    assert.deepEqual(reasons, ['created'])
+    assert.deepEqual(types, ['created'])
   })
 
   test('that neither schema nor migration takes is a stranger’s, and is left alone also when he writes', async () => {
@@ -157,11 +157,11 @@ suite('a session that an older deployment kept', () => {
       () => assert.fail('a migration that throws'),
       async () => null,
     ]) {
-      const { watch, old, fresh, reasons } = deployments(migrate)
+      const { watch, old, fresh, types } = deployments(migrate)
       await old.visit((s) => s.set('name', 'Anna Blume'))
       const visit = fresh.with(old.visit.to(fresh.handler))
       assert.deepEqual(await visit((s) => ({ ...s.fields })), {})
-      assert.deepEqual(reasons, ['created', 'schema_mismatch'])
+      assert.deepEqual(types, ['created', 'schema_mismatch'])
       await visit((s) => {
         s.set('first', 'Bert')
         s.set('last', 'Brecht')
@@ -205,8 +205,8 @@ suite('a merged value', () => {
     test(`that the schema refuses is not saved: 409, conflict, and the entry stays, on ${name}`, async (t) => {
       const backend = await opener(t)()
       const watch = watched(backend)
-      const reasons: EventType[] = []
-      const onEvent = ({ type }: { type: EventType }) => reasons.push(type)
+      const types: EventType[] = []
+      const onEvent = ({ type }: { type: EventType }) => types.push(type)
       const options = { schema: most, secret, storeTimeout: PATIENT }
       const processes = [1, 2].map(() => stage(sessionManager({ ...options, backend: watch.backend, onEvent })))
       const [one, two] = processes as [(typeof processes)[0], (typeof processes)[0]]
@@ -219,7 +219,7 @@ suite('a merged value', () => {
       go()
       assert.equal(await slow, 409)
       assert.deepEqual(await other((s) => ({ ...s.fields })), { a: 0, b: 1 })
-      assert.ok(reasons.includes('write_conflict'))
+      assert.ok(types.includes('write_conflict'))
       const opened = await sessionManager({ ...options, backend }).open({ headers: new Headers() })
       opened.set('a', 2)
       await assert.rejects(opened.commit(), { code: 'schema_mismatch' })

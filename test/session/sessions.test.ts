@@ -10,7 +10,7 @@ import { browser } from 'keepsake/testing'
 import { newSecret } from '../../src/crypto/seal.ts'
 import { code } from '../support/assert.ts'
 import { clock, DAY } from '../support/clock.ts'
-import { house } from '../support/visits.ts'
+import { setup } from '../support/visits.ts'
 
 suite('sessions', () => {
   test('without a middleware, asking is a KeepsakeError that says what to wrap', async () => {
@@ -79,7 +79,7 @@ suite('sessions', () => {
     assert.throws(() => sessionManager({ backend: 'redis://127.0.0.1:1', secret: 'short' }), code('invalid_option'))
   })
   test('what a session says of itself', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit((s) => {
       assert.equal(s.expiresAt, h.now() + 14 * DAY)
@@ -96,7 +96,7 @@ suite('sessions', () => {
     await visit((s) => assert.equal(s.expiresAt, h.now() + 8 * DAY, 'never past the absolute end'))
   })
   test('a session shows nothing of itself to an inspector', async () => {
-    const h = await house()
+    const h = await setup()
     const visit = h.visitor()
     await visit((s) => s.set('password', 'hunter2'))
     const [key = ''] = visit.browser.cookies.values()
@@ -136,7 +136,7 @@ suite('sessions', () => {
     const heard: string[] = []
     const listen = (event: unknown) => heard.push((event as SessionEvent).type)
     channel('keepsake').subscribe(listen)
-    const h = await house({
+    const h = await setup({
       onEvent: () => {
         throw new Error('a broken logger')
       },

@@ -18,15 +18,15 @@ const acts: Record<string, (request: Request) => Promise<unknown>> = {
 }
 
 const application = (options: Partial<SessionManagerOptions> = {}) => {
-  const reasons: string[] = []
-  const manager = sessionManager({ backend: 'memory:', onEvent: ({ type }) => reasons.push(type), ...options })
+  const types: string[] = []
+  const manager = sessionManager({ backend: 'memory:', onEvent: ({ type }) => types.push(type), ...options })
   const page = manager(async (request) => {
     const { pathname } = new URL(request.url)
     await acts[`/${pathname.split('/').at(-1)}`]?.(request)
     const s = await session(request)
     return Response.json({ owner: s.owner ?? null, withheld: s.withheld ?? null })
   })
-  return { page, reasons }
+  return { page, types }
 }
 
 /** What browsers send, and whether they send a Lax or a Strict cookie with it (RFC 6265bis §5.8.3). */
@@ -110,7 +110,7 @@ for (const sameSite of ['lax', 'strict', 'none'] as const) {
     for (const { what, method, headers, ...sent } of requests) {
       const comes = sameSite === 'none' || sent[sameSite]
       test(`${what}: ${comes ? 'who comes without a cookie has none' : 'who comes without a cookie may have one'}`, async () => {
-        const { page, reasons } = application({ cookie: { sameSite } })
+        const { page, types } = application({ cookie: { sameSite } })
         const visit = browser(page)
         const read = await visit('/read', { method, headers })
         assert.equal((await read.json()).withheld, comes ? null : 'cross_site')
@@ -121,7 +121,7 @@ for (const sameSite of ['lax', 'strict', 'none'] as const) {
         }
         const out = await visit('/logout', { method, headers })
         assert.deepEqual([out.status, out.headers.getSetCookie()], [comes ? 200 : 409, []])
-        assert.equal(reasons.includes('cookie_withheld'), !comes)
+        assert.equal(types.includes('cookie_withheld'), !comes)
       })
     }
     test('a cookie that comes counts, wherever the request is from', async () => {
@@ -137,14 +137,14 @@ for (const sameSite of ['lax', 'strict', 'none'] as const) {
 suite('cookie.path', () => {
   const options = { cookie: { path: '/shop' } }
   test('a write outside of it saves nothing, and the session below it stays', async () => {
-    const { page, reasons } = application(options)
+    const { page, types } = application(options)
     const visit = browser(page)
     await visit('/shop/login')
     const response = await visit('/write')
     assert.deepEqual([response.status, response.headers.getSetCookie()], [409, []])
     assert.equal((await (await visit('/shop/read')).json()).owner, 'anna')
     assert.deepEqual((await (await visit('/read')).json()).withheld, 'path')
-    assert.ok(reasons.includes('cookie_withheld'))
+    assert.ok(types.includes('cookie_withheld'))
   })
   test('a path that only begins with the same letters is outside', async () => {
     const { page } = application(options)

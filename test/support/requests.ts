@@ -5,7 +5,7 @@ import { labelOf, storageKeys } from '../../src/crypto/keys.ts'
 import { workOf } from '../../src/request.ts'
 import { formSecret } from '../../src/session/form-secret.ts'
 import { PATIENT } from './clock.ts'
-import { type House, house } from './visits.ts'
+import { type Setup, setup } from './visits.ts'
 
 export const NAME = '__Host-Http-sid'
 export const PRE = '__Host-Http-sid-pre'
@@ -72,7 +72,7 @@ export type Seen = {
   readonly form: string | undefined
 }
 
-export type Site = House & {
+export type Site = Setup & {
   /** Creates a session with this name in the field `who`. Returns its key. */
   readonly createSession: (who: string) => Promise<string>
   /** Sends a request to a handler that reads the session, and with `form` also its form secret. */
@@ -85,7 +85,7 @@ export type Site = House & {
 
 /** Starts a manager whose sessions are created by name, with a handler that only reads. */
 export const startSite = async (backend?: Backend): Promise<Site> => {
-  const h = await house({ secret: SECRET, ...(backend && { backend }) })
+  const h = await setup({ secret: SECRET, ...(backend && { backend }) })
   const seen = new WeakMap<Request, Omit<Seen, 'response'>>()
   const page = sessionManager({
     backend: h.backend,
@@ -93,7 +93,7 @@ export const startSite = async (backend?: Backend): Promise<Site> => {
     secret: SECRET,
     now: h.now,
     onEvent: (event) => {
-      h.reasons.push(event.type)
+      h.types.push(event.type)
       h.events.push(event)
     },
   })(async (request) => {
@@ -121,7 +121,7 @@ export const startSite = async (backend?: Backend): Promise<Site> => {
       return { response, ...(seen.get(request) as Omit<Seen, 'response'>) }
     },
     storageKey: (key) => storageKeyOf(labelOf(key)),
-    newEvents: () => h.reasons.splice(0),
+    newEvents: () => h.types.splice(0),
   }
 }
 

@@ -15,9 +15,9 @@ import { type Watched, watched } from './watched.ts'
 
 export type Act = (s: Session, request: Request) => unknown
 
-export type House = Watched & {
+export type Setup = Watched & {
   readonly now: Clock
-  readonly reasons: EventType[]
+  readonly types: EventType[]
   readonly events: unknown[]
   /** A browser; what its visits do is said at each visit. */
   readonly visitor: () => Visitor
@@ -29,14 +29,14 @@ export type Visitor = {
   readonly raw: (act: Act, init?: RequestInit) => Promise<Response>
   readonly browser: Browser
   /** Another browser with the same cookies. */
-  readonly thief: () => Visitor
+  readonly withSameCookies: () => Visitor
   /** The same, served by another process of the same application: no turns are taken between the two. */
-  readonly elsewhere: () => Visitor
+  readonly otherProcess: () => Visitor
 }
 
-export const house = async (options: Partial<SessionManagerOptions> = {}): Promise<House> => {
+export const setup = async (options: Partial<SessionManagerOptions> = {}): Promise<Setup> => {
   const now = clock()
-  const reasons: EventType[] = []
+  const types: EventType[] = []
   const events: unknown[] = []
   const inner = typeof options.backend === 'object' ? options.backend : await backendFromUrl('memory:', { now })
   const watch = watched(inner as Backend)
@@ -45,7 +45,7 @@ export const house = async (options: Partial<SessionManagerOptions> = {}): Promi
       now,
       storeTimeout: PATIENT,
       onEvent: (event) => {
-        reasons.push(event.type)
+        types.push(event.type)
         events.push(event)
       },
       ...options,
@@ -84,9 +84,9 @@ export const house = async (options: Partial<SessionManagerOptions> = {}): Promi
     return Object.assign(visit, {
       raw,
       browser: jar,
-      thief: () => visitorOf(jar.copy()),
-      elsewhere: () => visitorOf(jar.copy(there)),
+      withSameCookies: () => visitorOf(jar.copy()),
+      otherProcess: () => visitorOf(jar.copy(there)),
     })
   }
-  return Object.assign(watch, { now, reasons, events, visitor: () => visitorOf(browser(here, { now })) })
+  return Object.assign(watch, { now, types, events, visitor: () => visitorOf(browser(here, { now })) })
 }
