@@ -1,4 +1,4 @@
-// A process of its own, which answers what it is asked.
+// A child process that answers questions.
 
 import { fork } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
@@ -10,13 +10,13 @@ export type Child = {
 
 type Message = { readonly answer?: unknown; readonly error?: string }
 
-/** Starts a file of `parts`. One question at a time. */
+/** Starts a file of `parts` as a process. It accepts one question at a time. */
 export const start = (
   file: string,
   args: readonly string[] = [],
   flags: readonly string[] = [],
   env: Readonly<Record<string, string>> = {},
-  output: 'silent' | 'shown' = 'shown',
+  output: 'silent' | 'visible' = 'visible',
 ): Child => {
   const path = fileURLToPath(new URL(`parts/${file}`, import.meta.url))
   const child = fork(path, args, {
@@ -44,8 +44,8 @@ export const start = (
   }
 }
 
-/** In a child: answers questions until the parent is gone. */
-export const answering = <Question>(answer: (question: Question) => unknown): void => {
+/** In a child process: answers questions until the parent process ends. */
+export const answerQuestions = <Question>(answer: (question: Question) => unknown): void => {
   process.on('disconnect', () => process.exit(0))
   process.on('message', async (question: Question) => {
     try {

@@ -1,52 +1,52 @@
-// The goals: ratios between figures of one run, and what each has to be.
+// The goals: ratios between figures of one run, each with its limit.
 
 import { SIZES } from './parts/stores.ts'
 import { ratio, type Summary, sum, summary } from './statistics.ts'
 
-/** A figure by its name: each round's value, or undefined where it was not measured. */
+/** The values of a figure in each round, by the name of the figure. undefined if it was not measured. */
 export type Figures = (name: string) => readonly number[] | undefined
 
 type Goal = {
-  readonly what: string
+  readonly title: string
   readonly figure: string
-  /** What it is divided by: one figure, or several together. Nothing: the figure itself. */
+  /** The figures whose sum divides this one. Absent: the figure itself is compared. */
   readonly by?: readonly string[]
   readonly atMost?: number
   readonly atLeast?: number
 }
 
-export type Judged = {
-  readonly what: string
+export type CheckedGoal = {
+  readonly title: string
   readonly goal: string
   readonly value: Summary
   readonly met: boolean
 }
 
-const atMost = (what: string, figure: string, limit: number, ...by: string[]): Goal => ({
-  what,
+const atMost = (title: string, figure: string, limit: number, ...by: string[]): Goal => ({
+  title,
   figure,
   by,
   atMost: limit,
 })
-const atLeast = (what: string, figure: string, limit: number, ...by: string[]): Goal => ({
-  what,
+const atLeast = (title: string, figure: string, limit: number, ...by: string[]): Goal => ({
+  title,
   figure,
   by,
   atLeast: limit,
 })
 
-/** How many times cheaper ours is than a peer's. */
-const cheaper = (what: string, ours: string, times: number, peer: string): Goal => atLeast(what, peer, times, ours)
+/** The least factor by which keepsake must be cheaper than a peer. */
+const cheaper = (title: string, ours: string, times: number, peer: string): Goal => atLeast(title, peer, times, ours)
 
 const SELECT = 'raw: SQLite SELECT (+ UPDATE)'
 const MEMORY = 'floor: memory'
 const ENCRYPTED = 'floor: encrypted cookie'
 const FIRST = 'keepsake: cookie, first sight'
 
-/** In process, figures are microseconds that a session adds: `contestant read`. */
+/** In process: microseconds that a session adds to a request. The names are `contestant read`. */
 const added: readonly Goal[] = [
   atMost('untouched, µs', 'keepsake: memory untouched', 0.5),
-  atMost('stranger, µs', 'keepsake: memory stranger', 1.5),
+  atMost('anonymous, µs', 'keepsake: memory anonymous', 1.5),
   atMost('read, memory / floor', 'keepsake: memory read', 2, `${MEMORY} read`),
   cheaper('read, express-session / memory', 'keepsake: memory read', 8, 'express-session, MemoryStore read'),
   cheaper('read, @fastify/session / memory', 'keepsake: memory read', 5, '@fastify/session, memory read'),
@@ -67,7 +67,7 @@ const added: readonly Goal[] = [
   cheaper('read, session-file-store / file', 'keepsake: file read', 10, 'express-session, session-file-store read'),
 ]
 
-/** Over HTTP, figures are requests by second of CPU time: `http contestant read`. */
+/** Over HTTP: requests per second of CPU time. The names are `http contestant read`. */
 const served: readonly Goal[] = [
   atLeast('HTTP read, memory / memory floor', 'http keepsake: memory, thin bridge read', 0.92, `http ${MEMORY} read`),
   atLeast('HTTP read, sqlite / memory floor', 'http keepsake: sqlite, thin bridge read', 0.85, `http ${MEMORY} read`),
@@ -92,24 +92,24 @@ const served: readonly Goal[] = [
 ]
 
 const grown: readonly Goal[] = [
-  atMost('bytes a session, memory / plain map of JSON', 'bytes memory', 1.5, 'bytes map'),
+  atMost('bytes per session, memory / plain map of JSON', 'bytes memory', 1.5, 'bytes map'),
   atMost('p99 of a read, memory, most / fewest sessions', 'p99 memory most', 1.5, 'p99 memory fewest'),
   atMost('p99 of a read, sqlite, most / fewest sessions', 'p99 sqlite most', 3, 'p99 sqlite fewest'),
   atMost('longest sweep of 50, memory, ms', 'sweep memory', 10),
   atMost('longest sweep of 50, sqlite, ms', 'sweep sqlite', 10),
-  atMost('bytes left behind by an untouched visit', 'left untouched', 1),
+  atMost('bytes left behind by an untouched request', 'left untouched', 1),
 ]
 
 const REDIS_FLOOR = 'http floor: redis read'
 
-/** Of the sessions on servers, too, figures are microseconds of CPU time, in flight: `bytes contestant read`. */
+/** On servers: microseconds of CPU time, with requests in flight. The names are `bytes contestant read`. */
 const onServers: readonly Goal[] = [
   ...SIZES.flatMap((size) => {
-    const named = (what: string) => `${what}, ${size} bytes`
+    const title = (name: string) => `${name}, ${size} bytes`
     const besideDriver = (ours: string, raw: string): Goal[] =>
       (['read', 'write'] as const).map((workload) =>
         atMost(
-          named(`${workload}, ${ours} / ${raw}`),
+          title(`${workload}, ${ours} / ${raw}`),
           `${size} keepsake: ${ours} ${workload}`,
           1.25,
           `${size} raw: ${raw} ${workload}`,
@@ -117,7 +117,7 @@ const onServers: readonly Goal[] = [
       )
     const besidePeer = (workload: string, ours: string, times: number, peer: string): Goal =>
       cheaper(
-        named(`${workload}, ${peer} / ${ours}`),
+        title(`${workload}, ${peer} / ${ours}`),
         `${size} keepsake: ${ours} ${workload}`,
         times,
         `${size} ${peer} ${workload}`,
@@ -140,13 +140,13 @@ const onServers: readonly Goal[] = [
   atLeast('HTTP read, redis / redis floor', 'http keepsake: redis, ioredis, thin bridge read', 0.92, REDIS_FLOOR),
 ]
 
-/** The goals of which all figures are there. */
-export const judged = (figures: Figures): Judged[] =>
-  [...added, ...served, ...grown, ...onServers].flatMap(({ what, figure, by = [], atMost, atLeast }) => {
+/** Checks the goals whose figures were all measured. */
+export const checkGoals = (figures: Figures): CheckedGoal[] =>
+  [...added, ...served, ...grown, ...onServers].flatMap(({ title, figure, by = [], atMost, atLeast }) => {
     const values = figures(figure)
     const others = by.map(figures).filter((other) => other !== undefined)
     if (values === undefined || others.length < by.length) return []
     const value = by.length === 0 ? summary(values) : ratio(values, sum(others))
     const met = atMost === undefined ? value.median >= (atLeast ?? 0) : value.median <= atMost
-    return [{ what, goal: atMost === undefined ? `≥ ${atLeast}` : `≤ ${atMost}`, value, met }]
+    return [{ title, goal: atMost === undefined ? `≥ ${atLeast}` : `≤ ${atMost}`, value, met }]
   })

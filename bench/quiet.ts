@@ -1,11 +1,11 @@
-// Whether the machine was busy with something else: then the figures are worth less, and the report says so.
+// Warnings for the report if other programs kept the machine busy, because the figures are less reliable then.
 
 import { availableParallelism, loadavg } from 'node:os'
 import type { Http } from './parts/http.ts'
 import type { InProcess } from './parts/in-process.ts'
 import { summary } from './statistics.ts'
 
-/** To be asked before anything runs. */
+/** A warning if the machine is busy. Call it before any measurement. */
 export const loadWarning = (): string | undefined => {
   const cores = availableParallelism()
   const load = loadavg()[0] ?? 0
@@ -16,7 +16,7 @@ export const loadWarning = (): string | undefined => {
 
 const SPREAD = 0.3
 
-/** The bare applications do the same in every round: where their cost moves, something else ran. */
+/** Warnings about bare applications. They do the same work in every round, so a change of their cost means that another program ran. */
 export const spreadWarnings = (results: InProcess): string[] => {
   const all = Array.from(results, ([name, workloads]) =>
     Array.from(workloads, ([workload, taken]) => {
@@ -25,17 +25,17 @@ export const spreadWarnings = (results: InProcess): string[] => {
       return { line, spread: median === 0 ? 0 : (most - least) / median }
     }),
   ).flat()
-  const moved = all.filter(({ spread }) => spread > SPREAD).sort((a, b) => b.spread - a.spread)
-  if (moved.length === 0) return []
+  const changed = all.filter(({ spread }) => spread > SPREAD).sort((a, b) => b.spread - a.spread)
+  if (changed.length === 0) return []
   return [
-    `The cost of a bare visit moved by more than ${SPREAD * 100} % between rounds in ${moved.length} of ${all.length} figures: the machine was busy. Most of all:`,
-    ...moved.slice(0, 5).map(({ line }) => line),
+    `The cost of a bare request changed by more than ${SPREAD * 100} % between rounds in ${changed.length} of ${all.length} figures: the machine was busy. The largest changes:`,
+    ...changed.slice(0, 5).map(({ line }) => line),
   ]
 }
 
 const BUSY = 0.85
 
-/** A server that is loaded as hard as this takes a whole core, if it gets one. */
+/** Warnings about servers. Under this load a server uses a whole core, if it gets one. */
 export const starvedWarnings = (results: Http): string[] => {
   const bare = Array.from(results, ([name, workloads]) => ({ name, rates: [...workloads.values()].flat() }))
     .filter(({ name }) => name.startsWith('bare:'))
@@ -47,7 +47,7 @@ export const starvedWarnings = (results: Http): string[] => {
   const starved = bare.filter(({ busy, core }) => busy < BUSY || (core.most - core.least) / core.median > SPREAD)
   if (starved.length === 0) return []
   return [
-    'Over HTTP, bare servers got less than a core, or moved by more than 30 %: something else ran, do not trust these rates:',
+    'Over HTTP, bare servers got less than a core, or their rate changed by more than 30 %: another program ran. Do not trust these rates:',
     ...starved.map(
       ({ name, busy, core }) =>
         `  ${name}: ${Math.round(busy * 100)} % busy, ${(core.least / 1000).toFixed(1)}–${(core.most / 1000).toFixed(1)}k`,

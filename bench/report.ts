@@ -1,6 +1,6 @@
 // The report: tables of medians and ranges, and the goals, each met or not.
 
-import type { Judged } from './goals.ts'
+import type { CheckedGoal } from './goals.ts'
 import type { Memory } from './parts/growth.ts'
 import { KINDS } from './parts/growth.ts'
 import type { Http } from './parts/http.ts'
@@ -16,7 +16,7 @@ const digits = (value: number): string => value.toFixed(Math.abs(value) < 10 ? 2
 const ranged = ({ median, least, most }: Summary): string =>
   least === most ? digits(median) : `${digits(median)} (${digits(least)}–${digits(most)})`
 
-/** Rows under a head, each column as wide as its widest cell. */
+/** A table with a header. Each column is as wide as its widest cell. */
 const table = (head: readonly string[], rows: readonly (readonly string[])[]): string => {
   const widths = head.map((title, column) => Math.max(title.length, ...rows.map((row) => row[column]?.length ?? 0)))
   const line = (cells: readonly string[]) =>
@@ -27,10 +27,10 @@ const table = (head: readonly string[], rows: readonly (readonly string[])[]): s
   return [line(head), line(widths.map((width) => '-'.repeat(width))), ...rows.map(line)].join('\n')
 }
 
-const titled = (title: string, ...parts: string[]): string => `\n${title}\n\n${parts.join('\n')}\n`
+const section = (title: string, ...parts: string[]): string => `\n${title}\n\n${parts.join('\n')}\n`
 
 export const inProcessTable = (results: InProcess): string => {
-  const columns: readonly Workload[] = ['untouched', 'stranger', 'read', 'write', 'login']
+  const columns: readonly Workload[] = ['untouched', 'anonymous', 'read', 'write', 'login']
   const rows = Array.from(results, ([name, workloads]) => [
     name,
     ...columns.map((workload) => {
@@ -39,8 +39,8 @@ export const inProcessTable = (results: InProcess): string => {
     }),
     digits(summary([...workloads.values()].flat().map(({ bare }) => bare)).median),
   ])
-  return titled(
-    'In process: µs of CPU time that the session adds to a visit; median (range) of the rounds. Bare: the visit without.',
+  return section(
+    'In process: µs of CPU time that the session adds to a request; median (range) of the rounds. bare: the request without a session.',
     table(['', ...columns, 'bare'], rows),
   )
 }
@@ -70,13 +70,13 @@ export const httpTable = (results: Http, bareOf: ReadonlyMap<string, string>): s
       ]
     }),
   ).flat()
-  return titled(
-    'Over HTTP: requests by second of CPU time (what one busy core answers) and by second on the clock; median (range).',
-    table(['', '', 'by CPU second', 'by second', 'busy', 'of same bare', 'of node:http'], rows),
+  return section(
+    'Over HTTP: requests per second of CPU time (the rate of one busy core) and per second on the clock; median (range).',
+    table(['', '', 'per CPU second', 'per second', 'busy', 'of same bare', 'of node:http'], rows),
     '',
     'of same bare: share of the same server, framework and bridge without sessions. of node:http: share of bare node:http.',
-    'thin bridge: node:http with only what the library asks of a Request and a Response. srvx: with real Responses.',
-    'The floors and iron-session stand on node:http itself, @fastify/* on Fastify, express-session on Express.',
+    'thin bridge: node:http with only those parts of Request and Response that keepsake uses. srvx: with real Responses.',
+    'The floors and iron-session run on node:http, @fastify/* on Fastify, express-session on Express.',
   )
 }
 
@@ -93,9 +93,9 @@ export const memoryTable = ({ largest, bytes, reads, autoSweep: sweeps, left }: 
     const { swept: all, batches, p99, longest } = sweeps[kind]
     return [kind, String(all), String(batches), digits(p99), digits(longest)]
   })
-  return titled(
-    `Memory: bytes a session at ${largest} sessions: plain map of JSON ${Math.round(bytes.map)}, memory backend ${Math.round(bytes.memory)}.`,
-    `Bytes that a visit leaves behind: untouched ${digits(left.untouched)}, read ${digits(left.read)}.`,
+  return section(
+    `Memory: bytes per session at ${largest} sessions: plain map of JSON ${Math.round(bytes.map)}, memory backend ${Math.round(bytes.memory)}.`,
+    `Bytes that a request leaves behind: untouched ${digits(left.untouched)}, read ${digits(left.read)}.`,
     '',
     table(['µs of one read', 'sessions', 'p50', 'p99'], latencies),
     '',
@@ -103,7 +103,7 @@ export const memoryTable = ({ largest, bytes, reads, autoSweep: sweeps, left }: 
   )
 }
 
-/** A figure in each of two sizes. */
+/** The rows of one size of sessions. */
 const storeRows = (results: InProcess): string[][] =>
   Array.from(results, ([name, workloads]) => [
     name,
@@ -125,25 +125,25 @@ export const storesTable = ({ added, rates, bytes }: Stores, bareOf: ReadonlyMap
     table(['', ...columns], storeRows(results)),
     '',
   ])
-  const used = bytes.map(({ what, keys, bytes }) => [what, digits(keys), digits(bytes)])
+  const used = bytes.map(({ title, keys, bytes }) => [title, digits(keys), digits(bytes)])
   return [
-    titled(
-      'On servers of our own, which wait for no disk: µs that the session adds to a visit; median (range) of the rounds.',
-      'CPU: of this process, 32 visits in flight. clock: the same on the clock, server included. alone: one visit at a time, on the clock.',
-      'A write is a read and a compare-and-set. Every pool has 10 connections. raw: the driver, with nothing around it. opened: sessions without a Request and a Response around them.',
+    section(
+      'On private servers, which wait for no disk: µs that the session adds to a request; median (range) of the rounds.',
+      'CPU: CPU time of this process, with 32 requests in flight. clock: the same on the clock, with the server. alone: one request at a time, on the clock.',
+      'A write is a read and a compare-and-set. Every pool has 10 connections. raw: only the driver. opened: sessions without a Request and a Response.',
       '',
       ...tables.flat(),
-      ...(used.length > 0 ? [table(['in Redis, a session', 'keys', 'bytes'], used)] : []),
+      ...(used.length > 0 ? [table(['in Redis, per session', 'keys', 'bytes'], used)] : []),
     ),
     ...(rates === undefined ? [] : [httpTable(rates, bareOf)]),
   ].join('')
 }
 
 export const sweepTable = ({ size, kinds }: Swept): string =>
-  titled(
-    `Sweeping ${size} expired sessions, while ${READS} reads a second go on: ms of a read, from when it was due.`,
+  section(
+    `Sweeping ${size} expired sessions during ${READS} reads per second: ms of a read, from its due time.`,
     table(
-      ['', '', 'p50', 'p99', 'longest', 'reads', 'seconds', 'rows a second', 'first batches, ms', 'last batches, ms'],
+      ['', '', 'p50', 'p99', 'longest', 'reads', 'seconds', 'rows per second', 'first batches, ms', 'last batches, ms'],
       kinds.flatMap(({ kind, without, during, seconds, swept, first, last }) => [
         [kind, 'no sweep', digits(without.p50), digits(without.p99), digits(without.longest), String(without.reads)],
         [
@@ -154,11 +154,11 @@ export const sweepTable = ({ size, kinds }: Swept): string =>
     ),
   )
 
-export const goalsTable = (goals: readonly Judged[]): string =>
-  titled(
-    'Goals: ratios of medians (range of the rounds) inside this run.',
+export const goalsTable = (goals: readonly CheckedGoal[]): string =>
+  section(
+    'Goals: ratios of medians (range of the rounds) within this run.',
     table(
       ['', 'goal', 'measured', ''],
-      goals.map(({ what, goal, value, met }) => [what, goal, ranged(value), met ? 'met' : 'NOT MET']),
+      goals.map(({ title, goal, value, met }) => [title, goal, ranged(value), met ? 'met' : 'NOT MET']),
     ),
   )

@@ -5,9 +5,9 @@ import { availableParallelism, cpus, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { contestants } from './contestants/all.ts'
-import { left } from './contestants/ours.ts'
+import { skipped } from './contestants/ours.ts'
 import { contestantsOn, storeContestants } from './contestants/store-contestants.ts'
-import { type Figures, judged } from './goals.ts'
+import { checkGoals, type Figures } from './goals.ts'
 import { type Memory, memory } from './parts/growth.ts'
 import { bareOf, type Http, http } from './parts/http.ts'
 import { type InProcess, inProcess } from './parts/in-process.ts'
@@ -31,30 +31,33 @@ const { values } = parseArgs({
 if (values.help) {
   console.log(`node --expose-gc bench/run.ts [--only NAME]… [--rounds N] [--quick]
 
-  --only    a part (${PARTS.join(', ')}) or words in the name of contestants; several by commas
-  --rounds  how many rounds (default 9; quick 3)
-  --quick   short legs, few rounds, few sessions: to see that it runs, not what it costs`)
+  --only    a part (${PARTS.join(', ')}) or words in the names of contestants; separate several by commas
+  --rounds  number of rounds (default 9; with --quick 3)
+  --quick   short legs, few rounds, few sessions: checks that everything runs, but measures nothing useful`)
   process.exit(0)
 }
 
 const { quick } = values
 const rounds = Number(values.rounds ?? (quick ? 3 : 9))
-if (!Number.isInteger(rounds) || rounds < 1) throw new Error('--rounds has to be a whole number of at least 1.')
+if (!Number.isInteger(rounds) || rounds < 1)
+  throw new Error(`--rounds is ${values.rounds}. It must be a whole number of at least 1.`)
 const only = values.only.flatMap((text) => text.split(',')).map((text) => text.trim())
 const parts = only.filter((word) => (PARTS as readonly string[]).includes(word))
 const words = only.filter((word) => !parts.includes(word))
 const competing = contestants.filter(({ name }) => words.length === 0 || words.some((word) => name.includes(word)))
 if (competing.length === 0 && !storeContestants.some(({ name }) => words.some((word) => name.includes(word))))
-  throw new Error(`No contestant has one of these in its name: ${words.join(', ')}.`)
+  throw new Error(
+    `No contestant has one of these words in its name: ${words.join(', ')}. Run with --help, or leave out --only.`,
+  )
 const wanted = (part: (typeof PARTS)[number]): boolean => parts.length === 0 || parts.includes(part)
 
 const folder = mkdtempSync(join(tmpdir(), 'keepsake-bench-'))
 process.on('exit', () => rmSync(folder, { recursive: true, force: true, maxRetries: 5 }))
 process.on('SIGINT', () => process.exit(130)).on('SIGTERM', () => process.exit(143))
 
-const began = performance.now()
+const startedAt = performance.now()
 const say = (line: string) => {
-  const seconds = Math.round((performance.now() - began) / 1000)
+  const seconds = Math.round((performance.now() - startedAt) / 1000)
   if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${seconds} s  ${line}`)
 }
 const warnings: string[] = []
@@ -62,7 +65,7 @@ const busy = loadWarning()
 if (busy !== undefined) warnings.push(busy)
 
 console.log(`Node ${process.version}, ${availableParallelism()} × ${cpus()[0]?.model ?? 'unknown'}, ${rounds} rounds`)
-for (const line of left) console.log(line)
+for (const line of skipped) console.log(line)
 if (busy !== undefined) console.log(busy)
 
 let added: InProcess | undefined
@@ -89,8 +92,8 @@ if (wanted('growth')) {
 
 if (wanted('stores') || wanted('sweep')) {
   say('starting servers')
-  const { running, left, end } = await startServers(wanted('stores') ? STORES : ['postgres', 'mysql'])
-  for (const line of left) console.log(line)
+  const { running, skipped, end } = await startServers(wanted('stores') ? STORES : ['postgres', 'mysql'])
+  for (const line of skipped) console.log(line)
   try {
     if (wanted('stores')) {
       stored = await stores(running, {
@@ -129,17 +132,17 @@ const fromGrowth = (name: string): readonly number[] | undefined => {
 const figures: Figures = (name) => {
   const space = name.lastIndexOf(' ')
   const workload = name.slice(space + 1) as Workload
-  const whose = name.slice(0, space)
-  if (whose.startsWith('http ')) {
-    const served = rates?.get(whose.slice(5)) ?? stored?.rates?.get(whose.slice(5))
+  const owner = name.slice(0, space)
+  if (owner.startsWith('http ')) {
+    const served = rates?.get(owner.slice(5)) ?? stored?.rates?.get(owner.slice(5))
     return served?.get(workload)?.map(({ core }) => core)
   }
-  const size = SIZES.find((size) => whose.startsWith(`${size} `))
+  const size = SIZES.find((size) => owner.startsWith(`${size} `))
   const of = size === undefined ? added : stored?.added.get(size)
-  const taken = of?.get(size === undefined ? whose : whose.slice(String(size).length + 1))?.get(workload)
+  const taken = of?.get(size === undefined ? owner : owner.slice(String(size).length + 1))?.get(workload)
   return taken?.map((one) => one.with - one.bare) ?? fromGrowth(name)
 }
 
 if (process.stderr.isTTY) process.stderr.write('\r\x1b[K')
-console.log(goalsTable(judged(figures)))
+console.log(goalsTable(checkGoals(figures)))
 for (const line of warnings) console.log(line)

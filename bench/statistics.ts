@@ -1,4 +1,4 @@
-// Medians and ranges: what is left of many rounds.
+// Medians and ranges: the summary of many rounds.
 
 export type Summary = { readonly median: number; readonly least: number; readonly most: number }
 
@@ -10,12 +10,12 @@ export const summary = (values: readonly number[]): Summary => {
   return { median, least: sorted[0] ?? Number.NaN, most: sorted.at(-1) ?? Number.NaN }
 }
 
-/** One figure to another: the ratio of the medians, and the range of what the rounds by themselves give. */
+/** The ratio of two figures: of their medians, with the range of the ratios of single rounds. */
 export const ratio = (figure: readonly number[], to: readonly number[]): Summary => {
   const rounds = summary(figure.map((value, round) => value / (to[round] ?? Number.NaN)))
   return { ...rounds, median: summary(figure).median / summary(to).median }
 }
 
-/** Round by round. */
+/** The sum of several figures for each round. */
 export const sum = (figures: readonly (readonly number[])[]): number[] =>
   (figures[0] ?? []).map((_, round) => figures.reduce((all, figure) => all + (figure[round] ?? Number.NaN), 0))

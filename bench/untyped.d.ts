@@ -1,4 +1,4 @@
-// The peers that ship no types of their own.
+// Peers without types.
 
 declare module 'autocannon'
 declare module 'connect-pg-simple'

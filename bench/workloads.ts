@@ -1,24 +1,24 @@
-// What a visitor does, and the session that he has: the same for every contestant.
+// The requests of a visitor and the session of that visitor: the same for every contestant.
 
 /**
- * - `untouched`: has a session, and the handler does not ask for it.
- * - `stranger`: has no cookie; the handler looks for the user and finds none.
+ * - `untouched`: the request has a session, and the handler does not ask for it.
+ * - `anonymous`: the request has no cookie; the handler looks for the user and finds none.
  * - `read`: the handler reads two fields.
  * - `write`: the handler reads the user and sets one field.
- * - `login`: has no cookie; the handler rotates the key and sets all fields.
+ * - `login`: the request has no cookie; the handler rotates the key and sets all fields.
  */
-export type Workload = 'untouched' | 'stranger' | 'read' | 'write' | 'login'
+export type Workload = 'untouched' | 'anonymous' | 'read' | 'write' | 'login'
 
 export type Fields = {
   readonly user: string
   readonly name: string
   readonly language: string
   readonly seen: number
-  /** What makes a session larger, where it has to be. */
+  /** Padding for a larger session. */
   readonly more?: string
 }
 
-/** Of the JSON of a session's fields. */
+/** The length of the JSON of a session's fields. */
 export const BYTES = Number(process.env.BENCH_BYTES ?? 145)
 
 const small: Fields = {
@@ -33,29 +33,29 @@ if (JSON.stringify(FIELDS).length !== BYTES) throw new Error(`The payload is not
 
 let clock = FIELDS.seen
 
-/** A value for `seen` that was never there before, of the same length. */
+/** A new value for `seen`, of the same length. */
 export const nextSeen = (): number => ++clock
 
-/** Visits at the same time. */
+/** Concurrent requests. */
 export const IN_FLIGHT = 32
 
-/** Sessions that the visits are spread over: few enough that a bounded memory of tokens knows them all. */
+/** The number of sessions. It is small, so that a bounded cache of tokens contains them all. */
 export const SESSIONS = 256
 
-/** Cookies of others, which every visitor brings too. */
-const OTHERS = 'theme=dark; _ga=GA1.1.2044113221.1700000000'
+/** Other cookies that every request has. */
+const OTHER_COOKIES = 'theme=dark; _ga=GA1.1.2044113221.1700000000'
 
 /** A Cookie header with the cookies of the session, if there are any. */
 export const cookieHeader = (session: string | undefined): string =>
-  session === undefined ? OTHERS : `${OTHERS}; ${session}`
+  session === undefined ? OTHER_COOKIES : `${OTHER_COOKIES}; ${session}`
 
-/** What a browser would keep of these Set-Cookie headers: `a=1; b=2`, or undefined where nothing was set. */
-export const keptOf = (setCookies: readonly string[]): string | undefined => {
+/** The cookies that a browser keeps of these Set-Cookie headers: `a=1; b=2`, or undefined if there are none. */
+export const cookiesIn = (setCookies: readonly string[]): string | undefined => {
   const pairs = setCookies
     .map((header) => header.split(';', 1)[0] as string)
     .filter((pair) => pair.indexOf('=') < pair.length - 1)
   return pairs.length === 0 ? undefined : pairs.join('; ')
 }
 
-/** The workload that a path names: the last part of it. */
+/** The workload of a path: its last part. */
 export const workloadOf = (url: string): string => url.slice(url.lastIndexOf('/') + 1)

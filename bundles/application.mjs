@@ -1,4 +1,4 @@
-// An application with SQLite alone. It says `works` where sessions, an upload and the words about a missing driver do.
+// An application with SQLite. It prints `works` if sessions, an upload and the errors of missing drivers work.
 
 import assert from 'node:assert/strict'
 import { csrfToken, readForm, session, sessionManager } from 'keepsake'
@@ -15,7 +15,7 @@ const handler = async (request) => {
   return Response.json({ n: s.get('n'), token: await csrfToken(request) })
 }
 
-const visits = async (url) => {
+const checkSessions = async (url) => {
   const first = await fetch(url)
   const { token } = await first.json()
   const cookie = first.headers
@@ -30,14 +30,14 @@ const visits = async (url) => {
   assert.equal(await (await fetch(url, { method: 'POST', headers: { cookie }, body })).text(), 'leaves')
 }
 
-const missing = async () => {
+const checkMissingDrivers = async () => {
   const secret = crypto.getRandomValues(new Uint8Array(32))
   const drivers = { 'postgres://127.0.0.1/x': 'pg', 'mysql://127.0.0.1/x': 'mysql2', 'redis://127.0.0.1': 'ioredis' }
   for (const [backend, driver] of Object.entries(drivers)) {
     const error = await sessionManager({ backend, secret })
       .ready()
       .then(
-        () => assert.fail(`${driver} was there`),
+        () => assert.fail(`${driver} is installed`),
         (error) => error,
       )
     assert.equal(error.code, 'unknown_backend', `${driver}: ${error.message}`)
@@ -47,9 +47,9 @@ const missing = async () => {
 
 const main = async () => {
   const server = await serve(sessionManager({ backend: 'sqlite::memory:' })(handler), { port: 0 })
-  await visits(server.url)
+  await checkSessions(server.url)
   await server.close()
-  await missing()
+  await checkMissingDrivers()
   console.log('works')
 }
 

@@ -1,4 +1,4 @@
-// Bundles an application with SQLite alone by each bundler, without options, and runs what comes out: `npm run bundles`.
+// Bundles an application with SQLite by each bundler, without options, and runs the bundle: `npm run bundles`.
 
 import { execFile, spawn } from 'node:child_process'
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -24,7 +24,7 @@ const node = process.execPath
 const bin = (name: string) => join(tools, '.bin', name)
 const npm = (folder: string, ...args: string[]) => call(folder, 'npm', ...args, '--no-audit', '--no-fund', '--silent')
 
-/** What bundles into a folder, and gives the file to run and what runs it. */
+/** A bundler. `bundle` writes into a folder and returns the command that runs the bundle. */
 type Bundler = {
   readonly package: string
   readonly how: string
@@ -88,7 +88,7 @@ const bundlers: readonly Bundler[] = [
     how: 'build --ssr',
     async bundle(out) {
       await vite(out, '{}')
-      // It leaves packages where they are.
+      // Vite does not bundle packages.
       cpSync(join(app, 'node_modules'), join(out, 'node_modules'), { recursive: true })
       return [node, join(out, 'application.js')]
     },
@@ -106,7 +106,7 @@ const bundlers: readonly Bundler[] = [
     how: `build --target=${target}`,
     async bundle(out: string): ReturnType<Bundler['bundle']> {
       await call(app, bin('bun'), 'build', entry, `--target=${target}`, '--outfile', join(out, 'a.mjs'))
-      // Bun would install what is missing when it is imported.
+      // Without this option Bun would install missing packages when they are imported.
       return target === 'bun' ? [bin('bun'), '--no-install', join(out, 'a.mjs')] : [node, join(out, 'a.mjs')]
     },
   })),
@@ -140,19 +140,19 @@ const nextRoute = async (option: string): Promise<void> => {
     const first = await fetch(url)
     const { token, missing } = (await first.json()) as { token: string; missing: string[] }
     const wrong = missing.filter((text) => !/^unknown_backend: .*npm install \w+$/.test(text))
-    if (wrong.length > 0) throw new Error(`A missing driver says: ${wrong.join('; ')}`)
+    if (wrong.length > 0) throw new Error(`The error of a missing driver is wrong: ${wrong.join('; ')}`)
     const cookie = first.headers
       .getSetCookie()
       .map((line) => line.split(';')[0])
       .join('; ')
     const { n } = (await (await fetch(url, { headers: { cookie } })).json()) as { n: number }
-    if (n !== 2) throw new Error(`The second visit was number ${n}.`)
+    if (n !== 2) throw new Error(`The second request counted ${n} requests. Expected: 2.`)
     const body = new FormData()
     body.append('_csrf', token)
     body.append('file', new File(['leaves'], 'tea.txt'))
     const answer = await fetch(url, { method: 'POST', headers: { cookie }, body })
     const text = await answer.text()
-    if (text !== 'leaves') throw new Error(`The upload was answered ${answer.status} ${text}.`)
+    if (text !== 'leaves') throw new Error(`The upload was answered with ${answer.status} ${text}. Expected: leaves.`)
   } finally {
     server.kill()
   }
@@ -174,13 +174,13 @@ const prepare = async () => {
 }
 
 const rows: string[] = []
-let broken = 0
-const tried = async (name: string, how: string, work: () => Promise<void>) => {
+let failures = 0
+const tryBundler = async (name: string, how: string, work: () => Promise<void>) => {
   let result = 'works'
   try {
     await work()
   } catch (error) {
-    broken += 1
+    failures += 1
     console.error(error)
     result = (error as Error).message.split('\n').slice(0, 2).join(' ').slice(0, 120)
   }
@@ -191,17 +191,18 @@ const tried = async (name: string, how: string, work: () => Promise<void>) => {
 try {
   await prepare()
   for (const [i, { package: name, how, bundle }] of bundlers.entries()) {
-    await tried(name, how, async () => {
+    await tryBundler(name, how, async () => {
       const out = join(work, `out-${i}`)
       mkdirSync(out)
       const [runtime, ...args] = await bundle(out)
-      const said = await call(out, runtime, ...args)
-      if (!said.includes('works')) throw new Error(said)
+      const output = await call(out, runtime, ...args)
+      if (!output.includes('works')) throw new Error(output)
     })
   }
-  for (const option of ['--turbopack', '--webpack']) await tried('next', `build ${option}`, () => nextRoute(option))
+  for (const option of ['--turbopack', '--webpack'])
+    await tryBundler('next', `build ${option}`, () => nextRoute(option))
   console.log(['| Bundler | How | Result |', '|---|---|---|', ...rows].join('\n'))
-  process.exitCode = broken === 0 ? 0 : 1
+  process.exitCode = failures === 0 ? 0 : 1
 } finally {
   rmSync(work, { recursive: true, force: true })
 }

@@ -1,4 +1,4 @@
-// Sets up a fresh clone, on whatever Node started npm: packages as locked, and with --services what the tests run.
+// Sets up a clone, with any Node: installs the locked packages, and with --services the servers and browser of the tests.
 'use strict'
 
 const { execFileSync } = require('node:child_process')
@@ -26,12 +26,12 @@ const version = existsSync(own) ? execFileSync(own, ['--version'], { encoding: '
 const [major, minor] = version.slice(1).split('.').map(Number)
 if (major < 22 || (major === 22 && minor < 18)) {
   say(
-    `keepsake needs Node 22.18 or newer, and this is ${version}. Install one from https://nodejs.org, then run this again.`,
+    `This is Node ${version}, and keepsake needs 22.18 or newer. Install one from https://nodejs.org, then run this again.`,
   )
   process.exit(1)
 }
 
-/** Test programs by the Debian package that has them, and the variable that names another one to use instead, if any. */
+/** The programs of the tests by Debian package. The first item is the variable that names another program or server. */
 const programs = {
   'chromium-headless-shell': ['CHROME_PATH', 'chromium-headless-shell', 'chromium', 'google-chrome'],
   'mariadb-server': ['TEST_MYSQL_URL', 'mariadbd'],
@@ -39,47 +39,47 @@ const programs = {
   postgresql: ['TEST_POSTGRES_URL', 'postgres'],
   'redis-server': ['TEST_REDIS_URL', 'redis-server'],
 }
-/** What compose.yaml starts. */
-const composed = {
+/** The servers that compose.yaml starts. */
+const composeUrls = {
   TEST_MYSQL_URL: 'mysql://root:x@127.0.0.1:13306/app',
   TEST_POSTGRES_URL: 'postgres://app:x@127.0.0.1:15432/app',
   TEST_REDIS_URL: 'redis://127.0.0.1:16379',
 }
 
-/** Debian keeps the programs of each PostgreSQL in a folder of its own. */
-const ofPostgres = () => {
-  const place = '/usr/lib/postgresql'
-  return existsSync(place) ? readdirSync(place).map((version) => join(place, version, 'bin')) : []
+/** The folders of PostgreSQL programs: Debian has one for each version. */
+const postgresFolders = () => {
+  const folder = '/usr/lib/postgresql'
+  return existsSync(folder) ? readdirSync(folder).map((version) => join(folder, version, 'bin')) : []
 }
-const found = (names) => {
-  const folders = [...(process.env.PATH || '').split(delimiter), '/usr/sbin', '/usr/local/sbin', ...ofPostgres()]
+const isInstalled = (names) => {
+  const folders = [...(process.env.PATH || '').split(delimiter), '/usr/sbin', '/usr/local/sbin', ...postgresFolders()]
   return names.some((name) => folders.some((folder) => existsSync(join(folder, name))))
 }
-const missing = () =>
+const missingPrograms = () =>
   Object.keys(programs).filter((name) => {
     const [variable, ...names] = programs[name]
-    return !process.env[variable] && !found(names)
+    return !process.env[variable] && !isInstalled(names)
   })
 
-if (process.argv.includes('--services') && missing().length > 0) {
+if (process.argv.includes('--services') && missingPrograms().length > 0) {
   const isRoot = process.getuid !== undefined && process.getuid() === 0
-  if (isRoot && found(['apt-get'])) {
-    say(`Installing what the tests run: ${missing().join(', ')} …`)
+  if (isRoot && isInstalled(['apt-get'])) {
+    say(`Installing the programs of the tests: ${missingPrograms().join(', ')} …`)
     const quiet = { DEBIAN_FRONTEND: 'noninteractive' }
     run('apt-get', ['update', '-qq'], quiet)
-    run('apt-get', ['install', '-y', '-qq', '--no-install-recommends', ...missing()], quiet)
+    run('apt-get', ['install', '-y', '-qq', '--no-install-recommends', ...missingPrograms()], quiet)
   }
-  if (missing().length > 0) {
-    say(`The tests need these programs, which are not on the PATH: ${missing().join(', ')}.`)
-    say(`On Debian or Ubuntu: sudo apt-get install ${missing().join(' ')}`)
-    const variables = missing().map((name) => programs[name][0])
-    const urls = variables.filter((variable) => composed[variable])
+  if (missingPrograms().length > 0) {
+    say(`The tests need these programs, which are not on the PATH: ${missingPrograms().join(', ')}.`)
+    say(`On Debian or Ubuntu: sudo apt-get install ${missingPrograms().join(' ')}`)
+    const variables = missingPrograms().map((name) => programs[name][0])
+    const urls = variables.filter((variable) => composeUrls[variable])
     if (urls.length > 0) {
-      say('Elsewhere: docker compose up -d --wait, and set what tells the tests of the servers that run:')
-      for (const variable of urls) say(`  ${variable}=${composed[variable]}`)
+      say('On other systems: run docker compose up -d --wait, and set these variables for the tests:')
+      for (const variable of urls) say(`  ${variable}=${composeUrls[variable]}`)
     }
     if (variables.includes('CHROME_PATH'))
-      say('Elsewhere: install Chromium or Chrome, and set CHROME_PATH to its executable.')
+      say('On other systems: install Chromium or Chrome, and set CHROME_PATH to its executable.')
     process.exit(1)
   }
 }

@@ -1,4 +1,4 @@
-// Writes the manifest of what is published, dist/package.json: ours without what only this checkout needs.
+// Writes dist/package.json, the manifest of the published package: the root manifest without the parts for development.
 
 import { copyFileSync, readFileSync, writeFileSync } from 'node:fs'
 
@@ -11,14 +11,14 @@ const {
   ...manifest
 } = JSON.parse(readFileSync('package.json', 'utf8'))
 
-const built = (source: string): string => source.replace(/^\.\/src\//, './').replace(/\.ts$/, '.js')
+const builtPath = (source: string): string => source.replace(/^\.\/src\//, './').replace(/\.ts$/, '.js')
 
 writeFileSync(
   'dist/package.json',
   `${JSON.stringify(
     {
       ...manifest,
-      exports: Object.fromEntries(Object.entries<string>(entries).map(([path, file]) => [path, built(file)])),
+      exports: Object.fromEntries(Object.entries<string>(entries).map(([path, file]) => [path, builtPath(file)])),
     },
     undefined,
     2,

@@ -1,4 +1,4 @@
-// Runs the tests that need neither a server nor a browser, their properties tried a tenth as often: npm run test:quick.
+// Runs the tests without servers and browsers, with a tenth of the random cases: npm run test:quick.
 
 import { spawn } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
@@ -6,12 +6,12 @@ import { availableParallelism } from 'node:os'
 import { join, resolve } from 'node:path'
 
 const folder = resolve(import.meta.dirname, '../test')
-/** A folder in memory, where there is one. */
-const MEMORY = '/dev/shm'
+/** A folder in memory, on systems that have one. */
+const MEMORY_FOLDER = '/dev/shm'
 
-/** What starts a server or a browser. */
+/** Files that start a server or a browser. */
 const SLOW = new Set(['support/servers.ts', 'support/chromium.ts'])
-/** It leaves the servers out in a quick run, so that nothing that it imports matters, except where a database is asked for by name. */
+/** A quick run skips the servers of this file, so its imports do not count. But a test that asks for a database by name is slow. */
 const STORES = 'support/stores.ts'
 const DATABASE = /\b(?:postgresUrl|mysqlUrl)\b/
 
@@ -28,12 +28,12 @@ const tests = readdirSync(folder, { recursive: true, encoding: 'utf8' })
   .filter((file) => file.endsWith('.test.ts'))
   .filter((file) => !isSlow(file) && !DATABASE.test(readFileSync(join(folder, file), 'utf8')))
 
-// Twice as many at once as there are processors, because some wait for a second or two.
+// Twice as many concurrent files as processors, because some tests wait for a second or two.
 const options = ['--test', `--test-concurrency=${2 * availableParallelism()}`, ...process.argv.slice(2)]
 const child = spawn(process.execPath, [...options, ...tests.map((file) => join(folder, file))], {
   stdio: 'inherit',
-  // What these tests are about is no disk.
-  env: { ...process.env, KEEPSAKE_QUICK: '1', ...(existsSync(MEMORY) && { TMPDIR: MEMORY }) },
+  // None of these tests is about a disk.
+  env: { ...process.env, KEEPSAKE_QUICK: '1', ...(existsSync(MEMORY_FOLDER) && { TMPDIR: MEMORY_FOLDER }) },
 })
 child.on('exit', (code) => {
   process.exitCode = code ?? 1

@@ -1,4 +1,4 @@
-// All contestants, in the order in which they are printed.
+// All contestants, in the order of the report.
 
 import type { Contestant } from './contestant.ts'
 import { floors } from './floors.ts'
@@ -9,8 +9,8 @@ import { storeContestants } from './store-contestants.ts'
 
 export const contestants: readonly Contestant[] = [...floors, ...raws, ...ours, ...peers]
 
-export const named = (name: string): Contestant => {
+export const contestantNamed = (name: string): Contestant => {
   const found = [...contestants, ...storeContestants].find((contestant) => contestant.name === name)
-  if (found === undefined) throw new Error(`There is no contestant named ${name}.`)
+  if (found === undefined) throw new Error(`No contestant has the name ${name}.`)
   return found
 }

@@ -3,7 +3,7 @@
 import { FIELDS, workloadOf } from '../workloads.ts'
 import { type App, type Bare, platformReply, type Reply } from './contestant.ts'
 
-/** As long as what the others answer. */
+/** The answers, as long as those of the other contestants. */
 const answers: Record<string, string> = { read: String(FIELDS.seen) }
 const answerTo = (workload: string): string => answers[workload] ?? 'ok'
 
@@ -22,7 +22,7 @@ export const bareFetch = (reply: Reply = platformReply): App => ({
 export const bareExpress = async (): Promise<App> => {
   const { default: express } = await import('express')
   const app = express()
-  for (const route of ['untouched', 'stranger', 'read', 'write', 'login']) {
+  for (const route of ['untouched', 'anonymous', 'read', 'write', 'login']) {
     app.get(`/${route}`, (_: unknown, response: { send(text: string): void }) => response.send(answerTo(route)))
   }
   return { kind: 'node', listener: app }
@@ -31,7 +31,7 @@ export const bareExpress = async (): Promise<App> => {
 export const bareFastify = async (): Promise<App> => {
   const { fastify } = await import('fastify')
   const app = fastify()
-  for (const route of ['untouched', 'stranger', 'read', 'write', 'login']) {
+  for (const route of ['untouched', 'anonymous', 'read', 'write', 'login']) {
     app.get(`/${route}`, async () => answerTo(route))
   }
   await app.ready()

@@ -1,8 +1,8 @@
-// The thinnest bridge from node:http to a Fetch handler: what the library asks of a request and a response, and no more.
+// The thinnest bridge from node:http to a Fetch handler: only those parts of Request and Response that keepsake uses.
 
 import type { App, FetchHandler, Reply } from './contestant.ts'
 
-class Names {
+class ResponseHeaders {
   readonly #values = new Map<string, string>()
   readonly #cookies: string[] = []
 
@@ -19,7 +19,7 @@ class Names {
   getSetCookie(): string[] {
     return this.#cookies
   }
-  /** Name, value, name, value, as writeHead takes them. */
+  /** Name, value, name, value, in the form for writeHead. */
   flat(): string[] {
     const list: string[] = []
     for (const [name, value] of this.#values) list.push(name, value)
@@ -28,9 +28,9 @@ class Names {
   }
 }
 
-class Answer {
+class ThinResponse {
   readonly status = 200
-  readonly headers = new Names()
+  readonly headers = new ResponseHeaders()
   readonly text: string
 
   constructor(text: string) {
@@ -38,12 +38,12 @@ class Answer {
   }
 }
 
-/** An application has to answer with these, or with the platform's responses, which are read. */
-export const thinReply: Reply = (text) => new Answer(text) as unknown as Response
+/** Makes a response of the bridge. An application may also return a platform Response, which the bridge reads. */
+export const thinReply: Reply = (text) => new ThinResponse(text) as unknown as Response
 
 type Incoming = Record<string, string | string[] | undefined>
 
-class Came {
+class RequestHeaders {
   readonly #headers: Incoming
 
   constructor(headers: Incoming) {
@@ -64,9 +64,9 @@ export const thinBridge = (handler: FetchHandler): App => ({
   kind: 'node',
   listener: async (request, response) => {
     const { headers, url, method } = request
-    const asked = { url: `http://${headers.host}${url}`, method, headers: new Came(headers) }
-    const answer = await handler(asked as unknown as Request)
-    if (answer instanceof Answer) {
+    const thinRequest = { url: `http://${headers.host}${url}`, method, headers: new RequestHeaders(headers) }
+    const answer = await handler(thinRequest as unknown as Request)
+    if (answer instanceof ThinResponse) {
       response.writeHead(answer.status, ['content-length', String(answer.text.length), ...answer.headers.flat()])
       response.end(answer.text)
     } else {

@@ -1,8 +1,8 @@
-// The clients of every contestant: the same, with the same settings, so that no ratio is one of two drivers.
+// The clients of all contestants, with the same settings, so that no ratio compares two drivers.
 
 import { urlOf } from '../parts/servers.ts'
 
-/** The size that both drivers' pools have by themselves. */
+/** The default size of both drivers' pools. */
 const CONNECTIONS = 10
 
 export const ioredis = async () => {
@@ -10,7 +10,7 @@ export const ioredis = async () => {
   return new Redis(urlOf('redis'), { enableAutoPipelining: true })
 }
 
-/** It sends what was asked for in one tick as one write by itself. */
+/** This client joins all commands of one tick into one write by default. */
 export const nodeRedis = async () => {
   const { createClient } = await import('redis')
   const client = createClient({ url: urlOf('redis') })

@@ -1,4 +1,4 @@
-// Who competes: an application of some kind, with a name, and the bare application that it is measured against.
+// A contestant: an application with a name, and the bare application to compare it with.
 
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Workload } from '../workloads.ts'
@@ -6,20 +6,20 @@ import type { Workload } from '../workloads.ts'
 export type NodeListener = (request: IncomingMessage, response: ServerResponse) => unknown
 export type FetchHandler = (request: Request) => Promise<Response>
 
-/** Makes the response of a Fetch application: the platform's, or a bridge's own. */
+/** Makes the response of a Fetch application: a platform Response, or one of a bridge. */
 export type Reply = (text: string) => Response
 
-type Closing = { readonly close?: () => unknown }
+type Closable = { readonly close?: () => unknown }
 
-/** An application that answers /untouched, /stranger, /read, /write and /login with 200, or 500 where it misbehaves. */
-export type App = Closing &
+/** An application that answers /untouched, /anonymous, /read, /write and /login with 200, or with 500 after a fault. */
+export type App = Closable &
   (
     | { readonly kind: 'node'; readonly listener: NodeListener }
     | { readonly kind: 'fetch'; readonly handler: FetchHandler }
   )
 
-/** Operations without an application around them: `at` is the number of a session. */
-export type Raw = Closing & {
+/** Operations without an application. `at` is the number of a session. */
+export type Raw = Closable & {
   readonly kind: 'raw'
   readonly operations: Partial<Record<Workload, (at: number) => unknown>>
 }
@@ -31,14 +31,14 @@ export type Contestant = {
   /** The application without sessions that this one is compared with. */
   readonly bare: Bare
   readonly workloads: readonly Workload[]
-  /** Every token is new to the process that reads it. */
+  /** Whether every token is new to the process that reads it. */
   readonly firstSight?: boolean
-  /** Measured in process only. */
+  /** Whether it is measured only in process. */
   readonly socketless?: boolean
-  /** Opens the application; it may keep files in `folder`. */
+  /** Opens the application, which may keep files in `folder`. */
   readonly open: (folder: string, reply?: Reply) => Promise<App | Raw>
 }
 
-export const ALL: readonly Workload[] = ['stranger', 'read', 'write', 'login']
+export const ALL: readonly Workload[] = ['anonymous', 'read', 'write', 'login']
 
 export const platformReply: Reply = (text) => new Response(text)

@@ -1,4 +1,4 @@
-// The floors: the least that a safe session can do, written by hand, without an API, options or merging.
+// The floors: the least work of a safe session, written by hand, without an API, options or merging.
 
 import {
   createCipheriv,
@@ -13,13 +13,13 @@ import {
 import { cookieHeader, FIELDS, type Fields, nextSeen, workloadOf } from '../workloads.ts'
 import { ALL, type App, type Contestant, platformReply, type Reply } from './contestant.ts'
 
-/** What a floor can do with the value of its cookie. What it returns to set is the cookie's new value. */
+/** The operations of a floor on the value of its cookie. `write` and `login` return the new value of the cookie. */
 type Floor = {
   /** The fields of a living session, or undefined. */
   read(token: string): Fields | undefined
-  /** Keeps other fields for the session that has this token. */
+  /** Replaces the fields of the session with this token. */
   write(token: string, fields: Fields): string | undefined
-  /** A session under a new token; the one under the old token ends. */
+  /** Creates a session under a new token and ends the session under the old one. */
   login(token: string | undefined, fields: Fields): string
 }
 
@@ -40,8 +40,8 @@ export const tokenOf = (header: string | undefined): string | undefined => {
 const pool = Buffer.alloc(4096)
 let used = pool.length
 
-/** Where `bytes` fresh random bytes begin in the pool. */
-const draw = (bytes: number): number => {
+/** The position of `bytes` new random bytes in the pool. */
+const takeRandom = (bytes: number): number => {
   if (used + bytes > pool.length) {
     randomFillSync(pool)
     used = 0
@@ -51,29 +51,29 @@ const draw = (bytes: number): number => {
 }
 
 export const newId = (): string => {
-  const at = draw(32)
+  const at = takeRandom(32)
   return pool.toString('base64url', at, at + 32)
 }
 
-/** Random 256-bit ids, found under their SHA-256; values kept as JSON. */
+/** Random 256-bit ids, stored under their SHA-256, with values as JSON. */
 const memory = (): Floor => {
-  const kept = new Map<string, { readonly json: string; readonly expiresAt: number }>()
-  const put = (address: string, fields: Fields) =>
-    kept.set(address, { json: JSON.stringify(fields), expiresAt: Date.now() + LIFETIME })
-  const addressOf = (token: string) => hash('sha256', token, 'base64url')
+  const entries = new Map<string, { readonly json: string; readonly expiresAt: number }>()
+  const put = (key: string, fields: Fields) =>
+    entries.set(key, { json: JSON.stringify(fields), expiresAt: Date.now() + LIFETIME })
+  const storageKeyOf = (token: string) => hash('sha256', token, 'base64url')
   return {
     read(token) {
-      const entry = kept.get(addressOf(token))
+      const entry = entries.get(storageKeyOf(token))
       return entry !== undefined && Date.now() < entry.expiresAt ? JSON.parse(entry.json) : undefined
     },
     write(token, fields) {
-      put(addressOf(token), fields)
+      put(storageKeyOf(token), fields)
       return undefined
     },
     login(token, fields) {
-      if (token !== undefined) kept.delete(addressOf(token))
+      if (token !== undefined) entries.delete(storageKeyOf(token))
       const id = newId()
-      put(addressOf(id), fields)
+      put(storageKeyOf(id), fields)
       return id
     },
   }
@@ -84,7 +84,7 @@ type Envelope = Fields & { readonly expiresAt: number }
 const alive = (envelope: Envelope): Envelope | undefined =>
   typeof envelope.expiresAt === 'number' && Date.now() < envelope.expiresAt ? envelope : undefined
 
-/** JSON and its HMAC-SHA-256. */
+/** JSON with its HMAC-SHA-256. */
 const signed = (): Floor => {
   const key = createSecretKey(randomBytes(32))
   const sign = (text: string) => createHmac('sha256', key).update(text).digest()
@@ -105,11 +105,11 @@ const signed = (): Floor => {
   }
 }
 
-/** JSON sealed by AES-256-GCM under a random nonce. */
+/** JSON that is sealed by AES-256-GCM with a random nonce. */
 const encrypted = (): Floor => {
   const key = createSecretKey(randomBytes(32))
   const seal = (fields: Fields) => {
-    const at = draw(12)
+    const at = takeRandom(12)
     const nonce = pool.subarray(at, at + 12)
     const cipher = createCipheriv('aes-256-gcm', key, nonce)
     const sealed = cipher.update(JSON.stringify({ ...fields, expiresAt: Date.now() + LIFETIME }))
@@ -137,12 +137,12 @@ const encrypted = (): Floor => {
 
 type Answer = { readonly text: string; readonly token?: string | undefined }
 
-const answered = (floor: Floor, workload: string, header: string | undefined): Answer => {
+const answer = (floor: Floor, workload: string, header: string | undefined): Answer => {
   if (workload === 'untouched') return { text: 'ok' }
   const token = tokenOf(header)
   if (workload === 'login') return { text: 'ok', token: floor.login(token, FIELDS) }
   const fields = token === undefined ? undefined : floor.read(token)
-  if (workload === 'stranger') return { text: fields === undefined ? 'ok' : 'wrong' }
+  if (workload === 'anonymous') return { text: fields === undefined ? 'ok' : 'wrong' }
   if (token === undefined || fields?.user !== FIELDS.user) return { text: 'wrong' }
   if (workload === 'read') return { text: String(fields.seen) }
   return { text: 'ok', token: floor.write(token, { ...fields, seen: nextSeen() }) }
@@ -151,7 +151,7 @@ const answered = (floor: Floor, workload: string, header: string | undefined): A
 const overNode = (floor: Floor): App => ({
   kind: 'node',
   listener: (request, response) => {
-    const { text, token } = answered(floor, workloadOf(request.url ?? ''), request.headers.cookie)
+    const { text, token } = answer(floor, workloadOf(request.url ?? ''), request.headers.cookie)
     if (text === 'wrong') response.statusCode = 500
     if (token !== undefined) response.setHeader('Set-Cookie', NAME + token + ATTRIBUTES)
     response.end(text)
@@ -162,7 +162,7 @@ const overFetch = (floor: Floor, reply: Reply = platformReply): App => ({
   kind: 'fetch',
   handler: async (request) => {
     const header = request.headers.get('cookie') ?? undefined
-    const { text, token } = answered(floor, workloadOf(request.url), header)
+    const { text, token } = answer(floor, workloadOf(request.url), header)
     if (text === 'wrong') return new Response(text, { status: 500 })
     const response = reply(text)
     if (token !== undefined) response.headers.append('set-cookie', NAME + token + ATTRIBUTES)
@@ -170,12 +170,12 @@ const overFetch = (floor: Floor, reply: Reply = platformReply): App => ({
   },
 })
 
-// A floor that could be had with a cookie of another name, or a forged one, would be no floor.
+// Checks that the floors are safe: a forged token or a cookie with another name must open nothing.
 for (const floor of [memory(), signed(), encrypted()]) {
   const token = floor.login(undefined, FIELDS)
   const forged = `${token.slice(0, -2)}${token.at(-2) === 'A' ? 'B' : 'A'}${token.slice(-1)}`
   if (floor.read(forged) !== undefined || tokenOf(cookieHeader(`xsid=${token}`)) !== undefined) {
-    throw new Error('A floor is not safe.')
+    throw new Error('A floor accepted a forged token or a cookie with another name.')
   }
 }
 

@@ -1,12 +1,12 @@
-// A thread that makes sessions elsewhere, so that their tokens are new to whoever reads them.
+// A thread that creates sessions, so that their tokens are new to the process that reads them.
 
 import { once } from 'node:events'
 import { parentPort, Worker, workerData } from 'node:worker_threads'
-import { named } from './all.ts'
-import { loggedIn, stage } from './stage.ts'
+import { contestantNamed } from './all.ts'
+import { login, visitorOf } from './stage.ts'
 
-/** Makes `count` tokens at each call. */
-export const minter = (name: string, folder: string): ((count: number) => Promise<string[]>) => {
+/** Starts the thread. Each call of the returned function creates `count` tokens. */
+export const startMinter = (name: string, folder: string): ((count: number) => Promise<string[]>) => {
   const worker = new Worker(new URL(import.meta.url), { workerData: { name, folder } })
   worker.unref()
   return async (count) => {
@@ -20,12 +20,12 @@ export const minter = (name: string, folder: string): ((count: number) => Promis
 
 if (parentPort !== null) {
   const port = parentPort
-  const app = await named(workerData.name).open(workerData.folder)
-  if (app.kind === 'raw') throw new Error('What is raw has no tokens.')
-  const visit = stage(app)
+  const app = await contestantNamed(workerData.name).open(workerData.folder)
+  if (app.kind === 'raw') throw new Error(`The contestant ${workerData.name} has no tokens.`)
+  const visit = visitorOf(app)
   port.on('message', async (count: number) => {
     const tokens: string[] = []
-    while (tokens.length < count) tokens.push(await loggedIn(visit))
+    while (tokens.length < count) tokens.push(await login(visit))
     port.postMessage(tokens)
   })
 }

@@ -7,14 +7,14 @@ import { type Backend, KeepsakeError, session, sessionManager } from '../../src/
 import { FIELDS, nextSeen, type Workload, workloadOf } from '../workloads.ts'
 import { ALL, type App, type Contestant, platformReply, type Reply } from './contestant.ts'
 
-/** Known, because whoever makes tokens for others to see first has to have it too. */
-export const secret = hash('sha256', 'a bench guards nothing', 'hex')
+/** A known secret, because the thread that creates tokens needs it too. */
+export const secret = hash('sha256', 'a benchmark protects nothing', 'hex')
 
 type Entry = {
   readonly name: string
   readonly url: (folder: string) => string
   readonly firstSight?: boolean
-  /** As on a loopback name, where nothing was configured. */
+  /** With the names of cookies on a loopback name, which are the default there. */
   readonly loopback?: boolean
   readonly workloads?: readonly Workload[]
 }
@@ -42,14 +42,14 @@ const answer = async (request: Request, reply: Reply): Promise<Response> => {
     return reply('ok')
   }
   const user: string | undefined = s.get('user')
-  if (user !== (workload === 'stranger' ? undefined : FIELDS.user)) return new Response('wrong', { status: 500 })
+  if (user !== (workload === 'anonymous' ? undefined : FIELDS.user)) return new Response('wrong', { status: 500 })
   if (workload === 'read') return reply(String(s.get('seen')))
   if (workload === 'write') s.set('seen', nextSeen())
   return reply('ok')
 }
 
-/** An application with sessions in a backend. Over HTTP: a server behind a proxy that ends TLS. */
-export const served = async (backend: Backend | string, reply: Reply, secure = true): Promise<App> => {
+/** Opens an application with sessions in a backend. `secure`: as behind a proxy that ends TLS. */
+export const openApp = async (backend: Backend | string, reply: Reply, secure = true): Promise<App> => {
   const middleware = sessionManager({ backend, secret, ...(secure && { secure }) })
   await middleware.ready()
   return {
@@ -62,25 +62,25 @@ export const served = async (backend: Backend | string, reply: Reply, secure = t
 const open = async ({ url, loopback = false }: Entry, folder: string, reply: Reply): Promise<App> => {
   const backend = url(folder)
   if (backend.startsWith('file:')) mkdirSync(backend.slice(5), { recursive: true })
-  return served(backend, reply, !loopback)
+  return openApp(backend, reply, !loopback)
 }
 
-/** Whether the library knows the backend of an entry. */
-const known = ({ name, url }: Entry): boolean => {
+/** Whether keepsake has the backend of an entry. If not, a line is added to `skipped`. */
+const isAvailable = ({ name, url }: Entry): boolean => {
   try {
     sessionManager({ backend: url('nowhere'), secret })
     return true
   } catch (error) {
     if (!(error instanceof KeepsakeError) || error.code !== 'unknown_backend') throw error
-    left.push(`keepsake: ${name} is left out: the library has no such backend yet.`)
+    skipped.push(`keepsake: ${name} is left out, because keepsake has no such backend yet.`)
     return false
   }
 }
 
-/** A line for each backend that is left out. */
-export const left: string[] = []
+/** One line for each backend that is left out. */
+export const skipped: string[] = []
 
-export const ours: readonly Contestant[] = entries.filter(known).map((entry) => ({
+export const ours: readonly Contestant[] = entries.filter(isAvailable).map((entry) => ({
   name: `keepsake: ${entry.name}`,
   bare: 'fetch',
   workloads: entry.workloads ?? ALL,

@@ -1,4 +1,4 @@
-// The peers, each with the settings that its manual recommends, on the framework that it is made for.
+// The peers, each with the settings that its manual recommends, on its own framework.
 
 import { randomBytes } from 'node:crypto'
 import { mkdirSync } from 'node:fs'
@@ -12,13 +12,13 @@ type ExpressResponse = { send(text: string): void; status(code: number): Express
 
 const random = (): string => randomBytes(32).toString('hex')
 
-/** The routes, for all that put a bag of fields on an Express request. */
+/** The routes for peers that put an object of fields on an Express request. */
 const expressRoutes = async (middleware: unknown): Promise<App> => {
   const { default: express } = await import('express')
   const app = express()
   app.use(middleware)
   const wrong = (response: ExpressResponse) => response.status(500).send('wrong')
-  app.get('/stranger', ({ session }: ExpressRequest, response: ExpressResponse) =>
+  app.get('/anonymous', ({ session }: ExpressRequest, response: ExpressResponse) =>
     session?.user === undefined ? response.send('ok') : wrong(response),
   )
   app.get('/read', ({ session }: ExpressRequest, response: ExpressResponse) =>
@@ -30,13 +30,13 @@ const expressRoutes = async (middleware: unknown): Promise<App> => {
     response.send('ok')
   })
   app.get('/login', (request: ExpressRequest, response: ExpressResponse) => {
-    const filled = () => {
+    const fill = () => {
       Object.assign(request.session as Bag, FIELDS)
       response.send('ok')
     }
-    // cookie-session has no key to rotate.
-    if (request.session?.regenerate === undefined) return filled()
-    request.session.regenerate((error) => (error ? wrong(response) : filled()))
+    // cookie-session has no key, so it rotates none.
+    if (request.session?.regenerate === undefined) return fill()
+    request.session.regenerate((error) => (error ? wrong(response) : fill()))
   })
   return { kind: 'node', listener: app }
 }
@@ -50,10 +50,10 @@ export const expressSession = async (store?: unknown): Promise<App> => {
 
 const fileStore = async (folder: string): Promise<App> => {
   const { default: session } = await import('express-session')
-  const { default: connected } = await import('session-file-store')
+  const { default: connect } = await import('session-file-store')
   const path = join(folder, 'peer')
   mkdirSync(path)
-  const FileStore = connected(session)
+  const FileStore = connect(session)
   return expressSession(new FileStore({ path, reapInterval: -1, logFn: () => {} }))
 }
 
@@ -70,7 +70,7 @@ const fastifySession = async (): Promise<App> => {
   await app.register(fastifyCookie)
   await app.register(plugin, { secret: random(), saveUninitialized: false, cookie: { secure: false } })
   const bagOf = (request: { session: unknown }) => request.session as Bag & { regenerate(): Promise<void> }
-  app.get('/stranger', async (request, reply) => (bagOf(request).user === undefined ? 'ok' : reply.code(500).send()))
+  app.get('/anonymous', async (request, reply) => (bagOf(request).user === undefined ? 'ok' : reply.code(500).send()))
   app.get('/read', async (request, reply) => {
     const { user, seen } = bagOf(request)
     return user === FIELDS.user ? String(seen) : reply.code(500).send()
@@ -104,7 +104,7 @@ const secureSession = async (): Promise<App> => {
     regenerate(): void
   }
   const of = (request: { session: unknown }) => request.session as Secure
-  app.get('/stranger', async (request, reply) =>
+  app.get('/anonymous', async (request, reply) =>
     of(request).get('user') === undefined ? 'ok' : reply.code(500).send(),
   )
   app.get('/read', async (request, reply) => {
@@ -144,7 +144,7 @@ const ironSession = async (): Promise<App> => {
         await bag.save()
         return response.end('ok')
       }
-      if (bag.user !== (workload === 'stranger' ? undefined : FIELDS.user)) return wrong()
+      if (bag.user !== (workload === 'anonymous' ? undefined : FIELDS.user)) return wrong()
       if (workload === 'read') return response.end(String(bag.seen))
       if (workload === 'write') {
         bag.seen = nextSeen()

@@ -1,4 +1,4 @@
-// The stores' own floors: a prepared SELECT and UPDATE, and readFileSync, with nothing around them.
+// The floors of local stores: only a prepared SELECT and UPDATE, and only readFileSync.
 
 import { hash } from 'node:crypto'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
@@ -23,7 +23,8 @@ const sqlite = async (folder: string): Promise<Raw> => {
   const update = database.prepare('update sessions set value = ?, expires_at = ? where key = ?')
   for (const key of keys) insert.run(key, json, Date.now())
   const read = (at: number) => {
-    if ((select.get(keyOf(at)) as { value: string }).value.length !== json.length) throw new Error('A row is wrong.')
+    if ((select.get(keyOf(at)) as { value: string }).value.length !== json.length)
+      throw new Error('A row has the wrong length.')
   }
   return {
     kind: 'raw',
@@ -39,16 +40,16 @@ const sqlite = async (folder: string): Promise<Raw> => {
 }
 
 const files = async (folder: string): Promise<Raw> => {
-  const home = join(folder, 'raw')
-  mkdirSync(home)
-  const paths = keys.map((key) => join(home, key.toString('base64url')))
+  const directory = join(folder, 'raw')
+  mkdirSync(directory)
+  const paths = keys.map((key) => join(directory, key.toString('base64url')))
   for (const path of paths) writeFileSync(path, json)
   return {
     kind: 'raw',
     operations: {
       read: (at) => {
         if (readFileSync(paths[at % SESSIONS] as string, 'utf8').length !== json.length)
-          throw new Error('A file is wrong.')
+          throw new Error('A file has the wrong length.')
       },
     },
   }

@@ -1,21 +1,21 @@
-// Visits without a socket: the application's own code, on real requests and responses that nobody sends.
+// Requests without a socket: the code of the application, with real requests and responses that are not sent.
 
 import { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
-import { cookieHeader, keptOf, type Workload } from '../workloads.ts'
+import { cookieHeader, cookiesIn, type Workload } from '../workloads.ts'
 import type { App, FetchHandler, NodeListener } from './contestant.ts'
 
-/** What a visitor got. Only who asks pays for looking into it. */
-export type Seen = {
-  /** The cookies of the session, where they were set. */
+/** A response. Its parts are read only on demand, so that reading them is not measured. */
+export type Answer = {
+  /** The cookies of the session, or undefined if none were set. */
   readonly cookie: () => string | undefined
   readonly text: () => string | Promise<string>
 }
 
-export type Visit = (workload: Workload, cookie: string | undefined) => Promise<Seen>
+export type Visit = (workload: Workload, cookie: string | undefined) => Promise<Answer>
 
-const checked = (status: number, workload: Workload): void => {
-  if (status !== 200) throw new Error(`A visit (${workload}) was answered with ${status}.`)
+const checkStatus = (status: number, workload: Workload): void => {
+  if (status !== 200) throw new Error(`A request (${workload}) was answered with ${status}.`)
 }
 
 const overFetch =
@@ -23,13 +23,13 @@ const overFetch =
   async (workload, cookie) => {
     const request = new Request(`https://bench.test/${workload}`, { headers: { cookie: cookieHeader(cookie) } })
     const response = await handler(request)
-    checked(response.status, workload)
-    return { cookie: () => keptOf(response.headers.getSetCookie()), text: () => response.text() }
+    checkStatus(response.status, workload)
+    return { cookie: () => cookiesIn(response.headers.getSetCookie()), text: () => response.text() }
   }
 
 const socket = { remoteAddress: '127.0.0.1', encrypted: false } as unknown as Socket
 
-/** What Node would send: a response without a socket keeps its head, and queues the rest. */
+/** The unsent output: a response without a socket keeps its header and queues the rest. */
 type Unsent = { readonly _header: string; readonly outputData: readonly { readonly data: string | Buffer }[] }
 
 const setCookies = (head: string): string[] =>
@@ -52,10 +52,10 @@ const overNode =
       response.end = function ended(this: ServerResponse, ...rest: unknown[]) {
         end.apply(this, rest as Parameters<typeof end>)
         try {
-          checked(response.statusCode, workload)
+          checkStatus(response.statusCode, workload)
           const { _header, outputData } = response as unknown as Unsent
           resolve({
-            cookie: () => keptOf(setCookies(_header)),
+            cookie: () => cookiesIn(setCookies(_header)),
             text: () => outputData.map(({ data }) => data).join(''),
           })
         } catch (error) {
@@ -66,21 +66,23 @@ const overNode =
       listener(request, response)
     })
 
-export const stage = (app: App): Visit => (app.kind === 'fetch' ? overFetch(app.handler) : overNode(app.listener))
+/** Returns a function that sends requests to an application. */
+export const visitorOf = (app: App): Visit => (app.kind === 'fetch' ? overFetch(app.handler) : overNode(app.listener))
 
-/** The cookies of a fresh session. */
-export const loggedIn = async (visit: Visit): Promise<string> => {
+/** Logs in. Returns the cookies of the new session. */
+export const login = async (visit: Visit): Promise<string> => {
   const cookie = (await visit('login', undefined)).cookie()
   if (cookie === undefined) throw new Error('A login set no cookie.')
   return cookie
 }
 
-/** Makes sure that logins, writes and reads are what they say. */
-export const rehearse = async (visit: Visit): Promise<void> => {
-  const cookie = await loggedIn(visit)
+/** Checks that logins, writes and reads work. */
+export const checkWorkloads = async (visit: Visit): Promise<void> => {
+  const cookie = await login(visit)
   const before = await (await visit('read', cookie)).text()
   const written = await visit('write', cookie)
   const after = await (await visit('read', written.cookie() ?? cookie)).text()
   if (before === after) throw new Error('A write was not saved.')
-  if ((await visit('stranger', undefined)).cookie() !== undefined) throw new Error('A stranger got a cookie.')
+  if ((await visit('anonymous', undefined)).cookie() !== undefined)
+    throw new Error('An anonymous request got a cookie.')
 }

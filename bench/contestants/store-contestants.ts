@@ -1,4 +1,4 @@
-// Who competes on a server: the driver alone, a floor by hand, keepsake, and the peers, each on the same client.
+// The contestants on a server: the driver alone, a floor by hand, keepsake, and peers, all with the same client.
 
 import { hash } from 'node:crypto'
 import { redisBackend } from '../../src/backends/redis/backend.ts'
@@ -8,9 +8,9 @@ import { type Backend, sessionManager } from '../../src/index.ts'
 import type { Store } from '../parts/servers.ts'
 import {
   cookieHeader,
+  cookiesIn,
   FIELDS,
   type Fields,
-  keptOf,
   nextSeen,
   SESSIONS,
   type Workload,
@@ -19,17 +19,17 @@ import {
 import { ioredis, mysql, nodeRedis, postgres } from './clients.ts'
 import { type App, type Contestant, platformReply, type Raw, type Reply } from './contestant.ts'
 import { ATTRIBUTES, LIFETIME, NAME, newId, tokenOf } from './floors.ts'
-import { secret, served } from './ours.ts'
+import { openApp, secret } from './ours.ts'
 import { type Bag, expressSession } from './peers.ts'
 import { rawStores } from './raw-stores.ts'
 
 const WORKLOADS: readonly Workload[] = ['read', 'write']
 
-/** Random 256-bit ids, found under their SHA-256; one GET a read, a SET that expires a write. */
+/** Random 256-bit ids, stored under their SHA-256. A read is one GET, and a write is one SET with an expiry. */
 const redisFloor = async (): Promise<App> => {
   const client = await ioredis()
-  const addressOf = (token: string) => `floor:${hash('sha256', token, 'base64url')}`
-  const put = (token: string, fields: Fields) => client.set(addressOf(token), JSON.stringify(fields), 'PX', LIFETIME)
+  const storageKeyOf = (token: string) => `floor:${hash('sha256', token, 'base64url')}`
+  const put = (token: string, fields: Fields) => client.set(storageKeyOf(token), JSON.stringify(fields), 'PX', LIFETIME)
   return {
     kind: 'node',
     listener: async (request, response) => {
@@ -45,9 +45,9 @@ const redisFloor = async (): Promise<App> => {
         return response.end('ok')
       }
       const token = tokenOf(request.headers.cookie)
-      const json = token === undefined ? null : await client.get(addressOf(token))
+      const json = token === undefined ? null : await client.get(storageKeyOf(token))
       const fields: Fields | undefined = json === null ? undefined : JSON.parse(json)
-      if (workload === 'stranger') return fields === undefined ? response.end('ok') : wrong()
+      if (workload === 'anonymous') return fields === undefined ? response.end('ok') : wrong()
       if (token === undefined || fields?.user !== FIELDS.user) return wrong()
       if (workload === 'read') return response.end(String(fields.seen))
       await put(token, { ...fields, seen: nextSeen() })
@@ -56,7 +56,7 @@ const redisFloor = async (): Promise<App> => {
   }
 }
 
-/** Its own storage; the cookie by hand, unsigned, which is less than its middleware does. */
+/** Remix's session storage. The cookie is written by hand and unsigned, which is less work than Remix's middleware does. */
 const remix = async (_: string, reply: Reply = platformReply): Promise<App> => {
   const { createRedisSessionStorage } = await import('@remix-run/session-storage-redis')
   const storage = createRedisSessionStorage(await nodeRedis(), { ttl: LIFETIME / 1000 })
@@ -70,7 +70,7 @@ const remix = async (_: string, reply: Reply = platformReply): Promise<App> => {
         bag.regenerateId(true)
         for (const [field, value] of Object.entries(FIELDS)) bag.set(field, value)
       } else {
-        if (bag.get('user') !== (workload === 'stranger' ? undefined : FIELDS.user)) {
+        if (bag.get('user') !== (workload === 'anonymous' ? undefined : FIELDS.user)) {
           return new Response('wrong', { status: 500 })
         }
         if (workload === 'read') text = String((bag as unknown as { get(name: string): Bag['seen'] }).get('seen'))
@@ -92,8 +92,8 @@ const connectRedis = async (): Promise<App> => {
 
 const connectPgSimple = async (): Promise<App> => {
   const { default: session } = await import('express-session')
-  const { default: connected } = await import('connect-pg-simple')
-  const PgStore = connected(session)
+  const { default: connect } = await import('connect-pg-simple')
+  const PgStore = connect(session)
   return expressSession(
     new PgStore({ pool: await postgres(), createTableIfMissing: true, pruneSessionInterval: false }),
   )
@@ -104,14 +104,14 @@ const ours = (name: string, open: () => Promise<Backend>): Contestant[] => [
     name: `keepsake: ${name}`,
     bare: 'fetch',
     workloads: WORKLOADS,
-    open: async (_, reply = platformReply) => served(await open(), reply),
+    open: async (_, reply = platformReply) => openApp(await open(), reply),
   },
   {
     name: `keepsake: ${name}, opened`,
     bare: 'nothing',
     workloads: WORKLOADS,
     socketless: true,
-    open: async () => openedOn(await open()),
+    open: async () => openSessions(await open()),
   },
 ]
 
@@ -127,21 +127,21 @@ const onMysql = async (): Promise<Backend> => {
   return backend
 }
 
-/** Sessions without a request or a response around them: what is left is the session's own, and its store's. */
-const openedOn = async (backend: Backend): Promise<Raw> => {
+/** Sessions without a request or a response: the cost of the session and of its backend alone. */
+const openSessions = async (backend: Backend): Promise<Raw> => {
   const manager = sessionManager({ backend, secret, secure: true })
   const jar: Headers[] = []
   while (jar.length < SESSIONS) {
     const visit = await manager.open({ headers: new Headers() })
     visit.login(FIELDS.user)
     for (const [field, value] of Object.entries(FIELDS)) visit.set(field, value)
-    const born = await visit.commit()
-    if (!born.ok) throw new Error('A session was not born.')
-    jar.push(new Headers({ cookie: cookieHeader(keptOf(born.headers.getSetCookie())) }))
+    const committed = await visit.commit()
+    if (!committed.ok) throw new Error('A session was not created.')
+    jar.push(new Headers({ cookie: cookieHeader(cookiesIn(committed.headers.getSetCookie())) }))
   }
   const visit = async (at: number) => {
     const opened = await manager.open({ headers: jar[at % SESSIONS] as Headers })
-    if (opened.get('user') !== FIELDS.user) throw new Error('A session is wrong.')
+    if (opened.get('user') !== FIELDS.user) throw new Error('A session has the wrong user.')
     return opened
   }
   return {

@@ -1,11 +1,11 @@
-// A store that is filled with sessions to a size, and then read, measured and swept, in a process of its own.
+// A process that fills a store with sessions, and then reads, measures and sweeps it.
 
 import { hash } from 'node:crypto'
 import { join } from 'node:path'
 import { backendFromUrl, sessionManager } from '../../src/index.ts'
-import { answering } from '../child.ts'
+import { answerQuestions } from '../child.ts'
 import { summary } from '../statistics.ts'
-import { FIELDS, keptOf } from '../workloads.ts'
+import { cookiesIn, FIELDS } from '../workloads.ts'
 
 export type Question =
   | { readonly do: 'fill'; readonly size: number }
@@ -24,7 +24,7 @@ export type Sweeps = {
   readonly longest: number
 }
 
-/** Entries that one sweep may take: as the library's own sweeper asks for. */
+/** Entries that one sweep may remove, as in keepsake's own sweeper. */
 const BATCH = 50
 const SAMPLE = 4096
 
@@ -43,34 +43,34 @@ const heap = async (): Promise<number> => {
 
 const ranked = (values: Float64Array, part: number): number => values[Math.floor((values.length - 1) * part)] as number
 
-/** The least that could keep them: JSON under hashed ids. */
+/** The smallest possible store: JSON under hashed ids. */
 const plain = new Map<string, string>()
 const url = kind === 'sqlite' ? `sqlite:${join(folder, 'grown.db')}` : 'memory:'
 const backend = await backendFromUrl(url, { now })
-const house = sessionManager({ backend, now })
-await house.ready()
+const manager = sessionManager({ backend, now })
+await manager.ready()
 const jar: Headers[] = []
 
-const born = async (at: number, size: number): Promise<void> => {
+const create = async (at: number, size: number): Promise<void> => {
   if (kind === 'map') {
     plain.set(hash('sha256', `session ${at}`, 'base64url'), JSON.stringify({ ...FIELDS, seen: FIELDS.seen + at }))
     return
   }
-  const visit = await house.open({ headers: new Headers() })
+  const visit = await manager.open({ headers: new Headers() })
   visit.login(`user ${at}`)
   for (const [field, value] of Object.entries({ ...FIELDS, seen: FIELDS.seen + at })) visit.set(field, value)
   const committed = await visit.commit()
-  if (!committed.ok) throw new Error('A session was not born.')
+  if (!committed.ok) throw new Error('A session was not created.')
   if (at % Math.max(1, Math.floor(size / SAMPLE)) !== 0) return
-  jar.push(new Headers({ cookie: keptOf(committed.headers.getSetCookie()) ?? '' }))
+  jar.push(new Headers({ cookie: cookiesIn(committed.headers.getSetCookie()) ?? '' }))
 }
 
 let empty = 0
 const fill = async (size: number) => {
-  // The code is warm, and its own memory taken, before the first bytes are counted.
-  if (kind !== 'map') for (let at = 0; at < 100; at++) await (await house.open({ headers: new Headers() })).commit()
+  // Warm up, so that the memory of compiled code is not counted.
+  if (kind !== 'map') for (let at = 0; at < 100; at++) await (await manager.open({ headers: new Headers() })).commit()
   empty = await heap()
-  for (let at = 0; at < size; at++) await born(at, size)
+  for (let at = 0; at < size; at++) await create(at, size)
 }
 
 const read = async (times: number): Promise<Latency> => {
@@ -78,15 +78,15 @@ const read = async (times: number): Promise<Latency> => {
   for (let time = 0; time < times; time++) {
     const headers = jar[Math.floor(Math.random() * jar.length)] as Headers
     const before = performance.now()
-    const visit = await house.open({ headers })
-    if (visit.get('user') !== FIELDS.user) throw new Error('A session is gone.')
+    const visit = await manager.open({ headers })
+    if (visit.get('user') !== FIELDS.user) throw new Error('A session is missing.')
     taken[time] = performance.now() - before
   }
   taken.sort()
   return { p50: ranked(taken, 0.5) * 1000, p99: ranked(taken, 0.99) * 1000 }
 }
 
-/** All sessions expire; their sweeps are timed one by one. */
+/** Lets all sessions expire and measures each sweep. */
 const expire = async (): Promise<Sweeps> => {
   later += 400 * 86_400_000
   const taken: number[] = []
@@ -101,34 +101,34 @@ const expire = async (): Promise<Sweeps> => {
   return { swept, batches: taken.length, p99: ranked(sorted, 0.99), longest: ranked(sorted, 1) }
 }
 
-/** Bytes that a visit leaves behind: of a handler that does not ask for its session, and of one that reads it. */
+/** Bytes that a request leaves behind, with a handler that does not use the session and with one that reads it. */
 const visits = async (times: number): Promise<{ untouched: number; read: number }> => {
   const cookie = jar[0]?.get('cookie') ?? ''
   const handlers = {
-    untouched: house(() => new Response('ok')),
-    read: house(async (request) => new Response((await house.of(request)).get('user'))),
+    untouched: manager(() => new Response('ok')),
+    read: manager(async (request) => new Response((await manager.session(request)).get('user'))),
   }
   const left = { untouched: 0, read: 0 }
-  for (const what of ['untouched', 'read'] as const) {
-    const spell = async (count: number) => {
+  for (const name of ['untouched', 'read'] as const) {
+    const send = async (count: number) => {
       for (let time = 0; time < count; time++) {
-        await handlers[what](new Request('https://bench.test/', { headers: { cookie } }))
+        await handlers[name](new Request('https://bench.test/', { headers: { cookie } }))
         if (time % 100 === 0) await new Promise((resolve) => setImmediate(resolve))
       }
     }
-    await spell(times)
+    await send(times)
     const growths: number[] = []
     for (let round = 0; round < 5; round++) {
       const before = await heap()
-      await spell(times)
+      await send(times)
       growths.push(((await heap()) - before) / times)
     }
-    left[what] = summary(growths).median
+    left[name] = summary(growths).median
   }
   return left
 }
 
-answering(async (question: Question) => {
+answerQuestions(async (question: Question) => {
   if (question.do === 'fill') return fill(question.size)
   if (question.do === 'read') return read(question.times)
   if (question.do === 'bytes') return (await heap()) - empty

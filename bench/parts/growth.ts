@@ -1,4 +1,4 @@
-// Memory: bytes a session, what a read costs as sessions grow a thousandfold, how long expiry holds up the process.
+// Growth: bytes per session, the cost of a read from few to a thousand times as many sessions, and the longest sweep.
 
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
@@ -10,9 +10,9 @@ export type Kind = (typeof KINDS)[number]
 
 export type Memory = {
   readonly largest: number
-  /** Bytes a session. */
+  /** Bytes per session. */
   readonly bytes: { readonly map: number; readonly memory: number }
-  /** By backend and number of sessions: each round's latency of a read. */
+  /** The latency of a read in each round, by backend and number of sessions. */
   readonly reads: Record<Kind, Map<number, Latency[]>>
   readonly autoSweep: Record<Kind, Sweeps>
   readonly left: { readonly untouched: number; readonly read: number }
@@ -27,49 +27,49 @@ type Plan = {
 
 export const memory = async ({ folder, rounds, sizes, say }: Plan): Promise<Memory> => {
   const children: Child[] = []
-  const begun = async (kind: Kind | 'map', size: number) => {
-    const home = join(folder, `memory-${kind}-${size}`)
-    mkdirSync(home)
-    const child = start('growth-child.ts', [kind, home], ['--max-old-space-size=4096'])
+  const startFilled = async (kind: Kind | 'map', size: number) => {
+    const directory = join(folder, `memory-${kind}-${size}`)
+    mkdirSync(directory)
+    const child = start('growth-child.ts', [kind, directory], ['--max-old-space-size=4096'])
     children.push(child)
     await child.ask({ do: 'fill', size } satisfies Question)
     return child
   }
-  const asked = <Answer>(child: Child, question: Question) => child.ask<Answer>(question)
+  const ask = <Answer>(child: Child, question: Question) => child.ask<Answer>(question)
   const reads: Memory['reads'] = { memory: new Map(), sqlite: new Map() }
   try {
     const largest = Math.max(...sizes)
     say(`filling a plain map with ${largest} sessions`)
-    const map = await begun('map', largest)
-    const mapBytes = (await asked<number>(map, { do: 'bytes' })) / largest
+    const map = await startFilled('map', largest)
+    const mapBytes = (await ask<number>(map, { do: 'bytes' })) / largest
     map.end()
 
-    const seats: { readonly kind: Kind; readonly size: number; readonly child: Child }[] = []
+    const stores: { readonly kind: Kind; readonly size: number; readonly child: Child }[] = []
     for (const kind of KINDS) {
       for (const size of sizes) {
         say(`filling ${kind} with ${size} sessions`)
-        const child = await begun(kind, size)
-        seats.push({ kind, size, child })
+        const child = await startFilled(kind, size)
+        stores.push({ kind, size, child })
         reads[kind].set(size, [])
-        await asked(child, { do: 'read', times: 20_000 })
+        await ask(child, { do: 'read', times: 20_000 })
       }
     }
-    const seatOf = (wanted: Kind, size: number) =>
-      seats.find((seat) => seat.kind === wanted && seat.size === size)?.child as Child
-    const bytes = (await asked<number>(seatOf('memory', largest), { do: 'bytes' })) / largest
+    const storeOf = (wanted: Kind, size: number) =>
+      stores.find((store) => store.kind === wanted && store.size === size)?.child as Child
+    const bytes = (await ask<number>(storeOf('memory', largest), { do: 'bytes' })) / largest
 
     for (let round = 1; round <= rounds; round++) {
       say(`reads, round ${round} of ${rounds}`)
-      for (const { kind, size, child } of round % 2 === 1 ? seats : seats.toReversed()) {
-        reads[kind].get(size)?.push(await asked<Latency>(child, { do: 'read', times: 10_000 }))
+      for (const { kind, size, child } of round % 2 === 1 ? stores : stores.toReversed()) {
+        reads[kind].get(size)?.push(await ask<Latency>(child, { do: 'read', times: 10_000 }))
       }
     }
-    say('what visits leave behind')
-    const left = await asked<Memory['left']>(seatOf('memory', Math.min(...sizes)), { do: 'visits', times: 50_000 })
+    say('memory after requests')
+    const left = await ask<Memory['left']>(storeOf('memory', Math.min(...sizes)), { do: 'visits', times: 50_000 })
     say('sweeping')
     const sweeps = {
-      memory: await asked<Sweeps>(seatOf('memory', largest), { do: 'expire' }),
-      sqlite: await asked<Sweeps>(seatOf('sqlite', largest), { do: 'expire' }),
+      memory: await ask<Sweeps>(storeOf('memory', largest), { do: 'expire' }),
+      sqlite: await ask<Sweeps>(storeOf('sqlite', largest), { do: 'expire' }),
     }
     return { largest, bytes: { map: mapBytes, memory: bytes }, reads, autoSweep: sweeps, left }
   } finally {

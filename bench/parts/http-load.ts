@@ -1,24 +1,24 @@
-// The load, from a process of its own: autocannon, with a session for each connection.
+// A process that makes the load: autocannon, with a session for each connection.
 
 import autocannon from 'autocannon'
-import { answering } from '../child.ts'
+import { answerQuestions } from '../child.ts'
 import { cookieHeader } from '../workloads.ts'
 
 export type Load = {
   readonly url: string
   readonly seconds: number
   readonly connections: number
-  /** One for each connection; or, where tokens are to be new, one for each request. */
+  /** One cookie for each connection. With `once`, one for each request, because tokens must be new. */
   readonly cookies: readonly string[] | undefined
   readonly once: boolean
 }
 
-export type Loaded = { readonly requests: number; readonly seconds: number }
+export type LoadResult = { readonly requests: number; readonly seconds: number }
 
 type Client = { setHeaders(headers: Record<string, string>): void }
 type Outcome = { '2xx': number; non2xx: number; errors: number; duration: number }
 
-answering(async ({ url, seconds, connections, cookies, once }: Load): Promise<Loaded> => {
+answerQuestions(async ({ url, seconds, connections, cookies, once }: Load): Promise<LoadResult> => {
   let at = 0
   const headers = (): Record<string, string> => ({ cookie: cookieHeader(cookies?.[at++ % (cookies.length || 1)]) })
   const setupRequest = (request: { headers: Record<string, string> }) => ({ ...request, headers: headers() })
@@ -28,7 +28,9 @@ answering(async ({ url, seconds, connections, cookies, once }: Load): Promise<Lo
     duration: seconds,
     ...(once ? { requests: [{ setupRequest }] } : { setupClient: (client: Client) => client.setHeaders(headers()) }),
   })
-  if (outcome.non2xx + outcome.errors > 0) throw new Error(`${outcome.non2xx + outcome.errors} answers were wrong.`)
-  if (once && cookies !== undefined && at > cookies.length) throw new Error('There were too few new tokens.')
+  if (outcome.non2xx + outcome.errors > 0)
+    throw new Error(`${outcome.non2xx + outcome.errors} requests failed or were not answered with 2xx.`)
+  if (once && cookies !== undefined && at > cookies.length)
+    throw new Error('There were fewer new tokens than requests.')
   return { requests: outcome['2xx'], seconds: outcome.duration }
 })

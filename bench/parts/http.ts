@@ -1,22 +1,22 @@
-// Over HTTP: how many requests one core of a server would answer in a second, and the share of the same server bare.
+// Over HTTP: the requests that one core of a server answers in a second, and the share of the same server without sessions.
 
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Child, start } from '../child.ts'
 import type { Contestant } from '../contestants/contestant.ts'
-import { minter } from '../contestants/mint.ts'
-import { cookieHeader, IN_FLIGHT, keptOf, type Workload } from '../workloads.ts'
-import type { Load, Loaded } from './http-load.ts'
+import { startMinter } from '../contestants/mint.ts'
+import { cookieHeader, cookiesIn, IN_FLIGHT, type Workload } from '../workloads.ts'
+import type { Load, LoadResult } from './http-load.ts'
 
-/** Requests by second of CPU time, as one busy core would answer them; and by second on the clock. */
+/** Requests per second of CPU time, which is the rate of one busy core, and per second on the clock. */
 export type Rate = { readonly core: number; readonly clock: number; readonly busy: number }
 
-/** By server and workload: the rates of each round. */
+/** The rates of each round, by server and workload. */
 export type Http = Map<string, Map<Workload, Rate[]>>
 
 type Server = {
   readonly name: string
-  /** What `http-child.ts` opens, and over which bridge. */
+  /** The application that `http-child.ts` opens, and its bridge. */
   readonly opens: readonly [name: string, bridge: string]
   /** The server without sessions. */
   readonly bare: string
@@ -56,7 +56,7 @@ type Plan = {
   readonly say: (line: string) => void
 }
 
-type Seat = {
+type RunningServer = {
   readonly server: Server
   readonly child: Child
   readonly url: string
@@ -68,18 +68,18 @@ const cookiesFrom = async (url: string): Promise<string[]> => {
   const cookies: string[] = []
   while (cookies.length < IN_FLIGHT) {
     const response = await fetch(`${url}/login`, { headers: { cookie: cookieHeader(undefined) } })
-    cookies.push(keptOf(response.headers.getSetCookie()) ?? '')
+    cookies.push(cookiesIn(response.headers.getSetCookie()) ?? '')
   }
   return cookies
 }
 
-const seated = async (server: Server, folder: string): Promise<Seat> => {
+const startServer = async (server: Server, folder: string): Promise<RunningServer> => {
   mkdirSync(folder, { recursive: true })
   const child = start('http-child.ts', [...server.opens, folder])
   const url = `http://127.0.0.1:${await child.ask<number>('port')}`
   const { contestant } = server
   const cookies = await cookiesFrom(url)
-  return { server, child, url, cookies, ...(contestant?.firstSight && { mint: minter(contestant.name, folder) }) }
+  return { server, child, url, cookies, ...(contestant?.firstSight && { mint: startMinter(contestant.name, folder) }) }
 }
 
 export const http = async (contestants: readonly Contestant[], plan: Plan): Promise<Http> => {
@@ -87,17 +87,21 @@ export const http = async (contestants: readonly Contestant[], plan: Plan): Prom
   const competing = contestants.filter(({ socketless }) => !socketless).flatMap(serversOf)
   const needed = bareServers.filter(({ name }) => competing.some(({ bare }) => bare === name))
   const results: Http = new Map()
-  const seats: Seat[] = []
+  const servers: RunningServer[] = []
   const load = start('http-load.ts')
 
-  const turn = async ({ child, url, cookies, mint }: Seat, workload: Workload, long: number): Promise<Rate> => {
+  const measure = async (
+    { child, url, cookies, mint }: RunningServer,
+    workload: Workload,
+    long: number,
+  ): Promise<Rate> => {
     const tokens = mint && (await mint(Math.ceil(60_000 * long)))
     const before = await child.ask<number>('cpu')
-    const { requests, seconds: clock } = await load.ask<Loaded>({
+    const { requests, seconds: clock } = await load.ask<LoadResult>({
       url: `${url}/${workload}`,
       seconds: long,
       connections: IN_FLIGHT,
-      cookies: workload === 'stranger' ? undefined : (tokens ?? cookies),
+      cookies: workload === 'anonymous' ? undefined : (tokens ?? cookies),
       once: tokens !== undefined,
     } satisfies Load)
     const cpu = ((await child.ask<number>('cpu')) - before) / 1e6
@@ -106,26 +110,26 @@ export const http = async (contestants: readonly Contestant[], plan: Plan): Prom
 
   try {
     for (const [at, server] of [...needed, ...competing].entries()) {
-      const seat = await seated(server, join(folder, `http-${at}`))
-      seats.push(seat)
+      const running = await startServer(server, join(folder, `http-${at}`))
+      servers.push(running)
       results.set(server.name, new Map(server.workloads.map((workload) => [workload, []])))
       say(`warming up: ${server.name}`)
-      for (const workload of server.workloads) await turn(seat, workload, 1)
+      for (const workload of server.workloads) await measure(running, workload, 1)
     }
     for (let round = 1; round <= rounds; round++) {
       say(`over HTTP, round ${round} of ${rounds}`)
-      for (const seat of round % 2 === 1 ? seats : seats.toReversed()) {
-        const { name, workloads } = seat.server
+      for (const running of round % 2 === 1 ? servers : servers.toReversed()) {
+        const { name, workloads } = running.server
         for (const workload of workloads)
           results
             .get(name)
             ?.get(workload)
-            ?.push(await turn(seat, workload, seconds))
+            ?.push(await measure(running, workload, seconds))
       }
     }
   } finally {
     load.end()
-    for (const { child } of seats) child.end()
+    for (const { child } of servers) child.end()
   }
   return results
 }

@@ -1,29 +1,29 @@
-// Bytes of a session in Redis, by MEMORY USAGE of every key that it has there.
+// The bytes of a session in Redis: MEMORY USAGE of all its keys.
 
 import { redisBackend } from '../../src/backends/redis/backend.ts'
 import { sessionManager } from '../../src/index.ts'
 import { ioredis } from '../contestants/clients.ts'
 import { secret } from '../contestants/ours.ts'
-import { stage } from '../contestants/stage.ts'
+import { visitorOf } from '../contestants/stage.ts'
 import { contestantsOn } from '../contestants/store-contestants.ts'
 import { FIELDS } from '../workloads.ts'
 
-export type RedisBytes = { readonly what: string; readonly keys: number; readonly bytes: number }
+export type RedisBytes = { readonly title: string; readonly keys: number; readonly bytes: number }
 
 const COUNT = 2000
 
-/** Of `COUNT` sessions, whose keys begin with `prefix`. */
-const usage = async (what: string, prefix: string): Promise<RedisBytes> => {
+/** Keys and bytes per session of `COUNT` sessions whose keys begin with `prefix`. */
+const usage = async (title: string, prefix: string): Promise<RedisBytes> => {
   const client = await ioredis()
   let [keys, bytes] = [0, 0]
   for await (const found of client.scanStream({ match: `${prefix}*`, count: 1000 })) {
     keys += found.length
-    // All samples, so that lists are counted to their end.
+    // All samples, so that lists are measured completely.
     const each = await Promise.all(found.map((key: string) => client.memory('USAGE', key, 'SAMPLES', 0)))
     bytes += each.reduce((sum, one) => sum + Number(one), 0)
   }
   client.disconnect()
-  return { what, keys: keys / COUNT, bytes: bytes / COUNT }
+  return { title, keys: keys / COUNT, bytes: bytes / COUNT }
 }
 
 const ours = async (prefix: string, owned: boolean): Promise<void> => {
@@ -47,24 +47,25 @@ const plain = async (prefix: string): Promise<void> => {
   client.disconnect()
 }
 
-/** Into an empty Redis: what was there of others is removed first. */
+/** Measures in an empty Redis: all existing keys are removed first. */
 export const redisBytes = async (): Promise<RedisBytes[]> => {
   const client = await ioredis()
   await client.flushall()
   client.disconnect()
   const peer = contestantsOn(new Set(['redis'])).find(({ name }) => name === 'express-session, connect-redis')
   const app = await peer?.open('')
-  if (app === undefined || app.kind === 'raw') throw new Error('There is no peer to measure.')
-  const visit = stage(app)
+  if (app === undefined || app.kind === 'raw')
+    throw new Error('The peer express-session, connect-redis cannot be opened.')
+  const visit = visitorOf(app)
   for (let count = 0; count < COUNT; count++) await visit('login', undefined)
   await plain('plain:')
   await ours('anonymous:', false)
   await ours('owned:', true)
   const all = [
-    await usage('plain SET of the fields alone', 'plain:'),
+    await usage('plain SET of the fields', 'plain:'),
     await usage('express-session, connect-redis', 'sess:'),
-    await usage('keepsake: nobody logged in', 'anonymous:'),
-    await usage('keepsake: logged in, each somebody else, with the list that finds them', 'owned:'),
+    await usage('keepsake: anonymous sessions', 'anonymous:'),
+    await usage('keepsake: one session for each owner, with the index of owners', 'owned:'),
   ]
   await app.close?.()
   return all

@@ -1,10 +1,10 @@
-// The private servers of a run, those of the tests, in a process of their own: they end with it, and it with the bench.
+// A process that runs the private servers of the tests. They end with it, and it ends with the benchmark.
 
-import { answering } from '../child.ts'
+import { answerQuestions } from '../child.ts'
 
 export type Question = 'redis' | 'postgres' | 'mysql'
 
-/** Its URL, or why there is none. */
+/** The URL of a server, or the reason why it did not start. */
 export type Server = { readonly url?: string; readonly why?: string }
 
 const start = async (kind: Question): Promise<{ readonly url: string }> => {
@@ -13,7 +13,7 @@ const start = async (kind: Question): Promise<{ readonly url: string }> => {
   return (await import('../../test/support/postgres-server.ts')).postgresServer()
 }
 
-answering(async (kind: Question): Promise<Server> => {
+answerQuestions(async (kind: Question): Promise<Server> => {
   try {
     return { url: (await start(kind)).url }
   } catch (error) {

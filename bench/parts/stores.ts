@@ -1,4 +1,4 @@
-// Sessions on servers of our own: what they cost beside the driver alone and beside peers, and their bytes in Redis.
+// Sessions on private servers: their cost beside the driver alone and beside peers, and their bytes in Redis.
 
 import { contestantsOn } from '../contestants/store-contestants.ts'
 import { type Http, http } from './http.ts'
@@ -6,8 +6,8 @@ import { type InProcess, inProcess } from './in-process.ts'
 import { type RedisBytes, redisBytes } from './redis-bytes.ts'
 import type { Store } from './servers.ts'
 
-/** By the bytes of a session's fields. */
 export type Stores = {
+  /** By the bytes of a session's fields. */
   readonly added: ReadonlyMap<number, InProcess>
   readonly rates: Http | undefined
   readonly bytes: readonly RedisBytes[]
@@ -22,7 +22,7 @@ type Plan = {
   readonly say: (line: string) => void
 }
 
-/** Of the fields' JSON: what the other parts have, and a kilobyte. */
+/** Bytes of the fields as JSON: the size of the other parts, and a kilobyte. */
 export const SIZES = [145, 1024] as const
 
 export const stores = async (running: ReadonlySet<Store>, plan: Plan): Promise<Stores> => {
@@ -32,11 +32,18 @@ export const stores = async (running: ReadonlySet<Store>, plan: Plan): Promise<S
   )
   const added = new Map<number, InProcess>()
   for (const size of SIZES) {
-    const told = (line: string) => say(`stores, ${size} bytes: ${line}`)
+    const sayWithSize = (line: string) => say(`stores, ${size} bytes: ${line}`)
     const env = { BENCH_BYTES: String(size) }
     added.set(
       size,
-      await inProcess(competing, { folder: `${folder}/stores-${size}`, rounds, leg, alone: true, env, say: told }),
+      await inProcess(competing, {
+        folder: `${folder}/stores-${size}`,
+        rounds,
+        leg,
+        alone: true,
+        env,
+        say: sayWithSize,
+      }),
     )
   }
   const serving = competing.filter(({ name }) => name.includes('redis'))

@@ -1,4 +1,4 @@
-// An application with SQLite alone, bundled without options where no driver is installed, and what comes out runs.
+// An application with SQLite is bundled without options and without any installed driver, and the bundle runs.
 
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
@@ -12,18 +12,18 @@ import { folder } from '../support/folder.ts'
 const root = resolve(import.meta.dirname, '../..')
 
 for (const format of ['esm', 'cjs'] as const) {
-  test(`esbuild bundles it to ${format}, with sessions, uploads and the words about a missing driver`, async (t) => {
-    const here = folder(t)
-    const put = (from: string, to: string) => {
-      mkdirSync(dirname(join(here, to)), { recursive: true })
-      cpSync(join(root, from), join(here, to), { recursive: true })
+  test(`esbuild bundles it to ${format}: sessions, uploads and the error of a missing driver work`, async (t) => {
+    const directory = folder(t)
+    const copy = (from: string, to: string) => {
+      mkdirSync(dirname(join(directory, to)), { recursive: true })
+      cpSync(join(root, from), join(directory, to), { recursive: true })
     }
-    for (const name of ['srvx', '@fastify/busboy']) put(`node_modules/${name}`, `app/node_modules/${name}`)
-    for (const name of ['src', 'package.json']) put(name, `app/node_modules/keepsake/${name}`)
-    put('bundles/application.mjs', 'app/application.mjs')
-    const outfile = join(here, `bundle.${format === 'esm' ? 'mjs' : 'cjs'}`)
+    for (const name of ['srvx', '@fastify/busboy']) copy(`node_modules/${name}`, `app/node_modules/${name}`)
+    for (const name of ['src', 'package.json']) copy(name, `app/node_modules/keepsake/${name}`)
+    copy('bundles/application.mjs', 'app/application.mjs')
+    const outfile = join(directory, `bundle.${format === 'esm' ? 'mjs' : 'cjs'}`)
     const { warnings } = await build({
-      entryPoints: [join(here, 'app/application.mjs')],
+      entryPoints: [join(directory, 'app/application.mjs')],
       outfile,
       format,
       platform: 'node',

@@ -1,4 +1,4 @@
-// The public names, subpath by subpath: a new one is written down twice.
+// The public names of each subpath. A new name must be added here too.
 
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
@@ -55,12 +55,12 @@ const names: Record<string, readonly string[]> = {
 }
 
 for (const [path, expected] of Object.entries(names)) {
-  test(`${path} exports these names`, async () => {
+  test(`${path} exports exactly these names`, async () => {
     assert.deepEqual(Object.keys(await import(path)).sort(), [...expected].sort())
   })
 }
 
-test('the manifest has these subpaths and no others', () => {
+test('package.json has exactly these subpaths', () => {
   const paths = Object.keys(manifest.exports).filter((path) => path !== './package.json')
   assert.deepEqual(paths.map((path) => path.replace('.', 'keepsake')).sort(), Object.keys(names).sort())
 })

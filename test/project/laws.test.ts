@@ -1,4 +1,4 @@
-// The seven laws, one promise a test, on an injected clock and a store that can be held.
+// The seven laws, one test for each promise, with an injected clock and a backend whose calls can be paused.
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
@@ -19,7 +19,7 @@ const get = (field: string) => (s: Session) => s.get(field)
 const fields = (s: Session) => Object.keys(s.fields).sort()
 
 suite('1. A request that never asks for its session costs nothing', () => {
-  test('no store call, no header', async () => {
+  test('it makes no backend call and adds no header', async () => {
     const h = await setup()
     const visitor = h.visitor()
     await visitor(set('a'))
@@ -33,8 +33,8 @@ suite('1. A request that never asks for its session costs nothing', () => {
   })
 })
 
-suite('2. A stranger costs nothing either', () => {
-  test('reading: no store call, no cookie, and no header but Vary', async () => {
+suite('2. An anonymous visitor costs nothing either', () => {
+  test('a read makes no backend call, sets no cookie, and adds no header but Vary', async () => {
     const h = await setup()
     const response = await h.visitor().raw((s) => void [s.get('a'), s.label, s.expiresAt, s.owner, s.fields])
     assert.equal(h.total(), 0)
@@ -42,7 +42,7 @@ suite('2. A stranger costs nothing either', () => {
     assert.equal(response.headers.get('vary'), 'Cookie')
     assert.equal(response.headers.get('cache-control'), null)
   })
-  test('set and dropped again, dropped, renewed or invalidated: nothing is stored and no cookie sent', async () => {
+  test('a field that is set and deleted, a delete, a rotation and an invalidate store nothing and set no cookie', async () => {
     const h = await setup()
     for (const act of [
       (s: Session) => {
@@ -70,20 +70,20 @@ suite('2. A stranger costs nothing either', () => {
     assert.deepEqual(h.calls, { get: 0, generate: 1, set: 0, clear: 0, touch: 0 })
     assert.deepEqual(h.types, ['created'])
   })
-  test('a key that nobody gave out is never adopted', async () => {
+  test('a key that keepsake did not issue is never adopted', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit(set('a'))
     const planted = 'A'.repeat(43)
     const response = await visit.raw(set('b'), { headers: { cookie: `${NAME}=${planted}` } })
     assert.equal(response.status, 200)
-    const stranger = h.visitor()
-    const answer = await stranger.raw(set('b'), { headers: { cookie: `${NAME}=${planted}` } })
+    const anonymous = h.visitor()
+    const answer = await anonymous.raw(set('b'), { headers: { cookie: `${NAME}=${planted}` } })
     const [cookie = ''] = cookieOf(answer)
     assert.ok(cookie.startsWith(NAME) && !cookie.includes(planted))
     assert.equal(await h.visitor()((_s) => 1), 1)
   })
-  test('two first writes at once are two sessions', async () => {
+  test('two concurrent first writes create two sessions', async () => {
     const h = await setup()
     const visit = h.visitor()
     const [one, two] = await Promise.all([visit.raw(set('a')), visit.raw(set('b'))])
@@ -92,10 +92,10 @@ suite('2. A stranger costs nothing either', () => {
 })
 
 suite('3. Changes are a log, not a snapshot', () => {
-  test('requests that change different fields all win, and increments all count', async () => {
+  test('concurrent changes of different fields are all saved, and all increments count', async () => {
     const h = await setup()
     const visit = h.visitor()
-    await visit(set('begun'))
+    await visit(set('first'))
     await Promise.all(
       Array.from({ length: 50 }, (_, i) =>
         visit(async (s) => {
@@ -108,7 +108,7 @@ suite('3. Changes are a log, not a snapshot', () => {
     assert.equal(await visit(get('n')), 50)
     assert.equal(((await visit(fields)) as string[]).length, 52)
   })
-  test('a drop survives another field that is set meanwhile, and the reverse', async () => {
+  test('a deleted field stays deleted while another request sets another field, and the reverse', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit((s) => {
@@ -123,7 +123,7 @@ suite('3. Changes are a log, not a snapshot', () => {
     await late
     assert.deepEqual(await visit(fields), ['b', 'c'])
   })
-  test('an update that throws at replay saves nothing of its visit, and the error is the handler’s own', async () => {
+  test('if an update throws in a replay, its request saves nothing, and the error is the handler’s own', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit(set('stock', 1))
@@ -141,7 +141,7 @@ suite('3. Changes are a log, not a snapshot', () => {
     await assert.rejects(late, RangeError)
     assert.deepEqual(await visit((s) => s.fields), { stock: 0 })
   })
-  test('a handler sees its own changes at once, and values that cannot be changed behind its back', async () => {
+  test('a handler reads its own changes at once, and the values that it reads are frozen', async () => {
     const h = await setup()
     const visit = h.visitor()
     const cart = { items: ['tea'] }
@@ -154,7 +154,7 @@ suite('3. Changes are a log, not a snapshot', () => {
     await visit((s) => assert.throws(() => s.get('cart').items.push('x'), TypeError))
     assert.deepEqual(await visit((s) => s.get('cart').items), ['tea'])
   })
-  test('values that JSON cannot keep are refused at once, with the path to them', async () => {
+  test('a value that JSON cannot keep is refused at once, with its path', async () => {
     const h = await setup()
     await h.visitor()((s) => {
       assert.throws(() => s.set('cart', { items: [{ price: 10n }] }), /cart\.items\[0\]\.price is a bigint/)
@@ -162,7 +162,7 @@ suite('3. Changes are a log, not a snapshot', () => {
       assert.deepEqual(fields(s), [])
     })
   })
-  test('a merged session that is too large is not saved, and what was there stays', async () => {
+  test('a merged session that is too large is not saved, and the stored session stays unchanged', async () => {
     const h = await setup({ maxBytes: 100 })
     const visit = h.visitor()
     await visit(set('a', 'x'.repeat(40)))
@@ -176,8 +176,8 @@ suite('3. Changes are a log, not a snapshot', () => {
   })
 })
 
-suite('4. What ended stays ended', () => {
-  test('a slow request of a session that was invalidated saves nothing, sends no cookie, and is told', async () => {
+suite('4. An ended session stays ended', () => {
+  test('a slow request of an invalidated session saves nothing, gets no cookie, and is answered with 409', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit(set('user', 'anna'))
@@ -195,22 +195,22 @@ suite('4. What ended stays ended', () => {
     assert.ok(h.types.includes('write_after_end'))
     assert.equal(await other(get('user')), undefined)
   })
-  test('an unknown, expired or ended key is answered with no cookie at all', async () => {
+  test('the answer to an unknown, expired or ended key sets no cookie', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit(set('a'))
-    const thief = visit.withSameCookies()
-    const thieves = visit.withSameCookies()
+    const copy = visit.withSameCookies()
+    const otherCopy = visit.withSameCookies()
     await visit((s) => s.invalidate())
-    assert.deepEqual(cookieOf(await thief.raw(get('a'))), [])
+    assert.deepEqual(cookieOf(await copy.raw(get('a'))), [])
     assert.deepEqual(
       cookieOf(await h.visitor().raw(get('a'), { headers: { cookie: `${NAME}=${'B'.repeat(42)}A` } })),
       [],
     )
     h.now.tick(15 * DAY)
-    await thieves.raw(set('a'))
+    await otherCopy.raw(set('a'))
     h.now.tick(15 * DAY)
-    assert.deepEqual(cookieOf(await thieves.raw(get('a'))), [])
+    assert.deepEqual(cookieOf(await otherCopy.raw(get('a'))), [])
     assert.deepEqual(h.types.slice(-5), ['ended_key', 'unknown_key', 'unknown_key', 'created', 'expired'])
   })
   test('only invalidate clears the cookie, with the attributes it was set with', async () => {
@@ -221,7 +221,7 @@ suite('4. What ended stays ended', () => {
     assert.deepEqual(cookieOf(response), [`${NAME}=; Max-Age=0; Path=/; Secure; HttpOnly; SameSite=Lax`])
     assert.equal(visit.browser.cookies.size, 0)
   })
-  test('what is set after an invalidate belongs to a new session, with nothing of the old one', async () => {
+  test('a field that is set after an invalidate belongs to a new session, without the fields of the old one', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit(set('old'))
@@ -234,7 +234,7 @@ suite('4. What ended stays ended', () => {
     assert.deepEqual(await visit(fields), ['new'])
     assert.notEqual(await visit((s) => s.label), label)
   })
-  test('what a visit sets after its own login is saved, whatever became of the old session', async () => {
+  test('changes after a login are saved, even if the old session ended concurrently', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit(set('a'))
@@ -251,25 +251,25 @@ suite('4. What ended stays ended', () => {
     assert.deepEqual(await visit(fields), ['a', 'b'])
     assert.equal(await visit((s) => s.owner), 'anna')
   })
-  test('a login of the owner it already had ends with the session', async () => {
+  test('a login as the present owner is refused if the session ended concurrently', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit((s) => s.login('anna'))
     const other = visit.otherProcess()
     const held = h.hold('generate')
-    const again = visit.raw((s) => {
+    const login = visit.raw((s) => {
       s.login('anna')
       s.set('b', 1)
     })
     await held.arrived
     await other((s) => s.invalidate())
     held.go()
-    const response = await again
+    const response = await login
     assert.equal(response.status, 409)
     assert.deepEqual(cookieOf(response), [])
     assert.equal(await visit((s) => s.owner), undefined)
   })
-  test('expiry is judged again at commit, and an entry found expired is left alone: this clock may be wrong', async () => {
+  test('expiry is checked again at commit, and an expired entry is not removed, because this clock may be wrong', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit(set('a'))
@@ -281,7 +281,7 @@ suite('4. What ended stays ended', () => {
     assert.equal(h.calls.set, 0)
     assert.equal(h.calls.clear, 0)
   })
-  test('invalidate is carried out even when the handler throws', async () => {
+  test('invalidate ends the session even if the handler throws', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit(set('a'))
@@ -297,7 +297,7 @@ suite('4. What ended stays ended', () => {
   })
 })
 
-suite('5. Saved before the first byte', () => {
+suite('5. Changes are saved before the first byte of the response', () => {
   test('a handler that throws saves nothing and sends no cookie', async () => {
     const h = await setup()
     await assert.rejects(
@@ -308,7 +308,7 @@ suite('5. Saved before the first byte', () => {
     )
     assert.equal(h.total(), 0)
   })
-  test('a commit that fails is an error response without a cookie', async () => {
+  test('a failed commit gives an error response without a cookie', async () => {
     const h = await setup()
     h.fail('generate', new Error('disk full'))
     const response = await h.visitor().raw(set('a'))
@@ -320,7 +320,7 @@ suite('5. Saved before the first byte', () => {
     assert.equal(event?.error.code, 'unknown_outcome')
     assert.equal((event?.error.cause as Error | undefined)?.message, 'disk full')
   })
-  test('a logout that fails is an error, the clearing cookie goes out, and the event has the label', async () => {
+  test('a failed logout gives an error response that clears the cookie, and an event with the label', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit(set('a'))
@@ -332,14 +332,14 @@ suite('5. Saved before the first byte', () => {
     const event = h.events.find((one) => (one as { type: string }).type === 'end_failed') as { label: string }
     assert.equal(event.label, label)
   })
-  test('asking for a session, or changing it, after the response left is too late', async () => {
+  test('reading or changing a session after the response has left is too late', async () => {
     const h = await setup()
-    const kept: { s?: Session; request?: Request } = {}
+    const leaked: { s?: Session; request?: Request } = {}
     await h.visitor()((s, request) => {
-      Object.assign(kept, { s, request })
+      Object.assign(leaked, { s, request })
     })
-    assert.throws(() => kept.s?.set('a', 1), code('too_late'))
-    assert.throws(() => kept.s?.invalidate(), code('too_late'))
+    assert.throws(() => leaked.s?.set('a', 1), code('too_late'))
+    assert.throws(() => leaked.s?.invalidate(), code('too_late'))
     const manager = sessionManager({ backend: h.backend })
     let late: Request | undefined
     await manager((request) => {
@@ -348,7 +348,7 @@ suite('5. Saved before the first byte', () => {
     })(new Request('https://app.test/'))
     await assert.rejects(session(late as Request), code('too_late'))
   })
-  test('a response whose headers cannot be changed is copied, with all it had', async () => {
+  test('a response with immutable headers is copied completely', async () => {
     const h = await setup()
     const response = await h.visitor().raw((s) => {
       s.set('a', 1)
@@ -358,7 +358,7 @@ suite('5. Saved before the first byte', () => {
     assert.equal(response.headers.get('location'), 'https://app.test/next')
     assert.equal(cookieOf(response).length, 1)
   })
-  test('cookies, Vary and Cache-Control of the application are kept beside ours', async () => {
+  test('cookies, Vary and Cache-Control of the application are kept', async () => {
     const h = await setup()
     const response = await h.visitor().raw((s) => {
       s.set('a', 1)
@@ -384,7 +384,7 @@ suite('5. Saved before the first byte', () => {
 })
 
 suite('6. Reads never write data', () => {
-  test('a thousand reads: no set, one touch in half a lifetime, no cookie', async () => {
+  test('a thousand reads make no set, one touch in half an idle timeout, and no cookie', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit(set('a'))
@@ -394,7 +394,7 @@ suite('6. Reads never write data', () => {
     }
     assert.deepEqual({ set: h.calls.set, touch: h.calls.touch }, { set: 0, touch: 1 })
   })
-  test('idle: alive a millisecond before two weeks are over, ended when they are', async () => {
+  test('an idle session lives until the last millisecond of two weeks', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit(set('a'))
@@ -403,7 +403,7 @@ suite('6. Reads never write data', () => {
     h.now.tick(14 * DAY)
     assert.equal(await visit(get('a')), undefined)
   })
-  test('absolute: 30 days after its birth it has ended, however busy it was', async () => {
+  test('a session ends 30 days after its creation, even if it is in use', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit(set('a'))
@@ -412,8 +412,8 @@ suite('6. Reads never write data', () => {
       h.now.tick(DAY)
       await visit(add)
     }
-    // By its cookie alone: a browser would have dropped it by itself.
-    const kept = async () => {
+    // The cookie is sent without a browser, because a browser would have deleted it.
+    const fieldNow = async () => {
       let value: unknown
       await h.visitor().raw(
         (s) => {
@@ -424,11 +424,11 @@ suite('6. Reads never write data', () => {
       return value
     }
     h.now.tick(DAY - 1)
-    assert.equal(await kept(), true)
+    assert.equal(await fieldNow(), true)
     h.now.tick(1)
-    assert.equal(await kept(), undefined)
+    assert.equal(await fieldNow(), undefined)
   })
-  test('a login begins the absolute end anew, and its cookie runs to it', async () => {
+  test('a login starts the absolute timeout again, and its cookie expires with it', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit((s) => s.login('anna'))
@@ -437,7 +437,7 @@ suite('6. Reads never write data', () => {
     h.now.tick(10 * DAY)
     assert.match(cookieOf(await visit.raw((s) => s.rotateKey()))[0] ?? '', /Max-Age=1728000;/)
   })
-  test('a touch that fails costs the visitor nothing, and is an event', async () => {
+  test('a failed touch is an event, and the request succeeds', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit(set('a'))
@@ -448,8 +448,8 @@ suite('6. Reads never write data', () => {
   })
 })
 
-suite('7. What a visitor can cause is a value, what only an operator can fix is thrown', () => {
-  test('a backend that fails at a read is a KeepsakeError for the handler, and 503 where it is not caught', async () => {
+suite('7. Mistakes of a visitor are values; faults that only an operator can fix are thrown', () => {
+  test('a failed read is a KeepsakeError for the handler, and 503 if the handler does not catch it', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit(set('a'))
@@ -458,7 +458,7 @@ suite('7. What a visitor can cause is a value, what only an operator can fix is 
     assert.equal(response.status, 503)
     assert.equal(await visit(get('a')), true)
   })
-  test('a handler may catch it and answer itself', async () => {
+  test('a handler may catch that error and return its own response', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit(set('a'))
@@ -475,13 +475,13 @@ suite('7. What a visitor can cause is a value, what only an operator can fix is 
     const response = await tab('/', { headers: { cookie: `${NAME}=${visit.browser.cookies.get(NAME)}` } })
     assert.equal(await response.text(), 'unavailable')
   })
-  test('a backend that never answers is a KeepsakeError within the budget, all calls of a visit together', async () => {
+  test('a backend that never answers is a KeepsakeError within storeTimeout, for all calls of a request together', async () => {
     const h = await setup({ storeTimeout: 0.1 })
     const visit = h.visitor()
     await visit(set('a'))
     for (const call of ['get', 'set'] as const) {
       h.hold(call)
-      // Were it not given up, this would never end.
+      // Without the time limit, this request would never end.
       assert.equal(await visit(set('b')), 503)
     }
     assert.equal(await visit(get('a')), true)
@@ -489,7 +489,7 @@ suite('7. What a visitor can cause is a value, what only an operator can fix is 
 })
 
 suite('the order of writes', () => {
-  test('renew: same label and fields, a new key; the old key opens until 30 seconds after the new one was used', async () => {
+  test('rotateKey: label and fields stay, the key is new; the old key opens until 30 seconds after the first use of the new one', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit(set('a'))
@@ -507,7 +507,7 @@ suite('the order of writes', () => {
     assert.ok(h.types.includes('retired_key'))
     assert.equal(await visit(get('a')), true)
   })
-  test('renew: a lost response logs nobody out, and the same new key is offered again', async () => {
+  test('rotateKey: a lost response logs nobody out, and the same new key is offered again', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit(set('a'))
@@ -518,7 +518,7 @@ suite('the order of writes', () => {
     assert.equal(await visit(get('a')), true)
     assert.equal(visit.browser.cookies.get(NAME), key)
   })
-  test('renew: twenty requests in flight keep their fields, and all go over to one key', async () => {
+  test('rotateKey: twenty requests in progress keep their fields and get one key', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit(set('a'))
@@ -537,7 +537,7 @@ suite('the order of writes', () => {
     await Promise.all(tabs.map((tab) => tab(get('a'))))
     assert.equal(new Set(tabs.map((tab) => tab.browser.cookies.get(NAME))).size, 1)
   })
-  test('renew: at most one in a grace; a second one joins the first', async () => {
+  test('rotateKey: a second rotation within the grace period joins the first', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit(set('a'))
@@ -550,7 +550,7 @@ suite('the order of writes', () => {
     assert.notEqual(visit.browser.cookies.get(NAME), key)
     assert.equal(h.types.filter((type) => type === 'renewed').length, 2)
   })
-  test('login: new key and label, only what keep names; the old key is dead at once', async () => {
+  test('login: key and label are new, only the fields in keep stay, and the old key ends at once', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit((s) => {
@@ -568,7 +568,7 @@ suite('the order of writes', () => {
     assert.notEqual(await visit((s) => s.label), label)
     assert.deepEqual(await planter(fields), [])
   })
-  test('login: of the same owner keeps all fields; of another, none but those named', async () => {
+  test('login: the same owner keeps all fields; another owner keeps only the named fields', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit((s) => {
@@ -581,7 +581,7 @@ suite('the order of writes', () => {
     assert.deepEqual(await visit(fields), [])
     assert.equal(await visit((s) => s.owner), 'bert')
   })
-  test('login: what others saved until the old key died comes along', async () => {
+  test('login: changes that other requests save before the old key ends are kept', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit(set('n', 0))
@@ -597,7 +597,7 @@ suite('the order of writes', () => {
     assert.equal(await visit(get('n')), 1)
     assert.equal(await tab(get('n')), undefined)
   })
-  test('login: a request in flight with the old key is told that it was not saved', async () => {
+  test('login: a request in progress with the old key is answered with 409', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit(set('a'))
@@ -610,7 +610,7 @@ suite('the order of writes', () => {
     assert.equal((await late).status, 409)
     assert.deepEqual(await visit(fields), ['a'])
   })
-  test('login: an owner has to be a name', async () => {
+  test('login: an owner must be a valid name', async () => {
     const h = await setup()
     await h.visitor()((s) => {
       for (const owner of ['', 'x'.repeat(256), '\ud800', 'a\0b', 1 as unknown as string]) {
@@ -619,7 +619,7 @@ suite('the order of writes', () => {
     })
     assert.equal(h.total(), 0)
   })
-  test('a write whose answer was lost is not told as saved, and counts once', async () => {
+  test('a write whose answer was lost is reported as failed, and counts once', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit(set('n', 0))
@@ -627,15 +627,15 @@ suite('the order of writes', () => {
     assert.equal(await visit(add), 503)
     assert.equal(await visit(get('n')), 1)
   })
-  test('a fresh key that is taken is not used; three in a row are a KeepsakeError', async () => {
+  test('a new key that is taken is not used; three in a row are a KeepsakeError', async () => {
     const h = await setup()
     let taken = 1
     const { generate } = h.backend
-    const crowded = {
+    const takenFirst = {
       ...h.backend,
       generate: (...args: Parameters<typeof generate>) => (taken-- > 0 ? 'taken' : generate(...args)),
     } as const
-    const other = await setup({ backend: crowded })
+    const other = await setup({ backend: takenFirst })
     const visit = other.visitor()
     assert.equal(await visit(set('a')), undefined)
     assert.equal(await visit(get('a')), true)

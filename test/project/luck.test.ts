@@ -1,4 +1,4 @@
-// No test depends on luck: what may read a clock, hand out a port, or make a visit wait is in few places, each of which allows for a machine that stands still.
+// No test depends on luck: only a few files read a clock or choose a port, and each allows for a machine that pauses.
 
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
@@ -11,28 +11,29 @@ const files = new Map(
     .filter((file) => file.endsWith('.ts') && !file.endsWith('luck.test.ts'))
     .map((file) => [file.replaceAll('\\', '/'), readFileSync(join(folder, file), 'utf8')]),
 )
-const having = (pattern: RegExp): string[] => [...files].filter(([, text]) => pattern.test(text)).map(([file]) => file)
+const filesWith = (pattern: RegExp): string[] =>
+  [...files].filter(([, text]) => pattern.test(text)).map(([file]) => file)
 
 suite('luck', () => {
-  test('durations are measured where what the machine lost is subtracted, or as a ratio, or as the least of many', () => {
-    const measures = ['form-fuzzer', 'hostile-fuzzer', 'lost', 'spent'].map((name) => `support/${name}.ts`)
-    // But for loops that make this process stand still, and judge nothing.
-    assert.deepEqual(having(/(?<!until = |while \()performance\.now|hrtime|cpuUsage/).sort(), measures)
-    assert.deepEqual(having(/Date\.now\(\) - (?:start|since|before|began)/), [])
+  test('only these files measure durations: less the pauses of the machine, as a ratio, or as the least of many', () => {
+    const measures = ['cookie-fuzzer', 'form-fuzzer', 'lost', 'spent'].map((name) => `support/${name}.ts`)
+    // Loops that block this process on purpose are allowed, because they assert nothing.
+    assert.deepEqual(filesWith(/(?<!until = |while \()performance\.now|hrtime|cpuUsage/).sort(), measures)
+    assert.deepEqual(filesWith(/Date\.now\(\) - (?:start|since|before|began)/), [])
   })
 
-  test('no port is a number that somebody chose', () => {
-    assert.deepEqual(having(/\.listen\(\s*[1-9]|port: ?[1-9]\d{3}/i), [])
+  test('no test has a fixed port', () => {
+    assert.deepEqual(filesWith(/\.listen\(\s*[1-9]|port: ?[1-9]\d{3}/i), [])
   })
 
-  test('a visit waits for a store of another process as long as it takes, where its test is not about that', () => {
+  test('a manager with a backend in another process sets storeTimeout', () => {
     const stores = /'\.\.\/support\/(?:stores|redis-stores|(?:redis|mariadb|postgres)-server)\.ts'/
     for (const [file, text] of files) {
-      // Most of its stores are in memory, and nobody waits for those; the one test on all stores has a budget.
+      // Most backends of this file are in memory. Its one test on all backends sets storeTimeout.
       if (!stores.test(text) || file === 'session/schema.test.ts') continue
-      for (const [call, options = ''] of text.matchAll(/\bsessions\(\{((?:[^{}]|\{[^{}]*\})*)\}/g)) {
-        const waits = /\bbudget\b|\.\.\.\w*(?:options|settings)|backend: ['`]\w+:/i.test(options)
-        assert.ok(waits || !/\bbackend\b/.test(options), `test/${file} has no budget: ${call}`)
+      for (const [call, options = ''] of text.matchAll(/\bsessionManager\(\{((?:[^{}]|\{[^{}]*\})*)\}/g)) {
+        const waits = /\bstoreTimeout\b|\.\.\.\w*(?:options|settings)|backend: ['`]\w+:/i.test(options)
+        assert.ok(waits || !/\bbackend\b/.test(options), `test/${file} has no storeTimeout: ${call}`)
       }
     }
   })

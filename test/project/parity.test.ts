@@ -1,4 +1,4 @@
-// Every row of the two seeds has a line in docs/parity.md, and every test that it names is there.
+// docs/parity.md has a line for every row of the two original libraries, and every test that it names exists.
 
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
@@ -24,7 +24,7 @@ test('rows D1 to D68 and O1 to O32 have a line each', () => {
   }
 })
 
-test('every test that the page names is there', () => {
+test('every test that the page names exists', () => {
   const titles = [...page.matchAll(/"([^"]{15,})"/g)].map(([, title]) => title as string)
   assert.ok(titles.length > 50)
   assert.deepEqual(

@@ -1,4 +1,4 @@
-// Every requirement that a test is named after is in docs/security.md, and every one that is there has its tests.
+// docs/security.md has every requirement that a test title names, and each of its requirements has tests.
 
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
@@ -9,10 +9,10 @@ const root = resolve(import.meta.dirname, '../..')
 const page = readFileSync(join(root, 'docs/security.md'), 'utf8')
 
 const NAME = /\b([A-Z]{2,5})-[A-Z]?\d+\b/g
-/** What looks like a name and is none. */
-const OTHERS = new Set(['AES', 'XAES', 'SHA', 'UTF', 'CVE', 'CWE', 'GHSA', 'RFC', 'ISO'])
+/** Prefixes that look like the name of a requirement but are not. */
+const OTHER_PREFIXES = new Set(['AES', 'XAES', 'SHA', 'UTF', 'CVE', 'CWE', 'GHSA', 'RFC', 'ISO'])
 
-/** The sources of the tests by the name of their file, without their comments. */
+/** The sources of the tests by file name, without comments. */
 const sources = new Map(
   readdirSync(join(root, 'test'), { recursive: true, encoding: 'utf8' })
     .map((file) => file.replaceAll('\\', '/'))
@@ -21,7 +21,7 @@ const sources = new Map(
 )
 
 const namesIn = (text: string): string[] =>
-  [...text.matchAll(NAME)].flatMap(([name, topic]) => (OTHERS.has(topic as string) ? [] : [name]))
+  [...text.matchAll(NAME)].flatMap(([name, topic]) => (OTHER_PREFIXES.has(topic as string) ? [] : [name]))
 
 type Row = { readonly name: string; readonly text: string; readonly cells: readonly string[] }
 
@@ -31,14 +31,14 @@ const rows: readonly Row[] = page.split('\n').flatMap((text) => {
   return name === undefined ? [] : [{ name, text, cells: text.split(' | ').map((cell) => cell.trim()) }]
 })
 
-suite('the page of requirements', () => {
-  test('has each name that tests carry, once, and no other', () => {
-    const carried = new Set([...sources.values()].flatMap(namesIn))
-    assert.ok(carried.size >= 90, `${carried.size}`)
-    assert.deepEqual(rows.map(({ name }) => name).sort(), [...carried].sort())
+suite('docs/security.md', () => {
+  test('has each requirement that a test title names, once, and no other', () => {
+    const inTests = new Set([...sources.values()].flatMap(namesIn))
+    assert.ok(inTests.size >= 90, `${inTests.size}`)
+    assert.deepEqual(rows.map(({ name }) => name).sort(), [...inTests].sort())
   })
 
-  test('speaks of no requirement that has no row', () => {
+  test('mentions only requirements that have a row', () => {
     const known = new Set(rows.map(({ name }) => name))
     assert.deepEqual(
       namesIn(page).filter((name) => !known.has(name)),
@@ -46,7 +46,7 @@ suite('the page of requirements', () => {
     )
   })
 
-  test('says for each what is required, in one sentence, by whom, and which tests show it', () => {
+  test('gives each requirement a sentence, a source and the tests that check it', () => {
     for (const { name, cells } of rows) {
       const [, requirement = '', source = '', tests = ''] = cells
       assert.match(requirement, /^[A-Z`].*\.$/, name)
@@ -55,13 +55,13 @@ suite('the page of requirements', () => {
     }
   })
 
-  test('quotes titles that are in the file that it names, and that carry the name', () => {
+  test('quotes titles that are in the named file and contain the name of the requirement', () => {
     for (const { name, cells } of rows) {
       for (const part of (cells[3] ?? '').split(/; (?=\[)/)) {
         const file = /\(\.\.\/test\/([\w/-]+\.test\.ts)\): /.exec(part)?.[1] ?? assert.fail(`${name}: ${part}`)
-        const source = sources.get(file) ?? assert.fail(`${name}: there is no test/${file}`)
+        const source = sources.get(file) ?? assert.fail(`${name}: test/${file} does not exist`)
         const titles = [...part.matchAll(/"([^"]+)"/g)].map(([, title]) => title as string)
-        assert.ok(titles.length > 0, `${name}: a title of ${file}`)
+        assert.ok(titles.length > 0, `${name}: a title of ${file} is missing`)
         for (const title of titles) {
           assert.ok(namesIn(title).includes(name), `${name} is not in “${title}”`)
           assert.ok(source.includes(title), `test/${file} has no “${title}”`)

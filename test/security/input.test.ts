@@ -1,4 +1,4 @@
-// Every case of the file of bad inputs, through the middleware: a stranger's visit, and never an error.
+// Every case of bad-inputs.json through the middleware: it gives an anonymous request, and never an error.
 
 import assert from 'node:assert/strict'
 import { suite, type TestContext, test } from 'node:test'
@@ -19,19 +19,19 @@ import bad from '../data/bad-inputs.json' with { type: 'json' }
 import { clock, DAY, PATIENT } from '../support/clock.ts'
 import { folder } from '../support/folder.ts'
 import {
-  adapted,
+  expand,
   guardPrototypes,
+  isKeyText,
   keysIn,
   NAME,
   OTHER_SECRET,
   PRE,
+  rawRequest,
+  realRequest,
   SECRET,
-  type Stage,
-  shaped,
-  spelt,
-  stage,
-  standard,
-} from '../support/hostile-requests.ts'
+  type Site,
+  startSite,
+} from '../support/requests.ts'
 import { ratio } from '../support/spent.ts'
 import { setup } from '../support/visits.ts'
 
@@ -44,8 +44,8 @@ type Case = {
   readonly expected: Record<string, unknown>
 }
 
-/** The requirement that a kind of case belongs to; of a configuration, by the option that is wrong. */
-const rows: Record<string, string | ((one: Case) => string)> = {
+/** The requirement of a kind of case. For a configuration the wrong option decides. */
+const requirements: Record<string, string | ((one: Case) => string)> = {
   'cookie-header': 'CP-1',
   'session-id': 'ID-2',
   'sealed-token': 'PRE-2',
@@ -54,7 +54,7 @@ const rows: Record<string, string | ((one: Case) => string)> = {
   header: 'ID-7',
   url: 'ID-7',
   config: ({ name }) =>
-    /lifetime/i.test(name)
+    /timeout/i.test(name)
       ? 'LIFE-11'
       : /secret|backend/.test(name)
         ? 'SEC-1'
@@ -64,36 +64,36 @@ const rows: Record<string, string | ((one: Case) => string)> = {
   time: 'LIFE-12',
 }
 
-const each = (kind: string, run: (one: Case, t: TestContext) => Promise<void>) => {
+const testEach = (kind: string, run: (one: Case, t: TestContext) => Promise<void>) => {
   const cases = (bad.cases as readonly Case[]).filter((one) => one.kind === kind)
   suite(`${kind}: ${cases.length} cases`, () => {
     for (const one of cases) {
-      const row = rows[kind] as string | ((one: Case) => string)
-      test(`${typeof row === 'string' ? row : row(one)}: ${one.name}`, async (t) => {
+      const requirement = requirements[kind] as string | ((one: Case) => string)
+      test(`${typeof requirement === 'string' ? requirement : requirement(one)}: ${one.name}`, async (t) => {
         await run(one, t)
-        assert.ok(clean(), 'the prototypes of this process are as they were')
+        assert.ok(clean(), 'the prototypes of this process are unchanged')
       })
     }
   })
 }
 
-const swapped = (text: string) =>
+const swapCase = (text: string) =>
   text.replace(/[a-z]/gi, (letter) => (letter < 'a' ? letter.toLowerCase() : letter.toUpperCase()))
 
-const unknown = (first: string) => `${first}${'x'.repeat(41)}A`
+const unknownKey = (first: string) => `${first}${'x'.repeat(41)}A`
 
-/** The words of the file, filled in for one stage. */
-const filled = async (s: Stage) => {
-  const [one, two] = [await s.live('one'), await s.live('two')]
+/** Creates two sessions. `text` replaces the words of the file, such as `$VALID`, by their keys. */
+const fillIn = async (s: Site) => {
+  const [one, two] = [await s.createSession('one'), await s.createSession('two')]
   const words: Record<string, string> = {
     $VALID_A: one,
     $VALID_B: two,
-    $UNKNOWN_2: unknown('2'),
-    $UNKNOWN_3: unknown('3'),
-    $UNKNOWN_4: unknown('4'),
-    $UNKNOWN: unknown('1'),
-    $SWAPPED: swapped(one),
-    $ADDRESS: s.address(one),
+    $UNKNOWN_2: unknownKey('2'),
+    $UNKNOWN_3: unknownKey('3'),
+    $UNKNOWN_4: unknownKey('4'),
+    $UNKNOWN: unknownKey('1'),
+    $SWAPPED: swapCase(one),
+    $STORAGE_KEY: s.storageKey(one),
     $LABEL_OTHER_SECRET: `${one.slice(0, 12)}${'x'.repeat(30)}A`,
     $LABEL: one.slice(0, 12),
     $DIGEST: hashKey(one),
@@ -104,23 +104,23 @@ const filled = async (s: Stage) => {
     for (const [word, value] of Object.entries(words)) filled = filled.replaceAll(word, value)
     return filled
   }
-  s.news()
+  s.newEvents()
   return { text, one, two }
 }
 
-/** Sends a request and holds what came of it against what is expected: which session, how many reads, which event. */
-const looked = async (s: Stage, request: Request, { expected }: Case, reads?: number) => {
+/** Sends a request and checks the result: the session, the number of reads, and the event. */
+const check = async (s: Site, request: Request, { expected }: Case, reads?: number) => {
   const before = s.total()
   const gets = s.calls.get
-  const { response, who, fields } = await s.see(request)
+  const { response, who, fields } = await s.send(request)
   assert.equal(response.status, 200)
   assert.equal(who, expected.opens === null ? undefined : 'one')
   assert.deepEqual(fields, expected.opens === null ? [] : ['who'])
-  assert.deepEqual(response.headers.getSetCookie(), [], 'nothing is set, and nothing is cleared')
-  assert.equal(s.calls.get - gets, s.total() - before, 'the store is read, and not written')
-  assert.equal(s.calls.get - gets, expected.gets ?? reads, 'reads of the store')
-  if (reads !== undefined) assert.equal(s.calls.get - gets, reads, 'one read for each key that could be one')
-  const news = s.news()
+  assert.deepEqual(response.headers.getSetCookie(), [], 'no cookie is set or cleared')
+  assert.equal(s.calls.get - gets, s.total() - before, 'the backend is only read')
+  assert.equal(s.calls.get - gets, expected.gets ?? reads, 'reads of the backend')
+  if (reads !== undefined) assert.equal(s.calls.get - gets, reads, 'one read for each possible key')
+  const news = s.newEvents()
   if (typeof expected.event === 'string') assert.ok(news.includes(expected.event as never), `${news}`)
   else
     assert.deepEqual(
@@ -129,44 +129,44 @@ const looked = async (s: Stage, request: Request, { expected }: Case, reads?: nu
     )
   if (typeof expected.times === 'number') {
     const times = await ratio(
-      () => s.see(request),
-      () => s.see(adapted('a=1')),
+      () => s.send(request),
+      () => s.send(rawRequest('a=1')),
     )
-    assert.ok(times < expected.times, `${times} times as long as an ordinary visit`)
+    assert.ok(times < expected.times, `${times} times as long as an ordinary request`)
   }
 }
 
-each('cookie-header', async (one) => {
-  const s = await stage()
-  const { text } = await filled(s)
+testEach('cookie-header', async (one) => {
+  const s = await startSite()
+  const { text } = await fillIn(s)
   const url = (one.expected.url as string | undefined) ?? 'https://app.test/'
-  const header = text(spelt(one.value))
+  const header = text(expand(one.value))
   const reads = keysIn(header, url.startsWith('https') ? NAME : 'sid-3000').length
-  // Once to warm up what is compiled, where time is measured.
-  await s.see(adapted(header, url))
-  s.news()
-  await looked(s, adapted(header, url, { host: new URL(url).host }), one, reads)
-  const real = standard(header, url)
-  if (real) await looked(s, real, one, reads)
+  // One request to compile the code, because the next one may be measured.
+  await s.send(rawRequest(header, url))
+  s.newEvents()
+  await check(s, rawRequest(header, url, { host: new URL(url).host }), one, reads)
+  const real = realRequest(header, url)
+  if (real) await check(s, real, one, reads)
 })
 
-each('session-id', async (one, t) => {
+testEach('session-id', async (one, t) => {
   const raw = (one.value as { $raw?: unknown } | null)?.$raw
   if (raw === undefined && !Object.hasOwn(Object(one.value), '$raw')) {
-    const s = await stage()
-    const { text } = await filled(s)
-    const header = `${NAME}=${text(spelt(one.value))}`
-    await looked(s, adapted(header), one, keysIn(header).length)
-    const real = standard(header)
-    if (real) await looked(s, real, one, keysIn(header).length)
+    const s = await startSite()
+    const { text } = await fillIn(s)
+    const header = `${NAME}=${text(expand(one.value))}`
+    await check(s, rawRequest(header), one, keysIn(header).length)
+    const real = realRequest(header)
+    if (real) await check(s, real, one, keysIn(header).length)
     return
   }
-  // No way of ours leads from a request to a key that is no text; and a backend takes it for no entry's.
+  // No request leads to a key that is not a string. A backend must not find an entry for such a key either.
   const path = `${folder(t)}/sessions.db`
   for (const url of ['memory:', `sqlite:${path}`]) {
     const backend = await backendFromUrl(url)
-    const s = await stage(backend)
-    await s.live('one')
+    const s = await startSite(backend)
+    await s.createSession('one')
     let entry: unknown
     try {
       entry = await backend.get(raw as string)
@@ -174,12 +174,12 @@ each('session-id', async (one, t) => {
       assert.ok(error instanceof TypeError)
     }
     assert.equal(entry, undefined, url)
-    assert.equal(await s.live('two').then(shaped), true, 'and works as before')
+    assert.equal(await s.createSession('two').then(isKeyText), true, 'the backend still works')
     await backend.close?.()
   }
 })
 
-const BORN = clock()()
+const CREATED_AT = clock()()
 
 type Change = {
   readonly set?: readonly [number, number]
@@ -200,7 +200,7 @@ type Change = {
 
 const FORM = 'AbCdEfGhIjKlMnOpQrStUv'
 
-const sealed = (change: Change): string => {
+const sealToken = (change: Change): string => {
   const {
     name = PRE,
     purpose = 'pre-session',
@@ -214,97 +214,97 @@ const sealed = (change: Change): string => {
     insert,
   } = change
   const keys = keyRing([change.secret === undefined ? SECRET : OTHER_SECRET])
-  const plain = Buffer.from(change.plain ?? JSON.stringify({ form: FORM, at: BORN - age }), 'latin1')
+  const plain = Buffer.from(change.plain ?? JSON.stringify({ form: FORM, at: CREATED_AT - age }), 'latin1')
   const context = { purpose, name, audience }
   let token = keys.seal(context, plain)
-  // One that has a character in which the two alphabets differ.
+  // Seal until the token has a character that differs between the two alphabets.
   while (change.alphabet && !/[-_]/.test(token)) token = keys.seal(context, plain)
   const bytes = Buffer.from(token, 'base64url')
-  const at = (i: number) => (i < 0 ? bytes.length + i : i)
-  if (set) bytes[at(set[0])] = set[1]
-  if (flip) bytes.writeUInt8(bytes.readUInt8(at(flip[0])) ^ (1 << flip[1]), at(flip[0]))
+  const position = (i: number) => (i < 0 ? bytes.length + i : i)
+  if (set) bytes[position(set[0])] = set[1]
+  if (flip) bytes.writeUInt8(bytes.readUInt8(position(flip[0])) ^ (1 << flip[1]), position(flip[0]))
   let text = bytes.subarray(0, keep ?? bytes.length - (cut ?? 0)).toString(change.alphabet ?? 'base64url')
   if (insert) text = text.slice(0, insert[0]) + insert[1] + text.slice(insert[0])
   if (change.upper) text = text.toUpperCase()
   return text + (append ?? '')
 }
 
-each('sealed-token', async ({ value, expected }) => {
+testEach('sealed-token', async ({ value, expected }) => {
   const change = (value as { $token?: Change }).$token
-  const token = change ? sealed(change) : spelt(value)
-  const s = await stage()
+  const token = change ? sealToken(change) : expand(value)
+  const s = await startSite()
   const header = `a=b; ${PRE}=${token}`
-  for (const request of [adapted(header), standard(header)]) {
+  for (const request of [rawRequest(header), realRequest(header)]) {
     if (request === undefined) continue
-    const read = await s.see(request)
+    const read = await s.send(request)
     assert.equal(read.response.status, 200)
-    assert.deepEqual(read.response.headers.getSetCookie(), [], 'whoever asks for no form is told nothing')
-    assert.deepEqual(s.news(), [])
+    assert.deepEqual(read.response.headers.getSetCookie(), [], 'a request without a form gets no cookie')
+    assert.deepEqual(s.newEvents(), [])
   }
-  for (const request of [adapted(header), standard(header)]) {
+  for (const request of [rawRequest(header), realRequest(header)]) {
     if (request === undefined) continue
-    const { response, form } = await s.see(request, 'form')
+    const { response, form } = await s.send(request, 'form')
     assert.equal(response.status, 200)
-    assert.equal(form === FORM, expected.opens, 'the form secret in the token is honoured only where it opens')
+    assert.equal(form === FORM, expected.opens, 'the form secret of the token is used only if the token opens')
     assert.match(form ?? '', /^[\w-]{22}$/)
-    const news = s.news()
-    // Longer than any cookie is: not read at all, so nothing is told.
+    const news = s.newEvents()
+    // A value longer than any cookie is not read, so there is no event.
     const unread = token === '' || token.length > 4096
     assert.deepEqual(news, expected.opens || unread ? [] : ['invalid_pre_session'])
     if (!expected.opens)
       assert.match(response.headers.getSetCookie()[0] ?? '', new RegExp(`^${PRE}=[\\w-]{90,}; Max-Age`))
   }
-  // And it is nothing at all as a session.
-  const swappedIn = await s.see(adapted(`${NAME}=${token}`))
-  assert.deepEqual([swappedIn.response.status, swappedIn.fields, s.total()], [200, [], 0])
+  // The token opens nothing as a session.
+  const asSession = await s.send(rawRequest(`${NAME}=${token}`))
+  assert.deepEqual([asSession.response.status, asSession.fields, s.total()], [200, [], 0])
 })
 
 type RecordValue = {
-  readonly $head?: string
-  readonly $headAfter?: string
+  readonly $metadata?: string
+  readonly $metadataAfter?: string
   readonly $expiresAt?: string | null
   readonly $entry?: string
 }
 
-each('store-record', async ({ value, expected }) => {
+testEach('store-record', async ({ value, expected }) => {
   const memory = await backendFromUrl('memory:')
-  const s = await stage(memory)
-  const [one, two] = [await s.live('one'), await s.live('two')]
-  const address = s.address(one)
-  const good = await memory.get(address)
-  const other = await memory.get(s.address(two))
+  const s = await startSite(memory)
+  const [one, two] = [await s.createSession('one'), await s.createSession('two')]
+  const storageKey = s.storageKey(one)
+  const good = await memory.get(storageKey)
+  const other = await memory.get(s.storageKey(two))
   assert.ok(good && other)
   const special: RecordValue = typeof value === 'object' && value !== null ? (value as RecordValue) : {}
   const oddities: Record<string, unknown> = { NaN: Number.NaN, Infinity: Number.POSITIVE_INFINITY, never: 'never' }
   const record = {
     ...good,
     ...(special.$entry && other),
-    ...(special.$head !== undefined && { metadata: special.$head }),
-    ...(special.$headAfter !== undefined && { metadata: good.metadata + special.$headAfter }),
+    ...(special.$metadata !== undefined && { metadata: special.$metadata }),
+    ...(special.$metadataAfter !== undefined && { metadata: good.metadata + special.$metadataAfter }),
     ...(special.$expiresAt !== undefined && { expiresAt: oddities[special.$expiresAt ?? ''] as number }),
   }
   const isValue = typeof value === 'string' || Object.hasOwn(Object(value), '$repeat')
-  if (isValue) record.value = spelt(value)
+  if (isValue) record.value = expand(value)
   record.version = 'planted1'
-  await memory.clear(address)
-  await memory.generate(address, record)
-  s.news()
+  await memory.clear(storageKey)
+  await memory.generate(storageKey, record)
+  s.newEvents()
   for (let times = 0; times < 2; times++) {
-    const { response, fields } = await s.see(adapted(`${NAME}=${one}`))
+    const { response, fields } = await s.send(rawRequest(`${NAME}=${one}`))
     assert.equal(response.status, 200)
     assert.deepEqual(response.headers.getSetCookie(), [])
     assert.deepEqual(fields, expected.opens ? expected.fields : [])
-    assert.deepEqual(s.news(), expected.event ? [expected.event] : [], 'told at each visit, and told once')
-    assert.equal((await memory.get(address))?.version, 'planted1', 'it is left alone')
+    assert.deepEqual(s.newEvents(), expected.event ? [expected.event] : [], 'one event for each request')
+    assert.equal((await memory.get(storageKey))?.version, 'planted1', 'the entry is left unchanged')
   }
-  // A write by whoever holds the key: on what opens, and else in a new session.
+  // A write with this key goes to the session if it opens, and to a new session otherwise.
   const visit = s.visitor()
-  const wrote = await visit.raw((own) => own.set('b', 1), { headers: { cookie: `${NAME}=${one}` } })
-  assert.equal(wrote.status, 200)
-  const [cookie] = wrote.headers.getSetCookie()
+  const written = await visit.raw((own) => own.set('b', 1), { headers: { cookie: `${NAME}=${one}` } })
+  assert.equal(written.status, 200)
+  const [cookie] = written.headers.getSetCookie()
   assert.equal(cookie === undefined, expected.opens)
-  const after = await memory.get(address)
-  // A backend keeps a number for an expiry: what is none comes back as NaN.
+  const after = await memory.get(storageKey)
+  // A backend keeps the expiry as a number: any other value comes back as NaN.
   const kept = after && { ...after, expiresAt: Number(record.expiresAt) }
   if (!expected.opens) assert.deepEqual(kept, { ...record, expiresAt: Number(record.expiresAt) })
   else
@@ -317,7 +317,7 @@ const nested = (depth: number, wrap: (inner: unknown) => unknown): unknown => {
   return value
 }
 
-/** What the file cannot spell. */
+/** Values that JSON cannot contain. */
 const makers: Record<string, () => unknown> = {
   bigint: () => 10n,
   circle: () => {
@@ -354,87 +354,87 @@ const makers: Record<string, () => unknown> = {
   'good and short': () => [SECRET, 'abc'],
 }
 
-const made = (value: unknown): unknown => {
+const buildValue = (value: unknown): unknown => {
   const make = (value as { $make?: string } | null)?.$make
   if (make !== undefined) return (makers[make] as () => unknown)()
-  return Object.hasOwn(Object(value), '$repeat') ? spelt(value) : value
+  return Object.hasOwn(Object(value), '$repeat') ? expand(value) : value
 }
 
-each('payload', async ({ name, value, expected }, t) => {
+testEach('payload', async ({ name, value, expected }, t) => {
   const path = `${folder(t)}/sessions.db`
   for (const url of ['memory:', `sqlite:${path}`]) {
-    // Copying so many takes seconds, and is refused before any store is asked.
+    // Copying a million fields takes seconds, and they are refused before any backend call.
     if (name === 'a million fields' && url !== 'memory:') continue
     const backend = await backendFromUrl(url)
-    const s = await stage(backend)
-    const one = await s.live('one')
-    const before = await backend.get(s.address(one))
-    const payload = made(value)
+    const s = await startSite(backend)
+    const one = await s.createSession('one')
+    const before = await backend.get(s.storageKey(one))
+    const payload = buildValue(value)
     const visit = s.visitor()
-    let fault: unknown
+    let thrown: unknown
     const response = await visit.raw(
       (own) => {
         try {
           own.set('p', payload)
         } catch (error) {
-          fault = error
+          thrown = error
         }
       },
       { headers: { cookie: `${NAME}=${one}` } },
     )
-    const after = await backend.get(s.address(one))
+    const after = await backend.get(s.storageKey(one))
     assert.deepEqual(response.headers.getSetCookie(), [])
-    if (expected.fault === 'not_json') {
-      assert.ok(fault instanceof KeepsakeError && fault.code === 'not_json', `${inspect(fault)}`)
-      assert.match(fault.message, /^p\b/, 'it says where')
+    if (expected.error === 'not_json') {
+      assert.ok(thrown instanceof KeepsakeError && thrown.code === 'not_json', `${inspect(thrown)}`)
+      assert.match(thrown.message, /^p\b/, 'the message has the path')
       assert.equal(response.status, 200)
       assert.deepEqual(after, before)
-    } else if (expected.fault === 'too_large') {
+    } else if (expected.error === 'too_large') {
       assert.equal(response.status, 500)
-      const told = s.events.at(-1) as { error?: KeepsakeError }
-      assert.equal(told.error?.code, 'too_large')
-      assert.deepEqual(after, before, 'what was there stays')
+      const last = s.events.at(-1) as { error?: KeepsakeError }
+      assert.equal(last.error?.code, 'too_large')
+      assert.deepEqual(after, before, 'the stored session stays')
     } else {
-      assert.equal(response.status, 200, `${inspect(fault)}`)
-      const kept = JSON.parse(after?.value ?? '').p
-      // JSON has no minus zero: it is a zero either way.
-      if (name === 'minus zero') assert.equal(kept === 0, true)
-      else assert.equal(JSON.stringify(kept), JSON.stringify(payload))
+      assert.equal(response.status, 200, `${inspect(thrown)}`)
+      const stored = JSON.parse(after?.value ?? '').p
+      // JSON has no minus zero, so either zero is right.
+      if (name === 'minus zero') assert.equal(stored === 0, true)
+      else assert.equal(JSON.stringify(stored), JSON.stringify(payload))
     }
     await backend.close?.()
   }
 })
 
-each('header', async (one) => {
-  const s = await stage()
-  const { text } = await filled(s)
+testEach('header', async (one) => {
+  const s = await startSite()
+  const { text } = await fillIn(s)
   const more = Object.fromEntries(Object.entries(one.value as object).map(([name, value]) => [name, text(value)]))
-  await looked(s, adapted(undefined, undefined, more), one)
-  await looked(s, new Request('https://app.test/', { headers: more }), one)
+  await check(s, rawRequest(undefined, undefined, more), one)
+  await check(s, new Request('https://app.test/', { headers: more }), one)
 })
 
-each('url', async (one) => {
-  const s = await stage()
-  const { text } = await filled(s)
-  await looked(s, adapted(undefined, text(one.value as string)), one)
-  await looked(s, new Request(text(one.value as string)), one)
+testEach('url', async (one) => {
+  const s = await startSite()
+  const { text } = await fillIn(s)
+  await check(s, rawRequest(undefined, text(one.value as string)), one)
+  await check(s, new Request(text(one.value as string)), one)
 })
 
-each('config', async ({ value, expected }) => {
+testEach('config', async ({ value, expected }) => {
   const { keepSecret: _, ...without } = await backendFromUrl('memory:')
   const options: Record<string, unknown> = { backend: 'memory:' }
   for (const [name, given] of Object.entries(value as object)) {
     const backendWithout = name === 'backend' && typeof given === 'object'
-    options[name] = backendWithout ? without : made(given)
+    options[name] = backendWithout ? without : buildValue(given)
   }
   const construct = () => sessionManager(options as SessionManagerOptions)
   if (expected.accepted) return void construct()
-  // Where an application is built there may be no secret: that is said when it starts.
-  const start = expected.fault === 'no_secret' ? () => construct().ready() : async () => construct()
+  // While a build loads the application, the secret may be missing, so ready() throws and not the constructor.
+  const start = expected.error === 'no_secret' ? () => construct().ready() : async () => construct()
   await assert.rejects(start, (error) => {
     assert.ok(error instanceof KeepsakeError, `${inspect(error)} is a KeepsakeError`)
-    assert.equal(error.code, expected.fault)
-    // A message is one line for a log, and has no password in it.
+    assert.equal(error.code, expected.error)
+    // A message is one line of a log and contains no password.
     assert.ok(!['\r', '\n', '\u001b', 'hunter2', 'complex_password'].some((text) => error.message.includes(text)))
     return true
   })
@@ -443,11 +443,11 @@ each('config', async ({ value, expected }) => {
 type Time = {
   readonly $clock?: number | readonly number[]
   readonly $at?: number
-  readonly $lifetime?: number
+  readonly $idleTimeout?: number
   readonly $tz?: string
 }
 
-const forms = (backend: Backend, now: () => number, more: Partial<SessionManagerOptions> = {}) =>
+const formPage = (backend: Backend, now: () => number, more: Partial<SessionManagerOptions> = {}) =>
   sessionManager({ backend, storeTimeout: PATIENT, now, secret: SECRET, ...more })(async (request) => {
     const s = await session(request)
     const who = s.get('who')
@@ -455,8 +455,8 @@ const forms = (backend: Backend, now: () => number, more: Partial<SessionManager
     return Response.json({ who, form: formSecret(await workOf(request)) })
   })
 
-each('time', async ({ value, expected }, t) => {
-  const { $clock, $at, $lifetime, $tz } = value as Time
+testEach('time', async ({ value, expected }, t) => {
+  const { $clock, $at, $idleTimeout, $tz } = value as Time
   const path = `${folder(t)}/sessions.db`
   const zone = process.env.TZ
   if ($tz) process.env.TZ = $tz
@@ -464,7 +464,9 @@ each('time', async ({ value, expected }, t) => {
     for (const url of ['memory:', `sqlite:${path}`]) {
       const now = clock($at)
       const backend = await backendFromUrl(url, { now })
-      const more = $lifetime ? { idleTimeout: $lifetime, absoluteTimeout: Math.max($lifetime, 30 * 86_400) } : {}
+      const more = $idleTimeout
+        ? { idleTimeout: $idleTimeout, absoluteTimeout: Math.max($idleTimeout, 30 * 86_400) }
+        : {}
       if (expected.longestTimer !== undefined) {
         const [timeout, interval] = [globalThis.setTimeout, globalThis.setInterval]
         const delays: number[] = []
@@ -483,15 +485,15 @@ each('time', async ({ value, expected }, t) => {
           globalThis.setTimeout = timeout
           globalThis.setInterval = interval
         }
-        assert.ok(delays.length > 0, 'there was a timer to look at')
+        assert.ok(delays.length > 0, 'a timer was started')
         assert.ok(Math.max(...delays) <= (expected.longestTimer as number))
         await backend.close?.()
         continue
       }
-      const page = forms(backend, now, more)
-      const born = await page(new Request('https://app.test/set'))
-      assert.equal(born.status, 200)
-      const [cookie = ''] = born.headers.getSetCookie()
+      const page = formPage(backend, now, more)
+      const created = await page(new Request('https://app.test/set'))
+      assert.equal(created.status, 200)
+      const [cookie = ''] = created.headers.getSetCookie()
       assert.match(cookie, /; Max-Age=\d+; /)
       const ask = async () => {
         const request = new Request('https://app.test/', { headers: { cookie: cookie.split(';')[0] as string } })

@@ -1,4 +1,4 @@
-// Keys, the life of a session, and visits at once: one test for each requirement, named after it.
+// Session keys, the life of a session, and concurrent requests: one test for each requirement, named after it.
 
 import assert from 'node:assert/strict'
 import crypto from 'node:crypto'
@@ -23,7 +23,7 @@ import { formSecret } from '../../src/session/form-secret.ts'
 import { decodeMetadata, encodeMetadata } from '../../src/session/metadata.ts'
 import { clock, DAY, PATIENT, SECOND } from '../support/clock.ts'
 import { folder } from '../support/folder.ts'
-import { adapted, NAME, PRE, SECRET, shaped, stage } from '../support/hostile-requests.ts'
+import { isKeyText, NAME, PRE, rawRequest, SECRET, startSite } from '../support/requests.ts'
 import { stores } from '../support/stores.ts'
 import { type Setup, setup } from '../support/visits.ts'
 
@@ -35,7 +35,7 @@ const get = (field: string) => (s: Session) => s.get(field)
 const fields = (s: Session) => Object.keys(s.fields).sort()
 const form = async (_: unknown, request: Request) => formSecret(await workOf(request))
 const cookiesOf = (response: Response) => response.headers.getSetCookie()
-/** What a visit with this key has in a field. Not by a browser, which forgets its cookie at the absolute end by itself. */
+/** A field of the session with this key. Without a browser, because a browser deletes its cookie at the absolute end. */
 const fieldBy = async (h: Setup, key: unknown, field: string): Promise<unknown> => {
   let value: unknown
   await h.visitor().raw((s) => {
@@ -45,7 +45,7 @@ const fieldBy = async (h: Setup, key: unknown, field: string): Promise<unknown> 
 }
 const holding = (key: unknown) => ({ headers: { cookie: `${NAME}=${key}` } })
 
-/** Runs `act` while the system's generator of random numbers is another. What it gave before is used up first. */
+/** Runs `act` while `fill` replaces the system's random generator. Buffered random bytes are used first. */
 const withRandom = async (fill: (bytes: Buffer) => Buffer, act: () => unknown) => {
   const real = crypto.randomFillSync
   crypto.randomFillSync = fill as typeof real
@@ -59,13 +59,13 @@ const withRandom = async (fill: (bytes: Buffer) => Buffer, act: () => unknown) =
 }
 
 suite('keys', () => {
-  test('ID-1: a hundred thousand keys: 43 characters, all different, every bit set in half of them', () => {
+  test('ID-1: a hundred thousand keys have 43 characters each, are all different, and set every bit in half of them', () => {
     const count = 100_000
     const ones = new Uint32Array(256)
     const seen = new Set<string>()
     for (let i = 0; i < count; i++) {
       const key = newKey()
-      assert.ok(shaped(key) && isKey(key))
+      assert.ok(isKeyText(key) && isKey(key))
       seen.add(key)
       const bytes = Buffer.from(key, 'base64url')
       for (let bit = 0; bit < 256; bit++) ones[bit] = (ones[bit] ?? 0) + ((bytes.readUInt8(bit >> 3) >> (bit & 7)) & 1)
@@ -73,7 +73,7 @@ suite('keys', () => {
     assert.equal(seen.size, count)
     for (const [bit, set] of ones.entries()) assert.ok(Math.abs(set / count - 0.5) < 0.01, `bit ${bit}: ${set}`)
   })
-  test('ID-1: the cookie is such a key', async () => {
+  test('ID-1: the value of the session cookie is such a key', async () => {
     const h = await setup()
     const keys = new Set<string>()
     for (let i = 0; i < 200; i++) {
@@ -81,9 +81,9 @@ suite('keys', () => {
       await visit(set('a'))
       keys.add(visit.browser.cookies.get(NAME) as string)
     }
-    assert.equal([...keys].filter(shaped).length, 200)
+    assert.equal([...keys].filter(isKeyText).length, 200)
   })
-  test('ID-1: without random numbers there is no session: none is made by other means', async () => {
+  test('ID-1: if the system gives no random numbers, no session is created', async () => {
     const h = await setup()
     const broken = () => {
       throw new Error('no entropy')
@@ -99,9 +99,9 @@ suite('keys', () => {
       )
     })
     assert.equal(h.total(), 0)
-    assert.ok(shaped(newKey()), 'and there is when they are back')
+    assert.ok(isKeyText(newKey()), 'a key is created when random numbers are back')
   })
-  test('ID-2: a text is a key in one spelling only', () => {
+  test('ID-2: a key has one valid spelling', () => {
     const key = newKey()
     const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
     const bytes = Buffer.from(key, 'base64url')
@@ -115,30 +115,32 @@ suite('keys', () => {
     }
   })
 
-  /** All that reached a store's files or a memory store, as one text to search. */
-  const lives = async (backend: Backend) => {
+  /**
+   * Runs sessions with all kinds of changes on a backend. Returns the cookie values of the browsers, those of sessions with
+   * an owner, and all arguments of the backend's calls as one text.
+   */
+  const runSessions = async (backend: Backend) => {
     const written: unknown[] = []
-    const noting = <A extends unknown[], R>(call: (...args: A) => R) => {
+    const recorded = <A extends unknown[], R>(call: (...args: A) => R) => {
       return (...args: A): R => {
         written.push(args)
         return call(...args)
       }
     }
-    const noted = {
+    const recording = {
       ...backend,
-      get: noting(backend.get),
-      generate: noting(backend.generate),
-      set: noting(backend.set),
-      clear: noting(backend.clear),
-      touch: noting(backend.touch),
+      get: recorded(backend.get),
+      generate: recorded(backend.generate),
+      set: recorded(backend.set),
+      clear: recorded(backend.clear),
+      touch: recorded(backend.touch),
     }
-    const h = await setup({ backend: noted, secret: SECRET })
-    const held: string[] = []
-    const owned: string[] = []
+    const h = await setup({ backend: recording, secret: SECRET })
+    const cookies: string[] = []
     const visit = h.visitor()
-    const hold = () => held.push(...visit.browser.cookies.values())
+    const noteCookies = () => cookies.push(...visit.browser.cookies.values())
     await visit(form)
-    hold()
+    noteCookies()
     for (const act of [
       set('a'),
       (s: Session) => s.rotateKey(),
@@ -146,71 +148,65 @@ suite('keys', () => {
       (s: Session) => s.login('anna'),
       (s: Session) => s.rotateKey(),
     ]) {
-      const owner = await visit((s) => {
-        act(s)
-        return s.owner
-      })
-      hold()
-      if (owner !== undefined) owned.push(...visit.browser.cookies.values())
+      await visit(act)
+      noteCookies()
     }
     h.now.tick(8 * DAY)
     await visit(get('a'))
     const lost = h.visitor()
     await lost(set('a'))
-    held.push(...lost.browser.cookies.values())
-    assert.ok(new Set(held).size >= 6)
-    return { h, held: [...new Set(held)], byOwner: owned, written: JSON.stringify(written) }
+    cookies.push(...lost.browser.cookies.values())
+    assert.ok(new Set(cookies).size >= 6)
+    return { cookies: [...new Set(cookies)], written: JSON.stringify(written) }
   }
-  /** The label of an owner's session is kept for his list; of a stranger's, a store knows nothing. */
-  const searched = (
-    text: string,
-    held: readonly string[],
-    owned: readonly string[],
-    secrets: readonly string[] = [],
-  ) => {
-    for (const value of held) {
+  /** A backend keeps the label of a key, as its storage key: 72 of 256 bits. The other 184 are nowhere in it. */
+  const assertNoKeys = (text: string, cookies: readonly string[]) => {
+    for (const value of cookies) {
       assert.ok(!text.includes(value), 'no cookie value')
-      assert.equal(text.includes(value.slice(0, 12)), owned.includes(value), 'nor its label')
-      assert.ok(!text.includes(value.slice(12)), 'nor its secret')
-      assert.ok(!text.includes(Buffer.from(value, 'base64url').toString('hex')), 'nor in hex')
+      if (isKeyText(value)) assert.ok(text.includes(`sid.${value.slice(0, 12)}`), 'the label is the storage key')
+      assert.ok(!text.includes(value.slice(12)), 'no secret part of a key')
+      assert.ok(!text.includes(Buffer.from(value, 'base64url').toString('hex')), 'no key in hexadecimal')
     }
-    for (const secret of secrets) assert.ok(!text.includes(secret), 'nor the root secret that was configured')
+    assert.ok(!text.includes(SECRET), 'not the configured secret')
   }
-  test('ID-3: what the memory store is given holds no key and no cookie value', async () => {
-    const { held, byOwner: owned, written } = await lives(await backendFromUrl('memory:'))
+  test('ID-3: the memory backend receives no key and no cookie value', async () => {
+    const { cookies, written } = await runSessions(await backendFromUrl('memory:'))
     assert.ok(written.length > 1000)
-    searched(written, held, owned, [SECRET])
+    assertNoKeys(written, cookies)
   })
-  test('ID-3: the files of a SQLite store hold no key and no cookie value', async (t) => {
+  test('ID-3: the files of the SQLite backend contain no key and no cookie value', async (t) => {
     const path = join(folder(t), 'sessions.db')
     const backend = await backendFromUrl(`sqlite:${path}`)
     t.after(() => backend.close?.())
-    const { held, byOwner: owned } = await lives(backend)
+    const { cookies } = await runSessions(backend)
     const files = readdirSync(dirname(path))
     assert.ok(files.length >= 2)
     const all = files.map((file) => readFileSync(join(dirname(path), file)))
     const text = all.map((bytes) => bytes.toString('latin1')).join('\0')
-    assert.ok(text.includes('anna'), 'the text is what was stored')
-    searched(text, held, owned, [SECRET])
-    // Keys are stored as bytes: so are those looked for.
-    for (const value of held.filter(shaped)) {
-      const bytes = Buffer.from(value, 'base64url')
-      for (const part of [bytes.subarray(0, 9), bytes.subarray(9)]) assert.ok(!all.some((file) => file.includes(part)))
+    assert.ok(text.includes('anna'), 'the text has the stored entries')
+    assertNoKeys(text, cookies)
+    // The secret part is not stored as bytes either.
+    for (const value of cookies.filter(isKeyText)) {
+      const secret = Buffer.from(value, 'base64url').subarray(9)
+      assert.ok(!all.some((file) => file.includes(secret)))
     }
   })
-  test('ID-3: what a store shows of a session opens nothing', async () => {
+  test('ID-3: no value in a backend opens a session', async () => {
     const backend = await backendFromUrl('memory:')
-    const s = await stage(backend)
-    const key = await s.live('one')
-    const entry = (await backend.get(s.address(key))) as Entry
+    const s = await startSite(backend)
+    const key = await s.createSession('one')
+    const entry = (await backend.get(s.storageKey(key))) as Entry
     const metadata = decodeMetadata(entry.metadata)
-    for (const shown of [s.address(key), hashKey(key), metadata?.currentHash, entry.version, entry.metadata]) {
-      assert.equal((await s.see(adapted(`${NAME}=${shown}`))).who, undefined)
-      assert.equal((await s.see(adapted(`${NAME}=${key.slice(0, 12)}${String(shown).slice(0, 31)}`))).who, undefined)
+    for (const stored of [s.storageKey(key), hashKey(key), metadata?.currentHash, entry.version, entry.metadata]) {
+      assert.equal((await s.send(rawRequest(`${NAME}=${stored}`))).who, undefined)
+      assert.equal(
+        (await s.send(rawRequest(`${NAME}=${key.slice(0, 12)}${String(stored).slice(0, 31)}`))).who,
+        undefined,
+      )
     }
-    assert.equal((await s.see(adapted(`${NAME}=${key}`))).who, 'one')
+    assert.equal((await s.send(rawRequest(`${NAME}=${key}`))).who, 'one')
   })
-  test('ID-4: a key of one application opens nothing in another that shares its store', async () => {
+  test('ID-4: a key of one application opens nothing in another application with the same backend', async () => {
     const backend = await backendFromUrl('memory:')
     const app = (name: string, namespace?: string) => {
       const options = { backend, cookie: { name }, ...(namespace !== undefined && { namespace }) }
@@ -224,13 +220,13 @@ suite('keys', () => {
     await a('/', { method: 'POST' })
     const key = a.cookies.get('__Host-Http-a')
     const ask = async (handler: ReturnType<typeof app>, name: string) =>
-      (await handler(adapted(`__Host-Http-${name}=${key}`))).text()
+      (await handler(rawRequest(`__Host-Http-${name}=${key}`))).text()
     assert.equal(await ask(app('a'), 'a'), 'a')
     assert.equal(await ask(app('b'), 'b'), 'undefined')
     assert.equal(await ask(app('a', 'other'), 'a'), 'undefined')
-    assert.equal(await ask(app('b', 'a'), 'b'), 'a', 'the namespace decides, not the name of the cookie')
+    assert.equal(await ask(app('b', 'a'), 'b'), 'a', 'the namespace counts, not the name of the cookie')
   })
-  test('ID-4: no two namespaces and labels give one address', () => {
+  test('ID-4: different pairs of namespace and label have different storage keys', () => {
     const pairs = [
       ['a', 'b c'],
       ['a b', 'c'],
@@ -240,11 +236,17 @@ suite('keys', () => {
       ['é', 'x'],
       ['e\u0301', 'x'],
       ['1 a', 'x'],
+      ['a.end', 'x'],
+      ['_a', 'x'],
+      ['a'.repeat(41), 'x'],
+      ['a'.repeat(1000), 'x'],
     ] as const
-    assert.equal(new Set(pairs.map(([space, label]) => storageKeys(space)(label))).size, pairs.length)
+    const keys = pairs.map(([namespace, label]) => storageKeys(namespace)(label))
+    const ends = pairs.map(([namespace, label]) => storageKeys(namespace, 'end.')(label))
+    assert.equal(new Set([...keys, ...ends]).size, 2 * pairs.length)
   })
-  test('ID-5: a key that nobody gave out is never the key, nor the label, of a new session', async () => {
-    const s = await stage()
+  test('ID-5: a key that keepsake did not issue never becomes the key or the label of a new session', async () => {
+    const s = await startSite()
     for (const planted of ['A'.repeat(43), newKey()]) {
       const visit = s.visitor()
       const response = await visit.raw(set('a'), holding(planted))
@@ -252,13 +254,13 @@ suite('keys', () => {
       assert.match(cookie, new RegExp(`^${NAME}=[A-Za-z0-9_-]{43};`))
       assert.deepEqual(more, [])
       assert.ok(!cookie.includes(planted.slice(0, 12)))
-      assert.equal(await s.backend.get(s.address(planted)), undefined)
+      assert.equal(await s.backend.get(s.storageKey(planted)), undefined)
       const loggedIn = await s.visitor().raw((own) => own.login('anna'), holding(planted))
       assert.ok(!cookiesOf(loggedIn)[0]?.includes(planted.slice(0, 12)))
-      assert.equal(await s.backend.get(s.address(planted)), undefined)
+      assert.equal(await s.backend.get(s.storageKey(planted)), undefined)
     }
   })
-  /** Runs `act` while the next `times` keys to be drawn have one label. A key takes 32 bytes. */
+  /** Runs `act` while the next `times` keys that are created have the same label. A key takes 32 bytes. */
   const withOneLabel = async (times: number, act: () => Promise<void>) => {
     let fills = 0
     const fill = (pool: Buffer) => {
@@ -274,19 +276,19 @@ suite('keys', () => {
     })
   }
   const LABEL = Buffer.alloc(9, 7).toString('base64url')
-  test('ID-6: a fresh key whose place is taken is given up for another, and who was there stays', async () => {
+  test('ID-6: if the storage key of a new key is taken, another key is used, and the existing session stays unchanged', async () => {
     const h = await setup()
     const [first, second] = [h.visitor(), h.visitor()]
     await withOneLabel(3, async () => {
       assert.equal(await first(set('first')), undefined)
       assert.equal(await second(set('second')), undefined)
     })
-    assert.equal(h.calls.generate, 4, 'two of them were taken')
+    assert.equal(h.calls.generate, 4, 'two of four keys were taken')
     assert.equal(await first((s) => s.label), LABEL)
     assert.notEqual(await second((s) => s.label), LABEL)
     assert.deepEqual([await first(fields), await second(fields)], [['first'], ['second']])
   })
-  test('ID-6: after three that were taken it is an error, and nobody gets a session of another', async () => {
+  test('ID-6: after three taken keys the request fails, and the existing session stays unchanged', async () => {
     const h = await setup()
     const [first, second] = [h.visitor(), h.visitor()]
     await withOneLabel(4, async () => {
@@ -295,13 +297,13 @@ suite('keys', () => {
       assert.equal(response.status, 500)
       assert.deepEqual(cookiesOf(response), [])
     })
-    const told = h.events.at(-1) as { error?: KeepsakeError }
-    assert.equal(told.error?.code, 'key_collision')
+    const last = h.events.at(-1) as { error?: KeepsakeError }
+    assert.equal(last.error?.code, 'key_collision')
     assert.deepEqual(await first(fields), ['first'])
   })
-  test('ID-7: keys come from the Cookie header alone, not from the URL, the body or another header', async () => {
-    const s = await stage()
-    const key = await s.live('one')
+  test('ID-7: keys are read only from the Cookie header, not from the URL, the body or another header', async () => {
+    const s = await startSite()
+    const key = await s.createSession('one')
     const body = new URLSearchParams({ [NAME]: key, sid: key })
     for (const request of [
       new Request(`https://app.test/?${NAME}=${key}&sid=${key}`),
@@ -312,16 +314,16 @@ suite('keys', () => {
       ),
     ]) {
       const reads = s.total()
-      assert.equal((await s.see(request)).who, undefined)
+      assert.equal((await s.send(request)).who, undefined)
       assert.equal(s.total(), reads)
     }
-    assert.equal((await s.see(adapted(`${NAME}=${key}`))).who, 'one')
+    assert.equal((await s.send(rawRequest(`${NAME}=${key}`))).who, 'one')
   })
-  test('ID-8: texts of all lengths and characters are compared without an error, and only digests are equal, to themselves', () => {
+  test('ID-8: comparing texts of any length and any characters throws no error, and only equal hashes are equal', () => {
     const texts = Array.from({ length: 101 }, (_, length) => 'x'.repeat(length))
     const mine = hashKey(newKey())
     texts.push(mine, `${mine.slice(0, -1)}\0`, `${mine}\0`, 'x'.repeat(1000), 'é'.repeat(43), '\ud800', '🦊'.repeat(21))
-    // The same low bytes in other characters.
+    // Characters whose low bytes are the same.
     texts.push([...mine].map((letter) => String.fromCharCode(letter.charCodeAt(0) + 0x100)).join(''))
     for (const [i, a] of texts.entries()) {
       for (const [j, b] of texts.entries()) {
@@ -329,9 +331,9 @@ suite('keys', () => {
       }
     }
   })
-  test('ID-9: where Cookie headers come as a list, a number or an object, no store is asked for what is no text', async () => {
-    const s = await stage()
-    const key = await s.live('one')
+  test('ID-9: a Cookie header that is a list, a number or an object causes no backend call', async () => {
+    const s = await startSite()
+    const key = await s.createSession('one')
     const reads = s.total()
     for (const odd of [[key], [`${NAME}=${key}`], { [NAME]: key }, 0, true]) {
       const headers = { get: () => odd, keys: () => [].values() } as unknown as Headers
@@ -347,17 +349,17 @@ suite('keys', () => {
 
 for (const { name, opener } of stores) {
   suite(`the life of a session, on ${name}`, () => {
-    /** A fresh store. The one in memory tidies up by the clock of the house, so that one makes its own. */
-    const kept = async (t: TestContext): Promise<{ backend?: Backend; secret?: typeof SECRET }> =>
+    /** Options with a new backend. For memory `setup` makes one, because it sweeps by the clock of `setup`. */
+    const freshBackend = async (t: TestContext): Promise<{ backend?: Backend; secret?: typeof SECRET }> =>
       name === 'memory' ? {} : { backend: await opener(t)(), secret: SECRET }
-    test('LIFE-1: a login gives a new key; the old one is dead at once, and never sees the account', async (t) => {
-      const h = await setup(await kept(t))
+    test('LIFE-1: a login gives a new key; the old key ends at once and never sees the account', async (t) => {
+      const h = await setup(await freshBackend(t))
       const visit = h.visitor()
       await visit(set('cart'))
       const thief = visit.otherProcess()
       const label = await visit((s) => s.label)
       const seen: unknown[] = []
-      // The thief asks at each step of the login.
+      // The thief sends a request at each step of the login.
       const generate = h.hold('generate')
       const clear = h.hold('clear')
       const login = visit((s) => s.login('anna'))
@@ -375,24 +377,24 @@ for (const { name, opener } of stores) {
       assert.equal(await visit((s) => s.owner), 'anna')
       assert.notEqual(await visit((s) => s.label), label)
     })
-    test('LIFE-2: a login changes the form secret, and keeps the fields that are named and no others', async (t) => {
-      const h = await setup(await kept(t))
+    test('LIFE-2: a login changes the form secret and keeps only the named fields', async (t) => {
+      const h = await setup(await freshBackend(t))
       const visit = h.visitor()
-      const stranger = await visit(form)
+      const anonymous = await visit(form)
       await visit((s) => {
         s.set('cart', 1)
         s.set('planted', 1)
       })
-      assert.equal(await visit(form), stranger)
+      assert.equal(await visit(form), anonymous)
       await visit((s) => s.login('anna', { keep: ['cart'] }))
       const after = await visit(form)
-      assert.notEqual(after, stranger)
+      assert.notEqual(after, anonymous)
       assert.deepEqual(await visit(fields), ['cart'])
       await visit((s) => s.invalidate())
-      assert.ok(![stranger, after].includes(await visit(form)))
+      assert.ok(![anonymous, after].includes(await visit(form)))
     })
-    test('LIFE-3: twenty visits across a renewal keep session and form secret and get one key; at grace + 0 the old is over', async (t) => {
-      const h = await setup(await kept(t))
+    test('LIFE-3: twenty requests during a rotation keep session and form secret and get one key; after 30 seconds the old key opens nothing', async (t) => {
+      const h = await setup(await freshBackend(t))
       const visit = h.visitor()
       await visit((s) => s.login('anna'))
       const secret = await visit(form)
@@ -410,27 +412,31 @@ for (const { name, opener } of stores) {
       const keys = new Set(tabs.map((tab) => tab.browser.cookies.get(NAME)).filter((key) => key !== old))
       assert.equal(keys.size, 1)
       const [key] = keys
-      const asked = async (held: unknown) => {
+      const ownerBy = async (key: unknown) => {
         let owner: string | undefined
         const response = await h.visitor().raw((s) => {
           owner = s.owner
-        }, holding(held))
+        }, holding(key))
         return [owner, cookiesOf(response).length]
       }
-      assert.deepEqual(await asked(key), ['anna', 0])
+      assert.deepEqual(await ownerBy(key), ['anna', 0])
       h.now.tick(30 * SECOND - 1)
-      assert.deepEqual(await asked(old), ['anna', 0], 'and once the new one was used, the old is offered nothing')
+      assert.deepEqual(
+        await ownerBy(old),
+        ['anna', 0],
+        'after the first use of the new key, the old key is offered nothing',
+      )
       h.now.tick(1)
-      assert.deepEqual(await asked(old), [undefined, 0])
-      assert.deepEqual(await asked(key), ['anna', 0])
+      assert.deepEqual(await ownerBy(old), [undefined, 0])
+      assert.deepEqual(await ownerBy(key), ['anna', 0])
     })
-    test('LIFE-4: two renewals at once end in one key, and lose nothing', async (t) => {
-      const h = await setup(await kept(t))
+    test('LIFE-4: two concurrent rotations end in one key and lose no change', async (t) => {
+      const h = await setup(await freshBackend(t))
       const visit = h.visitor()
       await visit(set('a'))
       const [one, two] = [visit.withSameCookies(), visit.otherProcess()]
       const [first, second] = [h.hold('set'), h.hold('set')]
-      const renewals = [one, two].map((tab, i) =>
+      const rotations = [one, two].map((tab, i) =>
         tab((s) => {
           s.rotateKey()
           s.set(`tab${i}`, true)
@@ -439,13 +445,13 @@ for (const { name, opener } of stores) {
       await Promise.all([first.arrived, second.arrived])
       second.go()
       first.go()
-      await Promise.all(renewals)
+      await Promise.all(rotations)
       assert.equal(one.browser.cookies.get(NAME), two.browser.cookies.get(NAME))
       assert.notEqual(one.browser.cookies.get(NAME), visit.browser.cookies.get(NAME))
       assert.deepEqual(await one(fields), ['a', 'tab0', 'tab1'])
     })
-    test('LIFE-5: a logout ends the entry first, then clears the cookie; where it fails, it says so and clears all the same', async (t) => {
-      const h = await setup(await kept(t))
+    test('LIFE-5: a logout ends the entry first, then clears the cookie; if that fails, the answer is 503 and clears the cookie too', async (t) => {
+      const h = await setup(await freshBackend(t))
       const visit = h.visitor()
       await visit((s) => s.login('anna'))
       const thief = visit.withSameCookies()
@@ -465,23 +471,23 @@ for (const { name, opener } of stores) {
         })
       await held.arrived
       await new Promise((resolve) => setImmediate(resolve))
-      assert.equal(answered, false, 'no answer before the entry is gone')
+      assert.equal(answered, false, 'no answer before the entry has ended')
       const copy = thief.withSameCookies()
       held.go()
       assert.deepEqual(cookiesOf(await logout), [clearing])
       assert.equal(await copy((s) => s.owner), undefined)
     })
-    test('LIFE-6: a visit that was under way at a logout brings nothing back, whatever it asks for', async (t) => {
-      const late: Record<string, (s: Session) => void> = {
+    test('LIFE-6: a request that was in progress at a logout brings nothing back, with any kind of change', async (t) => {
+      const changes: Record<string, (s: Session) => void> = {
         set: (s) => s.set('late', 1),
         update: (s) => s.update('n', () => 1),
-        drop: (s) => s.delete('a'),
-        renew: (s) => s.rotateKey(),
+        delete: (s) => s.delete('a'),
+        rotateKey: (s) => s.rotateKey(),
         'login again': (s) => s.login('anna'),
         read: (s) => void s.get('a'),
       }
-      for (const [does, act] of Object.entries(late)) {
-        const h = await setup(await kept(t))
+      for (const [change, act] of Object.entries(changes)) {
+        const h = await setup(await freshBackend(t))
         const visit = h.visitor()
         await visit((s) => {
           s.login('anna')
@@ -500,16 +506,16 @@ for (const { name, opener } of stores) {
         await visit((s) => s.invalidate())
         go()
         const response = await slow
-        assert.deepEqual(cookiesOf(response), [], `${does}: no cookie`)
-        assert.equal(response.status, does === 'read' ? 200 : 409, does)
-        assert.deepEqual(await thief(fields), [], does)
+        assert.deepEqual(cookiesOf(response), [], `${change}: no cookie`)
+        assert.equal(response.status, change === 'read' ? 200 : 409, change)
+        assert.deepEqual(await thief(fields), [], change)
         const left = await h.backend.get(storageKeys('sid')(key.slice(0, 12)))
-        assert.match(left?.metadata ?? '', /^ended\./, `${does}: nothing but the mark`)
+        assert.match(left?.metadata ?? '', /^ended\./, `${change}: only the mark is left`)
         assert.deepEqual([left?.value, left?.owner], [undefined, undefined])
       }
     })
-    test('LIFE-8: idle: alive a millisecond before the end, over at it; a hundred visits touch once at most', async (t) => {
-      const h = await setup({ ...(await kept(t)), idleTimeout: 100, absoluteTimeout: 1000 })
+    test('LIFE-8: a session lives until the last millisecond of its idle time; a hundred requests touch it at most once', async (t) => {
+      const h = await setup({ ...(await freshBackend(t)), idleTimeout: 100, absoluteTimeout: 1000 })
       const visit = h.visitor()
       await visit(set('a'))
       const other = visit.withSameCookies()
@@ -521,13 +527,13 @@ for (const { name, opener } of stores) {
       }
       assert.deepEqual([h.calls.touch, h.calls.set], [1, 0])
       h.now.tick(98_999 + 1000 - 10 * 100)
-      assert.equal(await other(get('a')), true, 'the touch counts from the visit that made it')
+      assert.equal(await other(get('a')), true, 'the idle time counts from the request that touched it')
       h.now.tick(100 * SECOND)
       assert.equal(await other(get('a')), undefined)
       assert.equal(await visit(get('a')), undefined)
     })
-    test('LIFE-9: absolute: a session that is never idle ends a millisecond after its last, and a login begins anew', async (t) => {
-      const h = await setup({ ...(await kept(t)), idleTimeout: 100, absoluteTimeout: 1000 })
+    test('LIFE-9: a session that is never idle ends at its absolute end, and a login starts that time again', async (t) => {
+      const h = await setup({ ...(await freshBackend(t)), idleTimeout: 100, absoluteTimeout: 1000 })
       const [visit, again] = [h.visitor(), h.visitor()]
       for (const one of [visit, again]) await one((s) => s.login('anna'))
       for (let second = 0; second < 999; second += 27) {
@@ -536,16 +542,16 @@ for (const { name, opener } of stores) {
         await again((s) => s.login('anna'))
       }
       h.now.tick(SECOND - 1)
-      const [renewed] = cookiesOf(await visit.raw((s) => s.rotateKey()))
-      assert.match(renewed ?? '', /; Max-Age=1;/, 'the last millisecond counts')
+      const [cookie] = cookiesOf(await visit.raw((s) => s.rotateKey()))
+      assert.match(cookie ?? '', /; Max-Age=1;/, 'the last millisecond counts')
       const key = visit.browser.cookies.get(NAME)
       assert.equal(await fieldBy(h, key, 'owner'), 'anna')
       h.now.tick(1)
       assert.equal(await fieldBy(h, key, 'owner'), undefined)
       assert.equal(await again((s) => s.owner), 'anna')
     })
-    test('LIFE-9: absolute: counted from the birth by today’s setting, whatever end the entry was given', async (t) => {
-      const h = await setup({ ...(await kept(t)), idleTimeout: 100, absoluteTimeout: 1000 })
+    test('LIFE-9: the absolute end counts from creation by the current setting, even if the entry expires later', async (t) => {
+      const h = await setup({ ...(await freshBackend(t)), idleTimeout: 100, absoluteTimeout: 1000 })
       const visit = h.visitor()
       await visit(set('a'))
       const key = visit.browser.cookies.get(NAME) as string
@@ -555,7 +561,7 @@ for (const { name, opener } of stores) {
       h.now.tick(1)
       assert.equal(await fieldBy(h, key, 'a'), undefined)
     })
-    test('LIFE-10: the entry decides, not the cookie and not the tidiness of the store', async (t) => {
+    test('LIFE-10: the entry decides whether a session has expired, not the cookie and not a sweep', async (t) => {
       const now = clock()
       const backend = name === 'memory' ? await backendFromUrl('memory:', { now }) : await opener(t)()
       const { sweep: _, ...unswept } = backend
@@ -563,15 +569,15 @@ for (const { name, opener } of stores) {
       const visit = h.visitor()
       await visit(set('a'))
       const key = visit.browser.cookies.get(NAME) as string
-      const address = storageKeys('sid')(key.slice(0, 12))
+      const storageKey = storageKeys('sid')(key.slice(0, 12))
       now.tick(14 * DAY)
-      assert.ok(await backend.get(address), 'the store has it still')
+      assert.ok(await backend.get(storageKey), 'the backend still has it')
       const response = await h.visitor().raw((s) => assert.deepEqual(fields(s), []), holding(key))
       assert.deepEqual([response.status, cookiesOf(response)], [200, []])
       assert.equal(h.types.at(-1), 'expired')
     })
-    test('LIFE-12: a clock that goes back does not lengthen the absolute life by more than it went', async (t) => {
-      const h = await setup({ ...(await kept(t)), idleTimeout: 100, absoluteTimeout: 100 })
+    test('LIFE-12: a clock that goes back extends the absolute life by no more than it went back', async (t) => {
+      const h = await setup({ ...(await freshBackend(t)), idleTimeout: 100, absoluteTimeout: 100 })
       const visit = h.visitor()
       await visit(set('a'))
       const key = visit.browser.cookies.get(NAME)
@@ -585,12 +591,12 @@ for (const { name, opener } of stores) {
       h.now.tick(1)
       assert.equal(await fieldBy(h, key, 'a'), undefined)
     })
-    test('LIFE-12: a session born more than a minute in the future is a stranger’s; up to a minute, clocks may differ', async (t) => {
-      const h = await setup(await kept(t))
+    test('LIFE-12: a session that was created more than a minute in the future is not opened; clocks may differ by a minute', async (t) => {
+      const h = await setup(await freshBackend(t))
       const visit = h.visitor()
       await visit(set('a'))
       const key = visit.browser.cookies.get(NAME)
-      const seen = async () => {
+      const fieldNow = async () => {
         let has: unknown
         await h.visitor().raw((s) => {
           has = s.get('a')
@@ -598,14 +604,14 @@ for (const { name, opener } of stores) {
         return has
       }
       h.now.tick(-60 * SECOND)
-      assert.equal(await seen(), true)
+      assert.equal(await fieldNow(), true)
       h.now.tick(-1)
-      assert.equal(await seen(), undefined)
+      assert.equal(await fieldNow(), undefined)
       h.now.tick(1)
-      assert.equal(await seen(), true, 'and it was left alone')
+      assert.equal(await fieldNow(), true, 'the entry was left unchanged')
     })
-    test('CON-1: visits that change different fields both win; of one field, the later one does', async (t) => {
-      const h = await setup(await kept(t))
+    test('CON-1: concurrent requests that change different fields are both saved; of one field, the later change is kept', async (t) => {
+      const h = await setup(await freshBackend(t))
       const visit = h.visitor()
       await visit(set('begun'))
       const held = h.hold('set')
@@ -627,8 +633,8 @@ for (const { name, opener } of stores) {
         { begun: true, mine: 1, theirs: 1, both: 'late', n: 2 },
       )
     })
-    test('CON-2: reads write no data; a value set to what it was is a write all the same', async (t) => {
-      const h = await setup(await kept(t))
+    test('CON-2: reads write no data; setting a field to its present value is a write', async (t) => {
+      const h = await setup(await freshBackend(t))
       const visit = h.visitor()
       await visit(set('a'))
       const key = visit.browser.cookies.get(NAME) as string
@@ -639,8 +645,8 @@ for (const { name, opener } of stores) {
       await visit(set('a'))
       assert.notEqual((await entry())?.version, before?.version)
     })
-    test('CON-3: a touch carries no data, so it cannot undo a write that overtook it', async (t) => {
-      const h = await setup(await kept(t))
+    test('CON-3: a touch contains no data, so it cannot undo a concurrent write', async (t) => {
+      const h = await setup(await freshBackend(t))
       const visit = h.visitor()
       await visit(set('a', 1))
       h.now.tick(8 * DAY)
@@ -652,30 +658,30 @@ for (const { name, opener } of stores) {
       assert.equal(await read, 1)
       assert.equal(await visit(get('a')), 2)
     })
-    test('CON-4: what a handler holds is a copy: a change without a save reaches nobody', async (t) => {
-      const h = await setup(await kept(t))
+    test('CON-4: a handler gets copies, so a change without a save is visible to no other request', async (t) => {
+      const h = await setup(await freshBackend(t))
       const visit = h.visitor()
       const cart = { items: ['tea'] }
       await visit(set('cart', cart))
       cart.items.push('coffee')
-      for (const holder of [visit, visit.otherProcess()]) {
+      for (const tab of [visit, visit.otherProcess()]) {
         await assert.rejects(
-          holder((s) => {
+          tab((s) => {
             s.set('b', 1)
             ;(s.get('cart') as typeof cart).items.push('cake')
           }),
           TypeError,
         )
         assert.throws(() => assert.deepEqual(cart.items, ['tea']))
-        assert.deepEqual(await holder(fields), ['cart'])
-        assert.deepEqual(await holder((s) => [...s.get('cart').items]), ['tea'])
+        assert.deepEqual(await tab(fields), ['cart'])
+        assert.deepEqual(await tab((s) => [...s.get('cart').items]), ['tea'])
       }
     })
-    test('CON-5: once a logout or a login was answered, no reader finds the old session', async (t) => {
+    test('CON-5: after the answer to a logout or a login, no reader finds the old session', async (t) => {
       const open = opener(t)
       const [one, two] = [await open(), await open()]
       const h = await setup({ backend: one, secret: SECRET })
-      const elsewhere = sessionManager({ backend: two, storeTimeout: PATIENT, secret: SECRET, now: h.now })(
+      const otherServer = sessionManager({ backend: two, storeTimeout: PATIENT, secret: SECRET, now: h.now })(
         async (request) => new Response(String((await session(request)).get('a'))),
       )
       for (let i = 0; i < 50; i++) {
@@ -683,13 +689,13 @@ for (const { name, opener } of stores) {
         await visit(set('a'))
         const request = () => new Request('https://app.test/', holding(visitKey))
         const visitKey = visit.browser.cookies.get(NAME)
-        assert.equal(await (await elsewhere(request())).text(), 'true')
+        assert.equal(await (await otherServer(request())).text(), 'true')
         await visit((s) => (i % 2 ? s.invalidate() : s.login('anna')))
-        assert.equal(await (await elsewhere(request())).text(), 'undefined')
+        assert.equal(await (await otherServer(request())).text(), 'undefined')
       }
     })
-    test('CON-6: whoever follows a redirect at once finds what was saved before it', async (t) => {
-      const h = await setup(await kept(t))
+    test('CON-6: a browser that follows a redirect at once finds the changes before it', async (t) => {
+      const h = await setup(await freshBackend(t))
       const visit = h.visitor()
       for (let i = 0; i < 300; i++) {
         const response = await visit.raw((s) => {
@@ -700,8 +706,8 @@ for (const { name, opener } of stores) {
         assert.equal(await visit(get('n')), i)
       }
     })
-    test('CON-7: a handler that throws saves nothing; a save that fails is an error without a cookie', async (t) => {
-      const h = await setup(await kept(t))
+    test('CON-7: a handler that throws saves nothing; a failed save is an error without a cookie', async (t) => {
+      const h = await setup(await freshBackend(t))
       const visit = h.visitor()
       await visit(set('a', 1))
       await assert.rejects(
@@ -731,7 +737,7 @@ for (const { name, opener } of stores) {
 }
 
 suite('the life of a session', () => {
-  test('LIFE-8: a read never moves the end past the absolute one', async () => {
+  test('LIFE-8: a read never moves the expiry past the absolute end', async () => {
     const h = await setup({ idleTimeout: 100, absoluteTimeout: 120 })
     const visit = h.visitor()
     await visit(set('a'))
@@ -743,18 +749,18 @@ suite('the life of a session', () => {
     h.now.tick(1)
     assert.equal(await fieldBy(h, key, 'a'), undefined)
   })
-  test('LIFE-12: a pre-session made more than a minute in the future is none; up to a minute, clocks may differ', async () => {
-    const s = await stage()
-    const first = await s.see(adapted(undefined), 'form')
+  test('LIFE-12: a pre-session that was created more than a minute in the future is not opened; clocks may differ by a minute', async () => {
+    const s = await startSite()
+    const first = await s.send(rawRequest(undefined), 'form')
     const header = cookiesOf(first.response)[0]?.split(';')[0]
-    const again = async () => (await s.see(adapted(header), 'form')).form === first.form
+    const again = async () => (await s.send(rawRequest(header), 'form')).form === first.form
     assert.ok(header?.startsWith(`${PRE}=`))
     s.now.tick(-60 * SECOND)
     assert.equal(await again(), true)
     s.now.tick(-1)
     assert.equal(await again(), false)
   })
-  test('LIFE-12: a clock that goes back does not lengthen the grace of an old key by more than it went', async () => {
+  test('LIFE-12: a clock that goes back extends the grace period of an old key by no more than it went back', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit(set('a'))
@@ -767,8 +773,8 @@ suite('the life of a session', () => {
     h.now.tick(1)
     assert.equal(await old(get('a')), undefined)
   })
-  test('LIFE-13: a sweep takes at most 50 at a time, is no reason to keep a process alive, and comes once a minute', async () => {
-    // A sweep believes the earlier of two clocks, and waits a day.
+  test('LIFE-13: a sweep removes at most 50 entries at a time, keeps no process alive, and runs once a minute', async () => {
+    // A sweep uses the earlier of two clocks, and removes entries a day after they expired.
     const now = clock(Date.now() - 3 * DAY)
     const memory = await backendFromUrl('memory:', { now })
     const limits: number[] = []
@@ -792,14 +798,14 @@ suite('the life of a session', () => {
     const timers = () => process.getActiveResourcesInfo().filter((name) => name === 'Timeout').length
     const before = timers()
     await h.visitor()(set('a'))
-    assert.equal(timers(), before, 'no timer that would keep the process')
+    assert.equal(timers(), before, 'no timer keeps the process alive')
     await h.visitor()(set('a'))
-    // Its own timers run while something else keeps this process: wait for what they do, not for how long.
+    // The sweep's timers run while this process is alive for another reason, so wait for the sweeps and not for a time.
     while (limits.length < 3) await new Promise((resolve) => setTimeout(resolve, 5))
     assert.deepEqual(limits, [50, 50, 50])
     for (let i = 0; i < 120; i++) assert.equal(await memory.get(hashKey(String(i))), undefined)
   })
-  test('CON-8: a change after the response has left is refused aloud, in a stream as well', async () => {
+  test('CON-8: a change after the response has left throws, also in a stream', async () => {
     const h = await setup()
     let late: unknown
     const response = await h.visitor().raw((s) => {

@@ -1,4 +1,4 @@
-// How a request came decides what its cookies are called, and no header that a visitor can send makes them less safe.
+// The transport of a request decides the names of its cookies, and no header of a visitor makes them less safe.
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
@@ -18,32 +18,32 @@ import { cookieValues } from '../../src/http/cookie.ts'
 import { cookieSettings, type TransportOptions } from '../../src/http/cookie-names.ts'
 import { workOf } from '../../src/request.ts'
 import { formSecret } from '../../src/session/form-secret.ts'
-import { adapted, NAME, PRE, SECRET } from '../support/hostile-requests.ts'
 import { runs } from '../support/quick.ts'
+import { NAME, PRE, rawRequest, SECRET } from '../support/requests.ts'
 
-type Asked = { readonly url: string; readonly headers?: Record<string, string>; readonly options?: TransportOptions }
+type Sample = { readonly url: string; readonly headers?: Record<string, string>; readonly options?: TransportOptions }
 
-const namesOf = ({ url, headers = {}, options = {} }: Asked) =>
-  cookieSettings(options)(adapted(undefined, url, { host: url.split('/')[2] ?? '', ...headers }))
+const namesOf = ({ url, headers = {}, options = {} }: Sample) =>
+  cookieSettings(options)(rawRequest(undefined, url, { host: url.split('/')[2] ?? '', ...headers }))
 
-const isSafe = (asked: Asked, notice?: string) => {
-  const names = namesOf(asked)
-  const text = JSON.stringify(asked)
+const assertSafe = (sample: Sample, notice?: string) => {
+  const names = namesOf(sample)
+  const text = JSON.stringify(sample)
   assert.deepEqual([names.session, names.preSession], [NAME, PRE], text)
   assert.ok(names.attributes.includes('; Secure; HttpOnly'), text)
   assert.equal(names.notice?.type, notice, text)
 }
 
-const isPlain = (asked: Asked, port: number, notice: string | null = 'plain_cookie') => {
-  const names = namesOf(asked)
-  const text = JSON.stringify(asked)
+const assertPlain = (sample: Sample, port: number, notice: string | null = 'plain_cookie') => {
+  const names = namesOf(sample)
+  const text = JSON.stringify(sample)
   assert.deepEqual([names.session, names.preSession], [`sid-${port}`, `sid-pre-${port}`], text)
   assert.ok(!/Secure|None|Partitioned/.test(names.attributes) && names.attributes.includes('; HttpOnly'), text)
   assert.equal(names.notice?.type ?? null, notice, text)
 }
 
-suite('what cookies are called', () => {
-  test('NET-3: over TLS they are Secure and have the prefix, whatever the host and the headers', () => {
+suite('the names and attributes of cookies', () => {
+  test('NET-3: over TLS, cookies are Secure and have the prefix, for every host and every header', () => {
     for (const url of [
       'https://app.test/',
       'https://localhost/',
@@ -52,14 +52,14 @@ suite('what cookies are called', () => {
       'HTTPS://localhost/',
       'https://[::1]/',
     ]) {
-      isSafe({ url })
-      isSafe({ url, headers: { host: 'localhost:3000' } })
-      isSafe({ url, headers: { 'x-forwarded-proto': 'http' }, options: { trustProxy: true } })
-      isSafe({ url, options: { secure: false } })
-      isSafe({ url, options: { secure: true } })
+      assertSafe({ url })
+      assertSafe({ url, headers: { host: 'localhost:3000' } })
+      assertSafe({ url, headers: { 'x-forwarded-proto': 'http' }, options: { trustProxy: true } })
+      assertSafe({ url, options: { secure: false } })
+      assertSafe({ url, options: { secure: true } })
     }
   })
-  test('NET-3: without a URL, or with one that cannot be read, they are Secure', () => {
+  test('NET-3: without a valid URL, cookies are Secure', () => {
     assert.equal(cookieSettings({})({ headers: new Headers() }).session, NAME)
     assert.equal(cookieSettings({ secure: false })({ headers: new Headers({ host: 'localhost' }) }).session, NAME)
     for (const url of [
@@ -71,10 +71,10 @@ suite('what cookies are called', () => {
       'http:/localhost/',
       'http://user@localhost/',
     ]) {
-      isSafe({ url, headers: { host: 'localhost' } })
+      assertSafe({ url, headers: { host: 'localhost' } })
     }
   })
-  test('NET-4: over plain HTTP to a loopback name they are plain, and end in the port', () => {
+  test('NET-4: over plain HTTP to a loopback name, cookies have a plain name that ends in the port', () => {
     for (const [host, port] of [
       ['localhost', 80],
       ['localhost:3000', 3000],
@@ -88,10 +88,10 @@ suite('what cookies are called', () => {
       ['[::1]:3000', 3000],
     ] as const) {
       for (const tail of ['/', '/path?q#f', '?q', '#f', ''])
-        isPlain({ url: `http://${host}${tail}`, headers: { host } }, port)
+        assertPlain({ url: `http://${host}${tail}`, headers: { host } }, port)
     }
   })
-  test('NET-4: two ports of one machine do not see each other’s cookies', async () => {
+  test('NET-4: two ports of one machine do not read each other’s cookies', async () => {
     const backend = await backendFromUrl('memory:')
     const page = sessionManager({ backend })(async (request) => {
       const s = await session(request)
@@ -105,7 +105,7 @@ suite('what cookies are called', () => {
     assert.equal(await ask('http://localhost:3001/'), 'undefined')
     assert.equal(await ask('http://localhost/'), 'undefined')
   })
-  test('NET-4: names that only look like loopback are not', () => {
+  test('NET-4: a name that only looks like loopback is not loopback', () => {
     for (const host of [
       'localhost.evil.test',
       'evil-localhost',
@@ -138,9 +138,9 @@ suite('what cookies are called', () => {
       assert.equal(names.session, NAME, host)
       assert.equal(namesOf({ url: 'http://localhost/', headers: { host } }).session, NAME, `Host: ${host}`)
     }
-    isSafe({ url: 'http://app.test/' }, 'insecure_request')
+    assertSafe({ url: 'http://app.test/' }, 'insecure_request')
   })
-  test('NET-3: a loopback name is not believed where anything says that the request was passed on', () => {
+  test('NET-3: a loopback name does not count if a header shows that a proxy forwarded the request', () => {
     for (const name of [
       'forwarded',
       'via',
@@ -151,11 +151,11 @@ suite('what cookies are called', () => {
       'x-forwarded-anything',
     ]) {
       for (const value of ['', 'localhost', 'for=127.0.0.1', 'https', 'http', '127.0.0.1']) {
-        isSafe({ url: 'http://localhost:3000/', headers: { [name]: value } }, 'insecure_request')
+        assertSafe({ url: 'http://localhost:3000/', headers: { [name]: value } }, 'insecure_request')
       }
     }
   })
-  test('NET-3: nor where it comes from a page of another host, or of one that does not say', () => {
+  test('NET-3: a loopback name does not count if the request comes from a page of another or an unknown host', () => {
     for (const value of [
       'https://evil.test',
       'http://evil.test:3000',
@@ -171,23 +171,26 @@ suite('what cookies are called', () => {
       'moz-extension://localhost-not',
     ]) {
       for (const name of ['origin', 'referer']) {
-        isSafe({ url: 'http://localhost:3000/', headers: { [name]: value } }, 'insecure_request')
-        isSafe({ url: 'http://localhost:3000/', headers: { [name]: value, cookie: 'sid-3000=x' } }, 'insecure_request')
+        assertSafe({ url: 'http://localhost:3000/', headers: { [name]: value } }, 'insecure_request')
+        assertSafe(
+          { url: 'http://localhost:3000/', headers: { [name]: value, cookie: 'sid-3000=x' } },
+          'insecure_request',
+        )
       }
     }
-    // One of the two is enough.
+    // One such header is enough.
     const headers = { origin: 'http://localhost:3000', referer: 'https://evil.test/' }
-    isSafe({ url: 'http://localhost:3000/', headers }, 'insecure_request')
+    assertSafe({ url: 'http://localhost:3000/', headers }, 'insecure_request')
     for (const value of [
       'http://localhost:3000',
       'http://localhost:5173/page',
       'http://127.0.0.1:3000/',
       'http://[::1]/',
     ]) {
-      isPlain({ url: 'http://localhost:3000/', headers: { origin: value, referer: value } }, 3000)
+      assertPlain({ url: 'http://localhost:3000/', headers: { origin: value, referer: value } }, 3000)
     }
   })
-  test('NET-3: a Host that is not the URL’s is not believed, in either direction', () => {
+  test('NET-3: a loopback name does not count if Host and URL differ', () => {
     for (const [url, host] of [
       ['http://localhost:3000/', 'app.test'],
       ['http://localhost:3000/', 'localhost:3001'],
@@ -198,50 +201,50 @@ suite('what cookies are called', () => {
       ['http://app.test/', 'localhost:3000'],
       ['http://10.0.0.1/', '127.0.0.1'],
     ] as const) {
-      isSafe({ url, headers: { host } }, 'insecure_request')
+      assertSafe({ url, headers: { host } }, 'insecure_request')
     }
-    // A Request that was made by hand has none.
+    // A Request that a program made has no Host header.
     assert.equal(cookieSettings({})(new Request('http://localhost:3000/')).session, 'sid-3000')
     assert.equal(cookieSettings({})(new Request('http://app.test/')).session, NAME)
   })
-  test('NET-3: X-Forwarded-Proto counts with trustProxy alone, and only where it says https', () => {
+  test('NET-3: X-Forwarded-Proto counts only with trustProxy, and only if it is https', () => {
     const url = 'http://app.internal/'
     for (const value of ['https', 'HTTPS', ' https ', 'https, http', 'https,https']) {
-      isSafe({ url, headers: { 'x-forwarded-proto': value } }, 'insecure_request')
-      isSafe({ url, headers: { 'x-forwarded-proto': value }, options: { trustProxy: true } })
-      isSafe({ url, headers: { 'x-forwarded-proto': value }, options: { trustProxy: true, secure: false } })
-      isPlain({ url, headers: { 'x-forwarded-proto': value }, options: { secure: false } }, 80, null)
+      assertSafe({ url, headers: { 'x-forwarded-proto': value } }, 'insecure_request')
+      assertSafe({ url, headers: { 'x-forwarded-proto': value }, options: { trustProxy: true } })
+      assertSafe({ url, headers: { 'x-forwarded-proto': value }, options: { trustProxy: true, secure: false } })
+      assertPlain({ url, headers: { 'x-forwarded-proto': value }, options: { secure: false } }, 80, null)
     }
     for (const value of ['http', 'http, https', '', 'httpss', 'ahttps', 'wss', '"https"']) {
-      isSafe({ url, headers: { 'x-forwarded-proto': value }, options: { trustProxy: true } }, 'insecure_request')
+      assertSafe({ url, headers: { 'x-forwarded-proto': value }, options: { trustProxy: true } }, 'insecure_request')
     }
-    // Behind a proxy, a loopback name is the proxy’s own affair.
-    isSafe({ url: 'http://localhost:3000/', options: { trustProxy: true } }, 'insecure_request')
+    // Behind a proxy, the URL has the loopback name of the proxy's target.
+    assertSafe({ url: 'http://localhost:3000/', options: { trustProxy: true } }, 'insecure_request')
   })
-  test('NET-3: secure: true is Secure everywhere; false is plain over plain HTTP, and Secure over TLS', () => {
+  test('NET-3: with secure: true, cookies are always Secure; with false, they are plain over plain HTTP and Secure over TLS', () => {
     for (const url of ['http://app.test/', 'http://localhost:3000/', 'http://192.168.1.2:8080/']) {
-      isSafe({ url, options: { secure: true } })
+      assertSafe({ url, options: { secure: true } })
     }
     const options = { secure: false } as const
-    isPlain({ url: 'http://192.168.1.2:8080/', options }, 8080, null)
-    isPlain({ url: 'http://app.test/', options }, 80, null)
-    isPlain({ url: 'http://app.test/', options, headers: { origin: 'null', via: 'x', host: 'lan:81' } }, 81, null)
-    isSafe({ url: 'https://app.test/', options })
+    assertPlain({ url: 'http://192.168.1.2:8080/', options }, 8080, null)
+    assertPlain({ url: 'http://app.test/', options }, 80, null)
+    assertPlain({ url: 'http://app.test/', options, headers: { origin: 'null', via: 'x', host: 'lan:81' } }, 81, null)
+    assertSafe({ url: 'https://app.test/', options })
   })
-  test('NET-4: a domain is left off on a loopback name that does not belong to it, over TLS too, and kept elsewhere', () => {
+  test('NET-4: on a loopback name outside of the domain, cookies have no Domain, over TLS too; on other hosts they have it', () => {
     const cookie = { domain: 'Example.com', path: '/app' }
-    const domainAt = (asked: Asked) =>
-      /Domain=([^;]*)/.exec(namesOf({ ...asked, options: { cookie, ...asked.options } }).attributes)?.[1]
+    const domainAt = (sample: Sample) =>
+      /Domain=([^;]*)/.exec(namesOf({ ...sample, options: { cookie, ...sample.options } }).attributes)?.[1]
     for (const options of [{}, { secure: true }, { secure: false }, { trustProxy: true }]) {
       for (const host of ['localhost', 'localhost:3000', 'app.localhost', '127.0.0.1:8080', '[::1]:3000']) {
         for (const scheme of ['http', 'https']) {
           const url = `${scheme}://${host}/`
           assert.equal(domainAt({ url, options }), undefined, url)
-          // A proxy that passes on its own name for this machine: the browser is elsewhere.
+          // A proxy forwards its own name for this machine, but the browser is on another one.
           assert.equal(domainAt({ url, options, headers: { 'x-forwarded-for': '192.0.2.1' } }), 'Example.com', url)
           assert.equal(domainAt({ url, options, headers: { host: 'www.example.com' } }), 'Example.com', url)
         }
-        // Back from a page of another host: over TLS the cookie is called as before.
+        // The visitor returns from a page of another host: over TLS the names stay the same.
         const url = `https://${host}/`
         assert.deepEqual(
           namesOf({ url, options: { cookie, ...options }, headers: { referer: 'https://bank.test/' } }),
@@ -264,20 +267,20 @@ suite('what cookies are called', () => {
     )
     assert.equal(namesOf({ url: 'https://localhost/', options: { cookie: { domain: 'example.com' } } }).session, NAME)
   })
-  test('NET-4: the environment has no say', () => {
+  test('NET-4: NODE_ENV changes nothing', () => {
     const before = process.env.NODE_ENV
     try {
       for (const value of ['development', 'production', 'test']) {
         process.env.NODE_ENV = value
-        isSafe({ url: 'http://app.test/' }, 'insecure_request')
-        isPlain({ url: 'http://localhost/' }, 80)
+        assertSafe({ url: 'http://app.test/' }, 'insecure_request')
+        assertPlain({ url: 'http://localhost/' }, 80)
       }
     } finally {
       if (before === undefined) delete process.env.NODE_ENV
       else process.env.NODE_ENV = before
     }
   })
-  test('NET-3: whatever hosts and headers a visitor sends, a name without a prefix is given to loopback alone', () => {
+  test('NET-3: for all hosts and headers, only a loopback name gets a cookie without a prefix', () => {
     const host = fc.oneof(
       fc.constantFrom('localhost', 'localhost:3000', '127.0.0.1', 'app.test', '[::1]', 'x.localhost'),
       fc.domain(),
@@ -304,7 +307,7 @@ suite('what cookies are called', () => {
     fc.assert(
       fc.property(host, fc.array(header, { maxLength: 4 }), (authority, more) => {
         const headers = Object.fromEntries(more)
-        const names = cookieSettings({})(adapted(undefined, `http://${authority}/`, headers))
+        const names = cookieSettings({})(rawRequest(undefined, `http://${authority}/`, headers))
         if (names.session === NAME) return
         assert.match(authority, /^(localhost|[a-z0-9-]+\.localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?$/i)
         assert.ok(headers.host === undefined || headers.host === authority)
@@ -319,7 +322,7 @@ suite('what cookies are called', () => {
 })
 
 suite('through the middleware', () => {
-  const served = async (options: Partial<SessionManagerOptions> = {}) => {
+  const startSite = async (options: Partial<SessionManagerOptions> = {}) => {
     const events: SessionEvent[] = []
     const backend = await backendFromUrl('memory:')
     const handler = sessionManager({ backend, secret: SECRET, onEvent: (event) => events.push(event), ...options })(
@@ -337,24 +340,24 @@ suite('through the middleware', () => {
     return { visit, events }
   }
   const pair = (line = '') => line.slice(0, line.indexOf(';'))
-  const heldBy = (line = '') => line.slice(line.indexOf('=') + 1, line.indexOf(';'))
+  const valueIn = (line = '') => line.slice(line.indexOf('=') + 1, line.indexOf(';'))
 
-  test('NET-4: a plain name is never read on a secure request, nor a prefixed one on a plain one', async () => {
-    const { visit } = await served()
+  test('NET-4: a plain name is never read on a secure request, and a prefixed name never on a plain one', async () => {
+    const { visit } = await startSite()
     const [plain] = (await visit('http://localhost:3000/', undefined, 'POST')).cookies
     const [safe] = (await visit('https://localhost:3000/', undefined, 'POST')).cookies
     assert.ok(plain?.startsWith('sid-3000=') && safe?.startsWith(`${NAME}=`))
-    const key = heldBy(plain)
+    const key = valueIn(plain)
     for (const name of ['sid', 'sid-3000', 'sid-443', 'sid-80', '__Host-sid', '__Secure-sid', '__Host-http-sid']) {
       for (const url of ['https://localhost:3000/', 'https://app.test/', 'http://app.test:3000/']) {
         assert.equal((await visit(url, `${name}=${key}`)).who, null, `${name} at ${url}`)
       }
     }
-    assert.equal((await visit('http://localhost:3000/', `${NAME}=${heldBy(safe)}`)).who, null)
+    assert.equal((await visit('http://localhost:3000/', `${NAME}=${valueIn(safe)}`)).who, null)
     assert.equal((await visit('http://localhost:3000/', pair(plain))).who, 'one')
     assert.equal((await visit('https://app.test/', pair(safe))).who, 'one')
   })
-  test('NET-4: with one configuration, cookies come back in production and on a developer’s machine', async () => {
+  test('NET-4: with one configuration, browsers return cookies in production and on a developer’s machine', async () => {
     for (const cookie of [
       { domain: 'example.com' },
       { domain: 'example.com', path: '/app', sameSite: 'none' },
@@ -378,8 +381,8 @@ suite('through the middleware', () => {
       }
     }
   })
-  test('NET-4: a pre-session of a plain name is none under the prefixed one, nor the reverse', async () => {
-    const { visit } = await served()
+  test('NET-4: a pre-session with a plain name does not open under the prefixed name, and the reverse', async () => {
+    const { visit } = await startSite()
     for (const [from, to, name] of [
       ['http://localhost:3000/', 'https://app.test/', PRE],
       ['https://app.test/', 'http://localhost:3000/', 'sid-pre-3000'],
@@ -387,51 +390,52 @@ suite('through the middleware', () => {
     ] as const) {
       const first = await visit(from)
       assert.equal((await visit(from, pair(first.cookies[0]))).form, first.form)
-      assert.notEqual((await visit(to, `${name}=${heldBy(first.cookies[0])}`)).form, first.form)
+      assert.notEqual((await visit(to, `${name}=${valueIn(first.cookies[0])}`)).form, first.form)
     }
   })
-  test('SEC-5: that cookies are plain, or cannot come back, is told once each, with what to do', async () => {
-    const { visit, events } = await served()
+  test('SEC-5: plain cookies, and cookies that cannot come back, are reported once each, with the next step', async () => {
+    const { visit, events } = await startSite()
     for (let i = 0; i < 3; i++) {
       await visit('http://localhost:3000/')
       await visit('http://app.test/')
       await visit('https://app.test/')
     }
-    const told = events.filter(({ type }) => type === 'plain_cookie' || type === 'insecure_request')
+    const reported = events.filter(({ type }) => type === 'plain_cookie' || type === 'insecure_request')
     assert.deepEqual(
-      told.map(({ type }) => type),
+      reported.map(({ type }) => type),
       ['plain_cookie', 'insecure_request'],
     )
-    assert.match(told[1]?.message ?? '', /trustProxy: true.*secure: false/)
+    assert.match(reported[1]?.message ?? '', /trustProxy: true.*secure: false/)
   })
-  test('NET-3: sessions.open reads prefixed names alone where it is given no URL', async () => {
+  test('NET-3: manager.open without a URL reads only prefixed names', async () => {
     const backend = await backendFromUrl('memory:')
     const manager = sessionManager({ backend, secret: SECRET })
-    const began = await manager.open({ headers: new Headers(), url: 'http://localhost:3000/' })
-    began.set('who', 'one')
-    const committed = await began.commit()
+    const opened = await manager.open({ headers: new Headers(), url: 'http://localhost:3000/' })
+    opened.set('who', 'one')
+    const committed = await opened.commit()
     assert.ok(committed.ok)
     const [line = ''] = committed.headers.getSetCookie()
     assert.ok(line.startsWith('sid-3000='))
-    const headers = new Headers({ cookie: `${pair(line)}; ${NAME}=${newKeyLike(heldBy(line))}` })
+    const headers = new Headers({ cookie: `${pair(line)}; ${NAME}=${similarKey(valueIn(line))}` })
     assert.equal((await manager.open({ headers })).get('who'), undefined)
     assert.equal((await manager.open({ headers, url: 'http://localhost:3000/' })).get('who'), 'one')
   })
-  const newKeyLike = (key: string) => `${key.slice(0, 41)}${key[41] === 'A' ? 'B' : 'A'}A`
+  const similarKey = (key: string) => `${key.slice(0, 41)}${key[41] === 'A' ? 'B' : 'A'}A`
 })
 
 /*
- * Where our reader and the `cookie` package differ, on purpose:
+ * The intended differences between keepsake's parser and the `cookie` package:
  *
- *   decoding     it undoes percent signs and takes quotes off no longer; we decode nothing   (here it is told not to)
- *   comma        we end a value at it, because some platforms join Cookie headers with one    (RFC 9113 §8.2.3)
- *   several      it gives the first value of a name, we give up to four that differ
- *   length       we drop a value of more than 4096 characters                                 (RFC 6265bis §5.6)
- *   short        it gives nothing for a header of one character, which has no pair either
- *   backtracking where a pair has no equals sign it goes back to the last semicolon, we pass it over: the same
+ *   decoding     the package decodes percent signs, and no longer removes quotes; keepsake decodes nothing (disabled here)
+ *   comma        keepsake ends a value at a comma, because some platforms join Cookie headers with one (RFC 9113 §8.2.3)
+ *   several      the package gives the first value of a name; keepsake gives up to four different values
+ *   length       keepsake ignores a value of more than 4096 characters (RFC 6265bis §5.6)
+ *   short        the package gives nothing for a header of one character, which cannot contain a pair
+ *   backtracking if a pair has no equals sign, the package goes back to the last semicolon and keepsake skips the pair:
+ *                both give the same
  */
 suite('differential', () => {
-  test('CP-1: names and values are as the cookie package reads them, but for what is written down', () => {
+  test('CP-1: names and values equal those of the cookie package, except for the listed differences', () => {
     const name = fc.constantFrom(
       'sid',
       'SID',
@@ -465,16 +469,16 @@ suite('differential', () => {
         for (const name of ['sid', NAME, 'SID']) {
           const theirs = parseCookie(text, { decode: (value) => value })[name]
           const [ours] = cookieValues(text, name, () => true)
-          // The comma: ours is what stands before it, without the blanks that then end the value.
+          // keepsake's value ends at a comma, without the blanks before the comma.
           assert.equal(ours, theirs?.split(',')[0]?.replace(/[ \t]+$/, ''), JSON.stringify(text))
           if (ours !== undefined) found++
         }
       }),
       { numRuns: runs(20_000) },
     )
-    assert.ok(found > runs(1000), `it compared something: ${found}`)
+    assert.ok(found > runs(1000), `enough values were compared: ${found}`)
   })
-  test('CP-1: each difference that is written down is one', () => {
+  test('CP-1: each listed difference exists', () => {
     const theirs = (text: string) => parseCookie(text).sid
     const ours = (text: string) => cookieValues(text, 'sid', () => true)
     assert.deepEqual([theirs('sid=%41'), ours('sid=%41')], ['A', ['%41']])

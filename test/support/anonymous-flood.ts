@@ -1,14 +1,14 @@
-// A process of its own that serves a hundred thousand strangers, twice, and prints what they cost: run with --expose-gc.
+// A process that serves a hundred thousand anonymous requests, twice, and prints their cost. Run it with --expose-gc.
 
 import { backendFromUrl, session, sessionManager } from 'keepsake'
 import { watched } from './watched.ts'
 
 const COUNT = 100_000
-const turn = () => new Promise((resolve) => setImmediate(resolve))
+const nextTick = () => new Promise((resolve) => setImmediate(resolve))
 const watch = watched(await backendFromUrl('memory:'))
-let looks = false
+let reads = false
 const handler = sessionManager({ backend: watch.backend })(async (request) => {
-  if (looks) {
+  if (reads) {
     const s = await session(request)
     void [s.get('a'), s.fields, s.owner, s.expiresAt]
   }
@@ -16,7 +16,7 @@ const handler = sessionManager({ backend: watch.backend })(async (request) => {
 })
 
 const results = []
-for (looks of [false, true]) {
+for (reads of [false, true]) {
   let cookies = 0
   let failures = 0
   const serve = async (count: number) => {
@@ -24,25 +24,25 @@ for (looks of [false, true]) {
       const response = await handler(new Request('https://app.test/'))
       if (response.status !== 200) failures++
       if (response.headers.has('set-cookie')) cookies++
-      // Requests are forgotten between the turns of the event loop only.
-      if (i % 500 === 0) await turn()
+      // Requests are released only between iterations of the event loop.
+      if (i % 500 === 0) await nextTick()
     }
   }
   const heap = async () => {
     for (let i = 0; i < 5; i++) {
       globalThis.gc?.()
-      await turn()
+      await nextTick()
     }
     return process.memoryUsage().heapUsed
   }
   await serve(COUNT / 5)
-  // What leaks grows every time; what is made once, such as code that was compiled late, does not.
+  // A leak grows every time. A single allocation, for example of code that is compiled late, does not.
   let grown = Number.POSITIVE_INFINITY
-  for (let times = 0; times < 4; times++) {
+  for (let round = 0; round < 4; round++) {
     const before = await heap()
     await serve(COUNT / 5)
     grown = Math.min(grown, (await heap()) - before)
   }
-  results.push({ looks, calls: watch.total(), cookies, failures, grown })
+  results.push({ reads, calls: watch.total(), cookies, failures, grown })
 }
 console.log(JSON.stringify(results))

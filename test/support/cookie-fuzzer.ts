@@ -1,97 +1,97 @@
-// Fuzzes Cookie headers in a thread of its own, where no test runner looks at every promise.
+// Fuzzes Cookie headers in a separate thread, because a test runner tracks every promise.
 
 import assert from 'node:assert/strict'
 import { parentPort, workerData } from 'node:worker_threads'
 import fc from 'fast-check'
+import { runs } from './quick.ts'
 import {
-  adapted,
   guardPrototypes,
   keysIn,
   NAME,
   openedBy,
   PRE,
   pairsOf,
-  type Stage,
-  stage,
-  standard,
-} from './hostile-requests.ts'
-import { runs } from './quick.ts'
+  rawRequest,
+  realRequest,
+  type Site,
+  startSite,
+} from './requests.ts'
 
 const clean = guardPrototypes()
 
 const HEADERS = 34_000
 const BATCH = 20
-/** Milliseconds that the quickest of so many tries of one visit may take: others meet a collection of garbage, or a busy machine. */
-const PATIENCE = 50
+/** Milliseconds that the fastest of `TRIES` tries may take: a try may meet a garbage collection or a busy machine. */
+const LIMIT = 50
 const TRIES = 50
 
-type Known = {
-  readonly s: Stage
+type Fixture = {
+  readonly s: Site
   readonly who: ReadonlyMap<string, string>
   readonly token: string
   readonly form: string
 }
 
-const known = async (): Promise<Known> => {
-  const s = await stage()
+const createFixture = async (): Promise<Fixture> => {
+  const s = await startSite()
   const who = new Map<string, string>()
-  for (const name of ['one', 'two']) who.set(await s.live(name), name)
-  const { response, form } = await s.see(adapted(undefined), 'form')
+  for (const name of ['one', 'two']) who.set(await s.createSession(name), name)
+  const { response, form } = await s.send(rawRequest(undefined), 'form')
   const [cookie = ''] = response.headers.getSetCookie()
   return { s, who, token: cookie.slice(cookie.indexOf('=') + 1, cookie.indexOf(';')), form: form as string }
 }
 
 const counts = { headers: 0, sessions: 0, preSessions: 0 }
 
-const visited = async ({ s, who, token, form }: Known, header: string) => {
+const checkHeader = async ({ s, who, token, form }: Fixture, header: string) => {
   const live = new Set(who.keys())
   const key = openedBy(header, live)
-  // Of several, the one that was sealed here counts, wherever it stands.
+  // Of several pre-sessions, the one that this site sealed counts, at any position.
   const preToken = pairsOf(header).find(([name, value]) => name === PRE && value === token)?.[1]
   counts.headers++
   if (key !== undefined) counts.sessions++
   if (preToken === token) counts.preSessions++
   const visits: [Request | undefined, 'form' | undefined][] = [
-    [adapted(header), undefined],
-    [adapted(header), 'form'],
+    [rawRequest(header), undefined],
+    [rawRequest(header), 'form'],
   ]
-  // A real Request for some: chosen by the header itself, so that a failure can be repeated.
-  if (header.length % 4 === 1) visits.push([standard(header), 'form'])
+  // Some headers are sent as a real Request too. The header itself decides, so that a failure can be repeated.
+  if (header.length % 4 === 1) visits.push([realRequest(header), 'form'])
   for (const [request, asks] of visits) {
     if (request === undefined) continue
     let took = Number.POSITIVE_INFINITY
-    for (let again = 0; again < TRIES && took > PATIENCE; again++) {
-      s.news()
+    for (let tries = 0; tries < TRIES && took > LIMIT; tries++) {
+      s.newEvents()
       const reads = s.total()
       const started = performance.now()
-      const seen = await s.see(request, asks)
+      const seen = await s.send(request, asks)
       took = performance.now() - started
       assert.equal(seen.response.status, 200)
-      assert.equal(seen.who, key && who.get(key), 'the session of the one key that is there unmutated, and no other')
-      assert.ok(s.total() - reads <= keysIn(header).length, 'nothing is looked up that could be no key')
+      assert.equal(seen.who, key && who.get(key), 'the session of the only key that is unchanged')
+      assert.ok(s.total() - reads <= keysIn(header).length, 'only possible keys are looked up')
       const cookies = seen.response.headers.getSetCookie()
-      if (asks === undefined) assert.deepEqual(cookies, [], 'a reader is sent no cookie')
-      else if (key !== undefined) assert.deepEqual(cookies, [], 'nor a form in a session')
+      if (asks === undefined) assert.deepEqual(cookies, [], 'a read sets no cookie')
+      else if (key !== undefined) assert.deepEqual(cookies, [], 'a form in a session sets no cookie')
       else {
-        assert.equal(seen.form === form, preToken === token, 'a form secret comes from its own token alone')
+        assert.equal(seen.form === form, preToken === token, 'a form secret comes only from its own token')
         assert.equal(cookies.length, preToken === token ? 0 : 1)
       }
     }
-    assert.ok(took <= PATIENCE, `${took} ms, the quickest of ${TRIES} times`)
+    assert.ok(took <= LIMIT, `${took} ms, the fastest of ${TRIES} tries`)
   }
 }
 
-/** Headers by the batch, which costs less than one by one and shrinks as well. */
-const fuzzed = (here: Known, header: fc.Arbitrary<string>) =>
+/** Checks headers in batches, which are faster than single headers and shrink as well. */
+const fuzz = (fixture: Fixture, header: fc.Arbitrary<string>) =>
   fc.assert(
     fc.asyncProperty(fc.array(header, { minLength: BATCH, maxLength: BATCH }), async (headers) => {
-      for (const one of headers) await visited(here, one)
-      here.s.events.splice(0)
+      for (const one of headers) await checkHeader(fixture, one)
+      fixture.s.events.splice(0)
     }),
     { numRuns: runs(HEADERS / BATCH) },
   )
 
-/** Random characters, of all there are, of one byte, and of those that matter in a Cookie header. */
+/** Random characters: of all Unicode, of one byte, and of the set that has a meaning in a Cookie header. */
 const random = (): fc.Arbitrary<string> => {
   const size = 'max'
   return fc.oneof(
@@ -101,8 +101,8 @@ const random = (): fc.Arbitrary<string> => {
   )
 }
 
-/** A grammar of cookies, with names and values near ours. */
-const grammar = ({ who, token }: Known): fc.Arbitrary<string> => {
+/** Generated cookies with names and values near the real ones. */
+const grammar = ({ who, token }: Fixture): fc.Arbitrary<string> => {
   const [one, two] = [...who.keys()] as [string, string]
   const blank = fc.constantFrom('', '', '', ' ', '\t', '  \t ', '\u00a0', '\u0085', '\r', '\n', '\0')
   const name = fc.oneof(
@@ -149,8 +149,8 @@ const grammar = ({ who, token }: Known): fc.Arbitrary<string> => {
   return header
 }
 
-/** Headers of real sessions and of a real pre-session, mutated up to four times. */
-const mutated = ({ who, token }: Known): fc.Arbitrary<string> => {
+/** Headers of real sessions and of a real pre-session, with up to four mutations. */
+const mutated = ({ who, token }: Fixture): fc.Arbitrary<string> => {
   const [one, two] = [...who.keys()] as [string, string]
   const whole = fc.constantFrom(
     `${NAME}=${one}`,
@@ -209,8 +209,8 @@ const mutated = ({ who, token }: Known): fc.Arbitrary<string> => {
 const generators = { random, grammar, mutated }
 export type Generator = keyof typeof generators
 
-const here = await known()
-const header = generators[workerData as Generator](here)
-await fuzzed(here, header)
-assert.ok(clean(), 'the prototypes of this thread are as they were')
+const fixture = await createFixture()
+const header = generators[workerData as Generator](fixture)
+await fuzz(fixture, header)
+assert.ok(clean(), 'the prototypes of this thread are unchanged')
 parentPort?.postMessage(counts)
