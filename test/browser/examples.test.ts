@@ -189,7 +189,7 @@ suite('3-form', () => {
     })
     assert.deepEqual(await post(new URLSearchParams({ _csrf: await stranger.token('/'), message })), {
       status: 403,
-      error: 'You logged in or out since this form was opened. Please send it again.',
+      error: 'You logged in or out after you opened this form. Please send it again.',
       typed: message,
     })
 
@@ -208,7 +208,7 @@ suite('3-form', () => {
     const unchecked = 'This form could not be checked. Please open the page again.'
     assert.deepEqual(await post(new URLSearchParams({ message })), {
       ...unsafe,
-      error: 'This form did not come from our page. Please open the page again.',
+      error: 'This form is incomplete. Please open the page again.',
     })
     assert.deepEqual(await post(new URLSearchParams({ _csrf: 'made up', message })), { ...unsafe, error: unchecked })
     assert.deepEqual(await post(new URLSearchParams(`_csrf=${_csrf}&_csrf=${_csrf}&message=${message}`)), {
@@ -216,10 +216,14 @@ suite('3-form', () => {
       error: unchecked,
     })
 
-    assert.deepEqual(await post('{"message":"typed"}'), { status: 415, error: 'This is not a form.', typed: '' })
+    assert.deepEqual(await post('{"message":"typed"}'), {
+      status: 415,
+      error: 'This form did not arrive completely. Please send it again.',
+      typed: '',
+    })
     assert.deepEqual(await post(new URLSearchParams({ _csrf, message: 'x'.repeat(2 ** 20) })), {
       status: 413,
-      error: 'This form is too large.',
+      error: 'Your entries or files are too large. Please shorten them and try again.',
       typed: '',
     })
     assert.equal((await post(new URLSearchParams({ _csrf, message }))).status, 200)
@@ -252,7 +256,7 @@ suite('3-form', () => {
     await page.fill('[name=message]', 'And again')
     await page.context().clearCookies()
     await send()
-    assert.match((await page.textContent('.error')) ?? '', /^You logged in or out since this form was opened/)
+    assert.match((await page.textContent('.error')) ?? '', /^You logged in or out after you opened this form/)
     assert.equal(await page.inputValue('[name=message]'), 'And again')
     await send()
     assert.equal(await page.textContent('p'), 'You wrote: And again, and sent large.bin of 9000000 bytes')
@@ -464,7 +468,7 @@ suite('6-login', () => {
     const old = await one.send('/login', '/login', { ...ben, _csrf })
     assert.equal(old.status, 403)
     const shown = await old.text()
-    assert.match(shown, /role="alert">You logged in or out since this form was opened\. Please send it again\.</)
+    assert.match(shown, /role="alert">You logged in or out after you opened this form\. Please send it again\.</)
     assert.match(shown, /name="name" value="ben"/)
     assert.doesNotMatch(shown, /coffee/)
     assert.equal(await desk(one), 'The desk of anna')

@@ -140,7 +140,7 @@ suite('a form in Chromium', () => {
       assert.equal((await answer).status(), 403)
       assert.equal(
         await one.textContent('.error'),
-        'You logged in or out since this form was opened. Please send it again.',
+        'You logged in or out after you opened this form. Please send it again.',
       )
       assert.equal(await one.inputValue('[name=note]'), 'written "before" <it>')
       assert.deepEqual(await notesOf(one), [])

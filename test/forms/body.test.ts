@@ -17,7 +17,7 @@ import {
   type UploadedFile,
 } from 'keepsake'
 import { browser } from 'keepsake/testing'
-import { fieldIn, readBody } from '../../src/forms/body.ts'
+import { findField, readBody } from '../../src/forms/body.ts'
 import { endless, inPieces, MULTIPART, posting, URLENCODED } from '../support/bodies.ts'
 
 const MIB = 2 ** 20
@@ -48,7 +48,10 @@ suite('what a parser gives is not trusted', () => {
       test(`${name}, in pieces of ${sizes}, is a form that broke off`, async () => {
         const whole = `${body}--b--\r\n`
         assert.equal((await read(posting(inPieces(Buffer.from(whole), sizes), MULTIPART))).outcome, 'broken')
-        assert.equal(await fieldIn(posting(inPieces(Buffer.from(part(disposition)), sizes), MULTIPART), 'x'), undefined)
+        assert.equal(
+          await findField(posting(inPieces(Buffer.from(part(disposition)), sizes), MULTIPART), 'x'),
+          undefined,
+        )
       })
     }
   }
@@ -76,7 +79,7 @@ suite('what a parser gives is not trusted', () => {
   test('a body that somebody else reads has no field for us', async () => {
     const request = posting('a=1', URLENCODED)
     request.body?.getReader()
-    assert.equal(await fieldIn(request, 'a'), undefined)
+    assert.equal(await findField(request, 'a'), undefined)
   })
 })
 

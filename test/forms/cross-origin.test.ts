@@ -155,7 +155,7 @@ suite('crossOrigin', () => {
       'origins takes no null',
     )
     assert.equal(await post({ _csrf: token }, { origin: 'https://evil.test' }), 403)
-    assert.match(messages.at(-1) ?? '', /its origin is "https:\/\/evil\.test".*list it in origins/)
+    assert.match(messages.at(-1) ?? '', /Its origin is "https:\/\/evil\.test".*add it to the option origins/)
   })
 
   test('what else it is called with is handed on, to what is allowed', async () => {

@@ -436,7 +436,7 @@ test('over HTTP: a login form works for a stranger, with no row before the login
   assert.equal(h.calls.generate, 1)
   assert.equal(h.total(), 1)
   const old = await login(new URLSearchParams({ _csrf: made, user: 'bert' }))
-  assert.equal(await old.text(), 'You logged in or out since this form was opened. Please send it again.')
+  assert.equal(await old.text(), 'You logged in or out after you opened this form. Please send it again.')
 })
 
 test('what is left of a refused body is read and thrown away, so that its sender hears the answer', async () => {

@@ -232,7 +232,7 @@ suite('run', () => {
     )
     t.after(() => running.close())
     assert.equal((await fetch(running.url)).status, 500)
-    assert.match(printed(), /has to give a Response, and gave undefined/)
+    assert.match(printed(), /The handler returned undefined\. Return a Response/)
     await assert.rejects(fetch(`${running.url}/body`))
     assert.match(printed(), /it broke off/)
   })

@@ -13,7 +13,7 @@ import {
   type UploadedFile,
 } from 'keepsake'
 import { browser } from 'keepsake/testing'
-import { fieldIn } from '../../src/forms/body.ts'
+import { findField } from '../../src/forms/body.ts'
 import { MULTIPART, posting, URLENCODED } from './bodies.ts'
 
 const SHORT_RUN = 1_500
@@ -342,7 +342,7 @@ const one = async (sent: Case): Promise<number> => {
   const free = ways[sent.path]?.options.csrf === false
   const shown = sent.body[1].includes(token) || sent.headers['x-csrf-token'] === token
   if (outcome === 'ok' && !free) assert.ok(shown, 'a form without its token was taken')
-  await watched('a look for a field', () => fieldIn(posting(bodyOf(sent).stream, sent.body[0]), 'a'))
+  await watched('a look for a field', () => findField(posting(bodyOf(sent).stream, sent.body[0]), 'a'))
   return stall
 }
 

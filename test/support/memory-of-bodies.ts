@@ -1,7 +1,7 @@
 // Prints what bodies in pieces of one byte cost in memory, once all of them has come but its end. Run with --expose-gc.
 // A process of its own: under the test runner each promise costs ten times as much time.
 
-import { fieldIn, readBody } from '../../src/forms/body.ts'
+import { findField, readBody } from '../../src/forms/body.ts'
 import { MULTIPART, posting, URLENCODED } from './bodies.ts'
 
 const collect = globalThis.gc as () => void
@@ -24,7 +24,7 @@ const read = (request: Request) => {
 const ways = {
   read,
   async 'looked into'(request: Request) {
-    await fieldIn(request, 'token')
+    await findField(request, 'token')
     await read(request)
   },
 }
