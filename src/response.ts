@@ -2,7 +2,7 @@
 
 import { type Awaitable, isThenable, KeepsakeError } from './error.ts'
 import type { Emit } from './events.ts'
-import { type CookieAttributes, formatSetCookie, maxAgeOf } from './http/cookie.ts'
+import { formatSetCookie, maxAgeOf } from './http/cookie.ts'
 import { defaultErrorResponse, type ErrorKind, type ErrorResponse } from './http/error-response.ts'
 import type { CommitOutcome } from './session/commit.ts'
 import type { ManagerContext } from './session/context.ts'
@@ -14,7 +14,14 @@ const none: readonly string[] = []
 export type ResponseCookie = {
   readonly name: string
   readonly value: string
-  readonly attributes: CookieAttributes & {
+  readonly attributes: {
+    readonly domain?: string
+    readonly path: string
+    readonly secure: boolean
+    readonly httpOnly: boolean
+    readonly sameSite: 'strict' | 'lax' | 'none'
+    readonly partitioned?: boolean
+    readonly priority?: 'low' | 'medium' | 'high'
     /** Seconds. 0 deletes the cookie. Absent: the browser deletes the cookie when it closes. */
     readonly maxAge?: number
   }
@@ -163,6 +170,14 @@ export const sendable = (answer: unknown): Response => {
   return answer
 }
 
+/** The application's response to an error. Without a Cache-Control it gets no-store, because no cache must keep it. */
+const notCached = (answer: Response): Response => {
+  if (answer.headers.has('cache-control')) return answer
+  const copy = copyOf(answer)
+  copy.headers.set('cache-control', 'no-store')
+  return copy
+}
+
 /**
  * The response to an error: the application's, or the default if the option is absent or fails.
  *
@@ -184,7 +199,8 @@ export const errorResponse = (
   }
   try {
     const answer = render(kind, request)
-    return isThenable(answer) ? Promise.resolve(answer).then(sendable).catch(failed) : sendable(answer)
+    const complete = (response: Response): Response => notCached(sendable(response))
+    return isThenable(answer) ? Promise.resolve(answer).then(complete).catch(failed) : complete(answer)
   } catch (error) {
     return failed(error)
   }

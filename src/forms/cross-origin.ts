@@ -1,5 +1,6 @@
 // Refuses requests that pages of other origins make in the visitor's name, before the handler sees them.
 
+import { inspect } from 'node:util'
 import { checkOptionNames, KeepsakeError } from '../error.ts'
 import { emitter, type SessionEventListener } from '../events.ts'
 import type { ErrorResponse } from '../http/error-response.ts'
@@ -95,6 +96,10 @@ export const crossOriginProtection = <R extends Request = Request, Rest extends 
       `The option origins contains ${JSON.stringify(invalid)}. An origin must be in the format of browsers, such as https://app.example.`,
     )
   }
+  const { errorResponse: render } = options
+  if (render !== undefined && typeof render !== 'function') {
+    throw new KeepsakeError('invalid_option', `The option errorResponse is ${inspect(render)}. It must be a function.`)
+  }
   const allowed = origins && new Set(origins)
   const listener = emitter(options.onEvent)
   return around(next, async (request: R, ...rest: Rest) => {
@@ -106,6 +111,6 @@ export const crossOriginProtection = <R extends Request = Request, Rest extends 
     const emit = manager?.emit ?? listener
     emit('cross_origin_rejected', { message: adviceOn(from, request.headers.get('origin')) })
     void discardRest(request)
-    return errorResponse(manager?.errorResponse ?? options.errorResponse, 'cross_origin', request, emit)
+    return errorResponse(manager?.errorResponse ?? render, 'cross_origin', request, emit)
   })
 }

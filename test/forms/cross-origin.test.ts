@@ -205,7 +205,7 @@ suite('crossOrigin', () => {
     assert.equal(response.status, 403)
     assert.equal(
       await response.text(),
-      'This request came from another website and was refused. Please use the form on our own page.\n',
+      'This request came from another website, so we refused it. Please use the form on our own page.\n',
     )
     assert.deepEqual(response.headers.getSetCookie(), [])
     assert.equal(opened, 0)

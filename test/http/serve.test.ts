@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { Agent, get, type IncomingMessage } from 'node:http'
+import { registerHooks } from 'node:module'
 import { connect } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import { join } from 'node:path'
@@ -10,6 +11,8 @@ import { suite, type TestContext, test } from 'node:test'
 import { type Handler, KeepsakeError, memorySessions, session, sessionManager } from 'keepsake'
 import { logger, serve } from 'keepsake/serve'
 import { browser } from 'keepsake/testing'
+import { code } from '../support/assert.ts'
+import { freshVersion } from '../support/entries.ts'
 import { folder } from '../support/folder.ts'
 import { start } from '../support/process.ts'
 
@@ -350,4 +353,28 @@ suite('logger', () => {
     assert.match(lines[0] ?? '', /GET \/ aborted by RangeError/)
     assert.ok(!lines[0]?.includes('secret words'))
   })
+})
+
+test('without the package srvx, serve throws missing_package with the command that installs it', async (t) => {
+  const hooks = registerHooks({
+    resolve(specifier, context, next) {
+      if (specifier.startsWith('srvx') && context.parentURL?.includes('/src/')) {
+        throw Object.assign(new Error("Cannot find package 'srvx'"), { code: 'ERR_MODULE_NOT_FOUND' })
+      }
+      return next(specifier, context)
+    },
+  })
+  t.after(() => hooks.deregister())
+  const fresh = await import(`../../src/serve.ts?${freshVersion()}`)
+  let opened = false
+  const handler = Object.assign(() => new Response('done'), {
+    ready: async () => {
+      opened = true
+    },
+  })
+  await assert.rejects(fresh.serve(handler, { port: 0 }), (error) => {
+    assert.match((error as Error).message, /^keepsake\/serve needs the package srvx: npm install srvx$/)
+    return code('missing_package')(error)
+  })
+  assert.equal(opened, false, 'the backend is not opened')
 })
