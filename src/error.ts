@@ -75,7 +75,7 @@ const MARK = Symbol.for('keepsake.KeepsakeError')
 const temporary: readonly ErrorCode[] = ['unavailable', 'unknown_outcome', 'contention']
 
 /**
- * The one error that this library throws. Its message says what to do. `cause` is the driver's error, if there is one.
+ * The one error that this library throws. Its message has the next step. `cause` is the driver's error, if there is one.
  * `instanceof KeepsakeError` is also true for an error of another copy of the package.
  */
 export class KeepsakeError extends Error {

@@ -24,7 +24,7 @@ import { open } from './session/open.ts'
 import { type AnyFields, createHandle, type Session } from './session/session.ts'
 import type { UnitOfWork } from './session/work.ts'
 
-/** What to send after a commit outside a middleware, or why the changes were not saved. */
+/** The result of a commit outside a middleware: headers and cookies to send, or the reason why nothing was saved. */
 export type CommitResult =
   | {
       readonly ok: true
@@ -73,7 +73,7 @@ export type SessionManager<F extends object = AnyFields> = Middleware & {
    * Removes expired entries in small batches. Several processes may sweep at once.
    *
    * @returns the number of entries that were removed
-   * @throws whatever the backend throws
+   * @throws the errors of the backend
    */
   sweep(): Promise<number>
   /**

@@ -59,7 +59,7 @@ export type SessionManagerOptions = TransportOptions & {
    */
   readonly lastSeenInterval?: number | undefined
   /**
-   * What happens if the session of a request cannot be read. `fail`, the default: every use of the session throws, and
+   * The behaviour if the session of a request cannot be read. `fail`, the default: every use of the session throws, and
    * the answer is 503. `anonymous`: the request continues without a session; changing the session throws the original
    * error, and no cookie is sent. `invalidate` works with both: the answer clears the browser's cookie, and is 503 unless
    * the session could be ended.
@@ -165,7 +165,7 @@ const isUrl = (backend: Backend | string | URL): backend is URL =>
 
 /** The options after their check, with defaults. Times are in milliseconds. */
 export type CheckedOptions = {
-  /** What is known of the manager's context before its backend is open. */
+  /** The parts of the manager's context that exist before its backend is open. */
   readonly settings: Omit<ManagerContext, 'backend' | 'keyRing' | 'sweeper'>
   readonly backend: Backend | string
   readonly secrets: readonly (string | Uint8Array)[]

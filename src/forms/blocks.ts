@@ -1,4 +1,4 @@
-// Reads a body in blocks of limited size, whatever the size of its pieces, and lets other requests run between them.
+// Reads a body in blocks of limited size, for pieces of any size, and lets other requests run between them.
 
 import type { Awaitable } from '../error.ts'
 

@@ -34,7 +34,7 @@ const assertEqualCookies = (result: Committed): void => {
   assert.deepEqual(fromObjects, fromHeaders)
 }
 
-/** Requests in the places where the cookies differ. */
+/** Requests and options that lead to different cookies. */
 const places: Readonly<
   Record<string, { readonly url: string; readonly options: Partial<SessionManagerOptions>; readonly name: string }>
 > = {

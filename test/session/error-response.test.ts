@@ -78,7 +78,7 @@ const application = async (options: Partial<SessionManagerOptions> = {}) => {
   return { watch, handler, otherProcess: manager()(page), visit: browser(handler), events, types }
 }
 
-/** Checks that a response is the application's, and has what keepsake adds. */
+/** Checks that a response is the application's, with the headers that keepsake adds. */
 const assertRendered = async (response: Response, kind: ErrorKind, path: string): Promise<void> => {
   assert.equal(response.status, STATUS[kind])
   assert.equal(await response.text(), `<h1>${kind} at ${path}</h1>`)
