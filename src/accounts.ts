@@ -16,7 +16,10 @@ export type OwnedSession<F extends object> = {
   readonly label: string
   /** The time of the login. */
   readonly createdAt: number
-  /** The time of the last request: exact to half the idle timeout, or to the option `lastSeenInterval`. A request that saved something counts at once. */
+  /**
+   * The time of the last request: exact to half the idle timeout, or to the option `lastSeenInterval`. A request that
+   * saved something counts at once.
+   */
   readonly lastSeenAt: number
   /** The time at which it expires if there are no more requests. */
   readonly expiresAt: number
@@ -57,8 +60,8 @@ export const listSessions = async <F extends object>(
 }
 
 /**
- * Ends the session with this label. If there is none, nothing happens. Sessions in cookies need a store that keeps their
- * ends.
+ * Ends the session with this label. If there is none, nothing happens. Sessions in cookies need a store that keeps
+ * their ends.
  *
  * @throws KeepsakeError `invalid_option`, `unknown_outcome`
  */

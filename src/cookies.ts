@@ -19,7 +19,10 @@ export type ReadCookieOptions = CookiePlace & {
 export type SetCookieOptions = Omit<CookieAttributes, 'secure'> & {
   /** false: send the value unchanged, so that scripts or other servers can read it. Default true. */
   readonly sealed?: boolean | undefined
-  /** Seconds until the browser deletes the cookie; a sealed one does not open after that. Default: until the browser closes. */
+  /**
+   * Seconds until the browser deletes the cookie; a sealed one does not open after that. Default: until the browser
+   * closes.
+   */
   readonly maxAge?: number | undefined
 }
 
@@ -58,9 +61,9 @@ const decodeValue = (bytes: Buffer | undefined, now: number): string | undefined
   bytes !== undefined && bytes.length >= 8 && now < bytes.readDoubleBE() ? bytes.toString('utf8', 8) : undefined
 
 /**
- * The value of a cookie that `setCookie` set. Returns undefined if the cookie is missing, expired, or not sealed by this
- * application for this name, path and domain. It opens no session, and the response gets no Vary. If caches may keep a page
- * that depends on the cookie, add `Vary: Cookie` to it.
+ * The value of a cookie that `setCookie` set. Returns undefined if the cookie is missing, expired, or not sealed by
+ * this application for this name, path and domain. It opens no session, and the response gets no Vary. If caches may
+ * keep a page that depends on the cookie, add `Vary: Cookie` to it.
  *
  * @throws KeepsakeError `invalid_option`, `no_middleware`, `unavailable`
  */
@@ -100,9 +103,9 @@ const addCookie = (response: Response, line: string, manager: Pick<ManagerContex
 }
 
 /**
- * Sets a cookie. By default it is sealed, HttpOnly, Secure and SameSite=Lax, for all paths of this host and for no other
- * host. Its name gets the prefix that makes browsers protect it. On a loopback name without TLS it has no Secure and no
- * prefix, like the session cookie.
+ * Sets a cookie. By default it is sealed, HttpOnly, Secure and SameSite=Lax, for all paths of this host and for no
+ * other host. Its name gets the prefix that makes browsers protect it. On a loopback name without TLS it has no Secure
+ * and no prefix, like the session cookie.
  *
  * @returns a response with the cookie. Return this one from the handler, because it is usually a copy
  * @throws KeepsakeError `invalid_option`, `too_large`, `no_middleware`, `unavailable`

@@ -23,8 +23,8 @@ export const chain = <T, R>(value: Awaitable<T>, next: (value: T) => Awaitable<R
  *
  * The configuration:
  *
- * - `invalid_option`: an option or an argument has a value that is not allowed or not safe. The options of a manager are
- *   checked when it is made. If an option depends on the backend, `ready` and the first use throw.
+ * - `invalid_option`: an option or an argument has a value that is not allowed or not safe. The options of a manager
+ *   are checked when it is made. If an option depends on the backend, `ready` and the first use throw.
  * - `no_secret`: the backend keeps no secret of its own, and the option `secret` is missing. `ready` and the first use
  *   throw it, so that a build can load the application without a secret.
  * - `unknown_backend`: keepsake knows no backend for a URL, or the driver of the backend is not installed.
@@ -75,15 +75,18 @@ const MARK = Symbol.for('keepsake.KeepsakeError')
 const temporary: readonly ErrorCode[] = ['unavailable', 'unknown_outcome', 'contention']
 
 /**
- * The one error that this library throws. Its message has the next step. `cause` is the driver's error, if there is one.
- * `instanceof KeepsakeError` is also true for an error of another copy of the package.
+ * The one error that this library throws. Its message has the next step. `cause` is the driver's error, if there is
+ * one. `instanceof KeepsakeError` is also true for an error of another copy of the package.
  */
 export class KeepsakeError extends Error {
   override readonly name = 'KeepsakeError'
   readonly code: ErrorCode
   /** 503 if another try may work, otherwise absent. Frameworks answer 500 without it, and may write to it. */
   declare status?: number
-  /** After a failed `commit()`: headers for the response to the error. For example, a logout still clears the browser's cookie. */
+  /**
+   * After a failed `commit()`: headers for the response to the error. For example, a logout still clears the browser's
+   * cookie.
+   */
   headers?: Headers
 
   constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {

@@ -13,7 +13,8 @@ import { isThenable } from './error.ts'
  * - `renewed`: a session got a new key.
  * - `invalidated`: a visitor's request ended its session, for example at a logout.
  * - `revoked`: `revoke` or `revokeAll` ended sessions. For `revokeAll` there is one event, without a label.
- * - `owner_limit`: a login ended the oldest session of its owner, because the owner had more than `maxSessionsPerOwner`.
+ * - `owner_limit`: a login ended the oldest session of its owner, because the owner had more than
+ *   `maxSessionsPerOwner`.
  * - `timed_out`: a sweep removed the expired session of an owner: a day after it expired, or at once from memory. Redis
  *   removes expired sessions itself, so there is no event.
  *
@@ -21,22 +22,22 @@ import { isThenable } from './error.ts'
  *
  * - `write_after_end`: a request changed a session that another request had ended in the meantime.
  * - `write_conflict`: another request changed the session first, and both changes together do not fit the schema.
- * - `cookie_withheld`: a request changed its session, but the browser sent no session cookie because of the page that the
- *   request came from, or because of the path. No cookie was sent. The message has the way out.
+ * - `cookie_withheld`: a request changed its session, but the browser sent no session cookie because of the page that
+ *   the request came from, or because of the path. No cookie was sent. The message has the way out.
  *
  * A cookie opened no session, so the visitor was anonymous. Many of one type from one place can be an attack:
  *
  * - `unknown_key`: no session has this key. It ended and was removed, or the key was invented.
- * - `wrong_secret`: a session has the label of this key, but its secret is another one. Only an invented or an altered key
- *   does this.
- * - `ended_key`: the session ended less than 30 seconds ago, while the request was in progress. The request saves nothing
- *   and gets no cookie, unless it logs somebody in.
+ * - `wrong_secret`: a session has the label of this key, but its secret is another one. Only an invented or an altered
+ *   key does this.
+ * - `ended_key`: the session ended less than 30 seconds ago, while the request was in progress. The request saves
+ *   nothing and gets no cookie, unless it logs somebody in.
  * - `retired_key`: rotation replaced the key, and more than 30 seconds passed since the first use of the new key.
  * - `expired`: the session expired, by the idle or the absolute timeout.
- * - `ambiguous_cookies`: a request brought two session cookies that open two sessions, so somebody may have planted one.
- *   Look for other applications of the same domain that set a cookie of this name.
- * - `invalid_pre_session`: a pre-session cookie does not open: it was altered, is too old, or was sealed under a secret that
- *   is no longer in the list. Keep an old secret in the list until its cookies expire.
+ * - `ambiguous_cookies`: a request brought two session cookies that open two sessions, so somebody may have planted
+ *   one. Look for other applications of the same domain that set a cookie of this name.
+ * - `invalid_pre_session`: a pre-session cookie does not open: it was altered, is too old, or was sealed under a secret
+ *   that is no longer in the list. Keep an old secret in the list until its cookies expire.
  * - `schema_mismatch`: the schema refuses the stored fields, and so does the result of `migrate`. The entry is left
  *   unchanged until it expires. Write a `migrate` that converts it.
  *
@@ -50,21 +51,22 @@ import { isThenable } from './error.ts'
  *
  * - `store_error`: the backend failed, or changes could not be saved. `error` has the cause.
  * - `read_only`: the backend failed, and the request continued without a session, by the option `onStoreError`.
- * - `end_failed`: a session should have ended and may still be there. Revoke the session with this `label` if there is one.
- * - `corrupt_entry`: an entry cannot be read, and its visitor is anonymous. It is left unchanged until it expires. The file
- *   backend moves it to `quarantine`, unless a newer version of keepsake wrote it.
+ * - `end_failed`: a session should have ended and may still be there. Revoke the session with this `label` if there is
+ *   one.
+ * - `corrupt_entry`: an entry cannot be read, and its visitor is anonymous. It is left unchanged until it expires. The
+ *   file backend moves it to `quarantine`, unless a newer version of keepsake wrote it.
  * - `evicted`: a backend of limited size was full and removed a session. Raise its limits. There is no label.
- * - `eviction`: the store may remove sessions before they expire, or keepsake may not read the setting. The message has the
- *   command. Emitted once.
- * - `clock_skew`: a session was created more than a minute in the future, and its visitor is anonymous until then. Set the
- *   clocks of the machines.
+ * - `eviction`: the store may remove sessions before they expire, or keepsake may not read the setting. The message has
+ *   the command. Emitted once.
+ * - `clock_skew`: a session was created more than a minute in the future, and its visitor is anonymous until then. Set
+ *   the clocks of the machines.
  *
  * The deployment needs the operator:
  *
- * - `insecure_request`: a request came over plain HTTP, and browsers will not return the Secure cookie. The message has the
- *   option. Emitted once.
- * - `plain_cookie`: cookies have no Secure, because a request came over plain HTTP to a loopback name. Emitted once. It is
- *   normal on a developer's machine.
+ * - `insecure_request`: a request came over plain HTTP, and browsers will not return the Secure cookie. The message has
+ *   the option. Emitted once.
+ * - `plain_cookie`: cookies have no Secure, because a request came over plain HTTP to a loopback name. Emitted once. It
+ *   is normal on a developer's machine.
  * - `cache_overridden`: a response for one visitor allowed shared caches to keep it, so keepsake replaced the field.
  * - `error_response_failed`: the option `errorResponse` threw or returned no Response, so the default was sent.
  */
@@ -118,7 +120,10 @@ export type Emit = (type: EventType, more?: Omit<SessionEvent, 'type'>) => void
 
 const events = channel('keepsake')
 
-/** Calls one listener. Its errors are dropped, also those of its promise, because a broken logger must not log anybody out. */
+/**
+ * Calls one listener. Its errors are dropped, also those of its promise, because a broken logger must not log anybody
+ * out.
+ */
 const callListener = (listener: (event: SessionEvent) => unknown, event: SessionEvent): void => {
   try {
     const done = listener(event)
@@ -127,8 +132,9 @@ const callListener = (listener: (event: SessionEvent) => unknown, event: Session
 }
 
 /**
- * The subscribers of a channel. Node's `publish` turns an error of a subscriber into an uncaught exception, and Node has no
- * other access to them, so this reads the list that `publish` itself reads. Undefined if the runtime has no such list.
+ * The subscribers of a channel. Node's `publish` turns an error of a subscriber into an uncaught exception, and Node
+ * has no other access to them, so this reads the list that `publish` itself reads. Undefined if the runtime has no such
+ * list.
  */
 const subscribersOf = (source: Channel): readonly ((event: SessionEvent, name: string) => unknown)[] | undefined => {
   const { _subscribers: list } = source as { _subscribers?: unknown }

@@ -6,9 +6,9 @@ import { takeMessages } from './session/flash.ts'
 import { type Flash, newFlash } from './session/flash-messages.ts'
 
 /**
- * Adds a message for the next page that this visitor sees, with or without a session. It survives a login or a logout in
- * the same request. At most 20 messages wait, of 2048 bytes together as JSON. A new message removes the oldest if there is
- * no room.
+ * Adds a message for the next page that this visitor sees, with or without a session. It survives a login or a logout
+ * in the same request. At most 20 messages wait, of 2048 bytes together as JSON. A new message removes the oldest if
+ * there is no room.
  *
  * @throws KeepsakeError `not_json`, `too_large`, `no_middleware`, `too_late`
  */
@@ -23,8 +23,8 @@ const isNotShown = (request: Request): boolean => request.method === 'HEAD' || i
  * of two concurrent requests gets them. For anonymous visitors, and on the cookie backend, they are in a cookie, so two
  * concurrent requests may both get them.
  *
- * If the handler throws or answers 304, the messages wait for the next page. A HEAD request and a prefetch get none, and
- * the messages wait.
+ * If the handler throws or answers 304, the messages wait for the next page. A HEAD request and a prefetch get none,
+ * and the messages wait.
  *
  * @throws KeepsakeError `unavailable`, `unknown_outcome`, `contention`, and as `session`
  */

@@ -4,7 +4,9 @@ import { KeepsakeError } from './error.ts'
 
 export type Json = string | number | boolean | null | readonly Json[] | { readonly [field: string]: Json }
 
-/** Sets an own property, also if every object inherits the name: `__proto__`, or `constructor` if prototypes are frozen. */
+/**
+ * Sets an own property, also if every object inherits the name: `__proto__`, or `constructor` if prototypes are frozen.
+ */
 export const setOwn = (copy: Record<string, Json>, name: string, value: Json): void => {
   if (!(name in Object.prototype)) copy[name] = value
   else Object.defineProperty(copy, name, { value, enumerable: true, configurable: true, writable: true })
@@ -32,8 +34,8 @@ const className = (value: object): string => {
  * A frozen copy of `value` that shares nothing with it. A property that is `undefined` is left out, as in JSON.
  *
  * @param path the name of the value in the error, such as `cart`
- * @throws KeepsakeError `not_json` for functions, symbols, bigints, NaN, infinities, `undefined` itself, holes in arrays,
- *   dates, maps and other objects of a class, circular values, and values nested more than 64 deep
+ * @throws KeepsakeError `not_json` for functions, symbols, bigints, NaN, infinities, `undefined` itself, holes in
+ *   arrays, dates, maps and other objects of a class, circular values, and values nested more than 64 deep
  */
 export const frozenCopy = (value: unknown, path: string): Json => {
   if (typeof value === 'string' || typeof value === 'boolean' || value === null) return value

@@ -15,7 +15,10 @@ import {
 import { frozenCopy, type Json } from './json.ts'
 import { decodeMetadata, encodeMetadata, keyStatus, newMetadata } from './session/metadata.ts'
 
-/** `not_found`: no session has the key, or it expired or cannot be read. `not_set`: the session was created without a value. */
+/**
+ * `not_found`: no session has the key, or it expired or cannot be read. `not_set`: the session was created without a
+ * value.
+ */
 export type LookupError = 'not_found' | 'not_set'
 
 declare const keyedSession: unique symbol
@@ -40,7 +43,10 @@ export type ClockOptions = {
   readonly now?: (() => number) | undefined
 }
 export type ExpiryOptions = ClockOptions & {
-  /** Seconds until the session expires. Default: the backend's `defaultPeriod`, otherwise a week. 0 or less: it expires at once. */
+  /**
+   * Seconds until the session expires. Default: the backend's `defaultPeriod`, otherwise a week. 0 or less: it expires
+   * at once.
+   */
   readonly expiry?: number | undefined
 }
 
@@ -63,7 +69,10 @@ const LAST_TIME = 8.64e15
 const expiryAfter = (time: number, period: number): number =>
   Math.min(Math.max(Math.ceil(time + period * 1000), -LAST_TIME), LAST_TIME)
 
-/** The value of an entry, or undefined if it is not JSON. The parser's error is dropped because it would quote the value. */
+/**
+ * The value of an entry, or undefined if it is not JSON. The parser's error is dropped because it would quote the
+ * value.
+ */
 const parseValue = <V>(text: string): { readonly value: V } | undefined => {
   try {
     return { value: JSON.parse(text) }
@@ -180,9 +189,9 @@ export const generate = async <V>(
 }
 
 /**
- * Sets the value, and sets the expiry to `expiry` seconds from now, by default the backend's period. Without a value, only
- * the expiry changes. Of two concurrent calls the later one wins. If the session was cleared or expired, the result is
- * `not_found`, and neither the store nor `one` changes.
+ * Sets the value, and sets the expiry to `expiry` seconds from now, by default the backend's period. Without a value,
+ * only the expiry changes. Of two concurrent calls the later one wins. If the session was cleared or expired, the
+ * result is `not_found`, and neither the store nor `one` changes.
  *
  * @throws KeepsakeError `not_json`, `invalid_option`, and errors of the backend
  */
@@ -214,8 +223,8 @@ export const set = async <V>(
 }
 
 /**
- * Ends the session. Its key opens nothing after that. `one` loses its value and its period, so `toCookieHeaders` clears the
- * cookie. It is no error if the session has ended already.
+ * Ends the session. Its key opens nothing after that. `one` loses its value and its period, so `toCookieHeaders` clears
+ * the cookie. It is no error if the session has ended already.
  *
  * @throws the errors of the backend
  */
@@ -234,8 +243,8 @@ const attributeNames = ['domain', 'path', 'secure', 'httpOnly', 'sameSite', 'par
 type Header = readonly [name: string, value: string]
 
 /**
- * The headers that a response needs: always Vary, and Set-Cookie if the session was modified. After `clear`, the Set-Cookie
- * deletes the cookie, which requires the `path` and `domain` that it was set with.
+ * The headers that a response needs: always Vary, and Set-Cookie if the session was modified. After `clear`, the
+ * Set-Cookie deletes the cookie, which requires the `path` and `domain` that it was set with.
  *
  * @throws KeepsakeError `invalid_option` for a name or attributes that a browser would refuse
  */

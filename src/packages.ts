@@ -16,8 +16,8 @@ export const namesOf = <Module extends object>(module: Module): Module => {
 
 /**
  * Loads a package that the application must install. If it is not installed, bundlers put something else in its place:
- * an import that fails, or, for Next.js on webpack, an empty module. They do so only if the `import()` is inside a `try`
- * of its own; otherwise most of them refuse to bundle.
+ * an import that fails, or, for Next.js on webpack, an empty module. They do so only if the `import()` is inside a
+ * `try` of its own; otherwise most of them refuse to bundle.
  *
  * @param user the feature that needs the package, for the error
  * @throws KeepsakeError `missing_package`, or `unknown_backend` for a driver; its cause is the error of the import

@@ -9,7 +9,10 @@ import type { Flash } from './session/flash-messages.ts'
 import { type AnyFields, createHandle, type Session } from './session/session.ts'
 import type { UnitOfWork } from './session/work.ts'
 
-/** The part of a session manager that exists before its backend is open. Application cookies and sealed texts need no more. */
+/**
+ * The part of a session manager that exists before its backend is open. Application cookies and sealed texts need no
+ * more.
+ */
 export type Manager = {
   readonly context: () => Awaitable<ManagerContext>
   readonly emit: Emit

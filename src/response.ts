@@ -74,8 +74,8 @@ export const responseCookies = (outcome: CommitOutcome, work: UnitOfWork): reado
 const isPrivate = (value: string): boolean => /(^|,)\s*(private|no-store)\s*(,|$)/i.test(value)
 
 /**
- * The value that forbids caching, if `name` is a header field that shared caches obey before Cache-Control: a targeted field
- * of RFC 9213 (CDN-Cache-Control, Cloudflare-CDN-Cache-Control, …) or an older field of a single vendor.
+ * The value that forbids caching, if `name` is a header field that shared caches obey before Cache-Control: a targeted
+ * field of RFC 9213 (CDN-Cache-Control, Cloudflare-CDN-Cache-Control, …) or an older field of a single vendor.
  */
 const targetedNoStore = (name: string): string | undefined => {
   if (name === 'cache-control') return undefined
@@ -108,8 +108,8 @@ const keepFromCaches = (headers: Headers, emit: Emit, fallback: string): void =>
 const namesCookie = (vary: string | null): boolean => vary !== null && /(^|,)\s*(\*|cookie)\s*(,|$)/i.test(vary)
 
 /**
- * Adds Set-Cookie headers, Vary and Cache-Control to headers. Caches need it, because Set-Cookie alone does not stop them
- * (RFC 9111 §7.3). A private response contains something for one visitor, such as a form token.
+ * Adds Set-Cookie headers, Vary and Cache-Control to headers. Caches need it, because Set-Cookie alone does not stop
+ * them (RFC 9111 §7.3). A private response contains something for one visitor, such as a form token.
  */
 export const addHeaders = (headers: Headers, cookies: readonly string[], emit: Emit, privateResponse = false): void => {
   const vary = headers.get('vary')

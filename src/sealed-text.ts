@@ -43,9 +43,9 @@ export const unsealText = async (manager: Manager, sealed: string, associated: s
 
 /**
  * Encrypts and authenticates a text, for example for a password-reset link. Only this application can read it or create
- * one, and only `unseal` with the same associated data opens it: a text that names its one purpose. It is sealed under the
- * newest secret, and opens while that secret is in the list. It does not expire and can be used again, so put an end into
- * the text if it needs one.
+ * one, and only `unseal` with the same associated data opens it: a text that names its one purpose. It is sealed under
+ * the newest secret, and opens while that secret is in the list. It does not expire and can be used again, so put an
+ * end into the text if it needs one.
  *
  * @throws KeepsakeError `invalid_option`, `too_large` over 64 KiB, `no_middleware`, `unavailable`
  */

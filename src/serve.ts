@@ -16,8 +16,8 @@ export type ServeOptions = {
   /** Default 8080. 0: any free port. */
   readonly port?: number | undefined
   /**
-   * An address of this machine, or a name for one. Default 127.0.0.1, so only this machine can connect. '0.0.0.0' listens on
-   * all its networks, and '::' also with IPv6.
+   * An address of this machine, or a name for one. Default 127.0.0.1, so only this machine can connect. '0.0.0.0'
+   * listens on all its networks, and '::' also with IPv6.
    */
   readonly hostname?: string | undefined
 }
@@ -27,8 +27,8 @@ export type Server = {
   readonly url: string
   readonly port: number
   /**
-   * Takes no new connections, lets requests in progress finish (at most 10 seconds), and calls the handler's `close`, unless
-   * another server of this process runs the same handler.
+   * Takes no new connections, lets requests in progress finish (at most 10 seconds), and calls the handler's `close`,
+   * unless another server of this process runs the same handler.
    *
    * @throws the error of the handler's `close`; KeepsakeError `unavailable` if that takes more than 10 seconds
    */
@@ -64,8 +64,8 @@ const hasLoopback6 = (): boolean =>
   Object.values(networkInterfaces()).some((addresses) => addresses?.some(({ address }) => address === '::1'))
 
 /**
- * The URL to print. It has no `localhost` for 127.0.0.1, because that name may be ::1, with no server or another one. It has
- * no 0.0.0.0 or :: either, because browsers cannot connect to those.
+ * The URL to print. It has no `localhost` for 127.0.0.1, because that name may be ::1, with no server or another one.
+ * It has no 0.0.0.0 or :: either, because browsers cannot connect to those.
  */
 const urlOf = (hostname: string, address: string, port: number): string => {
   const loopback = { '0.0.0.0': '127.0.0.1', '::': hasLoopback6() ? '::1' : '127.0.0.1' }[address]
@@ -110,7 +110,9 @@ const stop = async () => {
   process.exit(failed.length === 0 ? 0 : 1)
 }
 
-/** Shared by all copies of this package in the process, so that the first to stop does not end the process too early. */
+/**
+ * Shared by all copies of this package in the process, so that the first to stop does not end the process too early.
+ */
 const SHARED = Symbol.for('keepsake.run')
 const scope = globalThis as { [SHARED]?: { readonly running: Set<Stoppable>; readonly stop: () => Promise<void> } }
 scope[SHARED] ??= { running: new Set(), stop }
@@ -129,14 +131,14 @@ const load = async () => {
 }
 
 /**
- * Serves a handler on Node, Bun or Deno, and prints the URL to standard output. SIGINT and SIGTERM stop all servers of the
- * process cleanly, then the process ends with 0, or with 1 if closing failed. If a handler throws, the error and its causes
- * are printed to standard error, and the response is 500.
+ * Serves a handler on Node, Bun or Deno, and prints the URL to standard output. SIGINT and SIGTERM stop all servers of
+ * the process cleanly, then the process ends with 0, or with 1 if closing failed. If a handler throws, the error and
+ * its causes are printed to standard error, and the response is 500.
  *
  * It needs the package srvx.
  *
- * @throws KeepsakeError `invalid_option`; `missing_package` without srvx; `unavailable` if the port is not free; and the
- *   errors of the handler's `ready`
+ * @throws KeepsakeError `invalid_option`; `missing_package` without srvx; `unavailable` if the port is not free; and
+ *   the errors of the handler's `ready`
  */
 export const serve = async (handler: Handler, options: ServeOptions = {}): Promise<Server> => {
   checkOptionNames(options, ['port', 'hostname'], 'serve()')

@@ -4,10 +4,11 @@ import { createHmac, hash, timingSafeEqual } from 'node:crypto'
 import { random, randomBuffer } from './random.ts'
 
 /**
- * Characters of a label. A key is 32 random bytes in 43 characters of base64url. The first 9 bytes, 12 characters, are its
- * label: it names the entry and is safe to log and to show. The other 23 bytes are its secret, which is never stored: an
- * entry has the SHA-256 of the key. 184 secret bits are more than the 128 of OWASP ASVS 5.0 §7.2.3. Labels are short, and
- * among 10^11 of them two are likely to be equal, so a backend inserts a new entry only if its storage key is free.
+ * Characters of a label. A key is 32 random bytes in 43 characters of base64url. The first 9 bytes, 12 characters, are
+ * its label: it names the entry and is safe to log and to show. The other 23 bytes are its secret, which is never
+ * stored: an entry has the SHA-256 of the key. 184 secret bits are more than the 128 of OWASP ASVS 5.0 §7.2.3. Labels
+ * are short, and among 10^11 of them two are likely to be equal, so a backend inserts a new entry only if its storage
+ * key is free.
  */
 export const LABEL_LENGTH = 12
 
@@ -56,9 +57,9 @@ const PLAIN_NAMESPACE = /^[A-Za-z0-9-]{1,40}$/
 
 /**
  * Makes storage keys from the labels of a namespace: `sid.Q2hhcmxvdHRl`, so that an operator finds the entry of a label
- * that a log names. The key contains the namespace, so a key of one application opens nothing in another application that
- * shares its store. A namespace with other characters is hashed, and its storage keys begin with `_`, which no plain
- * namespace does.
+ * that a log names. The key contains the namespace, so a key of one application opens nothing in another application
+ * that shares its store. A namespace with other characters is hashed, and its storage keys begin with `_`, which no
+ * plain namespace does.
  *
  * A label opens nothing: it has 72 of a key's 256 bits, and the other 184 are never stored (docs/decisions/022).
  *

@@ -25,7 +25,9 @@ const MIN_LENGTH = Math.ceil(((HEADER + TAG) * 4) / 3)
 /** The most characters of a token: browsers keep no longer cookies (RFC 6265bis §5.6). */
 const MAX_LENGTH = 4096
 
-/** The context of a token. It opens only with the same three texts, so a token of one cookie is not valid in another. */
+/**
+ * The context of a token. It opens only with the same three texts, so a token of one cookie is not valid in another.
+ */
 type Context = { readonly purpose: string; readonly name: string; readonly audience?: string }
 
 /** Secrets, newest first: the first one seals, all of them open. */
@@ -72,12 +74,12 @@ export const gcm = {
 }
 
 /**
- * XAES-256-GCM (https://c2sp.org/XAES-256-GCM): AES-256-GCM under a key that is derived from the first half of the nonce.
- * The nonce is long enough to be random without a limit on the number of tokens.
+ * XAES-256-GCM (https://c2sp.org/XAES-256-GCM): AES-256-GCM under a key that is derived from the first half of the
+ * nonce. The nonce is long enough to be random without a limit on the number of tokens.
  */
 export const xaes = (key: Uint8Array): Aead => {
-  // ECB without padding has no state between whole blocks, so one object serves all derivations. It has no IV, which is ''
-  // here because workerd refuses null.
+  // ECB without padding has no state between whole blocks, so one object serves all derivations. It has no IV: the
+  // argument is '' because workerd refuses null.
   const block = createCipheriv('aes-256-ecb', createSecretKey(key), '').setAutoPadding(false)
   const zero = block.update(Buffer.alloc(16))
   const mask = Buffer.from(zero.map((byte, i) => (byte << 1) | ((zero[i + 1] ?? 0) >> 7)))
@@ -117,7 +119,9 @@ export const newSecret = (): string => randomBytes(32).toString('hex')
 
 export const HOW_TO_MAKE_ONE = `node -p "crypto.randomBytes(32).toString('base64url')"`
 
-/** Words that people type instead of random characters. A random text of 43 characters contains one once in 10^7 times. */
+/**
+ * Words that people type instead of random characters. A random text of 43 characters contains one once in 10^7 times.
+ */
 const looksTyped = /secret|passw|change|sample|example|complex|random/i
 
 const bytesOf = (secret: string | Uint8Array): Uint8Array => {

@@ -14,7 +14,10 @@ export type BlocksLimits = {
   readonly pieces?: number
 }
 
-/** The most bytes that are processed without a pause, and the most pieces that are read without one. A socket gives fewer at once. */
+/**
+ * The most bytes that are processed without a pause, and the most pieces that are read without one. A socket gives
+ * fewer at once.
+ */
 const BLOCK = 16_384
 /** A piece of this many bytes becomes a block of its own. Shorter pieces are copied into one block. */
 const SHORT = 1_024
@@ -83,12 +86,13 @@ const blockBuffer = () => {
 }
 
 /**
- * Passes the blocks of a body to `take` until the body ends, is too large or breaks off, or `take` returns false. The bytes
- * before a problem are passed on too. If `take` throws, the body counts as broken.
+ * Passes the blocks of a body to `take` until the body ends, is too large or breaks off, or `take` returns false. The
+ * bytes before a problem are passed on too. If `take` throws, the body counts as broken.
  *
- * A million pieces of one byte cost about as much memory and time as one piece of a million bytes. Pieces are read as soon
- * as they arrive, because a server needs more than a kilobyte for each piece that waits. Between two blocks the event loop
- * runs other work, because otherwise a body that has arrived completely would delay all other requests until its end.
+ * A million pieces of one byte cost about as much memory and time as one piece of a million bytes. Pieces are read as
+ * soon as they arrive, because a server needs more than a kilobyte for each piece that waits. Between two blocks the
+ * event loop runs other work, because otherwise a body that has arrived completely would delay all other requests until
+ * its end.
  *
  * @internal
  */

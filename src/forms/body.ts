@@ -16,8 +16,8 @@ const formatOf = (headers: Headers): BodyFormat | undefined => {
 }
 
 /**
- * Reads the parts of a body in their order. The visitor's mistakes are results and are not thrown. After a stop, the rest
- * is left in the body.
+ * Reads the parts of a body in their order. The visitor's mistakes are results and are not thrown. After a stop, the
+ * rest is left in the body.
  *
  * @throws the errors of `reader.upload`
  */
@@ -39,8 +39,8 @@ export const readBody = async (request: Request, limits: BodyLimits, reader: Bod
 const MAX_DISCARDED = 64 * 2 ** 20
 
 /**
- * Reads and discards the rest of a body while the response is sent. Otherwise a browser that is still uploading shows its
- * own error page and not the response, and the connection takes no further request. Never rejects.
+ * Reads and discards the rest of a body while the response is sent. Otherwise a browser that is still uploading shows
+ * its own error page and not the response, and the connection takes no further request. Never rejects.
  */
 export const discardRest = async ({ body }: Request): Promise<void> => {
   if (body === null || body.locked) return
@@ -49,7 +49,9 @@ export const discardRest = async ({ body }: Request): Promise<void> => {
   await source.cancel().catch(() => {})
 }
 
-/** The most pieces of a body that are searched. The other copy keeps each of them, at about 300 bytes more than its own. */
+/**
+ * The most pieces of a body that are searched. The other copy keeps each of them, at about 300 bytes more than its own.
+ */
 const MAX_PIECES = 2_000
 
 /** The first field of this name within the body's first MiB and its first 2000 pieces. The body stays readable. */
@@ -68,7 +70,8 @@ export const findField = async (request: Request, fieldName: string): Promise<st
     await readBody(copy, limits, { field })
     return found
   } finally {
-    // Without this, the other copy would keep all its bytes for this one. The promise settles only after that one's end.
+    // Without this, the other copy would keep all its bytes for this one. The promise settles only after that one's
+    // end.
     copy.body?.cancel().catch(() => {})
   }
 }

@@ -17,9 +17,14 @@ export type CrossOriginProtectionOptions = {
    * application's own origins too. Default: the origin of the request's URL.
    */
   readonly origins?: readonly string[] | undefined
-  /** Called for each event `cross_origin_rejected`, if no session manager is around this middleware: its `onEvent` is used then. */
+  /**
+   * Called for each event `cross_origin_rejected`, if no session manager is around this middleware: its `onEvent` is
+   * used then.
+   */
   readonly onEvent?: SessionEventListener | undefined
-  /** Renders the response 403. If a session manager with `errorResponse` is around this middleware, that one is used. */
+  /**
+   * Renders the response 403. If a session manager with `errorResponse` is around this middleware, that one is used.
+   */
   readonly errorResponse?: ErrorResponse | undefined
 }
 
@@ -72,12 +77,12 @@ const hasToken = async (request: Request): Promise<boolean> => {
 }
 
 /**
- * Refuses (403) requests that pages of other origins make in a visitor's name: all methods except GET, HEAD and OPTIONS,
- * and WebSocket upgrades. It reads Sec-Fetch-Site first, then Origin. A request with neither, from an old browser or a
- * program, or with `Origin: null`, needs a form token without an action: in the header X-CSRF-Token, or as a field within
- * the first MiB of its form. Put this middleware inside a session manager, because otherwise such requests are refused.
- * Referer, Host and X-Forwarded-* are not read. Further arguments of the handler, such as the context of a framework, are
- * passed on.
+ * Refuses (403) requests that pages of other origins make in a visitor's name: all methods except GET, HEAD and
+ * OPTIONS, and WebSocket upgrades. It reads Sec-Fetch-Site first, then Origin. A request with neither, from an old
+ * browser or a program, or with `Origin: null`, needs a form token without an action: in the header X-CSRF-Token, or as
+ * a field within the first MiB of its form. Put this middleware inside a session manager, because otherwise such
+ * requests are refused. Referer, Host and X-Forwarded-* are not read. Further arguments of the handler, such as the
+ * context of a framework, are passed on.
  *
  * Source: OWASP Cross-Site Request Forgery Prevention, “Fetch Metadata headers”.
  *

@@ -22,9 +22,9 @@ export const TOKEN_HEADER = 'x-csrf-token'
 
 /*
  * version(1) · expiry(6) · nonce(16) · binding(16) · mac(24), 84 characters of base64url.
- * The binding is an HMAC of the nonce and the form secret. It distinguishes the token of another session from an invented
- * one, and is different on every render, so that a compressed page does not leak it (BREACH). The MAC covers all bytes
- * before it, the namespace and the action.
+ * The binding is an HMAC of the nonce and the form secret. It distinguishes the token of another session from an
+ * invented one, and is different on every render, so that a compressed page does not leak it (BREACH). The MAC covers
+ * all bytes before it, the namespace and the action.
  */
 const VERSION = 1
 const NONCE = 7
@@ -64,7 +64,9 @@ const createToken = (
 /** The name of a token: a part of its nonce. */
 const nameOf = (token: unknown): string => (typeof token === 'string' ? token.slice(12, 20) : '')
 
-/** The time when a token expires, in milliseconds since 1970, or the reason why no secret and this action make it valid. */
+/**
+ * The time when a token expires, in milliseconds since 1970, or the reason why no secret and this action make it valid.
+ */
 const checkToken = (
   { keyRing, namespace }: ManagerContext,
   secrets: readonly string[],
@@ -130,9 +132,9 @@ export const reportRejected = (work: UnitOfWork, request: Request, outcome: stri
 }
 
 /**
- * A token for a form, or for a script that sends it in the header `X-CSRF-Token`. It is bound to the visitor's session. If
- * the visitor is anonymous, it is bound to a sealed cookie that this response sets. It ends at a login or a logout, and
- * survives rotations. It may be used more than once. Shared caches do not keep the response.
+ * A token for a form, or for a script that sends it in the header `X-CSRF-Token`. It is bound to the visitor's session.
+ * If the visitor is anonymous, it is bound to a sealed cookie that this response sets. It ends at a login or a logout,
+ * and survives rotations. It may be used more than once. Shared caches do not keep the response.
  *
  * @throws KeepsakeError `invalid_option`, and as `session`
  */
@@ -161,13 +163,17 @@ export const csrfField = async (
   value: await csrfToken(request, options),
 })
 
-/** The hidden field as HTML. Put it directly after `<form>`, because uploads before the token are not read. @throws as `csrfToken` */
+/**
+ * The hidden field as HTML. Put it directly after `<form>`, because uploads before the token are not read.
+ *
+ * @throws as `csrfToken`
+ */
 export const csrfTag = async (request: Request, options: TokenOptions = {}): Promise<string> =>
   `<input name="${TOKEN_FIELD}" type="hidden" value="${await csrfToken(request, options)}">`
 
 /**
- * Checks a token for a handler that reads the body itself, such as JSON. If the result is not `ok`, answer 403. The event
- * is `form_rejected`.
+ * Checks a token for a handler that reads the body itself, such as JSON. If the result is not `ok`, answer 403. The
+ * event is `form_rejected`.
  *
  * @param token default: the header `X-CSRF-Token`
  * @throws KeepsakeError `invalid_option`, and as `session`

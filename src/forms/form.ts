@@ -21,8 +21,8 @@ export type FormOptions = {
   /** The most bytes of one file, read or not, if there is `upload`. Default 10 MiB. */
   readonly maxFileBytes?: number | undefined
   /**
-   * Receives each file as a stream, so that none is kept in memory. The next file waits for it. It is called only after the
-   * token was checked, so put `csrfTag` directly after `<form>`. `readForm` throws its errors. At most 100 files.
+   * Receives each file as a stream, so that none is kept in memory. The next file waits for it. It is called only after
+   * the token was checked, so put `csrfTag` directly after `<form>`. `readForm` throws its errors. At most 100 files.
    */
   readonly upload?: ((file: UploadedFile) => Awaitable<unknown>) | undefined
 }
@@ -46,7 +46,10 @@ type Refusal = {
 
 type TokenError = 'wrong_session' | 'invalid_token' | 'missing_token' | 'many_tokens'
 
-/** The outcome of a form. Without a valid token, the fields may be shown again for another try, but the handler must not use them. */
+/**
+ * The outcome of a form. Without a valid token, the fields may be shown again for another try, but the handler must not
+ * use them.
+ */
 export type FormResult<F = URLSearchParams> =
   | { readonly ok: true; readonly fields: F; readonly files: FormFiles }
   | (Refusal & Submitted & { readonly error: 'expired'; readonly expiredAt: number })
@@ -67,7 +70,10 @@ const messages = {
 const refusal = <E extends keyof typeof messages>(error: E, status: Refusal['status']) =>
   ({ ok: false, error, status, message: messages[error] }) as const
 
-/** Groups values by name. The names are in the order of their UTF-8 bytes, and the values of one name stay in their order. */
+/**
+ * Groups values by name. The names are in the order of their UTF-8 bytes, and the values of one name stay in their
+ * order.
+ */
 const byName = <T>(pairs: readonly (readonly [string, T])[]): ReadonlyMap<string, readonly T[]> => {
   const groups = new Map<string, T[]>()
   for (const [name, value] of pairs) {
@@ -107,13 +113,14 @@ const bodyProblem = (read: BodyRead) => {
 }
 
 /**
- * Reads the form of a request, urlencoded or multipart, and checks that the application made its page for this visitor. The
- * token is the field of `csrfTag`, or the header `X-CSRF-Token`.
+ * Reads the form of a request, urlencoded or multipart, and checks that the application made its page for this visitor.
+ * The token is the field of `csrfTag`, or the header `X-CSRF-Token`.
  *
- * The outcomes are `ok` and, with Dream's names, `expired`, `wrong_session`, `invalid_token`, `missing_token`, `many_tokens`
- * and `wrong_content_type`, which is also the outcome of a body that breaks off or has a part without a name. `invalid_fields`:
- * the schema refuses the fields. `too_large`: the form exceeds a limit. If the token is not valid, the event is
- * `form_rejected`. No body makes it throw. The rest of a refused body, at most 64 MiB, is read and discarded.
+ * The outcomes are `ok` and, with Dream's names, `expired`, `wrong_session`, `invalid_token`, `missing_token`,
+ * `many_tokens` and `wrong_content_type`, which is also the outcome of a body that breaks off or has a part without a
+ * name. `invalid_fields`: the schema refuses the fields. `too_large`: the form exceeds a limit. If the token is not
+ * valid, the event is `form_rejected`. No body makes it throw. The rest of a refused body, at most 64 MiB, is read and
+ * discarded.
  *
  * @throws KeepsakeError `invalid_option`, and as `session`; and the errors of `upload`
  */

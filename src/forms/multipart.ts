@@ -17,7 +17,10 @@ type FileInfo = {
 
 /** A file that is still arriving. */
 export type UploadedFile = FileInfo & {
-  /** The bytes. Bytes that are not read are discarded. If the file breaks off or is too large, the stream ends with an error. */
+  /**
+   * The bytes. Bytes that are not read are discarded. If the file breaks off or is too large, the stream ends with an
+   * error.
+   */
   readonly stream: ReadableStream<Uint8Array>
 }
 

@@ -9,9 +9,9 @@ import { bareName, type CookieAttributes, formatAttributes, prefixOf, sealedPlac
 export type IncomingRequest = { readonly headers: Headers; readonly url?: string | undefined }
 
 /**
- * Who can set cookies of these names in a visitor's browser, in addition to this host over TLS: nobody if the name begins
- * with `__Host-`; otherwise other hosts of the domain and other paths of the host (`neighbours`), other servers on this
- * machine, or anybody on the network path of plain HTTP.
+ * Who can set cookies of these names in a visitor's browser, in addition to this host over TLS: nobody if the name
+ * begins with `__Host-`; otherwise other hosts of the domain and other paths of the host (`neighbours`), other servers
+ * on this machine, or anybody on the network path of plain HTTP.
  */
 export type Planter = 'nobody' | 'neighbours' | 'this machine' | 'the network'
 
@@ -39,8 +39,8 @@ export type CookieOptions = Omit<CookieAttributes, 'secure' | 'httpOnly'> & {
 export type TransportOptions = {
   readonly cookie?: CookieOptions | undefined
   /**
-   * true: cookies always have Secure. false: over plain HTTP they have no Secure, for a LAN without TLS. Default: only on a
-   * loopback name over plain HTTP they have no Secure.
+   * true: cookies always have Secure. false: over plain HTTP they have no Secure, for a LAN without TLS. Default: only
+   * on a loopback name over plain HTTP they have no Secure.
    */
   readonly secure?: boolean | undefined
   /** true: trust X-Forwarded-Proto, because your proxy sets it on every request. Default false. */
@@ -55,7 +55,9 @@ export const transportOptionNames = [
 
 const loopback = /^(localhost|[a-z0-9-]+\.localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?$/i
 
-/** The scheme and authority of a URL such as `https://a.example:8443/path`, if it has them. Cheaper than a URL object. */
+/**
+ * The scheme and authority of a URL such as `https://a.example:8443/path`, if it has them. Cheaper than a URL object.
+ */
 const splitUrl = (url: string): { readonly scheme: string; readonly authority: string } | undefined => {
   const match = /^([a-z]+):\/\/([^/?#@]*)(?=[/?#]|$)/i.exec(url)
   return match ? { scheme: (match[1] as string).toLowerCase(), authority: match[2] as string } : undefined
@@ -76,7 +78,9 @@ const isFromOtherHost = (headers: Headers): boolean =>
     return from !== null && !loopback.test(splitUrl(from)?.authority ?? '')
   })
 
-/** Whether a host, with or without a port, is a domain or a subdomain of it. Browsers refuse cookies of other domains. */
+/**
+ * Whether a host, with or without a port, is a domain or a subdomain of it. Browsers refuse cookies of other domains.
+ */
 const isWithinDomain = (host: string, domain: string): boolean => {
   const name = host.replace(/:\d+$/, '').toLowerCase()
   return name === domain.toLowerCase() || name.endsWith(`.${domain.toLowerCase()}`)
@@ -95,16 +99,17 @@ const insecureNotice = {
 
 /**
  * Returns a function that finds the names and attributes of a request's cookies. Over TLS the names have a prefix that
- * browsers protect. Over plain HTTP to a loopback name they have none, so that every browser and curl work, and they end
- * in the port, because browsers share cookies between ports. Over plain HTTP to any other host the cookies are Secure and
- * have the prefix. A name without a prefix is never read on a secure request.
+ * browsers protect. Over plain HTTP to a loopback name they have none, so that every browser and curl work, and they
+ * end in the port, because browsers share cookies between ports. Over plain HTTP to any other host the cookies are
+ * Secure and have the prefix. A name without a prefix is never read on a secure request.
  *
  * A request is from this machine only if its Host is a loopback name, and no header shows that a proxy forwarded it or
  * that a page of another machine sent it. A proxy that sets such a Host and no other header (nginx's `proxy_pass
- * http://localhost:8080` without `proxy_set_header`) looks like a browser on this machine: let it send the original Host.
+ * http://localhost:8080` without `proxy_set_header`) looks like a browser on this machine: let it send the original
+ * Host.
  *
- * On a loopback name outside the domain, the domain is left out, also over TLS, because browsers refuse such a cookie. So
- * one configuration works in production and on a developer's machine.
+ * On a loopback name outside the domain, the domain is left out, also over TLS, because browsers refuse such a cookie.
+ * So one configuration works in production and on a developer's machine.
  *
  * @throws KeepsakeError `invalid_option`
  */

@@ -48,9 +48,9 @@ const refuse = (message: string): never => {
 /**
  * The values of one name in a Cookie header, in order: at most four different ones that `accept` returns true for.
  *
- * Names are compared exactly. White space is SP and HTAB only, nothing is decoded, and quotes stay (RFC 6265bis §5.6). A
- * value also ends at a comma, because some platforms join several Cookie headers with commas. But no pair begins after a
- * comma, because the value of another cookie could contain a name whose prefix browsers protect.
+ * Names are compared exactly. White space is SP and HTAB only, nothing is decoded, and quotes stay (RFC 6265bis §5.6).
+ * A value also ends at a comma, because some platforms join several Cookie headers with commas. But no pair begins
+ * after a comma, because the value of another cookie could contain a name whose prefix browsers protect.
  *
  * @param until `;` for a value that may contain commas, because another program wrote it. Default `,`
  */
@@ -96,8 +96,8 @@ const sameSiteWords = { strict: 'Strict', lax: 'Lax', none: 'None' } as const
 const priorityWords = { low: 'Low', medium: 'Medium', high: 'High' } as const
 
 /**
- * The attributes of a cookie as text, which follows the value and Max-Age in a Set-Cookie. Every attribute is checked, so
- * none can add another attribute or header.
+ * The attributes of a cookie as text, which follows the value and Max-Age in a Set-Cookie. Every attribute is checked,
+ * so none can add another attribute or header.
  *
  * @throws KeepsakeError `invalid_option`
  */
@@ -132,8 +132,9 @@ export const formatAttributes = (options: CookieAttributes): string => {
 }
 
 /**
- * The domain and path that a sealed value is bound to, in addition to the cookie's name. Empty for all paths of one host,
- * otherwise a text without `=`. A name has no `;`, so different pairs of name and place never join to the same text.
+ * The domain and path that a sealed value is bound to, in addition to the cookie's name. Empty for all paths of one
+ * host, otherwise a text without `=`. A name has no `;`, so different pairs of name and place never join to the same
+ * text.
  */
 export const sealedPlace = ({ domain = '', path = '/' }: CookieAttributes): string =>
   domain === '' && path === '/' ? '' : `;${domain.toLowerCase()};${encodeURIComponent(path)}`
@@ -189,8 +190,8 @@ export const checkPrefix = (
 }
 
 /**
- * The prefix that makes browsers protect a cookie. With `__Host-Http-` only this host can set it, only over TLS, and not by
- * scripts. Browsers that do not know this prefix see a `__Host-` name.
+ * The prefix that makes browsers protect a cookie. With `__Host-Http-` only this host can set it, only over TLS, and
+ * not by scripts. Browsers that do not know this prefix see a `__Host-` name.
  */
 export const prefixOf = ({ domain, path = '/', httpOnly = true }: CookieAttributes): string => {
   if (domain !== undefined || path !== '/') return '__Secure-'

@@ -7,7 +7,9 @@ import { setImmediate } from 'node:timers/promises'
 /** Milliseconds that requests may still take after a server began to stop. */
 export const STOP_TIMEOUT = 10_000
 
-/** Lets the process read the bytes that have arrived: two rounds of the event loop, because the first may be half done. */
+/**
+ * Lets the process read the bytes that have arrived: two rounds of the event loop, because the first may be half done.
+ */
 const readArrived = async (): Promise<void> => {
   await setImmediate()
   await setImmediate()
@@ -22,9 +24,9 @@ const stopListening = (http: Server): Promise<void> =>
   })
 
 /**
- * Watches a server, and returns a function that stops it. The server takes no new connections. Requests in progress, and
- * requests that still arrive on open connections, are answered with `Connection: close`. Then the idle connections end.
- * The promise settles when no connection is left. Connections that are left after ten seconds are cut.
+ * Watches a server, and returns a function that stops it. The server takes no new connections. Requests in progress,
+ * and requests that still arrive on open connections, are answered with `Connection: close`. Then the idle connections
+ * end. The promise settles when no connection is left. Connections that are left after ten seconds are cut.
  */
 export const drainer = (http: Server): (() => Promise<void>) => {
   const sockets = new Set<Socket>()

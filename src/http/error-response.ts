@@ -6,7 +6,8 @@ import type { Awaitable } from '../error.ts'
  * The reason why keepsake responds in place of the handler.
  *
  * - `ended` (409): the session ended while the request was in progress. Nothing was saved.
- * - `conflict` (409): another request changed the session, and the schema refuses both changes together. Nothing was saved.
+ * - `conflict` (409): another request changed the session, and the schema refuses both changes together. Nothing was
+ *   saved.
  * - `withheld` (409): the browser did not send the session cookie with this request. Nothing was saved.
  * - `unavailable` (503): the backend failed or did not answer in time.
  * - `not_saved` (500): the changes cannot be saved, for example because they are too large.
@@ -15,8 +16,8 @@ import type { Awaitable } from '../error.ts'
 export type ErrorKind = 'ended' | 'conflict' | 'withheld' | 'unavailable' | 'not_saved' | 'cross_origin'
 
 /**
- * Renders the response to an error. Give it the status of the kind; a redirect is possible too. Do not use the session of the
- * request here. keepsake adds cookies, and `Cache-Control: no-store` if the response has no Cache-Control.
+ * Renders the response to an error. Give it the status of the kind; a redirect is possible too. Do not use the session
+ * of the request here. keepsake adds cookies, and `Cache-Control: no-store` if the response has no Cache-Control.
  */
 export type ErrorResponse = (kind: ErrorKind, request: Request) => Awaitable<Response>
 

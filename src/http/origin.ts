@@ -1,10 +1,10 @@
 // The origin of the page that sent a request, as far as the request's headers show it.
 
 /**
- * `same`: a page of the same origin, or the visitor directly, for example from the address bar. `cross`: a page of another
- * origin. `hidden`: the browser hides the origin (`Origin: null`), as it does for sandboxed pages and for pages with
- * `Referrer-Policy: no-referrer`. `unknown`: there are no such headers. Over TLS, every current browser sends one with
- * methods other than GET and HEAD.
+ * `same`: a page of the same origin, or the visitor directly, for example from the address bar. `cross`: a page of
+ * another origin. `hidden`: the browser hides the origin (`Origin: null`), as it does for sandboxed pages and for pages
+ * with `Referrer-Policy: no-referrer`. `unknown`: there are no such headers. Over TLS, every current browser sends one
+ * with methods other than GET and HEAD.
  */
 export type Source = 'same' | 'cross' | 'hidden' | 'unknown'
 
@@ -16,7 +16,9 @@ const originOf = (url: string): string | undefined => {
   }
 }
 
-/** Reads Sec-Fetch-Site first, because no page can set it, then compares Origin with the origin of the request's URL. */
+/**
+ * Reads Sec-Fetch-Site first, because no page can set it, then compares Origin with the origin of the request's URL.
+ */
 export const sourceOf = ({ headers, url }: { readonly headers: Headers; readonly url: string }): Source => {
   const site = headers.get('sec-fetch-site')
   if (site === 'same-origin' || site === 'none') return 'same'

@@ -19,8 +19,8 @@ const traceOf = (error: unknown, depth: number): string => {
 }
 
 /**
- * The text to print for a thrown value. `console.error` would print every property too, and drivers keep the failed command
- * there, with its values: for a login, the password.
+ * The text to print for a thrown value. `console.error` would print every property too, and drivers keep the failed
+ * command there, with its values: for a login, the password.
  */
 export const trace = (error: unknown): string => {
   try {

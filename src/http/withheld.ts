@@ -27,8 +27,8 @@ const urlOf = (text: string): URL | undefined => {
 }
 
 /**
- * Whether two hosts may be of one site. Only the list of public suffixes defines a site. Without it, hosts with the same
- * last two labels count as one site.
+ * Whether two hosts may be of one site. Only the list of public suffixes defines a site. Without it, hosts with the
+ * same last two labels count as one site.
  */
 const isSameSite = (one: string, other: string): boolean => {
   const ending = (host: string) => host.split('.').slice(-2).join('.')
