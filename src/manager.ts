@@ -11,7 +11,7 @@ import type { Handler, Middleware } from './http/handler.ts'
 import { withheldFrom } from './http/withheld.ts'
 import { clearingCookies, createMiddleware } from './middleware.ts'
 import { failedContext, type Opener, opener } from './opener.ts'
-import { type CheckedOptions, checkOptions, type SessionManagerOptions } from './options.ts'
+import { type Configuration, checkOptions, type SessionManagerOptions } from './options.ts'
 import { type Manager, sessionOf } from './request.ts'
 import { addHeaders, type ResponseCookie, responseCookies, setCookieHeaders } from './response.ts'
 import type { OutputOf, StandardSchema } from './schema.ts'
@@ -104,7 +104,7 @@ type FieldsOf<S extends StandardSchema> = OutputOf<S> extends object ? OutputOf<
 
 /** How a manager begins the work of a request. */
 const beginner = (
-  checked: CheckedOptions,
+  checked: Configuration,
   options: SessionManagerOptions,
   { current, opened, isChecked, check }: Opener,
 ) => {

@@ -5,7 +5,7 @@ import { backendFromUrl, checkSecret } from './backends/from-url.ts'
 import { sweeper } from './backends/sweeper.ts'
 import { HOW_TO_MAKE_ONE, keyRing, newSecret } from './crypto/seal.ts'
 import { isKeepsakeError, KeepsakeError } from './error.ts'
-import type { CheckedOptions, SessionManagerOptions } from './options.ts'
+import type { Configuration, SessionManagerOptions } from './options.ts'
 import type { ManagerContext } from './session/context.ts'
 
 const noSecret = ({ name }: Backend): KeepsakeError =>
@@ -16,7 +16,7 @@ const noSecret = ({ name }: Backend): KeepsakeError =>
 
 /** Opens the backend of a manager. @throws KeepsakeError */
 const openContext = async (
-  { backend: given, settings, secrets }: CheckedOptions,
+  { backend: given, settings, secrets }: Configuration,
   { now, onEvent, secret, absoluteTimeout, storeTimeout }: SessionManagerOptions,
 ): Promise<ManagerContext> => {
   if (typeof given === 'string') checkSecret(given, { secret })
@@ -41,7 +41,7 @@ const openContext = async (
 }
 
 /** Stands in for a backend that could not be opened: every call fails, and a logout still clears its cookie. */
-export const failedContext = ({ settings }: CheckedOptions, error: KeepsakeError): ManagerContext => {
+export const failedContext = ({ settings }: Configuration, error: KeepsakeError): ManagerContext => {
   const fail = () => {
     throw error
   }
@@ -57,7 +57,7 @@ export const failedContext = ({ settings }: CheckedOptions, error: KeepsakeError
 }
 
 /** Opens the backend at the first use, and again after it failed. */
-export const opener = (checked: CheckedOptions, options: SessionManagerOptions) => {
+export const opener = (checked: Configuration, options: SessionManagerOptions) => {
   const { emit } = checked.settings
   let context: ManagerContext | undefined
   let opening: Promise<ManagerContext> | undefined

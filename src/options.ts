@@ -169,7 +169,7 @@ const isUrl = (backend: Backend | string | URL): backend is URL =>
   typeof (backend as URL | undefined)?.href === 'string'
 
 /** The options after their check, with defaults. Times are in milliseconds. */
-export type CheckedOptions = {
+export type Configuration = {
   /** The parts of the manager's context that exist before its backend is open. */
   readonly settings: Omit<ManagerContext, 'backend' | 'keyRing' | 'sweeper'>
   readonly backend: Backend | string
@@ -181,7 +181,7 @@ export type CheckedOptions = {
 const DAY = 86_400
 
 /** @throws KeepsakeError `invalid_option`, `unknown_backend` */
-export const checkOptions = (options: SessionManagerOptions): CheckedOptions => {
+export const checkOptions = (options: SessionManagerOptions): Configuration => {
   checkOptionNames(options, optionNames, 'sessionManager()')
   const idleTimeout = numberOption(options, 'idleTimeout', 14 * DAY, 0.001, 400 * DAY)
   const usual = Math.max(30 * DAY, idleTimeout)
