@@ -1,4 +1,4 @@
-// The front door: sessions for every visitor, in a few words.
+// Exports the public names of the package keepsake.
 
 export type { OwnedSession } from './accounts.ts'
 export type {

@@ -5,7 +5,7 @@ import { backendFromUrl, checkSecret } from './backends/from-url.ts'
 import { sweeper } from './backends/sweeper.ts'
 import { HOW_TO_MAKE_ONE, keyRing, newSecret } from './crypto/seal.ts'
 import { isKeepsakeError, KeepsakeError } from './error.ts'
-import type { CheckedOptions, SessionManagerOptions } from './options.ts'
+import type { Configuration, SessionManagerOptions } from './options.ts'
 import type { ManagerContext } from './session/context.ts'
 
 const noSecret = ({ name }: Backend): KeepsakeError =>
@@ -16,13 +16,13 @@ const noSecret = ({ name }: Backend): KeepsakeError =>
 
 /** Opens the backend of a manager. @throws KeepsakeError */
 const openContext = async (
-  { backend: given, settings, secrets }: CheckedOptions,
+  { backend: given, settings, secrets }: Configuration,
   { now, onEvent, secret, absoluteTimeout, storeTimeout }: SessionManagerOptions,
 ): Promise<ManagerContext> => {
   if (typeof given === 'string') checkSecret(given, { secret })
   const { namespace, emit } = settings
-  const lasts = absoluteTimeout ?? settings.absoluteTimeout / 1000
-  const backendOptions = { now, onEvent, secret, namespace, absoluteTimeout: lasts, storeTimeout }
+  const seconds = absoluteTimeout ?? settings.absoluteTimeout / 1000
+  const backendOptions = { now, onEvent, secret, namespace, absoluteTimeout: seconds, storeTimeout }
   const backend = typeof given === 'string' ? await backendFromUrl(given, backendOptions) : given
   if (secret === undefined && backend.keepSecret === undefined) throw noSecret(backend)
   if (settings.maxSessionsPerOwner !== undefined && backend.byOwner === undefined) {
@@ -31,17 +31,17 @@ const openContext = async (
       `The ${backend.name} backend cannot find sessions by owner, so it does not support the option maxSessionsPerOwner.`,
     )
   }
-  const kept = await backend.keepSecret?.(newSecret())
+  const storedSecret = await backend.keepSecret?.(newSecret())
   return {
     ...settings,
     backend,
-    keyRing: keyRing(secrets, kept),
+    keyRing: keyRing(secrets, storedSecret),
     sweeper: sweeper(backend, settings.now, emit, settings.ownerNames.decode),
   }
 }
 
 /** Replaces the context of a backend that could not be opened: every call fails, and a logout still clears its cookie. */
-export const failedContext = ({ settings }: CheckedOptions, error: KeepsakeError): ManagerContext => {
+export const failedContext = ({ settings }: Configuration, error: KeepsakeError): ManagerContext => {
   const fail = () => {
     throw error
   }
@@ -57,7 +57,7 @@ export const failedContext = ({ settings }: CheckedOptions, error: KeepsakeError
 }
 
 /** Opens the backend at the first use, and again after it failed. */
-export const openLazily = (checked: CheckedOptions, options: SessionManagerOptions) => {
+export const openLazily = (checked: Configuration, options: SessionManagerOptions) => {
   const { emit } = checked.settings
   let context: ManagerContext | undefined
   let opening: Promise<ManagerContext> | undefined

@@ -11,7 +11,7 @@ import type { Middleware } from './http/handler.ts'
 import { withheldFrom } from './http/withheld.ts'
 import { failedContext, type LazyBackend, openLazily } from './lazy-backend.ts'
 import { clearingCookies, createMiddleware } from './middleware.ts'
-import { type CheckedOptions, checkOptions, type SessionManagerOptions } from './options.ts'
+import { type Configuration, checkOptions, type SessionManagerOptions } from './options.ts'
 import { type Manager, sessionOf } from './request.ts'
 import { addHeaders, type ResponseCookie, responseCookies, setCookieHeaders } from './response.ts'
 import type { OutputOf, StandardSchema } from './schema.ts'
@@ -22,7 +22,7 @@ import { open } from './session/open.ts'
 import { type AnyFields, createHandle, type Session } from './session/session.ts'
 import type { UnitOfWork } from './session/work.ts'
 
-/** What to send after a commit outside a middleware, or why the changes were not saved. */
+/** The result of a commit outside a middleware: headers and cookies to send, or the reason why nothing was saved. */
 export type CommitResult =
   | {
       readonly ok: true
@@ -48,11 +48,22 @@ export type OpenSession<F extends object = AnyFields> = Session<F> & {
 export type SessionManager<F extends object = AnyFields> = Middleware & {
   /** The session of a request inside this middleware, also if another session manager is nested in it. */
   session(request: Request): Promise<Session<F>>
-  /** A session for a job, a socket or a server action. Without `url`, only cookies with a `__Host-` or `__Secure-` prefix are read. */
+  /**
+   * A session for a job, a socket or a server action. Without `url`, only cookies with a `__Host-` or `__Secure-`
+   * prefix are read.
+   */
   open(request: { readonly headers: Headers; readonly url?: string | undefined }): Promise<OpenSession<F>>
-  /** The live sessions of an account, as `login` named it, newest first. @throws KeepsakeError `invalid_option`, `unavailable` */
+  /**
+   * The live sessions of an account, as `login` named it, newest first.
+   *
+   * @throws KeepsakeError `invalid_option`, `unavailable`
+   */
   list(owner: string): Promise<readonly OwnedSession<F>[]>
-  /** Ends the session with this label. If there is none, nothing happens. @throws KeepsakeError `invalid_option`, `unknown_outcome` */
+  /**
+   * Ends the session with this label. If there is none, nothing happens.
+   *
+   * @throws KeepsakeError `invalid_option`, `unknown_outcome`
+   */
   revoke(label: string): Promise<void>
   /**
    * Ends all sessions of an account except the one with the label `except`, for example after a change of password. It
@@ -71,14 +82,14 @@ export type SessionManager<F extends object = AnyFields> = Middleware & {
    * Removes expired entries in small batches. Several processes may sweep at once.
    *
    * @returns the number of entries that were removed
-   * @throws whatever the backend throws
+   * @throws the errors of the backend
    */
   sweep(): Promise<number>
   /**
    * Opens the backend, so that errors of the configuration appear at the start.
    *
-   * @throws KeepsakeError `no_secret`, `unknown_backend`, `unavailable`, and `invalid_option`, also if the store may forget
-   *   that sessions have ended
+   * @throws KeepsakeError `no_secret`, `unknown_backend`, `unavailable`, and `invalid_option`, also if the store may
+   *   forget that sessions have ended
    */
   ready(): Promise<void>
   /** Closes the backend. */
@@ -93,7 +104,7 @@ type FieldsOf<S extends StandardSchema> = OutputOf<S> extends object ? OutputOf<
 
 /** How a manager begins the work of a request. */
 const workStarter = (
-  checked: CheckedOptions,
+  checked: Configuration,
   options: SessionManagerOptions,
   { current, opened, isChecked, check }: LazyBackend,
 ) => {

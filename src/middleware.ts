@@ -33,7 +33,7 @@ const createResponder = ({ emit, errorResponse: render }: Manager) => {
   /** Commits the session, then completes the handler's response, or replaces it if the commit failed. */
   const commitAndRespond = (request: Request, answer: Response, work: UnitOfWork): Awaitable<Response> => {
     const replace = async (kind: ErrorKind, cookies: readonly string[]): Promise<Response> => {
-      // Nobody reads the handler's body: release what it reads from, such as a file.
+      // The handler's body is not sent, so release its source, such as a file.
       answer.body?.cancel().catch(() => {})
       await returnTaken(work)
       return withHeaders(await answerFor(kind, request), cookies, work.context)

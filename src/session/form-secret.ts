@@ -84,10 +84,10 @@ export const formSecret = (work: UnitOfWork): string => {
  * with `Referrer-Policy: no-referrer`; and on this machine whatever says nothing is a program.
  */
 const SUFFICIENT: Readonly<Record<Planter, readonly Source[]>> = {
-  nobody: ['own', 'foreign', 'hidden', 'unknown'],
-  neighbours: ['own'],
-  'the network': ['own', 'hidden'],
-  'this machine': ['own', 'hidden', 'unknown'],
+  nobody: ['same', 'cross', 'hidden', 'unknown'],
+  neighbours: ['same'],
+  'the network': ['same', 'hidden'],
+  'this machine': ['same', 'hidden', 'unknown'],
 }
 
 /** Whether a request is a stranger's and does not say enough of its page for his pre-session to count. */

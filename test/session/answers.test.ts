@@ -141,7 +141,7 @@ suite('an answer that cannot be sent counts as a handler that threw', () => {
       await session(request)
       return undefined as unknown as Response
     })
-    await assert.rejects(async () => browser(page)('/'), /returned undefined\. It has to return a Response/)
+    await assert.rejects(async () => browser(page)('/'), /returned undefined\. Nothing was saved\. Return a Response/)
   })
 })
 
