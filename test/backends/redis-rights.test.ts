@@ -1,4 +1,4 @@
-// The permissions of a Redis user in docs/databases.md are sufficient and necessary, and keepsake prints nothing.
+// The permissions of a Redis user in docs/backends/redis.md are sufficient and necessary, and keepsake prints nothing.
 
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
@@ -17,11 +17,11 @@ import {
 
 const root = join(import.meta.dirname, '../..')
 
-/** The permissions of a feature, from the line of docs/databases.md that begins with these words. */
+/** The permissions of a feature, from the line of docs/backends/redis.md that begins with these words. */
 const permissionsFor = (feature: string): string[] => {
-  const docs = readFileSync(join(root, 'docs/databases.md'), 'utf8')
+  const docs = readFileSync(join(root, 'docs/backends/redis.md'), 'utf8')
   const line = docs.split('\n').find((one) => one.startsWith(`| ${feature}`))
-  const list = /`([^`]*)` \|$/.exec(line ?? '')?.[1] ?? assert.fail(`docs/databases.md has no line for ${feature}`)
+  const list = /`([^`]*)` \|$/.exec(line ?? '')?.[1] ?? assert.fail(`docs/backends/redis.md has no line for ${feature}`)
   // In a table, the character | is escaped.
   return list.replaceAll('\\|', '|').split(' ')
 }

@@ -14,7 +14,7 @@ const advice: Readonly<Record<string, string>> = {
   MOVED: 'The slot of this key has moved to another server: try again.',
   NOAUTH: 'The server requires a login: put the user and the password into the URL or the options of the client.',
   NOPERM:
-    'The Redis user lacks a permission: docs/databases.md lists the permissions that keepsake needs (ACL SETUSER).',
+    'The Redis user lacks a permission: docs/backends/redis.md lists the permissions that keepsake needs (ACL SETUSER).',
   NOREPLICAS: 'The server has fewer replicas than min-replicas-to-write requires: check that the replicas are running.',
   OOM: 'The memory of the server is full: raise its maxmemory, or remove other data.',
   READONLY:
