@@ -16,7 +16,7 @@ import { serialize } from './queue.ts'
 import { save, type WriteFailure } from './save.ts'
 import { callWrite, ensureDurable, heldIn, type Snapshot, type UnitOfWork } from './work.ts'
 
-/** What the response must contain. Times are in milliseconds since 1970. */
+/** The cookies for the response, or why nothing was saved. Times are in milliseconds since 1970. */
 export type CommitOutcome = {
   /** Why nothing was saved. */
   readonly failure?: WriteFailure | 'withheld'
@@ -225,7 +225,7 @@ export const commit = (work: UnitOfWork): Awaitable<CommitOutcome> => {
   )
 }
 
-/** Chooses the commit by the session of the request and what the handler asked for. */
+/** Chooses the commit by the session of the request and by the calls of the handler. */
 const dispatch = (work: UnitOfWork): Awaitable<CommitOutcome> => {
   const { snapshot, transition, context } = work
   if (snapshot === undefined) {

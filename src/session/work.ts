@@ -1,4 +1,4 @@
-// The unit of work of one request: the session as read, the changes so far, and what the commit must do.
+// The unit of work of one request: the session as read, the changes so far, and the tasks of the commit.
 
 import type { Backend, Entry, Mark } from '../backends/contract.ts'
 import { callBackend, type Deadline } from '../backends/deadline.ts'
@@ -86,10 +86,10 @@ export type UnitOfWork = {
   /** The same fields, once the handler changed one. */
   draft: Draft | undefined
   owner: string | undefined
-  /** What a login set for its session alone. */
+  /** The settings that a login gave its session. */
   loginSettings: LoginSettings | undefined
   rotate: boolean
-  /** What happens to the session of the request. `reauthenticate` is a login of the owner that it already has. */
+  /** How the commit replaces or ends the session. `reauthenticate` is a login of the owner that it already has. */
   transition: 'login' | 'reauthenticate' | 'invalidate' | undefined
   /** The key of the session that the request creates, once a caller asked for it. */
   newKey: string | undefined
