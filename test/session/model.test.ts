@@ -1,4 +1,4 @@
-// The order of writes keeps its promises in every interleaving, and each of its rules is needed.
+// The order of writes keeps its promises in every interleaving, and every rule of it is needed.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -25,19 +25,19 @@ const scripts: readonly Script[] = [
   { turn: 'invalidate', after: 'z' },
 ]
 
-/** Each visit sets fields of its own, so that a lost one can be named. */
-const apart = (chosen: readonly Script[]): Script[] =>
+/** Gives the fields of each request their own names, so that the test can name a lost one. */
+const withOwnFields = (chosen: readonly Script[]): Script[] =>
   chosen.map((script, i) => ({
     ...script,
     ...(script.set && { set: script.set + i }),
     ...(script.after && { after: script.after + i }),
   }))
 
-const pairs = scripts.flatMap((first, i) => scripts.slice(i).map((second) => apart([first, second])))
+const pairs = scripts.flatMap((first, i) => scripts.slice(i).map((second) => withOwnFields([first, second])))
 
-/** A request that stalls while the key is renewed twice around it. */
+/** A request that stalls while other requests rotate the key twice. */
 const stalled: Script[] = [{ renew: true }, {}, { follows: 0 }, { renew: true, follows: 2 }, { follows: 3 }]
-/** A request under way while its key is renewed and the new one is presented. */
+/** A request in progress while its key is rotated and another request uses the new one. */
 const overtaken: Script[] = [{ renew: true }, {}, { follows: 0 }]
 
 const holds = (chosen: readonly Script[]) => {
@@ -45,19 +45,19 @@ const holds = (chosen: readonly Script[]) => {
   assert.equal(broken, undefined, `${JSON.stringify(chosen)}: ${broken}`)
 }
 
-test('two visits: every interleaving, one crash anywhere, replies lost or late', () => {
+test('two requests: the promises hold in every interleaving, with one crash and lost or late replies', () => {
   for (const pair of pairs) holds(pair)
 })
 
-test('three visits: every interleaving of scripts that fast-check draws', () => {
+test('three requests: the promises hold in every interleaving of random scripts', () => {
   const script = fc.constantFrom(...scripts)
   fc.assert(
-    fc.property(fc.tuple(script, script, script), (triple) => holds(apart(triple))),
+    fc.property(fc.tuple(script, script, script), (triple) => holds(withOwnFields(triple))),
     { numRuns: runs(24) },
   )
 })
 
-test('renewals in a row: a stalled request and a late reply log nobody out', () => {
+test('successive rotations: a stalled request and a late reply do not log the visitor out', () => {
   holds(stalled)
   holds(overtaken)
 })
@@ -78,7 +78,7 @@ const mutations: Record<Mutation, string> = {
 }
 
 for (const [mutation, words] of Object.entries(mutations)) {
-  test(`the model objects when a rule is left out: ${mutation}`, () => {
+  test(`a promise is broken without a rule: ${mutation}`, () => {
     const found = [...pairs, stalled, overtaken].map((chosen) => explore(chosen, mutation as Mutation).broken)
     assert.ok(
       found.some((broken) => broken?.includes(words)),

@@ -1,4 +1,4 @@
-// The marks of owners in a folder of sessions keep their promises in every interleaving, and each rule is needed.
+// The owner marks of the file backend keep their promises in every interleaving, and every rule is needed.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -12,7 +12,7 @@ const casts: readonly Parameters<typeof explore>[0][] = [
   ['generate', 'clear', 'clear', 'tidy', 'logout'],
 ]
 
-test('a clear ends what was marked before it, and what lives can be found, wherever anybody stops', (t) => {
+test('a clear ends every session that was marked before it, and every live session can be found, after any crash', (t) => {
   for (const cast of casts) {
     const { broken, worlds } = explore(cast)
     assert.equal(broken, undefined, `${cast.join(', ')}: ${broken}`)
@@ -31,7 +31,7 @@ const mutations: Record<Mutation, RegExp> = {
 }
 
 for (const [without, broken] of Object.entries(mutations)) {
-  test(`without its rule, '${without}' breaks a promise`, () => {
+  test(`a promise is broken without a rule: ${without}`, () => {
     const found = casts.map((cast) => explore(cast, without as Mutation).broken ?? '')
     assert.ok(
       found.some((one) => broken.test(one)),
