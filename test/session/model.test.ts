@@ -10,19 +10,19 @@ const scripts: readonly Script[] = [
   {},
   { set: 'a' },
   { add: true },
-  { renew: true },
-  { renew: true, set: 'a' },
-  { turn: 'login' },
-  { turn: 'login', set: 'a', after: 'z' },
-  { turn: 'same' },
-  { turn: 'same', add: true },
-  { turn: 'invalidate' },
+  { rotate: true },
+  { rotate: true, set: 'a' },
+  { transition: 'login' },
+  { transition: 'login', set: 'a', after: 'z' },
+  { transition: 'reauthenticate' },
+  { transition: 'reauthenticate', add: true },
+  { transition: 'invalidate' },
   { clock: 'ahead', set: 'a' },
-  { clock: 'ahead', turn: 'invalidate' },
+  { clock: 'ahead', transition: 'invalidate' },
   { clock: 'behind', set: 'a' },
-  { clock: 'behind', turn: 'login' },
-  { clock: 'behind', turn: 'invalidate' },
-  { turn: 'invalidate', after: 'z' },
+  { clock: 'behind', transition: 'login' },
+  { clock: 'behind', transition: 'invalidate' },
+  { transition: 'invalidate', after: 'z' },
 ]
 
 /** Gives the fields of each request their own names, so that the test can name a lost one. */
@@ -36,9 +36,9 @@ const withOwnFields = (chosen: readonly Script[]): Script[] =>
 const pairs = scripts.flatMap((first, i) => scripts.slice(i).map((second) => withOwnFields([first, second])))
 
 /** A request that stalls while other requests rotate the key twice. */
-const stalled: Script[] = [{ renew: true }, {}, { follows: 0 }, { renew: true, follows: 2 }, { follows: 3 }]
+const stalled: Script[] = [{ rotate: true }, {}, { follows: 0 }, { rotate: true, follows: 2 }, { follows: 3 }]
 /** A request in progress while its key is rotated and another request uses the new one. */
-const overtaken: Script[] = [{ renew: true }, {}, { follows: 0 }]
+const overtaken: Script[] = [{ rotate: true }, {}, { follows: 0 }]
 
 const holds = (chosen: readonly Script[]) => {
   const { broken } = explore(chosen)
@@ -65,11 +65,11 @@ test('successive rotations: a stalled request and a late reply do not log the vi
 const mutations: Record<Mutation, string> = {
   upsert: 'ended and is back',
   blind: 'was acknowledged and is not in',
-  'no grace': 'a request under way was refused',
+  'no grace': 'a request in progress was refused',
   'fresh offer': 'the browser lost it',
   'late offer': 'the browser lost it',
   'send first': 'was sent while',
-  forget: 'did not come along',
+  forget: 'the login lost it',
   'same survives': 'outlived it',
   'no mark': 'replaced a newer one',
   'blind logout': 'replaced a newer one',
