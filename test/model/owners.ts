@@ -1,30 +1,31 @@
-// The marks of owners in a folder of sessions, as a small machine that every interleaving can be run through.
+// A model of the owner marks of the file backend: a state machine, so that a test can run every interleaving.
 
-/** A rule that a test leaves out, to see the model object. */
+/** A rule that a test removes, to see a promise broken. */
 export type Mutation =
-  | 'mark late' // generate puts its session before its mark
-  | 'no look' // generate does not look for its mark
-  | 'no undo' // and leaves its session where the mark is gone
-  | 'no strike' // clear removes the session, then the mark as it is
-  | 'strike by removing' // a mark that is struck is not there
-  | 'one look' // clear does not look again where it saw none
-  | 'tidy at once' // a mark is taken away by what was seen before
+  | 'mark late' // generate writes its session before its mark
+  | 'no look' // generate does not check its mark after the session
+  | 'no undo' // generate leaves its session although the mark is gone
+  | 'no strike' // clear removes the session and then the mark, and does not strike the mark first
+  | 'strike by removing' // clear removes a mark, and does not rename it
+  | 'one look' // clear does not look a second time after it saw no mark
+  | 'tidy at once' // tidy removes a mark without a second look at the session
 
 type Actor = {
   readonly does: 'generate' | 'clear' | 'tidy' | 'logout'
   readonly at: string
-  /** Of a look: whether it has seen anything so far, and whether there was a mark before. */
+  /** Whether its present look has seen a mark. */
   readonly saw: boolean
+  /** Whether the session was marked before its looks, so that the clear must end it. */
   readonly owes: boolean
 }
 
-/** One key of one owner: what lies in the folder, and how far everybody is. */
+/** One key of one owner: the files in the folder, and the progress of the actors. */
 type World = {
   readonly mark: boolean
   readonly struck: boolean
   readonly session: boolean
   readonly actors: readonly Actor[]
-  /** The session has to be ended: it was marked before the last two looks of a clear that is over. */
+  /** The session must have ended: it was marked before the last two looks of a clear that is done. */
   readonly due: boolean
 }
 
@@ -37,7 +38,7 @@ const first: Readonly<Record<Actor['does'], string>> = {
 
 type Step = { readonly at: string; readonly saw?: boolean; readonly owes?: boolean } & Partial<Omit<World, 'actors'>>
 
-/** What an actor may do next; a crash is to do nothing any more. A look sees the two names one after the other. */
+/** The possible next steps of an actor. After a crash it has none. A look reads the two names one after the other. */
 const stepsOf = (world: World, actor: Actor, without: Mutation | undefined): readonly Step[] => {
   const { mark, struck, session } = world
   const generate = world.actors.find(({ does }) => does === 'generate')
@@ -57,26 +58,26 @@ const stepsOf = (world: World, actor: Actor, without: Mutation | undefined): rea
     if (at === 'see') {
       return [{ at: mark && !session ? 'drop' : 'see' }, ...(struck && !session ? [{ at: 'see', struck: false }] : [])]
     }
-    // In the turn of the session, so that nothing comes between its look and its deed.
+    // Under the lock of the session, so that nothing happens between the look and the removal.
     return [{ at: 'see', ...((!session || without === 'tidy at once') && { mark: false }) }]
   }
   const again = at.endsWith('again')
-  const seen = (found: boolean): Step => {
-    if (found) return { at: 'strike', owes }
+  const looked = (sawMark: boolean): Step => {
+    if (sawMark) return { at: 'strike', owes }
     if (!again && without !== 'one look') return { at: 'look at marks again', owes }
     return { at: 'over', due: world.due || owes }
   }
   if (at.startsWith('look at marks')) {
     const rest = again ? ' again' : ''
-    // From the first of two looks: the second may miss what was marked between them and is struck by another clear.
+    // Counted from the first of two looks: another clear may strike a mark that was made between them.
     const due = again ? owes : generate !== undefined && generate.at !== 'mark'
     return [
       { at: `then at struck${rest}`, saw: mark, owes: due },
       { at: `then at marks${rest}`, saw: struck, owes: due },
     ]
   }
-  if (at.startsWith('then at struck')) return [seen(saw || struck)]
-  if (at.startsWith('then at marks')) return [seen(saw || mark)]
+  if (at.startsWith('then at struck')) return [looked(saw || struck)]
+  if (at.startsWith('then at marks')) return [looked(saw || mark)]
   if (at === 'strike') {
     if (without === 'no strike') return [{ at: 'end', owes }]
     return [{ at: 'end', owes, mark: false, struck: (mark || struck) && without !== 'strike by removing' }]
@@ -88,15 +89,15 @@ const stepsOf = (world: World, actor: Actor, without: Mutation | undefined): rea
   return []
 }
 
-const objection = ({ mark, struck, session, actors, due }: World): string | undefined => {
+const brokenPromise = ({ mark, struck, session, actors, due }: World): string | undefined => {
   const at = actors.find(({ does }) => does === 'generate')?.at
-  if (at === 'gone' && session) return 'gone and still there'
+  if (at === 'gone' && session) return 'undone, but the session is there'
   if (at === 'done' && session && !mark && !struck) return 'a session that no clear will find'
   if (at === 'done' && session && due) return 'a session outlived a clear'
   return undefined
 }
 
-/** Every interleaving of these actors, each of whom may stop anywhere; the first objection, and how many worlds there are. */
+/** Runs every interleaving of these actors, each of which may crash anywhere. Returns the first broken promise and the number of worlds. */
 export const explore = (
   does: readonly Actor['does'][],
   without?: Mutation,
@@ -111,7 +112,7 @@ export const explore = (
   const seen = new Set([JSON.stringify(start)])
   const open = [start]
   for (let world = open.pop(); world !== undefined; world = open.pop()) {
-    const broken = objection(world)
+    const broken = brokenPromise(world)
     if (broken) return { broken, worlds: seen.size }
     for (const [i, actor] of world.actors.entries()) {
       for (const { at, saw = false, owes = false, ...change } of stepsOf(world, actor, without)) {

@@ -1,4 +1,4 @@
-// The object that s.fields returns: a plain frozen object, whatever the names of its fields are.
+// The object that s.fields returns is a plain frozen object, with any field names.
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
