@@ -162,7 +162,7 @@ const commitFor = (work: UnitOfWork) => {
     }
     try {
       const outcome = await commit(work)
-      if (outcome.lost !== undefined) return { ok: false, error: outcome.lost }
+      if (outcome.failure !== undefined) return { ok: false, error: outcome.failure }
       const headers = headersWith(setCookieHeaders(outcome, work))
       return { ok: true, headers, cookies: responseCookies(outcome, work) }
     } catch (error) {

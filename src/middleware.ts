@@ -39,9 +39,9 @@ const createResponder = ({ emit, errorResponse: render }: Manager) => {
       return withHeaders(await answerFor(kind, request), cookies, work.context)
     }
     const saved = (outcome: CommitOutcome): Awaitable<Response> =>
-      outcome.lost === undefined
+      outcome.failure === undefined
         ? withHeaders(answer, setCookieHeaders(outcome, work), work.context, work.privateResponse)
-        : replace(outcome.lost, [])
+        : replace(outcome.failure, [])
     const failed = (error: unknown): Promise<Response> => {
       if (error instanceof KeepsakeError) {
         emit('store_error', { error })

@@ -27,7 +27,7 @@ const rules: Readonly<Record<string, readonly string[]>> = {
   'keyed-session': ['crypto/', 'http/', 'backends/contract', 'session/'],
   request: ['http/', 'session/'],
   response: ['http/', 'session/'],
-  accounts: ['session/', 'backends/'],
+  accounts: ['crypto/', 'session/', 'backends/'],
   flash: ['http/', 'session/', 'request'],
   'sealed-text': ['request'],
   cookies: ['http/', 'session/', 'request', 'response'],
