@@ -68,6 +68,45 @@ const createParser = async (headers: Headers, maxParts: number) => {
   }
 }
 
+/** How the parts of a body reach its reader: each kind of part in its own way. */
+const createTakers = (
+  reader: BodyReader,
+  isReading: () => boolean,
+  stop: (result: BlocksRead) => void,
+  fail: (error: unknown) => void,
+) => ({
+  async takeField(part: Part, name: string): Promise<void> {
+    const bytes = await part.whole()
+    if (isReading() && bytes !== undefined && !reader.field(name, text(bytes))) stop('stopped')
+  },
+  async takeFile(part: Part, info: FileInfo): Promise<void> {
+    const bytes = await part.whole()
+    if (isReading() && bytes !== undefined && reader.file?.({ ...info, bytes }) === false) stop('stopped')
+  },
+  async takeUpload(part: Part, info: FileInfo): Promise<void> {
+    try {
+      if (!(await reader.upload?.({ ...info, stream: part.stream() }))) stop('stopped')
+    } catch (error) {
+      // If the body broke off, its reader fails too. That error adds nothing.
+      if (isReading()) fail(error)
+      stop('stopped')
+    }
+    part.discard()
+  },
+})
+
+/** Wraps listeners of the parser, because an error that one throws would end the process. */
+const createGuard =
+  (failed: () => void) =>
+  <A extends unknown[]>(listener: (...args: A) => void) =>
+  (...args: A): void => {
+    try {
+      listener(...args)
+    } catch {
+      failed()
+    }
+  }
+
 /** Reads the parts of a body. @throws the errors of `reader.upload` */
 export const readMultipart = async (
   source: BodySource,
@@ -110,24 +149,14 @@ export const readMultipart = async (
   const countFieldBytes = counter(maxBytes)
   const countUpload = counter(MAX_UPLOADS)
 
-  const takeField = async (part: Part, name: string): Promise<void> => {
-    const bytes = await part.whole()
-    if (outcome === undefined && bytes !== undefined && !reader.field(name, text(bytes))) stop('stopped')
-  }
-  const takeFile = async (part: Part, info: FileInfo): Promise<void> => {
-    const bytes = await part.whole()
-    if (outcome === undefined && bytes !== undefined && reader.file?.({ ...info, bytes }) === false) stop('stopped')
-  }
-  const takeUpload = async (part: Part, info: FileInfo): Promise<void> => {
-    try {
-      if (!(await reader.upload?.({ ...info, stream: part.stream() }))) stop('stopped')
-    } catch (error) {
-      // If the body broke off, its reader fails too. That error adds nothing.
-      if (outcome === undefined) failure = { error }
-      stop('stopped')
-    }
-    part.discard()
-  }
+  const { takeField, takeFile, takeUpload } = createTakers(
+    reader,
+    () => outcome === undefined,
+    stop,
+    (error) => {
+      failure = { error }
+    },
+  )
   /** Handles one part after another, also if several arrived in one block. It never rejects. */
   let queue = Promise.resolve()
   const enqueue = (take: () => Promise<void>): void => {
@@ -153,16 +182,7 @@ export const readMultipart = async (
     else part.discard()
   }
 
-  /* An error in a listener would end the process. */
-  const guard =
-    <A extends unknown[]>(listener: (...args: A) => void) =>
-    (...args: A): void => {
-      try {
-        listener(...args)
-      } catch {
-        stop('broken')
-      }
-    }
+  const guard = createGuard(() => stop('broken'))
   const tooMany = guard(() => stop('too_large'))
   const failed = guard(() => stop('broken'))
   const complete = guard(() => {

@@ -105,6 +105,8 @@ export const tableIn = (database: SqliteDatabase) => {
 
   return {
     get(key: string): Entry | undefined {
+      // Drivers take the names of an object for named parameters.
+      if (typeof key !== 'string') return undefined
       const row = select.get(key) as Row | undefined
       return row && entryOf(row)
     },
