@@ -1,34 +1,36 @@
-// Cookies of the application's own: sealed unless it says otherwise, with the safest name and attributes that fit.
+// The application's own cookies: sealed by default, with the safest name and attributes that its options allow.
 
+import { inspect } from 'node:util'
 import { checkOptionNames, KeepsakeError } from './error.ts'
-import { bareName, type CookieAttributes, cookieValues, formatSetCookie as printedCookie } from './http/cookie.ts'
+import { bareName, type CookieAttributes, cookieValues, formatSetCookie, MAX_COOKIE_BYTES } from './http/cookie.ts'
 import { type CookieSettings, cookieSettingsFor } from './http/cookie-names.ts'
 import { type Manager, managerOf } from './request.ts'
 import { withHeaders } from './response.ts'
 import type { ManagerContext } from './session/context.ts'
 
-/** Where a cookie belongs: what finds it again, and what drops it. */
+/** The attributes that identify a cookie. Reading and deleting need the same ones as setting. */
 export type CookiePlace = Pick<CookieAttributes, 'domain' | 'path' | 'httpOnly'>
 
 export type ReadCookieOptions = CookiePlace & {
-  /** false for a cookie that is not sealed, which anybody may have written. Default true. */
+  /** false: read a cookie that is not sealed. Any program may have written it. Default true. */
   readonly sealed?: boolean | undefined
 }
 
 export type SetCookieOptions = Omit<CookieAttributes, 'secure'> & {
-  /** false sends the value as it is: one that scripts or other servers are to read. Default true. */
+  /** false: send the value unchanged, so that scripts or other servers can read it. Default true. */
   readonly sealed?: boolean | undefined
-  /** Seconds that it is kept, and, where it is sealed, that it opens. Default: until the browser is closed. */
+  /**
+   * Seconds until the browser deletes the cookie; a sealed one does not open after that. Default: until the browser
+   * closes.
+   */
   readonly maxAge?: number | undefined
 }
 
-/** What a value may have in it that is not sealed (RFC 6265bis §4.1.1, cookie-octet). */
+/** The characters of a value that is not sealed (RFC 6265bis §4.1.1, cookie-octet). */
 const plainValue = /^[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*$/
-/** Bytes of a whole Set-Cookie that every browser keeps, and characters of one value. */
-const LONGEST_COOKIE = 4093
 
-const placed = ['domain', 'path', 'httpOnly'] as const
-const written = ['sameSite', 'partitioned', 'priority', 'sealed', 'maxAge'] as const
+const placeOptions = ['domain', 'path', 'httpOnly'] as const
+const valueOptions = ['sameSite', 'partitioned', 'priority', 'sealed', 'maxAge'] as const
 
 const namesFor = (manager: Manager, request: Request, name: string, options: SetCookieOptions): CookieSettings => {
   const { sealed: _, maxAge: __, ...attributes } = options
@@ -36,7 +38,7 @@ const namesFor = (manager: Manager, request: Request, name: string, options: Set
   if (bare === manager.cookieName || bare === `${manager.cookieName}-pre`) {
     throw new KeepsakeError(
       'invalid_option',
-      `The cookie ${bare} is the session's own. Choose another name, or another cookie.name.`,
+      `The name ${bare} belongs to the session cookie. Choose another name, or change the option cookie.name.`,
     )
   }
   return cookieSettingsFor({ ...manager.transport, cookie: { ...attributes, name: bare } })(request)
@@ -48,7 +50,7 @@ const sealContext = ({ namespace }: Manager, { session: name, place }: CookieSet
   audience: namespace,
 })
 
-/** Eight bytes of the end in milliseconds since 1970, Infinity for none, and the text. */
+/** Eight bytes with the end in milliseconds since 1970, or Infinity, then the text. */
 const encodeValue = (text: string, until: number): Buffer => {
   const end = Buffer.alloc(8)
   end.writeDoubleBE(until)
@@ -59,9 +61,9 @@ const decodeValue = (bytes: Buffer | undefined, now: number): string | undefined
   bytes !== undefined && bytes.length >= 8 && now < bytes.readDoubleBE() ? bytes.toString('utf8', 8) : undefined
 
 /**
- * The value of a cookie that `setCookie` set, or undefined: where there is none, where it is over, and for whatever was
- * not sealed here for a cookie of this very name and place. No session is opened, and the response gets no Vary: a page
- * that looks different for it should say `Vary: Cookie` where caches may keep it.
+ * The value of a cookie that `setCookie` set. Returns undefined if the cookie is missing, expired, or not sealed by
+ * this application for this name, path and domain. It opens no session, and the response gets no Vary. If caches may
+ * keep a page that depends on the cookie, add `Vary: Cookie` to it.
  *
  * @throws KeepsakeError `invalid_option`, `no_middleware`, `unavailable`
  */
@@ -70,11 +72,11 @@ export const getCookie = async (
   name: string,
   options: ReadCookieOptions = {},
 ): Promise<string | undefined> => {
-  checkOptionNames(options, [...placed, 'sealed'], 'cookie()')
+  checkOptionNames(options, [...placeOptions, 'sealed'], 'getCookie()')
   const { sealed = true } = options
   const manager = managerOf(request)
   const cookies = namesFor(manager, request, name, options)
-  // What others wrote may have commas; what is sealed has none.
+  // Values of other programs may contain commas. Sealed values do not.
   const values = cookieValues(request.headers.get('cookie') ?? '', cookies.session, () => true, sealed ? ',' : ';')
   if (!sealed) return values[0]
   if (values.length === 0) return undefined
@@ -86,13 +88,13 @@ export const getCookie = async (
   return undefined
 }
 
-/** A response with one more Set-Cookie, in the place of an earlier one of the same name and place. */
-const put = (response: Response, line: string, manager: Pick<ManagerContext, 'emit'>): Response => {
-  const pair = (text: string) => text.slice(0, text.indexOf('='))
-  const where = (text: string) => text.match(/; (Path|Domain)=[^;]*/g)?.join()
+/** Adds a Set-Cookie to a response. It replaces an earlier one of the same name, path and domain. */
+const addCookie = (response: Response, line: string, manager: Pick<ManagerContext, 'emit'>): Response => {
+  const nameOf = (text: string) => text.slice(0, text.indexOf('='))
+  const placeOf = (text: string) => text.match(/; (Path|Domain)=[^;]*/g)?.join()
   const { headers } = response
   const earlier = headers.getSetCookie()
-  const others = earlier.filter((text) => pair(text) !== pair(line) || where(text) !== where(line))
+  const others = earlier.filter((text) => nameOf(text) !== nameOf(line) || placeOf(text) !== placeOf(line))
   if (others.length === earlier.length) return withHeaders(response, [line], manager)
   const copy = new Response(response.body, response)
   copy.headers.delete('set-cookie')
@@ -101,11 +103,11 @@ const put = (response: Response, line: string, manager: Pick<ManagerContext, 'em
 }
 
 /**
- * Sets a cookie: sealed, HttpOnly, Secure, SameSite=Lax, for all paths of this host, and for no other host, unless the
- * options say otherwise. Its name gets the prefix with which browsers guard that. On a loopback address without TLS it
- * is a plain one, as the session's is.
+ * Sets a cookie. By default it is sealed, HttpOnly, Secure and SameSite=Lax, for all paths of this host and for no
+ * other host. Its name gets the prefix that makes browsers protect it. On a loopback name without TLS it has no Secure
+ * and no prefix, like the session cookie.
  *
- * @returns the response, or a copy of it where its headers cannot be changed: go on with what you get
+ * @returns a response with the cookie. Return this one from the handler, because it is usually a copy
  * @throws KeepsakeError `invalid_option`, `too_large`, `no_middleware`, `unavailable`
  */
 export const setCookie = async (
@@ -115,39 +117,43 @@ export const setCookie = async (
   value: string,
   options: SetCookieOptions = {},
 ): Promise<Response> => {
-  checkOptionNames(options, [...placed, ...written], 'setCookie()')
+  checkOptionNames(options, [...placeOptions, ...valueOptions], 'setCookie()')
   const { sealed = true, maxAge } = options
-  if (typeof value !== 'string') throw new KeepsakeError('invalid_option', 'The value of a cookie has to be a string.')
+  if (typeof value !== 'string')
+    throw new KeepsakeError(
+      'invalid_option',
+      `The value of the cookie is of the type ${typeof value}. It must be a string.`,
+    )
   if (maxAge !== undefined && !(typeof maxAge === 'number' && maxAge > 0 && Number.isFinite(maxAge))) {
     throw new KeepsakeError(
       'invalid_option',
-      'maxAge has to be a number of seconds, more than 0. To remove a cookie, deleteCookie.',
+      `The option maxAge is ${inspect(maxAge)}. It must be a number of seconds, more than 0. To delete a cookie, call deleteCookie.`,
     )
   }
   if (!sealed && !plainValue.test(value)) {
     throw new KeepsakeError(
       'invalid_option',
-      'A cookie that is not sealed cannot have blanks, commas, semicolons, quotes, backslashes or other characters than ASCII in its value. Encode it, with encodeURIComponent say.',
+      'The value of a cookie that is not sealed contains a character that is not allowed: a space, a comma, a semicolon, a quote, a backslash, or one outside ASCII. Encode it, for example with encodeURIComponent.',
     )
   }
   const manager = managerOf(request)
   const cookies = namesFor(manager, request, name, options)
-  let kept = value
+  let sent = value
   if (sealed) {
     const { keyRing, now } = await manager.context()
     const until = maxAge === undefined ? Number.POSITIVE_INFINITY : now() + maxAge * 1000
-    kept = keyRing.seal(sealContext(manager, cookies), encodeValue(value, until))
+    sent = keyRing.seal(sealContext(manager, cookies), encodeValue(value, until))
   }
-  const line = printedCookie(cookies.session, kept, cookies.attributes, maxAge)
-  if (line.length <= LONGEST_COOKIE) return put(response, line, manager)
+  const line = formatSetCookie(cookies.session, sent, cookies.attributes, maxAge)
+  if (line.length <= MAX_COOKIE_BYTES) return addCookie(response, line, manager)
   throw new KeepsakeError(
     'too_large',
-    `The cookie ${name} would have ${line.length} bytes, and browsers keep at most ${LONGEST_COOKIE}. Keep less in it, or keep it in the session.`,
+    `The cookie ${name} would have ${line.length} bytes, but browsers keep at most ${MAX_COOKIE_BYTES}. Shorten the value, or keep it in the session.`,
   )
 }
 
 /**
- * Removes a cookie from the browser: give the same domain, path and httpOnly as when it was set.
+ * Deletes a cookie of the browser. It needs the same domain, path and httpOnly that the cookie was set with.
  *
  * @returns as `setCookie`
  * @throws KeepsakeError `invalid_option`, `no_middleware`
@@ -158,8 +164,8 @@ export const deleteCookie = async (
   name: string,
   options: CookiePlace = {},
 ): Promise<Response> => {
-  checkOptionNames(options, placed, 'deleteCookie()')
+  checkOptionNames(options, placeOptions, 'deleteCookie()')
   const manager = managerOf(request)
   const { session: full, attributes } = namesFor(manager, request, name, options)
-  return put(response, printedCookie(full, '', attributes, 0), manager)
+  return addCookie(response, formatSetCookie(full, '', attributes, 0), manager)
 }

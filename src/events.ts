@@ -1,66 +1,89 @@
-// What happened that somebody may want to know: a closed list of reasons, told to whoever listens.
+// Events: a closed list of types, emitted to the option onEvent and to a diagnostics channel.
 
 import { type Channel, channel } from 'node:diagnostics_channel'
 import { isThenable } from './error.ts'
 
 /**
- * Of sessions:
- * - `created`, `renewed`, `login`, `invalidated`: as the words say, after it was saved.
- * - `revoked`: ended from outside, by `revoke` or `revokeAll`; of the latter there is one event, without a label.
- * - `owner_limit`: ended because its owner logged in elsewhere and had as many sessions as he may.
- * - `timed_out`: the session of an owner expired, and has been removed by a sweep of ours: a day later, or at once from
- *   memory. Redis forgets by itself, and cannot say so.
- * - `evicted`: a bounded backend made room. `label` is absent: a backend knows none.
- * - `write_after_end`: a visit changed a session that another had ended meanwhile; its changes were not saved.
- * - `write_conflict`: a visit's changes, put on what others had saved meanwhile, did not fit the schema; they were not saved.
+ * The type of an event.
  *
- * Of visitors, who were then served as strangers:
- * - `unknown_key`: nothing is kept under the key: ended and swept, or made up.
- * - `wrong_secret`: the label is known, the secret is not.
- * - `ended_key`: the session of the key ended less than half a minute ago: the request was under way then. It saves
+ * A session changed. The store has the change already, and the operator need do nothing:
+ *
+ * - `created`: an anonymous visitor changed a field for the first time, so they got a session.
+ * - `login`: a visitor logged in, and got a session with an owner.
+ * - `renewed`: a session got a new key.
+ * - `invalidated`: a visitor's request ended its session, for example at a logout.
+ * - `revoked`: `revoke` or `revokeAll` ended sessions. For `revokeAll` there is one event, without a label.
+ * - `owner_limit`: a login ended the oldest session of its owner, because the owner had more than
+ *   `maxSessionsPerOwner`.
+ * - `timed_out`: a sweep removed the expired session of an owner: a day after it expired, or at once from memory. Redis
+ *   removes expired sessions itself, so there is no event.
+ *
+ * A request could not save its changes. The visitor got 409, and the operator need do nothing unless there are many:
+ *
+ * - `write_after_end`: a request changed a session that another request had ended in the meantime.
+ * - `write_conflict`: another request changed the session first, and both changes together do not fit the schema.
+ * - `cookie_withheld`: a request changed its session, but the browser sent no session cookie because of the page that
+ *   the request came from, or because of the path. No cookie was sent. The message has the way out.
+ *
+ * A cookie opened no session, so the visitor was anonymous. Many of one type from one place can be an attack:
+ *
+ * - `unknown_key`: no session has this key. It ended and was removed, or the key was invented.
+ * - `wrong_secret`: a session has the label of this key, but its secret is another one. Only an invented or an altered
+ *   key does this.
+ * - `ended_key`: the session ended less than 30 seconds ago, while the request was in progress. The request saves
  *   nothing and gets no cookie, unless it logs somebody in.
- * - `cookie_withheld`: a request asked for a change, and the browser sent no session cookie because of where the request
- *   came from. Nothing was saved, and no cookie was sent.
- * - `retired_key`: the key was renewed, and its grace is over.
- * - `expired`: too long idle, or past the absolute end.
- * - `ambiguous_cookies`: two cookies of one name opened two sessions.
- * - `invalid_pre_session`: a pre-session cookie that we did not seal, or under a secret that is gone, or too old.
- * - `schema_mismatch`: neither the schema nor the migration takes what is kept. It is left alone until it expires.
+ * - `retired_key`: rotation replaced the key, and more than 30 seconds passed since the first use of the new key.
+ * - `expired`: the session expired, by the idle or the absolute timeout.
+ * - `ambiguous_cookies`: a request brought two session cookies that open two sessions, so somebody may have planted
+ *   one. Look for other applications of the same domain that set a cookie of this name.
+ * - `invalid_pre_session`: a pre-session cookie does not open: it was altered, is too old, or was sealed under a secret
+ *   that is no longer in the list. Keep an old secret in the list until its cookies expire.
+ * - `schema_mismatch`: the schema refuses the stored fields, and so does the result of `migrate`. The entry is left
+ *   unchanged until it expires. Write a `migrate` that converts it.
  *
- * Of visitors whose request was not taken for their own:
- * - `form_rejected`: a form or a script came without the token that it should have; the message is the outcome, and what was
- *   missing where others can plant the cookies of a visitor without a session.
- * - `cross_origin_rejected`: a request was refused because it came from a page of another origin, or could not show that it did not.
+ * A request was refused, because it may come from a page of another application:
  *
- * Of the house, for its operator:
- * - `read_only`: the backend failed, and the visit went on as a stranger's that can save nothing.
- * - `store_error`: the backend failed; `error` has why.
- * - `end_failed`: a session should have ended and may still be there; `label` says which, `error` why.
- * - `eviction`: told once: the store may forget sessions before they expire, or does not let it be looked at whether it
- *   may; the message has what to do.
- * - `corrupt_entry`: an entry cannot be read, and its visitor is a stranger. It is left alone until it expires; the file
- *   backend moves it to `quarantine`, unless a newer version wrote it.
- * - `clock_skew`: a session was born more than a minute from now; its visitor is a stranger until then.
- * - `plain_cookie`: told once: cookies go without Secure on a loopback address.
- * - `insecure_request`: told once: a request came over plain HTTP; browsers will not return the Secure cookie.
+ * - `form_rejected`: the token of a form or of a script was missing or not valid. The message has the outcome, and the
+ *   missing evidence if others can plant the visitor's cookies.
+ * - `cross_origin_rejected`: `crossOriginProtection` refused a request. The message has the reason.
+ *
+ * The store needs the operator:
+ *
+ * - `store_error`: the backend failed, or changes could not be saved. `error` has the cause.
+ * - `read_only`: the backend failed, and the request continued without a session, by the option `onStoreError`.
+ * - `end_failed`: a session should have ended and may still be there. Revoke the session with this `label` if there is
+ *   one.
+ * - `corrupt_entry`: an entry cannot be read, and its visitor is anonymous. It is left unchanged until it expires. The
+ *   file backend moves it to `quarantine`, unless a newer version of keepsake wrote it.
+ * - `evicted`: a backend of limited size was full and removed a session. Raise its limits. There is no label.
+ * - `eviction`: the store may remove sessions before they expire, or keepsake may not read the setting. The message has
+ *   the command. Emitted once.
+ * - `clock_skew`: a session was created more than a minute in the future, and its visitor is anonymous until then. Set
+ *   the clocks of the machines.
+ *
+ * The deployment needs the operator:
+ *
+ * - `insecure_request`: a request came over plain HTTP, and browsers will not return the Secure cookie. The message has
+ *   the option. Emitted once.
+ * - `plain_cookie`: cookies have no Secure, because a request came over plain HTTP to a loopback name. Emitted once. It
+ *   is normal on a developer's machine.
+ * - `cache_overridden`: a response for one visitor allowed shared caches to keep it, so keepsake replaced the field.
  * - `error_response_failed`: the option `errorResponse` threw or returned no Response, so the default was sent.
- * - `cache_overridden`: a response that sets a session cookie allowed caches to keep it, and was changed.
  */
 export type EventType =
   | 'created'
-  | 'renewed'
   | 'login'
+  | 'renewed'
   | 'invalidated'
   | 'revoked'
   | 'owner_limit'
   | 'timed_out'
-  | 'evicted'
   | 'write_after_end'
   | 'write_conflict'
+  | 'cookie_withheld'
   | 'unknown_key'
   | 'wrong_secret'
   | 'ended_key'
-  | 'cookie_withheld'
   | 'retired_key'
   | 'expired'
   | 'ambiguous_cookies'
@@ -68,14 +91,15 @@ export type EventType =
   | 'schema_mismatch'
   | 'form_rejected'
   | 'cross_origin_rejected'
-  | 'read_only'
   | 'store_error'
+  | 'read_only'
   | 'end_failed'
-  | 'eviction'
   | 'corrupt_entry'
+  | 'evicted'
+  | 'eviction'
   | 'clock_skew'
-  | 'plain_cookie'
   | 'insecure_request'
+  | 'plain_cookie'
   | 'cache_overridden'
   | 'error_response_failed'
 
@@ -83,10 +107,11 @@ export type SessionEvent = {
   readonly type: EventType
   /** The session's label: safe to log. */
   readonly label?: string
-  /** Of `timed_out`: whose session it was. */
+  /** For `timed_out`: the owner of the session, as `login` named it. */
   readonly owner?: string
-  /** What to do about it, where there is something to do. */
+  /** Details, and the operator's next step, if there is one. It contains no secret. */
   readonly message?: string
+  /** The error behind the event, if there is one. */
   readonly error?: unknown
 }
 
@@ -95,7 +120,10 @@ export type Emit = (type: EventType, more?: Omit<SessionEvent, 'type'>) => void
 
 const events = channel('keepsake')
 
-/** Tells one listener. A logger that is broken must not log anybody out: what it throws, now or later, is dropped. */
+/**
+ * Calls one listener. Its errors are dropped, also those of its promise, because a broken logger must not log anybody
+ * out.
+ */
 const callListener = (listener: (event: SessionEvent) => unknown, event: SessionEvent): void => {
   try {
     const done = listener(event)
@@ -104,21 +132,22 @@ const callListener = (listener: (event: SessionEvent) => unknown, event: Session
 }
 
 /**
- * Those who listen to a channel. `publish` would make an uncaught exception of what one of them throws, and Node has no
- * other way to them: this is the list that its own `publish` goes through. A runtime that has none publishes itself.
+ * The subscribers of a channel. Node's `publish` turns an error of a subscriber into an uncaught exception, and Node
+ * has no other access to them, so this reads the list that `publish` itself reads. Undefined if the runtime has no such
+ * list.
  */
-const subscribersOf = (to: Channel): readonly ((event: SessionEvent, name: string) => unknown)[] | undefined => {
-  const { _subscribers: list } = to as { _subscribers?: unknown }
+const subscribersOf = (source: Channel): readonly ((event: SessionEvent, name: string) => unknown)[] | undefined => {
+  const { _subscribers: list } = source as { _subscribers?: unknown }
   return Array.isArray(list) ? list : undefined
 }
 
 const publish = (event: SessionEvent): void => {
   const subscribers = subscribersOf(events) ?? [() => events.publish(event)]
-  // A copy, because a subscriber may leave while it is told.
+  // A copy, because a subscriber may unsubscribe while it is called.
   for (const subscriber of [...subscribers]) callListener(() => subscriber(event, 'keepsake'), event)
 }
 
-/** Tells the listener and the channel `keepsake`. What a listener throws, or its promise, breaks no request and is dropped. */
+/** Calls the listener and the subscribers of the channel `keepsake`. Their errors are dropped and break no request. */
 export const emitter =
   (listener?: SessionEventListener): Emit =>
   (type, more) => {

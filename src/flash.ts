@@ -6,27 +6,29 @@ import { takeMessages } from './session/flash.ts'
 import { type Flash, newFlash } from './session/flash-messages.ts'
 
 /**
- * Leaves a message for the next page that this visitor is shown, whether he has a session or not, and over a login or a
- * logout in the same request. At most 20 wait, of 2048 bytes together as JSON: the oldest make room.
+ * Adds a message for the next page that this visitor sees, with or without a session. It survives a login or a logout
+ * in the same request. At most 20 messages wait, of 2048 bytes together as JSON. A new message removes the oldest if
+ * there is no room.
  *
  * @throws KeepsakeError `not_json`, `too_large`, `no_middleware`, `too_late`
  */
 export const addFlash = (request: Request, category: string, text: string): void =>
   queueFlash(request, newFlash(category, text))
 
-/** Whether a request is for something that may never be shown. */
-const unseen = (request: Request): boolean => request.method === 'HEAD' || isPrefetch(request)
+/** Whether the browser may never show the response. */
+const isNotShown = (request: Request): boolean => request.method === 'HEAD' || isPrefetch(request)
 
 /**
- * Takes the messages that wait for this visitor, oldest first: those that earlier requests added. Where a store keeps
- * his session they are claimed at once, and of two requests only one gets them. For strangers, and on the cookie
- * backend, they travel in a cookie: a browser gets them once, but two requests at the same time may both.
+ * Takes the messages that earlier requests added for this visitor, oldest first. If a store keeps the session, only one
+ * of two concurrent requests gets them. For anonymous visitors, and on the cookie backend, they are in a cookie, so two
+ * concurrent requests may both get them.
  *
- * A handler that throws, or answers 304, gives them back. For HEAD and prefetch there are none, and they wait on.
+ * If the handler throws or answers 304, the messages wait for the next page. A HEAD request and a prefetch get none,
+ * and the messages wait.
  *
  * @throws KeepsakeError `unavailable`, `unknown_outcome`, `contention`, and as `session`
  */
 export const takeFlash = async (request: Request): Promise<readonly Flash[]> => {
   const work = await workOf(request)
-  return unseen(request) ? [] : takeMessages(work)
+  return isNotShown(request) ? [] : takeMessages(work)
 }

@@ -1,7 +1,17 @@
-// The front door: sessions for every visitor, in a few words.
+// Exports the public names of the package keepsake.
 
 export type { OwnedSession } from './accounts.ts'
-export type { Backend, Change, Entry, Held, Mark, OwnerIndex, Removed, ScanPage } from './backends/contract.ts'
+export type {
+  Backend,
+  Change,
+  Entry,
+  Held,
+  KeyedEntry,
+  Mark,
+  OwnerIndex,
+  Removed,
+  ScanPage,
+} from './backends/contract.ts'
 export { type BackendFromUrlOptions, backendFromUrl } from './backends/from-url.ts'
 export {
   type CookiePlace,
@@ -11,6 +21,7 @@ export {
   type SetCookieOptions,
   setCookie,
 } from './cookies.ts'
+export { cookieSessions, fileSessions, memorySessions, sqlSessions } from './dream-sessions.ts'
 export { type Awaitable, type ErrorCode, KeepsakeError, type Result } from './error.ts'
 export type { EventType, SessionEvent, SessionEventListener } from './events.ts'
 export { addFlash, takeFlash } from './flash.ts'
@@ -24,13 +35,9 @@ export type { Handler, Middleware } from './http/handler.ts'
 export type { Json } from './json.ts'
 export {
   type CommitResult,
-  cookieSessions,
-  fileSessions,
-  memorySessions,
   type OpenSession,
   type SessionManager,
   sessionManager,
-  sqlSessions,
 } from './manager.ts'
 export type { SessionManagerOptions } from './options.ts'
 export { session } from './request.ts'

@@ -1,50 +1,56 @@
-// The seed's Session.S: eight functions on any backend, for who wants no middleware (ocaml-session's session.mli).
+// Sessions by key, without a middleware: eight functions on any backend, after ocaml-session's session.mli.
 
+import { inspect } from 'node:util'
 import type { Backend, Entry } from './backends/contract.ts'
 import { isKey, labelOf, newKey, newVersion, storageKeys } from './crypto/keys.ts'
 import { checkOptionNames, KeepsakeError, type Result } from './error.ts'
 import {
   type CookieAttributes,
+  checkName,
   checkPrefix,
   cookieValues,
   formatAttributes,
   formatSetCookie,
-  possibleName,
 } from './http/cookie.ts'
 import { frozenCopy, type Json } from './json.ts'
 import { decodeMetadata, encodeMetadata, keyStatus, newMetadata } from './session/metadata.ts'
 
-/** `not_found`: no session has the key, or it has expired, or cannot be read. `not_set`: it was begun, and no value was ever set. */
+/**
+ * `not_found`: no session has the key, or it expired or cannot be read. `not_set`: the session was created without a
+ * value.
+ */
 export type LookupError = 'not_found' | 'not_set'
 
-declare const made: unique symbol
+declare const keyedSession: unique symbol
 
 /**
- * A session as these functions made it: read it, and change it through `set` and `clear` alone. What changes there
- * changes here.
+ * A session that these functions returned. Change it only with `set` and `clear`, which also update this object.
  */
 export type KeyedSession<V = Json> = {
-  readonly [made]: true
-  /** The secret that the client holds, in its cookie. */
+  readonly [keyedSession]: true
+  /** The key: the secret in the browser's cookie. */
   readonly key: string
-  /** Undefined where none was set, and after `clear`. */
+  /** Undefined if no value was set, and after `clear`. */
   readonly value: V | undefined
-  /** Seconds from the last look at the backend to the session's end. 0 after `clear`. */
+  /** Seconds from the last read or write until the session expires. 0 after `clear`. */
   readonly expiryPeriod: number
-  /** Whether the client has to be told: set by `generate`, `set` and `clear`. */
+  /** Whether the response needs a Set-Cookie. `generate`, `set` and `clear` set it to true. */
   readonly modified: boolean
 }
 
 export type ClockOptions = {
-  /** Milliseconds since 1970. */
+  /** The current time in milliseconds since 1970. Default `Date.now`. */
   readonly now?: (() => number) | undefined
 }
 export type ExpiryOptions = ClockOptions & {
-  /** Seconds from now. Default: the backend's period, a week where it has none. 0 or less: over at once. */
+  /**
+   * Seconds until the session expires. Default: the backend's `defaultPeriod`, otherwise a week. 0 or less: it expires
+   * at once.
+   */
   readonly expiry?: number | undefined
 }
 
-/** Seconds: ocaml-session's default of all backends. */
+/** A week in seconds: the default of every backend in ocaml-session. */
 const WEEK = 604_800
 
 const storageKey = storageKeys('keepsake-session')
@@ -53,17 +59,21 @@ const storageKeyOf = (key: string): string => storageKey(labelOf(key))
 const periodOf = (backend: Backend, { expiry }: ExpiryOptions): number => {
   const period = expiry ?? backend.defaultPeriod ?? WEEK
   if (Number.isFinite(period)) return period
-  throw new KeepsakeError('invalid_option', 'expiry has to be a number of seconds.')
+  throw new KeepsakeError('invalid_option', `The option expiry is ${inspect(period)}. It must be a number of seconds.`)
 }
 
-/** Milliseconds: the last moment that a Date can name. */
-const LAST = 8.64e15
+/** The latest time of a Date, in milliseconds since 1970. */
+const LAST_TIME = 8.64e15
 
-/** Whole milliseconds, because a backend may keep no others. What is over at once is over already. */
-const endOf = (time: number, period: number): number => Math.min(Math.max(Math.ceil(time + period * 1000), -LAST), LAST)
+/** The time of the expiry in whole milliseconds, because a backend may not keep fractions. */
+const expiryAfter = (time: number, period: number): number =>
+  Math.min(Math.max(Math.ceil(time + period * 1000), -LAST_TIME), LAST_TIME)
 
-/** What an entry keeps, or undefined where that is no JSON. The error of the parser would quote it. */
-const readable = <V>(text: string): { readonly value: V } | undefined => {
+/**
+ * The value of an entry, or undefined if it is not JSON. The parser's error is dropped because it would quote the
+ * value.
+ */
+const parseValue = <V>(text: string): { readonly value: V } | undefined => {
   try {
     return { value: JSON.parse(text) }
   } catch {
@@ -71,23 +81,23 @@ const readable = <V>(text: string): { readonly value: V } | undefined => {
   }
 }
 
-/** A plain object: only the type has the mark that no other code can make one. */
-const session = <V>(fields: Omit<KeyedSession<unknown>, typeof made>): KeyedSession<V> => fields as KeyedSession<V>
+/** A plain object. Only its type has the symbol that prevents other code from creating one. */
+const session = <V>(fields: Omit<KeyedSession<unknown>, typeof keyedSession>): KeyedSession<V> =>
+  fields as KeyedSession<V>
 
-const keptBy = (backend: Backend): Backend => {
+const checkKeepsEntries = (backend: Backend): Backend => {
   if (!backend.stateless) return backend
   throw new KeepsakeError(
     'invalid_option',
-    `The ${backend.name} backend keeps nothing under a key; sessionManager() can use it.`,
+    `The ${backend.name} backend keeps no entries, so these functions cannot use it. Use sessionManager(), or another backend.`,
   )
 }
 
-/** The options that say when, and for how long. */
-const timing = ['expiry', 'now'] as const
+const timeOptions = ['expiry', 'now'] as const
 
-/** The live entry of a key: one that has another secret, or is over, is none. */
-const found = async (backend: Backend, key: string, now: number): Promise<Entry | undefined> => {
-  const entry = isKey(key) ? await keptBy(backend).get(storageKeyOf(key)) : undefined
+/** The entry of a key. Undefined if it expired, or if the secret of the key is wrong. */
+const findLive = async (backend: Backend, key: string, now: number): Promise<Entry | undefined> => {
+  const entry = isKey(key) ? await checkKeepsEntries(backend).get(storageKeyOf(key)) : undefined
   const metadata = entry && decodeMetadata(entry.metadata)
   return metadata && now < entry.expiresAt && keyStatus(metadata, key, now) === 'current' ? entry : undefined
 }
@@ -95,28 +105,31 @@ const found = async (backend: Backend, key: string, now: number): Promise<Entry 
 /**
  * The session of a key.
  *
- * @throws whatever the backend throws
+ * @throws the errors of the backend
  */
 export const ofKey = async <V = Json>(
   backend: Backend,
   key: string,
   options: ClockOptions = {},
 ): Promise<Result<KeyedSession<V>, LookupError>> => {
-  checkOptionNames(options, timing, 'ofKey()')
+  checkOptionNames(options, timeOptions, 'ofKey()')
   const { now = Date.now } = options
   const time = Math.floor(now())
-  const entry = await found(backend, key, time)
+  const entry = await findLive(backend, key, time)
   if (entry === undefined) return { ok: false, error: 'not_found' }
   if (entry.value === undefined) return { ok: false, error: 'not_set' }
-  const kept = readable<V>(entry.value)
-  if (kept === undefined) return { ok: false, error: 'not_found' }
-  return { ok: true, value: session({ key, ...kept, expiryPeriod: (entry.expiresAt - time) / 1000, modified: false }) }
+  const parsed = parseValue<V>(entry.value)
+  if (parsed === undefined) return { ok: false, error: 'not_found' }
+  return {
+    ok: true,
+    value: session({ key, ...parsed, expiryPeriod: (entry.expiresAt - time) / 1000, modified: false }),
+  }
 }
 
 /**
- * The session whose key is in the Cookie header under `cookie`; undefined where there is no such cookie.
+ * The session whose key is in the cookie of this name. The value is undefined if there is no such cookie.
  *
- * @throws KeepsakeError `invalid_option` for a name that no cookie can have, and whatever the backend throws
+ * @throws KeepsakeError `invalid_option` if `cookie` is no possible name, and errors of the backend
  */
 export const ofHeader = async <V = Json>(
   backend: Backend,
@@ -124,82 +137,82 @@ export const ofHeader = async <V = Json>(
   headers: Headers,
   options: ClockOptions = {},
 ): Promise<Result<KeyedSession<V> | undefined, LookupError>> => {
-  const [key] = cookieValues(headers.get('cookie') ?? '', possibleName(cookie), () => true)
+  const [key] = cookieValues(headers.get('cookie') ?? '', checkName(cookie), () => true)
   return key === undefined ? { ok: true, value: undefined } : ofKey(backend, key, options)
 }
 
 /**
- * The session of the Cookie header, or a new one with the value `usual` where there is none that is found and set.
+ * The session of the Cookie header, or a new one with the value `initial` if there is none, or none with a value.
  *
- * @throws KeepsakeError `not_json`, `invalid_option`, and whatever the backend throws
+ * @throws KeepsakeError `not_json`, `invalid_option`, and errors of the backend
  */
 export const ofHeaderOrCreate = async <V>(
   backend: Backend,
   cookie: string,
-  usual: V,
+  initial: V,
   headers: Headers,
   options: ExpiryOptions = {},
 ): Promise<KeyedSession<V>> => {
-  const known = await ofHeader<V>(backend, cookie, headers, options)
-  return known.ok && known.value !== undefined ? known.value : generate(backend, usual, options)
+  const existing = await ofHeader<V>(backend, cookie, headers, options)
+  return existing.ok && existing.value !== undefined ? existing.value : generate(backend, initial, options)
 }
 
 /**
- * Stores a new session. Without a value it is begun: `ofKey` says `not_set` until `set` gives it one.
+ * Stores a new session. If it has no value, `ofKey` returns `not_set` until `set` gives it one.
  *
- * @throws KeepsakeError `not_json`, `invalid_option`, `key_collision`, and whatever the backend throws
+ * @throws KeepsakeError `not_json`, `invalid_option`, `key_collision`, and errors of the backend
  */
 export const generate = async <V>(
   backend: Backend,
   value: V | undefined,
   options: ExpiryOptions = {},
 ): Promise<KeyedSession<V>> => {
-  checkOptionNames(options, timing, 'generate()')
+  checkOptionNames(options, timeOptions, 'generate()')
   const { now = Date.now } = options
   const period = periodOf(backend, options)
   const copy = value === undefined ? undefined : frozenCopy(value, 'value')
   for (let tries = 0; tries < 3; tries++) {
     const key = newKey()
     const time = Math.floor(now())
-    const taken = await keptBy(backend).generate(storageKeyOf(key), {
+    const outcome = await checkKeepsEntries(backend).generate(storageKeyOf(key), {
       value: copy === undefined ? undefined : JSON.stringify(copy),
       metadata: encodeMetadata(newMetadata(key, time, undefined, undefined, undefined)),
-      expiresAt: endOf(time, period),
+      expiresAt: expiryAfter(time, period),
       version: newVersion(),
     })
-    if (taken !== 'taken') return session({ key, value: copy, expiryPeriod: period, modified: true })
+    if (outcome !== 'taken') return session({ key, value: copy, expiryPeriod: period, modified: true })
   }
   throw new KeepsakeError(
     'key_collision',
-    'Three fresh keys in a row were taken: the random numbers of this machine are not random.',
+    'Three new keys in a row existed already. The random numbers of this machine are not random: check its random generator.',
   )
 }
 
 /**
- * Sets the value, and lets the session end `expiry` seconds from now: without `expiry`, after the backend's period.
- * Without a value only the end moves. Of two who set at once the later wins; but nobody sets what was cleared or is
- * over: that is `not_found`, and changes nothing, here or there.
+ * Sets the value, and sets the expiry to `expiry` seconds from now, by default the backend's period. Without a value,
+ * only the expiry changes. Of two concurrent calls the later one wins. If the session was cleared or expired, the
+ * result is `not_found`, and neither the store nor `one` changes.
  *
- * @throws KeepsakeError `not_json`, `invalid_option`, and whatever the backend throws
+ * @throws KeepsakeError `not_json`, `invalid_option`, and errors of the backend
  */
 export const set = async <V>(
   backend: Backend,
   one: KeyedSession<V>,
   options: ExpiryOptions & { readonly value?: NoInfer<V> | undefined } = {},
 ): Promise<Result<void, 'not_found'>> => {
-  checkOptionNames(options, [...timing, 'value'], 'set()')
+  checkOptionNames(options, [...timeOptions, 'value'], 'set()')
   const { now = Date.now, value } = options
   const period = periodOf(backend, options)
   const copy = value === undefined ? undefined : frozenCopy(value, 'value')
   for (;;) {
     const time = Math.floor(now())
-    const entry = await found(backend, one.key, time)
+    const entry = await findLive(backend, one.key, time)
     if (entry === undefined) return { ok: false, error: 'not_found' }
     const change = {
       value: copy === undefined ? entry.value : JSON.stringify(copy),
       metadata: entry.metadata,
       version: newVersion(),
-      expiresAt: endOf(time, period),
+      expiresAt: expiryAfter(time, period),
     }
     const outcome = await backend.set(storageKeyOf(one.key), change, entry.version)
     if (outcome === 'gone') return { ok: false, error: 'not_found' }
@@ -210,18 +223,18 @@ export const set = async <V>(
 }
 
 /**
- * Ends the session. Its key opens nothing from then on; the value and the period are gone from `one`, and
- * `toCookieHeaders` clears the cookie. A session that has ended already is no error.
+ * Ends the session. Its key opens nothing after that. `one` loses its value and its period, so `toCookieHeaders` clears
+ * the cookie. It is no error if the session has ended already.
  *
- * @throws whatever the backend throws
+ * @throws the errors of the backend
  */
 export const clear = async (backend: Backend, one: KeyedSession): Promise<void> => {
-  await keptBy(backend).clear(storageKeyOf(one.key))
+  await checkKeepsEntries(backend).clear(storageKeyOf(one.key))
   Object.assign(one, { value: undefined, expiryPeriod: 0, modified: true })
 }
 
 export type CookieHeaderOptions = CookieAttributes & {
-  /** Without Max-Age: the browser forgets the cookie when it is closed. */
+  /** true: the cookie has no Max-Age, so the browser deletes it when it closes. Default false. */
   readonly discard?: boolean | undefined
 }
 
@@ -230,8 +243,8 @@ const attributeNames = ['domain', 'path', 'secure', 'httpOnly', 'sameSite', 'par
 type Header = readonly [name: string, value: string]
 
 /**
- * The headers that a response needs: Vary always, Set-Cookie where the session was modified. After `clear` it removes
- * the cookie, which takes the same `path` and `domain` that it was set with.
+ * The headers that a response needs: always Vary, and Set-Cookie if the session was modified. After `clear`, the
+ * Set-Cookie deletes the cookie, which requires the `path` and `domain` that it was set with.
  *
  * @throws KeepsakeError `invalid_option` for a name or attributes that a browser would refuse
  */
@@ -248,7 +261,7 @@ export const toCookieHeaders = (cookie: string, one: KeyedSession, options: Cook
 }
 
 /**
- * The header that removes a cookie set with the same `path`, `domain` and prefix.
+ * The header that deletes a cookie. It requires the `path`, `domain` and prefix that the cookie was set with.
  *
  * @throws KeepsakeError `invalid_option`
  */

@@ -1,11 +1,11 @@
-// A line a response, as Dream's logger: number, method, path, status, time, and the label of the session it touched.
+// Logs one line for each response, like Dream's logger: number, method, path, status, time, and the session's label.
 
 import { checkOptionNames } from './error.ts'
 import { around, type Handler } from './http/handler.ts'
 import { labelFor } from './request.ts'
 
 export type LoggerOptions = {
-  /** Takes a line without its end. Default: standard error. */
+  /** Called with each line, without a newline. Default: writes to standard error. */
   readonly write?: ((line: string) => void) | undefined
 }
 
@@ -16,16 +16,17 @@ const pathOf = (url: string): string => {
   return slash === -1 ? '/' : url.slice(slash)
 }
 
-/** Of an error its name, and of anything else its type: no words of it. */
+/** The name of an error, or the type of another value. Its message may contain secrets. */
 const nameOf = (error: unknown): string => {
   const { name } = (error ?? {}) as { name?: unknown }
   return typeof name === 'string' ? name : typeof error
 }
 
 /**
- * Writes a line for each response that `next` gives. Put it around the sessions, so that it can name them.
+ * Writes one line for each response of `next`. Put it outside the session manager, so that it can log the label of the
+ * session that a request used.
  *
- * @throws what `next` throws
+ * @throws the error that `next` throws
  */
 export const logger = <R extends Request = Request, Rest extends readonly unknown[] = readonly []>(
   next: Handler<R, Rest>,

@@ -1,19 +1,17 @@
 // The session manager: it opens its backend, and is a middleware with methods for jobs, accounts and operators.
 
 import { listSessions, type OwnedSession, revokeAllSessions, revokeSession } from './accounts.ts'
-import type { Backend } from './backends/contract.ts'
 import type { Deadline } from './backends/deadline.ts'
-import { backendFromUrl, checkSecret } from './backends/from-url.ts'
-import { sweeper } from './backends/sweeper.ts'
 import { isKey } from './crypto/keys.ts'
-import { HOW_TO_MAKE_ONE, isToken, keyRing, newSecret } from './crypto/seal.ts'
-import { type Awaitable, checkOptionNames, isKeepsakeError, KeepsakeError } from './error.ts'
+import { isToken } from './crypto/seal.ts'
+import { type Awaitable, checkOptionNames, KeepsakeError } from './error.ts'
 import { cookieValues } from './http/cookie.ts'
 import { cookieSettings, type IncomingRequest } from './http/cookie-names.ts'
-import type { Handler, Middleware } from './http/handler.ts'
+import type { Middleware } from './http/handler.ts'
 import { withheldFrom } from './http/withheld.ts'
+import { failedContext, type LazyBackend, openLazily } from './lazy-backend.ts'
 import { clearingCookies, createMiddleware } from './middleware.ts'
-import { type CheckedOptions, checkOptions, type SessionManagerOptions } from './options.ts'
+import { type Configuration, checkOptions, type SessionManagerOptions } from './options.ts'
 import { type Manager, sessionOf } from './request.ts'
 import { addHeaders, type ResponseCookie, responseCookies, setCookieHeaders } from './response.ts'
 import type { OutputOf, StandardSchema } from './schema.ts'
@@ -24,7 +22,7 @@ import { open } from './session/open.ts'
 import { type AnyFields, createHandle, type Session } from './session/session.ts'
 import type { UnitOfWork } from './session/work.ts'
 
-/** What to send after a commit outside a middleware, or why the changes were not saved. */
+/** The result of a commit outside a middleware: headers and cookies to send, or the reason why nothing was saved. */
 export type CommitResult =
   | {
       readonly ok: true
@@ -50,11 +48,22 @@ export type OpenSession<F extends object = AnyFields> = Session<F> & {
 export type SessionManager<F extends object = AnyFields> = Middleware & {
   /** The session of a request inside this middleware, also if another session manager is nested in it. */
   session(request: Request): Promise<Session<F>>
-  /** A session for a job, a socket or a server action. Without `url`, only cookies with a `__Host-` or `__Secure-` prefix are read. */
+  /**
+   * A session for a job, a socket or a server action. Without `url`, only cookies with a `__Host-` or `__Secure-`
+   * prefix are read.
+   */
   open(request: { readonly headers: Headers; readonly url?: string | undefined }): Promise<OpenSession<F>>
-  /** The live sessions of an account, as `login` named it, newest first. @throws KeepsakeError `invalid_option`, `unavailable` */
+  /**
+   * The live sessions of an account, as `login` named it, newest first.
+   *
+   * @throws KeepsakeError `invalid_option`, `unavailable`
+   */
   list(owner: string): Promise<readonly OwnedSession<F>[]>
-  /** Ends the session with this label. If there is none, nothing happens. @throws KeepsakeError `invalid_option`, `unknown_outcome` */
+  /**
+   * Ends the session with this label. If there is none, nothing happens.
+   *
+   * @throws KeepsakeError `invalid_option`, `unknown_outcome`
+   */
   revoke(label: string): Promise<void>
   /**
    * Ends all sessions of an account except the one with the label `except`, for example after a change of password. It
@@ -73,14 +82,14 @@ export type SessionManager<F extends object = AnyFields> = Middleware & {
    * Removes expired entries in small batches. Several processes may sweep at once.
    *
    * @returns the number of entries that were removed
-   * @throws whatever the backend throws
+   * @throws the errors of the backend
    */
   sweep(): Promise<number>
   /**
    * Opens the backend, so that errors of the configuration appear at the start.
    *
-   * @throws KeepsakeError `no_secret`, `unknown_backend`, `unavailable`, and `invalid_option`, also if the store may forget
-   *   that sessions have ended
+   * @throws KeepsakeError `no_secret`, `unknown_backend`, `unavailable`, and `invalid_option`, also if the store may
+   *   forget that sessions have ended
    */
   ready(): Promise<void>
   /** Closes the backend. */
@@ -93,107 +102,20 @@ const isKeyOrToken = (value: string): boolean => isKey(value) || isToken(value)
 /** The fields that a schema describes, if it describes an object. */
 type FieldsOf<S extends StandardSchema> = OutputOf<S> extends object ? OutputOf<S> : never
 
-const noSecret = ({ name }: Backend): KeepsakeError =>
-  new KeepsakeError(
-    'no_secret',
-    `The ${name} backend keeps no secret of its own, so the option secret is required, the same for all processes: sessionManager({ backend, secret }). To make one: ${HOW_TO_MAKE_ONE}`,
-  )
-
-/** Opens the backend of a manager. @throws KeepsakeError */
-const openContext = async (
-  { backend: given, settings, secrets }: CheckedOptions,
-  { now, onEvent, secret, absoluteTimeout, storeTimeout }: SessionManagerOptions,
-): Promise<ManagerContext> => {
-  if (typeof given === 'string') checkSecret(given, { secret })
-  const { namespace, emit } = settings
-  const lasts = absoluteTimeout ?? settings.absoluteTimeout / 1000
-  const backendOptions = { now, onEvent, secret, namespace, absoluteTimeout: lasts, storeTimeout }
-  const backend = typeof given === 'string' ? await backendFromUrl(given, backendOptions) : given
-  if (secret === undefined && backend.keepSecret === undefined) throw noSecret(backend)
-  if (settings.maxSessionsPerOwner !== undefined && backend.byOwner === undefined) {
-    throw new KeepsakeError(
-      'invalid_option',
-      `The ${backend.name} backend cannot find sessions by owner, so it does not support the option maxSessionsPerOwner.`,
-    )
-  }
-  const kept = await backend.keepSecret?.(newSecret())
-  return {
-    ...settings,
-    backend,
-    keyRing: keyRing(secrets, kept),
-    sweeper: sweeper(backend, settings.now, emit, settings.ownerNames.decode),
-  }
-}
-
-/** Stands in for a backend that could not be opened: every call fails, and a logout still clears its cookie. */
-const failedContext = ({ settings }: CheckedOptions, error: KeepsakeError): ManagerContext => {
-  const fail = () => {
-    throw error
-  }
-  const backend: Backend = { name: 'unopened', get: fail, generate: fail, set: fail, clear: fail, touch: fail }
-  return {
-    ...settings,
-    backend,
-    sweeper: sweeper(backend, settings.now, settings.emit, settings.ownerNames.decode),
-    get keyRing() {
-      return fail()
-    },
-  }
-}
-
-/** Opens the backend at the first use, and again after it failed. */
-const opener = (checked: CheckedOptions, options: SessionManagerOptions) => {
-  const { emit } = checked.settings
-  let context: ManagerContext | undefined
-  let opening: Promise<ManagerContext> | undefined
-  let checkedStore = false
-  const opened = async (): Promise<ManagerContext> => {
-    opening ??= openContext(checked, options)
-    try {
-      context = await opening
-      return context
-    } catch (error) {
-      // The next request tries again: the file may exist by then.
-      opening = undefined
-      throw error instanceof KeepsakeError
-        ? error
-        : new KeepsakeError('unavailable', 'The backend could not be opened. See the cause.', { cause: error })
-    }
-  }
-  return {
-    current: () => context,
-    opened,
-    isChecked: () => checkedStore,
-    /** Checks once whether the store may forget sessions, and again if it was down. @throws KeepsakeError `invalid_option` */
-    async check({ backend }: ManagerContext): Promise<void> {
-      checkedStore = true
-      try {
-        const message = await backend.check?.('sessions')
-        if (message !== undefined) emit('eviction', { message })
-      } catch (error) {
-        checkedStore = false
-        if (isKeepsakeError(error) && error.code === 'invalid_option') throw error
-      }
-    },
-  }
-}
-
-type Opener = ReturnType<typeof opener>
-
 /** How a manager begins the work of a request. */
-const beginner = (
-  checked: CheckedOptions,
+const workStarter = (
+  checked: Configuration,
   options: SessionManagerOptions,
-  { current, opened, isChecked, check }: Opener,
+  { current, opened, isChecked, check }: LazyBackend,
 ) => {
   const { emit } = checked.settings
   const settingsFor = cookieSettings(options)
-  const inFlight = { inFlight: 0, most: checked.maxInFlight }
+  const inFlight = { count: 0, max: checked.maxInFlight }
   const { sameSite, path } = options.cookie ?? {}
   const placed = { ...(sameSite !== undefined && { sameSite }), ...(path !== undefined && { path }) }
   const trustProxy = options.trustProxy === true
   const warned = new Set<string>()
-  const newDeadline = (): Deadline => ({ left: checked.storeTimeout, bulkhead: inFlight })
+  const newDeadline = (): Deadline => ({ left: checked.storeTimeout, inFlight })
 
   const workFor = (context: ManagerContext, request: IncomingRequest): Awaitable<UnitOfWork> => {
     const cookies = settingsFor(request)
@@ -228,7 +150,7 @@ const beginner = (
 }
 
 /** The `commit` of a session outside a middleware. */
-const committer = (work: UnitOfWork) => {
+const commitFor = (work: UnitOfWork) => {
   const headersWith = (cookies: readonly string[]): Headers => {
     const headers = new Headers()
     addHeaders(headers, cookies, work.context.emit)
@@ -240,7 +162,7 @@ const committer = (work: UnitOfWork) => {
     }
     try {
       const outcome = await commit(work)
-      if (outcome.lost !== undefined) return { ok: false, error: outcome.lost }
+      if (outcome.failure !== undefined) return { ok: false, error: outcome.failure }
       const headers = headersWith(setCookieHeaders(outcome, work))
       return { ok: true, headers, cookies: responseCookies(outcome, work) }
     } catch (error) {
@@ -262,8 +184,8 @@ export function sessionManager<S extends StandardSchema>(
 export function sessionManager<F extends object = AnyFields>(options: SessionManagerOptions): SessionManager<F>
 export function sessionManager(options: SessionManagerOptions): SessionManager {
   const checked = checkOptions(options)
-  const store = opener(checked, options)
-  const { beginWork, newDeadline } = beginner(checked, options, store)
+  const store = openLazily(checked, options)
+  const { beginWork, newDeadline } = workStarter(checked, options, store)
   const { namespace, emit } = checked.settings
 
   const manager: Manager = {
@@ -296,7 +218,7 @@ export function sessionManager(options: SessionManagerOptions): SessionManager {
     session: (request: Request) => sessionOf(request, middleware),
     async open(request: IncomingRequest): Promise<OpenSession> {
       const work = await beginWork(request)
-      return Object.defineProperty(createHandle(work), 'commit', { value: committer(work) }) as OpenSession
+      return Object.defineProperty(createHandle(work), 'commit', { value: commitFor(work) }) as OpenSession
     },
     list: async (owner: string) => listSessions<AnyFields>(await store.opened(), newDeadline(), owner),
     revoke: async (label: string) => revokeSession(await store.opened(), newDeadline(), label),
@@ -311,27 +233,3 @@ export function sessionManager(options: SessionManagerOptions): SessionManager {
     close,
   })
 }
-
-/** Sessions in the memory of this process, like Dream's `memory_sessions`. */
-export const memorySessions = <R extends Request = Request, Rest extends readonly unknown[] = readonly []>(
-  next: Handler<R, Rest>,
-  options: Omit<SessionManagerOptions, 'backend'> = {},
-): Handler<R, Rest> => sessionManager({ ...options, backend: 'memory:' })(next)
-
-/** Sessions in a database, like Dream's `sql_sessions`. Default backend: `sqlite:sessions.db`. */
-export const sqlSessions = <R extends Request = Request, Rest extends readonly unknown[] = readonly []>(
-  next: Handler<R, Rest>,
-  options: Partial<SessionManagerOptions> = {},
-): Handler<R, Rest> => sessionManager({ ...options, backend: options.backend ?? 'sqlite:sessions.db' })(next)
-
-/** Sessions in files, as Dream plans them. Default backend: `file:sessions`. */
-export const fileSessions = <R extends Request = Request, Rest extends readonly unknown[] = readonly []>(
-  next: Handler<R, Rest>,
-  options: Partial<SessionManagerOptions> = {},
-): Handler<R, Rest> => sessionManager({ ...options, backend: options.backend ?? 'file:sessions' })(next)
-
-/** Sessions in an encrypted cookie, like Dream's `cookie_sessions`. Requires the option `secret`. */
-export const cookieSessions = <R extends Request = Request, Rest extends readonly unknown[] = readonly []>(
-  next: Handler<R, Rest>,
-  options: Omit<SessionManagerOptions, 'backend'>,
-): Handler<R, Rest> => sessionManager({ ...options, backend: 'cookie:' })(next)

@@ -21,7 +21,7 @@ export const clearingCookies = (work: UnitOfWork): readonly string[] => {
 const kindOf = ({ status }: KeepsakeError): ErrorKind => (status === 503 ? 'unavailable' : 'not_saved')
 
 /** The functions that complete a response for one manager. */
-const responder = ({ emit, errorResponse: render }: Manager) => {
+const createResponder = ({ emit, errorResponse: render }: Manager) => {
   const answerFor = (kind: ErrorKind, request: Request): Awaitable<Response> =>
     errorResponse(render, kind, request, emit)
 
@@ -33,15 +33,15 @@ const responder = ({ emit, errorResponse: render }: Manager) => {
   /** Commits the session, then completes the handler's response, or replaces it if the commit failed. */
   const commitAndRespond = (request: Request, answer: Response, work: UnitOfWork): Awaitable<Response> => {
     const replace = async (kind: ErrorKind, cookies: readonly string[]): Promise<Response> => {
-      // Nobody reads the handler's body: release what it reads from, such as a file.
+      // The handler's body is not sent, so release its source, such as a file.
       answer.body?.cancel().catch(() => {})
       await returnTaken(work)
       return withHeaders(await answerFor(kind, request), cookies, work.context)
     }
     const saved = (outcome: CommitOutcome): Awaitable<Response> =>
-      outcome.lost === undefined
+      outcome.failure === undefined
         ? withHeaders(answer, setCookieHeaders(outcome, work), work.context, work.privateResponse)
-        : replace(outcome.lost, [])
+        : replace(outcome.failure, [])
     const failed = (error: unknown): Promise<Response> => {
       if (error instanceof KeepsakeError) {
         emit('store_error', { error })
@@ -135,7 +135,7 @@ const responder = ({ emit, errorResponse: render }: Manager) => {
 
 /** The middleware of a manager. `lifespan` opens and closes the manager's backend. */
 export const createMiddleware = (manager: Manager, lifespan: Lifespan): Middleware => {
-  const { respond, handlerThrew } = responder(manager)
+  const { respond, handlerThrew } = createResponder(manager)
   const middleware = <R extends Request, Rest extends readonly unknown[]>(next: Handler<R, Rest>): Handler<R, Rest> =>
     around(
       next,

@@ -18,8 +18,8 @@ export type SessionManagerOptions = TransportOptions & {
   readonly backend: Backend | string | URL
   /**
    * 32 random bytes or more, or a list of such secrets, newest first: the first one seals, all of them open. Required
-   * unless the backend keeps a secret of its own (`memory:`, `sqlite:`, `file:`). A missing secret throws at `ready()` and
-   * at the first use, not here, so that a build can load the application without one.
+   * unless the backend keeps a secret of its own (`memory:`, `sqlite:`, `file:`). A missing secret throws at `ready()`
+   * and at the first use, not here, so that a build can load the application without one.
    */
   readonly secret?: string | Uint8Array | readonly (string | Uint8Array)[] | undefined
   /**
@@ -41,17 +41,19 @@ export type SessionManagerOptions = TransportOptions & {
   /** Seconds that one request may wait for the backend, over all its calls. Default 2. */
   readonly storeTimeout?: number | undefined
   /**
-   * The type of the fields, as a Standard Schema (zod, valibot, arktype). Fields are checked when they are read and before
-   * they are saved. The schema must accept its own output, and the output must be JSON. A session without fields is
-   * always valid.
+   * The type of the fields, as a Standard Schema (zod, valibot, arktype). Fields are checked when they are read and
+   * before they are saved. The schema must accept its own output, and the output must be JSON. A session without fields
+   * is always valid.
    */
   readonly schema?: StandardSchema | undefined
   /**
-   * Converts fields that an older deployment saved and that the schema refuses. If the schema refuses the result too, the
-   * stored session is left unchanged, the visitor is anonymous, and the event is `schema_mismatch`.
+   * Converts fields that an older deployment saved and that the schema refuses. If the schema refuses the result too,
+   * the stored session is left unchanged, the visitor is anonymous, and the event is `schema_mismatch`.
    */
   readonly migrate?: ((old: unknown) => unknown) | undefined
-  /** The most sessions that an owner may have. A login above that ends the owner's oldest session. Default: no limit. */
+  /**
+   * The most sessions that an owner may have. A login above that ends the owner's oldest session. Default: no limit.
+   */
   readonly maxSessionsPerOwner?: number | undefined
   /**
    * Seconds between updates of `lastSeenAt`. A request that finds it older writes the current time. Default: no such
@@ -59,19 +61,22 @@ export type SessionManagerOptions = TransportOptions & {
    */
   readonly lastSeenInterval?: number | undefined
   /**
-   * What happens if the session of a request cannot be read. `fail`, the default: every use of the session throws, and
+   * The behaviour if the session of a request cannot be read. `fail`, the default: every use of the session throws, and
    * the answer is 503. `anonymous`: the request continues without a session; changing the session throws the original
-   * error, and no cookie is sent. `invalidate` works with both: the answer clears the browser's cookie, and is 503 unless
-   * the session could be ended.
+   * error, and no cookie is sent. `invalidate` works with both: the answer clears the browser's cookie, and is 503
+   * unless the session could be ended.
    */
   readonly onStoreError?: 'fail' | 'anonymous' | undefined
-  /** Default true: removes expired entries in small batches after new sessions. false: call `sweep()`, for example from cron. */
+  /**
+   * Default true: removes expired entries in small batches after new sessions. false: call `sweep()`, for example from
+   * cron.
+   */
   readonly autoSweep?: boolean | undefined
   /** The most calls to the backend in progress at once. Further calls fail immediately. Default 2000. */
   readonly maxInFlight?: number | undefined
   /**
-   * Renders the errors that keepsake answers with, for example in the application's own layout. Default: one sentence as
-   * plain text. If it throws or returns no Response, the default is sent and the event is `error_response_failed`.
+   * Renders the errors that keepsake answers with, for example in the application's own layout. Default: one sentence
+   * as plain text. If it throws or returns no Response, the default is sent and the event is `error_response_failed`.
    */
   readonly errorResponse?: ErrorResponse | undefined
   /** The current time in milliseconds since 1970. Default `Date.now`. */
@@ -164,8 +169,8 @@ const isUrl = (backend: Backend | string | URL): backend is URL =>
   typeof (backend as URL | undefined)?.href === 'string'
 
 /** The options after their check, with defaults. Times are in milliseconds. */
-export type CheckedOptions = {
-  /** What is known of the manager's context before its backend is open. */
+export type Configuration = {
+  /** The parts of the manager's context that exist before its backend is open. */
   readonly settings: Omit<ManagerContext, 'backend' | 'keyRing' | 'sweeper'>
   readonly backend: Backend | string
   readonly secrets: readonly (string | Uint8Array)[]
@@ -176,7 +181,7 @@ export type CheckedOptions = {
 const DAY = 86_400
 
 /** @throws KeepsakeError `invalid_option`, `unknown_backend` */
-export const checkOptions = (options: SessionManagerOptions): CheckedOptions => {
+export const checkOptions = (options: SessionManagerOptions): Configuration => {
   checkOptionNames(options, optionNames, 'sessionManager()')
   const idleTimeout = numberOption(options, 'idleTimeout', 14 * DAY, 0.001, 400 * DAY)
   const usual = Math.max(30 * DAY, idleTimeout)

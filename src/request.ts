@@ -9,7 +9,10 @@ import type { Flash } from './session/flash-messages.ts'
 import { type AnyFields, createHandle, type Session } from './session/session.ts'
 import type { UnitOfWork } from './session/work.ts'
 
-/** What a session manager offers before its backend is open. Application cookies and sealed texts need no more. */
+/**
+ * The part of a session manager that exists before its backend is open. Application cookies and sealed texts need no
+ * more.
+ */
 export type Manager = {
   readonly context: () => Awaitable<ManagerContext>
   readonly emit: Emit
@@ -72,7 +75,7 @@ export const isInside = (request: Request, owner: unknown): boolean => {
   return false
 }
 
-/** Drops what a request context references, and gives the request back to the outer middleware. */
+/** Drops the references of a request context, and gives the request back to the outer middleware. */
 export const release = (request: Request, requestContext: RequestContext): void => {
   requestContext.label = requestContext.work?.snapshot?.label
   requestContext.session = undefined

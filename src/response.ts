@@ -1,8 +1,8 @@
-// What a visit adds to its response: cookies, Vary, and what caches must not do with them.
+// Adds cookies, Vary and Cache-Control to a response, and chooses the response to an error.
 
 import { type Awaitable, isThenable, KeepsakeError } from './error.ts'
 import type { Emit } from './events.ts'
-import { type CookieAttributes, formatSetCookie, maxAgeOf } from './http/cookie.ts'
+import { formatSetCookie, maxAgeOf } from './http/cookie.ts'
 import { defaultErrorResponse, type ErrorKind, type ErrorResponse } from './http/error-response.ts'
 import type { CommitOutcome } from './session/commit.ts'
 import type { ManagerContext } from './session/context.ts'
@@ -14,13 +14,20 @@ const none: readonly string[] = []
 export type ResponseCookie = {
   readonly name: string
   readonly value: string
-  readonly attributes: CookieAttributes & {
+  readonly attributes: {
+    readonly domain?: string
+    readonly path: string
+    readonly secure: boolean
+    readonly httpOnly: boolean
+    readonly sameSite: 'strict' | 'lax' | 'none'
+    readonly partitioned?: boolean
+    readonly priority?: 'low' | 'medium' | 'high'
     /** Seconds. 0 deletes the cookie. Absent: the browser deletes the cookie when it closes. */
     readonly maxAge?: number
   }
 }
 
-/** Makes something of each cookie that an outcome sets or deletes. `maxAge` is in seconds. */
+/** Calls `map` for each cookie that an outcome sets or deletes. `maxAge` is in seconds. */
 const mapCookies = <T>(
   { session, preSession }: CommitOutcome,
   { cookies, context }: UnitOfWork,
@@ -63,46 +70,46 @@ export const responseCookies = (outcome: CommitOutcome, work: UnitOfWork): reado
   }))
 }
 
-/** Whether a Cache-Control lets no shared cache keep the response. */
-const keptPrivate = (value: string): boolean => /(^|,)\s*(private|no-store)\s*(,|$)/i.test(value)
+/** Whether a Cache-Control forbids shared caches to keep the response. */
+const isPrivate = (value: string): boolean => /(^|,)\s*(private|no-store)\s*(,|$)/i.test(value)
 
 /**
- * Fields that shared caches obey before Cache-Control: any that RFC 9213 would call targeted (CDN-Cache-Control,
- * Cloudflare-CDN-Cache-Control, …), and older ones of single vendors, with what makes each keep nothing.
+ * The value that forbids caching, if `name` is a header field that shared caches obey before Cache-Control: a targeted
+ * field of RFC 9213 (CDN-Cache-Control, Cloudflare-CDN-Cache-Control, …) or an older field of a single vendor.
  */
-const targeted = (name: string): string | undefined => {
+const targetedNoStore = (name: string): string | undefined => {
   if (name === 'cache-control') return undefined
   if (name.endsWith('cache-control') || name === 'surrogate-control' || name === 'edge-control') return 'no-store'
   return name === 'x-accel-expires' ? '0' : undefined
 }
 
-/** Sees to it that no shared cache keeps a response that is for one visitor alone. */
+/** Forbids shared caches to keep a response that is for one visitor. */
 const keepFromCaches = (headers: Headers, emit: Emit, fallback: string): void => {
   let overridden = false
   for (const [name, value] of [...headers]) {
-    const none = targeted(name)
-    if (none === undefined || value === none || keptPrivate(value)) continue
-    headers.set(name, none)
+    const noStore = targetedNoStore(name)
+    if (noStore === undefined || value === noStore || isPrivate(value)) continue
+    headers.set(name, noStore)
     overridden = true
   }
   const cache = headers.get('cache-control')
   if (cache === null) headers.set('cache-control', fallback)
-  else if (!keptPrivate(cache)) {
+  else if (!isPrivate(cache)) {
     headers.set('cache-control', 'private, no-store')
     overridden = true
   }
   if (!overridden) return
   emit('cache_overridden', {
     message:
-      'A response that sets a cookie, or has a form token or a flash message in it, had a field such as Cache-Control that lets shared caches keep it. The field was replaced.',
+      'A response that sets a cookie, or contains a form token or a flash message, had a header field such as Cache-Control that allows shared caches to keep it. The field was replaced.',
   })
 }
 
 const namesCookie = (vary: string | null): boolean => vary !== null && /(^|,)\s*(\*|cookie)\s*(,|$)/i.test(vary)
 
 /**
- * Puts cookies on headers, beside those that are there, and says what caches must not do (RFC 9111 §7.3: Set-Cookie
- * alone stops none). A confidential response has something in it that is for one visitor alone.
+ * Adds Set-Cookie headers, Vary and Cache-Control to headers. Caches need it, because Set-Cookie alone does not stop
+ * them (RFC 9111 §7.3). A private response contains something for one visitor, such as a form token.
  */
 export const addHeaders = (headers: Headers, cookies: readonly string[], emit: Emit, privateResponse = false): void => {
   const vary = headers.get('vary')
@@ -112,14 +119,14 @@ export const addHeaders = (headers: Headers, cookies: readonly string[], emit: E
   keepFromCaches(headers, emit, cookies.length > 0 ? 'no-store' : 'private, no-cache')
 }
 
-/** A copy of a response whose headers can be changed: the handler may keep its own, and answer with it again. */
+/** A copy with new headers, because the handler may keep its Response and return it again. */
 const copyOf = (response: Response): Response => {
   const { status, statusText, headers } = response
-  // The answer to an upgrade cannot be copied, nor can it be given twice.
+  // The Response to an upgrade cannot be copied. It cannot be returned twice either.
   return status < 200 ? response : new Response(response.body, { status, statusText, headers })
 }
 
-/** A copy of a response, dressed; itself if there is nothing to add. */
+/** A copy of a response with the cookies, Vary and Cache-Control; the response itself if there is nothing to add. */
 export const withHeaders = (
   response: Response,
   cookies: readonly string[],
@@ -139,35 +146,40 @@ export const isResponse = (value: unknown): value is Response => {
 }
 
 /**
- * Whether a handler's answer can be sent: looked at before anything is saved.
+ * Returns a handler's response after a check that it can be sent. It is called before anything is saved.
  *
  * @throws KeepsakeError `no_response`
  */
 export const sendable = (answer: unknown): Response => {
   if (!isResponse(answer)) {
     const what = typeof answer === 'object' && answer !== null ? 'an object' : String(answer)
-    throw new KeepsakeError(
-      'no_response',
-      `The handler returned ${what}. It has to return a Response. Nothing was saved.`,
-    )
+    throw new KeepsakeError('no_response', `The handler returned ${what}. Nothing was saved. Return a Response.`)
   }
   if (answer.bodyUsed || answer.body?.locked) {
     throw new KeepsakeError(
       'no_response',
-      'The handler returned a Response whose body has been read already. Return a new one, or a clone. Nothing was saved.',
+      'The handler returned a Response whose body was read already. Nothing was saved. Return a new Response or a clone.',
     )
   }
   if (answer.status === 0) {
     throw new KeepsakeError(
       'no_response',
-      'The handler returned Response.error(), which cannot be sent. Nothing was saved.',
+      'The handler returned Response.error(), which cannot be sent. Nothing was saved. Return a Response with a status.',
     )
   }
   return answer
 }
 
+/** The application's response to an error. Without a Cache-Control it gets no-store, because no cache must keep it. */
+const notCached = (answer: Response): Response => {
+  if (answer.headers.has('cache-control')) return answer
+  const copy = copyOf(answer)
+  copy.headers.set('cache-control', 'no-store')
+  return copy
+}
+
 /**
- * The answer to an error: the application's, or the default if the application has none or fails to make one.
+ * The response to an error: the application's, or the default if the option is absent or fails.
  *
  * @param render the option `errorResponse`
  */
@@ -179,12 +191,16 @@ export const errorResponse = (
 ): Awaitable<Response> => {
   if (render === undefined) return defaultErrorResponse(kind)
   const failed = (error: unknown): Response => {
-    emit('error_response_failed', { error, message: `The option errorResponse failed for the kind ${kind}.` })
+    emit('error_response_failed', {
+      error,
+      message: `The option errorResponse failed for the kind ${kind}, so the default was sent.`,
+    })
     return defaultErrorResponse(kind)
   }
   try {
     const answer = render(kind, request)
-    return isThenable(answer) ? Promise.resolve(answer).then(sendable).catch(failed) : sendable(answer)
+    const complete = (response: Response): Response => notCached(sendable(response))
+    return isThenable(answer) ? Promise.resolve(answer).then(complete).catch(failed) : complete(answer)
   } catch (error) {
     return failed(error)
   }

@@ -1,8 +1,8 @@
-// Standard Schema v1, the part that is called: a value is accepted, perhaps as another, or refused with reasons.
+// Standard Schema v1, the part that keepsake calls: a schema accepts or converts a value, or refuses it with reasons.
 
 import type { Awaitable } from './error.ts'
 
-/** One reason why a schema refuses a value, and where in it. */
+/** One reason why a schema refuses a value, and the path to the part that it refuses. */
 export type Issue = {
   readonly message: string
   readonly path?: ReadonlyArray<PropertyKey | { readonly key: PropertyKey }> | undefined
@@ -12,7 +12,7 @@ type Validated<Output> =
   | { readonly value: Output; readonly issues?: undefined }
   | { readonly issues: ReadonlyArray<Issue> }
 
-/** What zod, valibot, arktype and others all are (https://standardschema.dev). */
+/** The interface of the schemas of zod, valibot, arktype and others (https://standardschema.dev). */
 export type StandardSchema<Output = unknown> = {
   readonly '~standard': {
     readonly version: 1
@@ -22,7 +22,7 @@ export type StandardSchema<Output = unknown> = {
   }
 }
 
-/** The type of what a schema gives. */
+/** The type of a schema's output. */
 export type OutputOf<S extends StandardSchema> = NonNullable<S['~standard']['types']>['output']
 
 export const isSchema = (value: unknown): value is StandardSchema =>
@@ -30,13 +30,14 @@ export const isSchema = (value: unknown): value is StandardSchema =>
   value !== null &&
   typeof (value as StandardSchema)['~standard']?.validate === 'function'
 
-/** What a schema says of a value: at once where the schema is synchronous. */
+/** Validates a value: at once if the schema is synchronous, otherwise as a promise. */
 export const checked = <Output>(schema: StandardSchema<Output>, value: unknown): Awaitable<Validated<Output>> =>
   schema['~standard'].validate(value)
 
-/** How many places a message names, and characters of one. */
-const MOST = 10
-const LONGEST = 200
+/** The most paths that a message names. */
+const MAX_PATHS = 10
+/** The most characters of one path. */
+const MAX_PATH_LENGTH = 200
 
 const step = (key: unknown): string => {
   if (typeof key === 'number') return `[${key}]`
@@ -44,19 +45,19 @@ const step = (key: unknown): string => {
   return /^[A-Za-z_$][\w$]*$/.test(key) ? `.${key}` : `[${JSON.stringify(key)}]`
 }
 
-/** Where an issue lies, such as `cart[0].price`. */
-const placeOf = ({ path = [] }: Issue): string => {
-  const place = path.map((part) => step(typeof part === 'object' && part !== null ? part.key : part)).join('')
-  if (place === '') return 'the whole'
-  const whole = place.replace(/^\./, '')
-  return whole.length > LONGEST ? `${whole.slice(0, LONGEST)}…` : whole
+/** The path of an issue, such as `cart[0].price`. */
+const pathOf = ({ path = [] }: Issue): string => {
+  const joined = path.map((part) => step(typeof part === 'object' && part !== null ? part.key : part)).join('')
+  if (joined === '') return 'the whole'
+  const whole = joined.replace(/^\./, '')
+  return whole.length > MAX_PATH_LENGTH ? `${whole.slice(0, MAX_PATH_LENGTH)}…` : whole
 }
 
 /**
- * Where issues lie, in words, and nothing else of them: a schema's own words quote the value that it refuses.
+ * The paths of issues, for a message. The messages of a schema are left out, because they may quote the refused value.
  */
 export const placesOf = (issues: readonly Issue[]): string => {
-  const places = [...new Set(issues.map(placeOf))]
-  const more = places.length - MOST
-  return more > 0 ? `${places.slice(0, MOST).join(', ')} and ${more} more` : places.join(', ')
+  const paths = [...new Set(issues.map(pathOf))]
+  const more = paths.length - MAX_PATHS
+  return more > 0 ? `${paths.slice(0, MAX_PATHS).join(', ')} and ${more} more` : paths.join(', ')
 }

@@ -1,21 +1,23 @@
-// Texts sealed for the application under its secrets, each bound to what it is for.
+// Sealed texts of the application: encrypted and authenticated under its secret, each for one purpose.
 
 import { KeepsakeError } from './error.ts'
 import { type Manager, managerOf } from './request.ts'
 
-/** Bytes of a text, and characters of one sealed. */
-const LARGEST = 65_536
-const LONGEST_ASSOCIATED = 1_000
-const LONGEST = Math.ceil(((LARGEST + 100) * 4) / 3)
+/** The most bytes of a text. */
+const MAX_BYTES = 65_536
+/** The most characters of the associated data. */
+const MAX_ASSOCIATED_LENGTH = 1_000
+/** The most characters of a sealed text: base64url of the text and at most 100 more bytes. */
+const MAX_SEALED_LENGTH = Math.ceil(((MAX_BYTES + 100) * 4) / 3)
 
-/* The associated data stand where a cookie's name does for cookies: bound, and not in the token. */
+/* As a cookie's name does for a cookie, the associated data bind the sealed text, and are not in it. */
 const sealContext = ({ namespace }: Manager, associated: string) => {
-  const fits = typeof associated === 'string' && associated !== '' && associated.length <= LONGEST_ASSOCIATED
-  // Half a surrogate pair has no UTF-8: two such texts would be the same bytes.
+  const fits = typeof associated === 'string' && associated !== '' && associated.length <= MAX_ASSOCIATED_LENGTH
+  // Half a surrogate pair has no UTF-8, so two different texts would become the same bytes.
   if (!fits || !associated.isWellFormed()) {
     throw new KeepsakeError(
       'invalid_option',
-      `Say what a sealed text is for, such as 'password reset', in 1 to ${LONGEST_ASSOCIATED} characters of well-formed Unicode: it opens for that alone.`,
+      `The associated data of a sealed text are not valid. They name its one purpose, such as 'password reset', and must be a string of 1 to ${MAX_ASSOCIATED_LENGTH} characters of well-formed Unicode.`,
     )
   }
   return { purpose: 'text', name: associated, audience: namespace }
@@ -24,21 +26,26 @@ const sealContext = ({ namespace }: Manager, associated: string) => {
 /** @throws KeepsakeError `invalid_option`, `too_large`, `unavailable` */
 export const sealText = async (manager: Manager, text: string, associated: string): Promise<string> => {
   const bytes = Buffer.from(text)
-  const where = sealContext(manager, associated)
-  if (bytes.length <= LARGEST) return (await manager.context()).keyRing.seal(where, bytes)
-  throw new KeepsakeError('too_large', `The text has ${bytes.length} bytes, and at most ${LARGEST} can be sealed.`)
+  const context = sealContext(manager, associated)
+  if (bytes.length <= MAX_BYTES) return (await manager.context()).keyRing.seal(context, bytes)
+  throw new KeepsakeError(
+    'too_large',
+    `The text to seal has ${bytes.length} bytes. At most ${MAX_BYTES} are allowed. Store the text, and seal a reference to it.`,
+  )
 }
 
 /** @throws KeepsakeError `invalid_option`, `unavailable` */
 export const unsealText = async (manager: Manager, sealed: string, associated: string): Promise<string | undefined> => {
-  const where = sealContext(manager, associated)
+  const context = sealContext(manager, associated)
   const { keyRing } = await manager.context()
-  return typeof sealed === 'string' ? keyRing.open(where, sealed, LONGEST)?.toString() : undefined
+  return typeof sealed === 'string' ? keyRing.open(context, sealed, MAX_SEALED_LENGTH)?.toString() : undefined
 }
 
 /**
- * Seals a text, so that only this application reads it, and nobody makes one: for a link in a letter, say. It opens with
- * the same associated data alone; say there what it is for. Under the newest secret; it opens for as long as that is one.
+ * Encrypts and authenticates a text, for example for a password-reset link. Only this application can read it or create
+ * one, and only `unseal` with the same associated data opens it: a text that names its one purpose. It is sealed under
+ * the newest secret, and opens while that secret is in the list. It does not expire and can be used again, so put an
+ * end into the text if it needs one.
  *
  * @throws KeepsakeError `invalid_option`, `too_large` over 64 KiB, `no_middleware`, `unavailable`
  */
@@ -46,7 +53,7 @@ export const seal = async (request: Request, text: string, associated: string): 
   sealText(managerOf(request), text, associated)
 
 /**
- * The text of a sealed one; undefined for whatever was not sealed here with this associated data.
+ * Opens a text that `seal` made. Returns undefined if this application did not seal it with the same associated data.
  *
  * @throws KeepsakeError `invalid_option`, `no_middleware`, `unavailable`
  */

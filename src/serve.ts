@@ -1,10 +1,11 @@
-// A handler on a port, until somebody says stop.
+// Serves a handler on a port, and stops cleanly at a signal.
 
 import type { Server as HttpServer } from 'node:http'
 import { isIP } from 'node:net'
 import { networkInterfaces } from 'node:os'
+import { inspect } from 'node:util'
 import { chain, checkOptionNames, KeepsakeError, messageOf } from './error.ts'
-import { drainOf, PATIENCE } from './http/draining.ts'
+import { drainer, STOP_TIMEOUT } from './http/draining.ts'
 import type { Handler } from './http/handler.ts'
 import { trace } from './http/trace.ts'
 import { importPackage } from './packages.ts'
@@ -12,56 +13,59 @@ import { importPackage } from './packages.ts'
 export { type LoggerOptions, logger } from './logger.ts'
 
 export type ServeOptions = {
-  /** Default 8080. 0 takes a free one. */
+  /** Default 8080. 0: any free port. */
   readonly port?: number | undefined
   /**
-   * An address of this machine to listen on, or a name of one. Default 127.0.0.1, for this machine alone; '0.0.0.0' is
-   * every network it is on, '::' the same with IPv6.
+   * An address of this machine, or a name for one. Default 127.0.0.1, so only this machine can connect. '0.0.0.0'
+   * listens on all its networks, and '::' also with IPv6.
    */
   readonly hostname?: string | undefined
 }
 
 export type Server = {
-  /** Where this machine reaches it: what was listened on, as an address; the name where a name was given. */
+  /** The URL for browsers on this machine: with the name if `hostname` is a name, otherwise with an address. */
   readonly url: string
   readonly port: number
   /**
-   * Takes no new connections, lets requests under way finish (10 seconds at most), and closes what the handler stands
-   * on, unless another server of this process runs the same handler.
+   * Takes no new connections, lets requests in progress finish (at most 10 seconds), and calls the handler's `close`,
+   * unless another server of this process runs the same handler.
    *
-   * @throws what the handler's `close` throws; KeepsakeError `unavailable` where that takes more than 10 seconds
+   * @throws the error of the handler's `close`; KeepsakeError `unavailable` if that takes more than 10 seconds
    */
   close(): Promise<void>
 }
 
-/** A server of this process: first all stop, then what they stand on is closed, because they may share it. */
+/** A server of this process. All servers drain before the first one closes its backend, because they may share it. */
 type Stoppable = { readonly handler: Handler; drain(): Promise<void>; close(): Promise<void> }
 
-const printed = (error: unknown): Response => {
+const printAndAnswer = (error: unknown): Response => {
   console.error(trace(error))
   return new Response('Internal Server Error\n', { status: 500 })
 }
 
-const portOf = (port: unknown): number => {
+const checkPort = (port: unknown): number => {
   if (typeof port === 'number' && Number.isInteger(port) && port >= 0 && port <= 65_535) return port
-  throw new KeepsakeError('invalid_option', 'port has to be a whole number from 0 to 65535.')
-}
-
-const hostnameOf = (hostname: unknown): string => {
-  if (typeof hostname === 'string' && hostname !== '') return hostname
   throw new KeepsakeError(
     'invalid_option',
-    "hostname has to be an address or a name of this machine, such as '127.0.0.1'.",
+    `The option port is ${inspect(port)}. It must be a whole number from 0 to 65535.`,
   )
 }
 
-/** Whether this machine has ::1. A container often has none, and listens on :: all the same. */
+const checkHostname = (hostname: unknown): string => {
+  if (typeof hostname === 'string' && hostname !== '') return hostname
+  throw new KeepsakeError(
+    'invalid_option',
+    `The option hostname is ${inspect(hostname)}. It must be an address or a name of this machine, such as '127.0.0.1'.`,
+  )
+}
+
+/** Whether this machine has the address ::1. A container often has none, although it can listen on ::. */
 const hasLoopback6 = (): boolean =>
   Object.values(networkInterfaces()).some((addresses) => addresses?.some(({ address }) => address === '::1'))
 
 /**
- * What to open. Not `localhost` for 127.0.0.1: where that name is ::1, it leads to no server, or to another one. Not
- * 0.0.0.0 or :: either, which are no addresses to connect to.
+ * The URL to print. It has no `localhost` for 127.0.0.1, because that name may be ::1, with no server or another one.
+ * It has no 0.0.0.0 or :: either, because browsers cannot connect to those.
  */
 const urlOf = (hostname: string, address: string, port: number): string => {
   const loopback = { '0.0.0.0': '127.0.0.1', '::': hasLoopback6() ? '::1' : '127.0.0.1' }[address]
@@ -69,18 +73,24 @@ const urlOf = (hostname: string, address: string, port: number): string => {
   return `http://${host.includes(':') ? `[${host}]` : host}:${port}`
 }
 
-/** @throws TypeError for what is no response: a forgotten `return`, mostly */
-const responseOf = (given: Response): Response => {
-  if (typeof given?.status === 'number') return given
-  throw new TypeError(`A handler has to give a Response, and gave ${given === null ? 'null' : typeof given}.`)
+/** @throws TypeError if the handler returned no Response: mostly a forgotten `return` */
+const checkResponse = (answer: Response): Response => {
+  if (typeof answer?.status === 'number') return answer
+  throw new TypeError(`The handler returned ${answer === null ? 'null' : typeof answer}. Return a Response.`)
 }
 
-/** @throws KeepsakeError `unavailable` where the work takes too long */
-const inTime = async (work: Promise<unknown> | undefined, what: string): Promise<void> => {
+/** @throws KeepsakeError `unavailable` if the work takes more than 10 seconds */
+const withTimeout = async (work: Promise<unknown> | undefined, name: string): Promise<void> => {
   const { promise: late, reject } = Promise.withResolvers<never>()
   const timer = setTimeout(
-    () => reject(new KeepsakeError('unavailable', `${what} took more than ${PATIENCE / 1000} seconds, and was left.`)),
-    PATIENCE,
+    () =>
+      reject(
+        new KeepsakeError(
+          'unavailable',
+          `${name} took more than ${STOP_TIMEOUT / 1000} seconds. The server stopped without waiting for it.`,
+        ),
+      ),
+    STOP_TIMEOUT,
   )
   try {
     await Promise.race([work, late])
@@ -89,7 +99,7 @@ const inTime = async (work: Promise<unknown> | undefined, what: string): Promise
   }
 }
 
-/** At SIGINT and SIGTERM. A second one finds the default, which ends the process at once. */
+/** Handles SIGINT and SIGTERM. A second signal has the default effect: it ends the process at once. */
 const stop = async () => {
   unhook()
   const servers = [...shared.running]
@@ -100,7 +110,9 @@ const stop = async () => {
   process.exit(failed.length === 0 ? 0 : 1)
 }
 
-/** One for all copies of this package in the process, so that the first to stop does not end it under the others. */
+/**
+ * Shared by all copies of this package in the process, so that the first to stop does not end the process too early.
+ */
 const SHARED = Symbol.for('keepsake.run')
 const scope = globalThis as { [SHARED]?: { readonly running: Set<Stoppable>; readonly stop: () => Promise<void> } }
 scope[SHARED] ??= { running: new Set(), stop }
@@ -108,25 +120,35 @@ const shared = scope[SHARED]
 const hook = () => process.on('SIGINT', shared.stop).on('SIGTERM', shared.stop)
 const unhook = () => process.off('SIGINT', shared.stop).off('SIGTERM', shared.stop)
 
+const load = async () => {
+  try {
+    // The path `/node`, because a bundler that ignores export conditions takes a server that does not listen.
+    return await import('srvx/node')
+  } catch (error) {
+    // biome-ignore lint/complexity/noUselessCatch: bundlers forgive a missing package only in a try
+    throw error
+  }
+}
+
 /**
- * Serves a handler on Node, Bun or Deno, prints its address to standard output, and closes it cleanly at SIGINT and
- * SIGTERM: once all servers of the process have, it ends with 0. What a handler throws is printed to standard error,
- * with its causes, and answered with 500.
+ * Serves a handler on Node, Bun or Deno, and prints the URL to standard output. SIGINT and SIGTERM stop all servers of
+ * the process cleanly, then the process ends with 0, or with 1 if closing failed. If a handler throws, the error and
+ * its causes are printed to standard error, and the response is 500.
  *
- * @throws KeepsakeError `invalid_option`, `unavailable` where the port cannot be had or the store not be opened
+ * It needs the package srvx.
+ *
+ * @throws KeepsakeError `invalid_option`; `missing_package` without srvx; `unavailable` if the port is not free; and
+ *   the errors of the handler's `ready`
  */
 export const serve = async (handler: Handler, options: ServeOptions = {}): Promise<Server> => {
   checkOptionNames(options, ['port', 'hostname'], 'serve()')
-  const hostname = hostnameOf(options.hostname ?? '127.0.0.1')
-  const wanted = portOf(options.port ?? 8080)
+  const hostname = checkHostname(options.hostname ?? '127.0.0.1')
+  const wanted = checkPort(options.port ?? 8080)
+  const { serve } = await importPackage('keepsake/serve', 'srvx', load)
   await handler.ready?.()
-  // By its path: a bundler that knows of no conditions takes a server that does not listen.
-  const { serve } = await importPackage('keepsake/serve', 'srvx', async () => {
-    return await import('srvx/node')
-  })
   const server = serve({
-    fetch: (request) => chain(handler(request), responseOf),
-    error: printed,
+    fetch: (request) => chain(handler(request), checkResponse),
+    error: printAndAnswer,
     port: wanted,
     hostname,
     manual: true,
@@ -134,8 +156,8 @@ export const serve = async (handler: Handler, options: ServeOptions = {}): Promi
     gracefulShutdown: false,
   })
   const http = server.node?.server as HttpServer
-  const drain = drainOf(http)
-  // A body that breaks off cannot be answered any more, but it can be heard of.
+  const drain = drainer(http)
+  // If the body of a response breaks off, no other response can be sent, but the error is printed.
   http.on('request', (_, response) => {
     response.once('close', () => response.errored && console.error(trace(response.errored)))
   })
@@ -145,40 +167,40 @@ export const serve = async (handler: Handler, options: ServeOptions = {}): Promi
     await handler.close?.()
     throw new KeepsakeError(
       'unavailable',
-      `Port ${wanted} of ${hostname} cannot be had: ${messageOf(cause)}. Choose another port or hostname.`,
+      `The server cannot listen on port ${wanted} of ${hostname}: ${messageOf(cause)}. Choose another port or hostname.`,
       { cause },
     )
   }
-  // A pipe has a text for an address, and this is a port.
+  // Only a pipe has a string as its address.
   const { address, port } = http.address() as { address: string; port: number }
   const url = urlOf(hostname, address, port)
 
   let draining: Promise<void> | undefined
   let closing: Promise<void> | undefined
-  const shut = async () => {
-    await own.drain()
+  const stopServer = async () => {
+    await stoppable.drain()
     try {
-      await inTime(server.close(), 'What the handler gave to waitUntil')
+      await withTimeout(server.close(), 'The work that the handler passed to waitUntil')
     } finally {
-      shared.running.delete(own)
+      shared.running.delete(stoppable)
       if (shared.running.size === 0) unhook()
       const needed = [...shared.running].some((other) => other.handler === handler)
-      if (!needed) await inTime(handler.close?.(), 'Closing what the handler stands on')
+      if (!needed) await withTimeout(handler.close?.(), "The handler's close()")
     }
   }
-  const own: Stoppable = {
+  const stoppable: Stoppable = {
     handler,
     drain() {
       draining ??= drain()
       return draining
     },
     close() {
-      closing ??= shut()
+      closing ??= stopServer()
       return closing
     },
   }
   if (shared.running.size === 0) hook()
-  shared.running.add(own)
+  shared.running.add(stoppable)
   console.log(`Running at ${url}`)
-  return { url, port, close: own.close }
+  return { url, port, close: stoppable.close }
 }

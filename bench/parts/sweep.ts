@@ -1,4 +1,4 @@
-// One process sweeps a million expired sessions while another reads at a steady rate: the latency of those reads.
+// A million expired sessions are swept by one process while another reads at a steady rate: what its reads notice.
 
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
@@ -16,34 +16,34 @@ export type Swept = {
   readonly kinds: readonly (Sweep & { readonly kind: Kind; readonly without: Reads; readonly during: Reads })[]
 }
 
-/** Reads per second. */
+/** A second. */
 export const READS = 200
-/** Seconds of reads without a sweep. */
-const SECONDS_WITHOUT = 5
+/** Seconds of reads that nothing disturbs. */
+const STILL = 5
 
-const METADATA = '1.0.0.'
+const HEAD = '1.0.0.'
 const VALUE = `{"user":"${'u'.repeat(130)}"}`
 
-/** Inserts `size` expired rows, with ends one millisecond apart, under keys in random order. */
+/** As many rows that have expired, one millisecond after the other, under keys in no order. */
 const fill: Record<Kind, (size: number, url: string) => Promise<unknown>> = {
   async sqlite(size, url) {
     const database = new DatabaseSync(url.slice('sqlite:'.length))
     database.exec(`insert into keepsake_sessions (key, value, metadata, expires_at, version)
       with recursive n (i) as (select 1 union all select i + 1 from n where i < ${size})
-      select 'sid.' || lower(hex(randomblob(12))), '${VALUE}', '${METADATA}', i, 'v0000000' from n`)
+      select randomblob(32), '${VALUE}', '${HEAD}', i, 'v0000000' from n`)
     database.close()
   },
   async postgres(size) {
     const pool = await postgres()
     await pool.query(`insert into keepsake_sessions (key, value, metadata, expires_at, version)
-      select 'sid.' || left(encode(sha256(i::text::bytea), 'hex'), 24), '${VALUE}', '${METADATA}', i, 'v0000000' from generate_series(1, ${size}) as i`)
+      select md5(i::text), '${VALUE}', '${HEAD}', i, 'v0000000' from generate_series(1, ${size}) as i`)
     await pool.query('vacuum analyze keepsake_sessions')
     await pool.end()
   },
   async mysql(size) {
     const pool = await mysql()
     await pool.query(`insert into keepsake_sessions (\`key\`, value, metadata, expires_at, version)
-      select concat('sid.', left(sha2(seq, 256), 24)), '${VALUE}', '${METADATA}', seq, 'v0000000' from seq_1_to_${size}`)
+      select md5(seq), '${VALUE}', '${HEAD}', seq, 'v0000000' from seq_1_to_${size}`)
     await pool.query('analyze table keepsake_sessions')
     await pool.end()
   },
@@ -60,31 +60,31 @@ type Plan = { readonly folder: string; readonly size: number; readonly say: (lin
 const one = async (kind: Kind, { folder, size, say }: Plan): Promise<Swept['kinds'][number]> => {
   const url = kind === 'sqlite' ? `sqlite:${join(folder, 'swept.db')}` : urlOf(kind)
   const children: Child[] = []
-  const startChild = () => {
+  const started = () => {
     const child = start('sweep-child.ts', [kind, url])
     children.push(child)
     return <Answer>(question: Question) => child.ask<Answer>(question)
   }
-  const [reader, sweeper] = [startChild(), startChild()]
+  const [reader, sweeper] = [started(), started()]
   try {
-    // The first use of the backend creates its table.
+    // Whoever uses the store first makes its table.
     const jar = await reader<string[]>({ do: 'jar' })
     say(`filling ${kind} with ${size} expired sessions`)
     await fill[kind](size, url)
     const read = (seconds: number) => reader<number[]>({ do: 'read', jar, seconds, rate: READS })
     say(`reading from ${kind}`)
     await read(1)
-    const without = readsOf(await read(SECONDS_WITHOUT))
+    const without = readsOf(await read(STILL))
     say(`sweeping ${kind}`)
     let sweeping = true
-    const sweepDone = sweeper<Sweep>({ do: 'sweep' }).finally(() => {
+    const done = sweeper<Sweep>({ do: 'sweep' }).finally(() => {
       sweeping = false
     })
-    sweepDone.catch(() => {})
+    done.catch(() => {})
     const taken: number[] = []
     while (sweeping) taken.push(...(await read(0.5)))
-    const result = await sweepDone
-    if (result.swept !== size) throw new Error(`${result.swept} sessions were swept. Expected: ${size}.`)
+    const result = await done
+    if (result.swept !== size) throw new Error(`${result.swept} were swept, and not ${size}.`)
     return { kind, without, during: readsOf(taken), ...result }
   } finally {
     for (const child of children) child.end()

@@ -1,10 +1,10 @@
-// Dream's b-session: a visitor is logged in at the first visit and recognised at the next, also after a restart.
+// Dream's b-session: the first visit logs a visitor in, and the page recognizes them later, also after a restart.
 
 import { session, sessionManager } from 'keepsake'
 import { logger, serve } from 'keepsake/serve'
 
 const escapes: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;', "'": '&#39;' }
-const escaped = (text: string) => text.replace(/[&<>"']/g, (character) => escapes[character] as string)
+const escapeHtml = (text: string) => text.replace(/[&<>"']/g, (character) => escapes[character] as string)
 
 const html = (text: string) => new Response(text, { headers: { 'content-type': 'text/html; charset=utf-8' } })
 
@@ -20,7 +20,7 @@ await serve(
         s.set('user', 'anastasios')
         return html("You weren't logged in; but now you are!")
       }
-      return html(`Welcome back, ${escaped(user)}!`)
+      return html(`Welcome back, ${escapeHtml(user)}!`)
     }),
   ),
   { port: Number(PORT) },

@@ -1,4 +1,4 @@
-// Dream's c-cookie: what a visitor prefers, in sealed cookies of the application's own: set, read and dropped.
+// Dream's c-cookie: the application sets, reads and deletes a visitor's preferences in encrypted cookies of its own.
 
 import { crossOriginProtection, deleteCookie, getCookie, sessionManager, setCookie } from 'keepsake'
 import { logger, serve } from 'keepsake/serve'
@@ -14,20 +14,20 @@ const languages = [
   { code: 'el', name: 'Ελληνικά', greeting: 'Καλημέρα!' },
 ]
 
-/** Two cookies with values of the same kind, which still cannot be taken for each other. */
+/** Two cookies with values of the same kind. keepsake still does not accept one for the other. */
 const names = { speak: 'ui.language', learn: 'ui.learning' }
 const isName = (name: string): name is keyof typeof names => Object.hasOwn(names, name)
 const YEAR = 365 * 86_400
 
 const home = async (request: Request) => {
-  const kept = async (name: string) => {
+  const languageIn = async (name: string) => {
     const code = await getCookie(request, name)
     return languages.find((language) => language.code === code)
   }
-  const spoken = (await kept(names.speak)) ?? english
-  const learned = await kept(names.learn)
+  const spoken = (await languageIn(names.speak)) ?? english
+  const learned = await languageIn(names.learn)
   const learns = learned
-    ? `And in what you learn: <b lang="${learned.code}">${learned.greeting}</b>`
+    ? `In the language that you learn: <b lang="${learned.code}">${learned.greeting}</b>`
     : 'You learn nothing.'
   const buttons = (path: string) =>
     languages.map(({ code, name }) => `<button formaction="/${path}/${code}">${name}</button>`).join(' ')

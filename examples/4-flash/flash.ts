@@ -1,10 +1,10 @@
-// Dream's w-flash: a message that one request leaves, and the next page shows, once.
+// Dream's w-flash: one request adds a message, and the next page shows it once.
 
 import { addFlash, crossOriginProtection, csrfTag, readForm, sessionManager, takeFlash } from 'keepsake'
 import { logger, serve } from 'keepsake/serve'
 import { z } from 'zod'
 
-const escaped = (text: string) => text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`)
+const escapeHtml = (text: string) => text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`)
 
 const style = `body { font: 1.1rem/1.5 system-ui, sans-serif; max-width: 34rem; margin: 3rem auto; padding: 0 1rem }
 input, button { font: inherit; padding: .3rem .6rem } .flash { padding: .5rem .8rem; border-left: .3rem solid }
@@ -14,7 +14,9 @@ const Message = z.object({ text: z.string().trim().min(1, 'Please write somethin
 
 const home = async (request: Request) => {
   const flashes = await takeFlash(request)
-  const shown = flashes.map(({ category, text }) => `<p class="flash ${category}" role="status">${escaped(text)}</p>`)
+  const shown = flashes.map(
+    ({ category, text }) => `<p class="flash ${category}" role="status">${escapeHtml(text)}</p>`,
+  )
   return new Response(
     `<!doctype html><html lang="en"><title>4-flash</title><style>${style}</style>
     <h1>Leave a message</h1>${shown.join('')}
@@ -25,7 +27,7 @@ const home = async (request: Request) => {
   )
 }
 
-const leave = async (request: Request) => {
+const addMessage = async (request: Request) => {
   const form = await readForm(request, Message)
   if (form.ok) addFlash(request, 'info', `You left: ${form.fields.text}`)
   else if (form.error === 'invalid_fields') addFlash(request, 'error', form.issues[0]?.message ?? form.message)
@@ -43,7 +45,7 @@ await serve(
           case 'GET /':
             return home(request)
           case 'POST /':
-            return leave(request)
+            return addMessage(request)
           default:
             return new Response('There is no such page.\n', { status: 404 })
         }

@@ -1,4 +1,4 @@
-// Sessions with a schema: typed, checked, and migrated from what an older version of the program kept.
+// Sessions with a schema: typed, validated, and migrated from the fields of an older version of the program.
 
 import { crossOriginProtection, csrfTag, readForm, sessionManager } from 'keepsake'
 import { logger, serve } from 'keepsake/serve'
@@ -6,7 +6,7 @@ import { z } from 'zod'
 
 const { SESSIONS = 'sqlite:sessions.db', PORT = '8080', VERSION = '2' } = process.env
 
-/** Version 1 kept a list, `['tea', 'tea']`. Version 2 keeps how many of each, `{ tea: 2 }`. */
+/** Version 1 has a list, `['tea', 'tea']`. Version 2 has the number of each item, `{ tea: 2 }`. */
 const First = z.object({ cart: z.array(z.string()) })
 const Second = z.object({ cart: z.record(z.string(), z.int().positive()) })
 
@@ -16,7 +16,7 @@ const migrate = (old: unknown): z.infer<typeof Second> => {
   return { cart }
 }
 
-const escaped = (text: string) => text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`)
+const escapeHtml = (text: string) => text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`)
 
 const style = `body { font: 1.1rem/1.5 system-ui, sans-serif; max-width: 34rem; margin: 3rem auto; padding: 0 1rem }
 button { font: inherit; padding: .3rem .8rem; margin-right: .4rem }`
@@ -27,8 +27,8 @@ const Order = z.object({ item: z.enum(goods) })
 const page = async (request: Request, lines: readonly string[]) =>
   new Response(
     `<!doctype html><html lang="en"><title>5-typed</title><style>${style}</style>
-    <h1>Your cart, version ${escaped(VERSION)}</h1>
-    <ul>${lines.map((line) => `<li>${escaped(line)}</li>`).join('') || '<li>Nothing yet.</li>'}</ul>
+    <h1>Your cart, version ${escapeHtml(VERSION)}</h1>
+    <ul>${lines.map((line) => `<li>${escapeHtml(line)}</li>`).join('') || '<li>Nothing yet.</li>'}</ul>
     <form method="post">${await csrfTag(request)}
       ${goods.map((item) => `<button name="item" value="${item}">Add ${item}</button>`).join(' ')}
     </form>`,

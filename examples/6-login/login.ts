@@ -1,4 +1,4 @@
-// A login as it should be: passwords hashed, forms of this visitor's alone, a new key at login, nothing left at logout.
+// A complete login: hashed passwords, forms that only this visitor can send, a new key, and a logout that ends all.
 
 import { randomBytes, scrypt, timingSafeEqual } from 'node:crypto'
 import { promisify } from 'node:util'
@@ -6,28 +6,28 @@ import { addFlash, crossOriginProtection, csrfTag, readForm, session, sessionMan
 import { logger, serve } from 'keepsake/serve'
 import { z } from 'zod'
 
-const derived = promisify<string, Buffer, number, object, Buffer>(scrypt)
-/** With OWASP's figures for 16 MiB a login. */
-const hashOf = (password: string, salt: Buffer) => derived(password, salt, 32, { N: 2 ** 14, r: 8, p: 5 })
-const kept = async (password: string) => {
+const deriveKey = promisify<string, Buffer, number, object, Buffer>(scrypt)
+/** OWASP's parameters of scrypt for 16 MiB of memory. */
+const hashOf = (password: string, salt: Buffer) => deriveKey(password, salt, 32, { N: 2 ** 14, r: 8, p: 5 })
+const storedPassword = async (password: string) => {
   const salt = randomBytes(16)
   return { salt, hash: await hashOf(password, salt) }
 }
 
-/** Yours are in a table, and their passwords nowhere. These are here to be tried. */
+/** Yours are in a table, and no program contains their passwords. You can try these two. */
 const users = new Map([
-  ['anna', await kept('tea at four')],
-  ['ben', await kept('coffee at nine')],
+  ['anna', await storedPassword('tea at four')],
+  ['ben', await storedPassword('coffee at nine')],
 ])
-/** Asked in the place of an unknown name, which so takes as long as a wrong password. */
-const nobody = await kept(randomBytes(32).toString('hex'))
+/** Compared for an unknown name, so that it takes as long as a wrong password. */
+const unknownUser = await storedPassword(randomBytes(32).toString('hex'))
 
 const isRight = async (name: string, password: string) => {
-  const { salt, hash } = users.get(name) ?? nobody
+  const { salt, hash } = users.get(name) ?? unknownUser
   return timingSafeEqual(await hashOf(password, salt), hash) && users.has(name)
 }
 
-const escaped = (text: string) => text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`)
+const escapeHtml = (text: string) => text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`)
 
 const style = `body { font: 1.1rem/1.5 system-ui, sans-serif; max-width: 34rem; margin: 3rem auto; padding: 0 1rem }
 form { display: grid; gap: .8rem; justify-items: start; margin: 1rem 0 } label { display: grid }
@@ -35,13 +35,13 @@ input, button { font: inherit; padding: .3rem .6rem }
 .info, .error { padding: .5rem .8rem; border-left: .3rem solid #083; background: #efe; margin: 0 }
 .error { border-color: #a00; background: #fee }`
 
-/** A page for this visitor alone: not kept, so that «back» after a logout shows nothing, and in no frame. */
+/** A page for this visitor alone. No cache keeps it, so “back” after a logout shows nothing. No other page may frame it. */
 const page = async (request: Request, title: string, body: string, status = 200) => {
   const flashes = await takeFlash(request)
-  const shown = flashes.map(({ category, text }) => `<p class="${category}" role="status">${escaped(text)}</p>`)
+  const shown = flashes.map(({ category, text }) => `<p class="${category}" role="status">${escapeHtml(text)}</p>`)
   return new Response(
     `<!doctype html><html lang="en"><title>6-login</title><style>${style}</style>
-    <h1>${escaped(title)}</h1>${shown.join('')}${body}`,
+    <h1>${escapeHtml(title)}</h1>${shown.join('')}${body}`,
     {
       status,
       headers: {
@@ -60,8 +60,8 @@ const loginForm = async (request: Request, { name = '', error = '', status = 200
     request,
     'Log in',
     `<form method="post" action="/login">${await csrfTag(request)}
-      ${error && `<p class="error" role="alert">${escaped(error)}</p>`}
-      <label>Name <input name="name" value="${escaped(name)}" autocomplete="username" required autofocus></label>
+      ${error && `<p class="error" role="alert">${escapeHtml(error)}</p>`}
+      <label>Name <input name="name" value="${escapeHtml(name)}" autocomplete="username" required autofocus></label>
       <label>Password <input name="password" type="password" autocomplete="current-password" required></label>
       <button>Log in</button>
     </form>`,
@@ -73,8 +73,8 @@ const Login = z.object({ name: z.string().trim().min(1).max(100), password: z.st
 const login = async (request: Request) => {
   const form = await readForm(request, Login)
   if (!form.ok) {
-    const again = form.error === 'expired' || form.error === 'wrong_session' || form.error === 'invalid_fields'
-    const name = again ? (form.fields.get('name') ?? '') : ''
+    const mayShow = form.error === 'expired' || form.error === 'wrong_session' || form.error === 'invalid_fields'
+    const name = mayShow ? (form.fields.get('name') ?? '') : ''
     return loginForm(request, { name, error: form.message, status: form.status })
   }
   const { name, password } = form.fields
@@ -101,7 +101,7 @@ const logout = async (request: Request) => {
 const button = async (request: Request, action: string, text: string) =>
   `<form method="post" action="${action}">${await csrfTag(request)}<button>${text}</button></form>`
 
-/** Ends the sessions of the same person on other devices, and leaves the one that asks. */
+/** Ends the owner's sessions on other devices, and keeps the session of this request. */
 const logoutOthers = async (request: Request) => {
   const form = await readForm(request)
   const { owner, label } = await session(request)
@@ -119,7 +119,7 @@ const account = async (request: Request) => {
   const devices = await manager.list(owner)
   const lines = devices.map(
     (device) =>
-      `<li>${escaped(device.fields.device ?? 'unknown')}, since ${new Date(device.createdAt).toUTCString()}${device.label === label ? ' (this one)' : ''}</li>`,
+      `<li>${escapeHtml(device.fields.device ?? 'unknown')}, since ${new Date(device.createdAt).toUTCString()}${device.label === label ? ' (this one)' : ''}</li>`,
   )
   return page(
     request,

@@ -2,44 +2,47 @@
 
 import type { Awaitable } from '../error.ts'
 
-/** What a backend keeps under one key. All of it is opaque to the backend but the expiry, the version and the owner. */
+/** The data that a backend keeps under one storage key. It may interpret `expiresAt`, `version` and `owner`, and nothing else. */
 export type Entry = {
-  /** The session's fields as JSON.stringify prints them, so never a NUL or half a character. Undefined: begun, never set. */
+  /** The fields of the session as `JSON.stringify` prints them, so without a NUL or half of a surrogate pair. Undefined: the session was created, and its fields were never set. */
   readonly value: string | undefined
-  /** The layer above's own words about the entry: ASCII, at most 400 characters. */
+  /** Text that keepsake keeps about the session: ASCII without line breaks, at most 400 characters. Store it, never read it. */
   readonly metadata: string
-  /** Whole milliseconds since 1970. The session is alive while now < expiresAt; the layer above judges that. */
+  /** Whole milliseconds since 1970. The session is alive while now < expiresAt. keepsake checks this after each `get`. */
   readonly expiresAt: number
-  /** Chosen above, new for every `set`: eight characters of base64url. */
+  /** Eight characters of base64url. keepsake chooses a new one for each write. */
   readonly version: string
-  /** Of a stateless backend only: the label under which the session was generated. */
+  /** Only from a stateless backend: the label with which the session was generated. */
   readonly label?: string
-  /** The account that the session belongs to: the namespace of the application, a colon, and the name of the account. Never changes within an entry. */
+  /** The account of the session: the namespace of the application, a colon, the name of the account. An entry never changes its owner. */
   readonly owner?: string | undefined
 }
 
+/** An entry and its storage key. */
+export type KeyedEntry = Entry & { readonly key: string }
+
 /**
- * The entry that `clear` leaves in the place of the one it removes, so that a request that was under way with the old
- * key can be told that its session has ended. It has no value and no owner.
+ * A small entry that `clear` puts in the place of the entry that it removes, so that requests in progress learn that the
+ * session has ended. It has no value and no owner.
  */
 export type Mark = Pick<Entry, 'metadata' | 'expiresAt' | 'version'>
 
-/** The sessions of an account: for a backend that can find entries by their owner. */
+/** Finds entries by their owner. Owners are equal only if all their characters are: `Anna` and `anna` are two owners. */
 export type OwnerIndex = {
-  /** An owner's entries with their keys, expired ones perhaps among them. */
-  list(owner: string): Awaitable<readonly (Entry & { readonly key: string })[]>
+  /** The entries of an owner with their keys, in any order. Expired entries may be among them. */
+  list(owner: string): Awaitable<readonly KeyedEntry[]>
   /**
-   * Removes an owner's entries, but the one of the key `except`, and says how many. None that was there when it began
-   * is there when it is over; one that is generated meanwhile counts as before it or as after it, as a whole. With
-   * `mark`, that entry takes the place of each.
+   * Removes all entries of an owner, except the entry of the key `except`, and returns how many it removed. With `mark`,
+   * the mark replaces each of them. Every entry that existed when the call began is gone when the call ends. A concurrent
+   * `generate` counts as before the call or as after it.
    */
   clear(owner: string, except?: string, mark?: Mark): Awaitable<number>
 }
 
-/** An entry of an owner that a sweep has removed. */
+/** An entry with an owner that a sweep has removed. */
 export type Removed = { readonly key: string; readonly metadata: string; readonly owner: string }
 
-/** What `set` writes. Without `expiresAt` the expiry stays as it is. */
+/** The values that `set` writes. Without `expiresAt` the expiry stays as it is. */
 export type Change = {
   readonly value: string | undefined
   readonly metadata: string
@@ -47,95 +50,104 @@ export type Change = {
   readonly expiresAt?: number
 }
 
-/** A part of all entries. */
+/** One page of a scan. */
 export type ScanPage = {
-  readonly entries: readonly (Entry & { readonly key: string })[]
+  readonly entries: readonly KeyedEntry[]
+  /** Continues the scan. Undefined: this was the last page. */
   readonly cursor: string | undefined
 }
 
 /**
- * The new value of the client's cookie. Only a stateless backend gives one, because its key is the session itself. From
- * any other backend it is refused.
+ * The new value of the session cookie. Only a stateless backend returns one, because its key is the session itself.
+ * keepsake refuses it from any other backend.
  */
 export type Held = { readonly held: string }
 
 /**
- * Where sessions are kept. A key has 1 to 64 characters of `A-Z a-z 0-9 _ - .`, for example `sid.Q2hhcmxvdHRl`: the
- * namespace of the application and the label of the session. Keys that differ in the case of a letter are two keys.
+ * Keeps sessions in a place. A storage key has 1 to 64 characters of `A-Z a-z 0-9 _ - .`, for example
+ * `sid.Q2hhcmxvdHRl`: the namespace of the application, a dot, the label of the session. Upper and lower case differ, so
+ * `sid.a` and `sid.A` are two keys.
  *
- * Each operation takes effect at once and as a whole, or throws. A client's doings never make it throw: absence is a
- * value. After an error the outcome may be either way, and the layer above says so.
+ * Each operation is atomic, or throws. After an error keepsake assumes that the operation may have happened or not.
+ * A missing entry is no error: the operations return a value for it. A driver may send an operation twice, so a second
+ * `generate`, `set` or `clear` with the same new version does nothing and returns undefined again.
  */
 export type Backend = {
-  /** For messages: `sqlite`. */
+  /** A name for messages, for example `sqlite`. */
   readonly name: string
   /**
-   * The key is the session itself, as the client holds it: `name=value`, the name of the cookie bound into the value.
-   * Nothing is kept, so nothing can be compared: `set` takes any version, and older keys stay good. `generate` is
-   * called with the name and a fresh key, whose first 12 characters are the label.
+   * The backend stores nothing: its key is the session itself, as the browser keeps it, `name=value`. The value is bound to
+   * the name of the cookie. There is nothing to compare with, so `set` accepts any version, and earlier keys still open.
+   * keepsake calls `generate` with the name and a fresh key, whose first 12 characters are the label.
    */
   readonly stateless?: true
   /**
-   * A stateless backend that keeps the ends of sessions, so that `clear` is one for every copy of a key. It may be
-   * called with the label in the place of the value, too.
+   * A stateless backend that remembers which sessions have ended, so that `clear` ends every copy of a key. keepsake may
+   * call `clear` with `name=label` too, in the place of `name=value`.
    */
   readonly revocable?: true
-  /** Seconds: how long a session of `keepsake/session` lives where its caller names no expiry. */
+  /** Seconds: how long a session of `keepsake/session` lives if its caller passes no expiry. */
   readonly defaultPeriod?: number
-  /** The entry, expired or not. A backend may forget an entry once it has expired, never before. */
+  /** Returns the entry, also if it has expired. A backend may forget an entry once it has expired, never earlier. */
   get(key: string): Awaitable<Entry | undefined>
   /**
-   * Inserts an entry where there is none. `taken`: there is one, and it stays as it was; unless it has this very
-   * version: then a driver sent twice, and the answer is as at the first time. An entry that has expired may be
-   * replaced, or be in the way. `gone`: the owner's entries were cleared meanwhile, and this one is not there.
+   * Inserts an entry if the key has none.
+   *
+   * @returns undefined: the entry is stored. `taken`: the key has an entry with another version, which stays as it is. An
+   *   expired entry may be replaced or count as taken. `gone`: a concurrent `byOwner.clear` removed the new entry.
    */
   generate(key: string, entry: Entry): Awaitable<Held | undefined | 'taken' | 'gone'>
   /**
-   * Replaces the entry that has `version`. `stale`: it has another, and stays as it was; unless it has the version of
-   * the change itself: then a driver sent twice, and it is done. `gone`: there is none, and there is none afterwards.
+   * Replaces the entry that has this version.
+   *
+   * @returns undefined: the change is stored, also if the entry already has the version of the change. `stale`: the entry
+   *   has another version and stays as it is. `gone`: the key has no entry, and still has none.
    */
   set(key: string, change: Change, version: string): Awaitable<Held | undefined | 'stale' | 'gone'>
   /**
-   * Removes the entry. With `version`, only one that has it, and else `stale`, also where there is none. With `mark`, that
-   * entry takes its place, in the same step: `get` gives it, `set` finds another version there, and no owner has it. Where
-   * there is no entry, none is left. Where the version there is the mark's own, a driver sent twice, and it is done.
+   * Removes the entry. With `version`, only the entry that has it. With `mark`, the mark replaces the entry in the same
+   * step: `get` returns the mark, `set` finds another version, no owner has it. No mark is left if there was no entry.
    *
-   * A stateless backend that keeps ends gives the mark for every copy of the key until the mark expires, then nothing.
-   * With `version`, it answers `stale` where another mark is kept already.
+   * A stateless backend that is `revocable` returns the mark for every copy of the key until the mark expires, and then
+   * undefined.
+   *
+   * @returns undefined: the key has no entry any more, or the mark. `stale`: `version` was given, and the key has no entry
+   *   with it (of a stateless backend: another mark was kept first).
    */
   clear(key: string, version?: string, mark?: Mark): Awaitable<undefined | 'stale'>
-  /** Moves the expiry and nothing else: only forward, only where there is an entry. The version stays. */
+  /** Moves the expiry forward, never back, and changes nothing else: the version stays. Without an entry it does nothing. */
   touch(key: string, expiresAt: number): Awaitable<Held | undefined>
   /**
-   * Waits until what is under this key, or that nothing is, cannot be undone any more by the loss of a server. Throws
-   * where it may be. Absent where what was answered stays so.
+   * Waits until the present state of this key, entry or no entry, survives the loss of a server. Throws if it may not.
+   * Absent if every answer of the backend is durable already.
    */
   ensureDurable?(key: string): Awaitable<void>
   /**
-   * Removes at most `limit` entries that have expired at `now`, and says how many. `removed` is called for each of them
-   * that had an owner, once it is gone. Absent where expiry needs no help.
+   * Removes at most `limit` entries that have expired at `now`, and returns how many. Calls `removed` for each of them that
+   * had an owner, after its removal. Absent if the store removes expired entries by itself.
    */
   sweep?(now: number, limit: number, removed?: (entry: Removed) => void): Awaitable<number>
   /**
-   * Keeps `fresh` as the secret of this store if it keeps none yet, and gives the kept one: the same to every process.
-   * Only for a store that nobody else can read. Without it, the application must configure a secret.
+   * Stores `candidate` as the secret of the application if the store has none, and returns the stored one: the same to
+   * every process. Only for a store that nobody else can read. If absent, the application must pass the option `secret`.
    */
   keepSecret?(candidate: string): Awaitable<string>
   /**
-   * Some entries with their keys, about `limit`, in any order; and from where to go on, undefined at the end. Without a
-   * cursor, from the start. An entry that is there all the while is given at least once. A cursor that is not known any
-   * more begins at the start. Absent where nothing is kept.
+   * Returns about `limit` entries, in any order, and a cursor for the next page. Without a cursor the scan starts. An entry
+   * that exists during the whole scan is returned at least once. An unknown cursor starts the scan again. Absent if the
+   * backend stores nothing.
    */
   scan?(cursor: string | undefined, limit: number): Awaitable<ScanPage>
   /**
-   * Looks whether the store may forget what is kept in it before it expires: sessions, or the ends of sessions. Gives a
-   * warning in words, or undefined; it may throw while the store is down. Where ends would be forgotten, it has to throw:
-   * a session that has ended would open again. Absent where nothing is ever forgotten.
+   * Checks whether the store may forget entries before they expire. `use` names its entries: sessions, or the ends of
+   * sessions for a `cookie:` backend. Returns a warning, or undefined. It may throw while the store is down. If ends may be
+   * forgotten it must throw, because a session that has ended would open again. Absent if the store never forgets.
    *
    * @throws KeepsakeError `invalid_option`
    */
   check?(use: 'sessions' | 'ends'): Awaitable<string | undefined>
-  /** Absent where entries cannot be found by their owner: a stateless backend keeps none. */
+  /** Absent if the backend cannot find entries by their owner. A stateless backend cannot. */
   readonly byOwner?: OwnerIndex
+  /** Releases connections and files. */
   close?(): Awaitable<void>
 }

@@ -1,38 +1,38 @@
-// Rounds through what a store keeps, gone on with by a cursor: for stores that have no order to go on by.
+// Scans that continue by a cursor, for stores whose entries have no order by which to continue.
 
 import { randomUUID } from 'node:crypto'
 
-/** Rounds that may be under way: whoever leaves one unfinished makes room for the others. */
-const MOST = 16
+/** The most scans that are kept open. The oldest one is dropped for a new one, because a caller may never finish a scan. */
+const MAX_OPEN = 16
 
 export type Cursors<T> = {
-  /** The next values of a round, and where to go on. A cursor that is not known any more begins another round. */
+  /** Returns the next values of a scan and the next cursor, undefined at the end. An unknown cursor starts another scan. */
   next(
     cursor: string | undefined,
     limit: number,
   ): { readonly values: readonly T[]; readonly cursor: string | undefined }
 }
 
-/** Rounds over what `begin` iterates. */
-export const cursors = <T>(begin: () => Iterator<T>): Cursors<T> => {
+/** Scans over the values that `start` iterates. */
+export const cursors = <T>(start: () => Iterator<T>): Cursors<T> => {
   const open = new Map<string, Iterator<T>>()
   return {
     next(cursor = '', limit) {
-      const round = open.get(cursor) ?? begin()
+      const scan = open.get(cursor) ?? start()
       open.delete(cursor)
       const values: T[] = []
       while (values.length < limit) {
-        const { done, value } = round.next()
+        const { done, value } = scan.next()
         if (done) return { values, cursor: undefined }
         values.push(value)
       }
       for (const [name, oldest] of open) {
-        if (open.size < MOST) break
+        if (open.size < MAX_OPEN) break
         oldest.return?.()
         open.delete(name)
       }
       const next = randomUUID()
-      open.set(next, round)
+      open.set(next, scan)
       return { values, cursor: next }
     },
   }

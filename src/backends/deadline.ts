@@ -1,193 +1,194 @@
-// The time that one request may spend waiting for its backend, whatever the driver does.
+// The time that one request may wait for its backend, even if the driver never answers.
 
 import { type Awaitable, isThenable, KeepsakeError } from '../error.ts'
 
-/** How many calls of an application are under way, and how many may be: one backend that hangs must not fill the memory. */
-type Bulkhead = { inFlight: number; readonly most: number }
+/** The calls of a manager that its backend has not answered yet: without a limit, a backend that hangs fills the memory. */
+type InFlight = { count: number; readonly max: number }
 
 export type Deadline = {
-  /** Milliseconds that are left. Only promises are waited for, so a synchronous backend spends nothing. */
+  /** Milliseconds that are left. Only waiting for promises uses them, so a synchronous backend uses none. */
   left: number
-  readonly bulkhead?: Bulkhead
-  /** Whether a call of this request has changed something, or may have: from then on no failure means “nothing was changed”. */
+  readonly inFlight?: InFlight
+  /** Whether a call of this request has changed something, or may have. After that no error may claim that nothing was changed. */
   changed?: boolean
 }
 
-/** Milliseconds after which a call that was given up counts no more, whether its driver ever answers or not. */
-const ABANDONED = 30_000
+/** Milliseconds after which a call that was given up no longer counts as in flight, even if its driver never answers. */
+const FORGET_AFTER = 30_000
 
 type Waiting = { readonly until: number; readonly giveUp: () => void }
 
-/* As they were when this module was loaded: a test that replaces timers must not stop the clock of budgets. */
+/* Read once, when this module is loaded: a test that replaces timers must not stop the clock of deadlines. */
 const { setTimeout, clearTimeout, setInterval, clearInterval, setImmediate } = globalThis
 const realTime = performance.now.bind(performance)
 
-/* Cloudflare's Workers end a timer with the request that made it, so there each call has one of its own. */
+/* Cloudflare Workers stop a timer when the request that started it ends, so each call gets its own timer there. */
 const OWN_TIMERS = globalThis.navigator?.userAgent === 'Cloudflare-Workers'
 
-/* One coarse clock for all that is waited for: it runs while anything is, and keeps no process alive. */
+/* Elsewhere one interval serves all calls. It runs only while a call waits, and does not keep the process alive. */
 const TICK = 25
-/** Milliseconds between two ticks from which on the process stood still: the machine was suspended, or a handler computed. */
+/** Milliseconds between two ticks that mean that the process did not run: the machine was suspended, or a handler computed. */
 const STANDSTILL = 250
 const waiting = new Set<Waiting>()
-let clock: ReturnType<typeof setInterval> | undefined
-let ticked = 0
+let interval: ReturnType<typeof setInterval> | undefined
+let lastTick = 0
 let stoodStill = 0
 
-/**
- * Milliseconds in which this process ran: while it stood still it could not read the answer, so that time counts for
- * nobody.
- */
-const time = (): number => {
+/** Milliseconds for which this process ran. A process that stands still cannot read an answer, so that time does not count. */
+const runningTime = (): number => {
   const now = realTime()
-  if (clock !== undefined && now - ticked > STANDSTILL) stoodStill += now - ticked - TICK
-  ticked = now
+  if (interval !== undefined && now - lastTick > STANDSTILL) stoodStill += now - lastTick - TICK
+  lastTick = now
   return now - stoodStill
 }
 
-const overdue = (now: number) => {
-  for (const one of waiting) if (now >= one.until) one.giveUp()
+const giveUpLate = (now: number) => {
+  for (const call of waiting) if (now >= call.until) call.giveUp()
 }
 
 const tick = () => {
-  const now = time()
-  // What has arrived meanwhile is read first, and only what is late then is given up.
+  const now = runningTime()
+  // After a standstill answers may be ready to read. They are read before setImmediate, and only the other calls are late.
   for (const { until } of waiting) {
     if (now < until) continue
-    setImmediate(() => overdue(now))
+    setImmediate(() => giveUpLate(now))
     break
   }
   if (waiting.size > 0) return
-  clearInterval(clock)
-  clock = undefined
+  clearInterval(interval)
+  interval = undefined
 }
 
-/** Asks the clock, which runs from now on. */
+/** Starts the interval if it does not run, and returns the time. */
 const startClock = (): number => {
-  const now = time()
-  if (!OWN_TIMERS) clock ??= setInterval(tick, TICK)
+  const now = runningTime()
+  if (!OWN_TIMERS) interval ??= setInterval(tick, TICK)
   return now
 }
 
-/** One promise, and nothing else to collect, for each call that is waited for: a read of a fast server is mostly this. */
+/** Waits for a promise until the deadline. It creates one promise and no more for each call: a read of a fast server costs little else. */
 const withTimer = <T>(
   deadline: Deadline,
   promise: PromiseLike<T>,
-  taken: (answer: T) => T,
+  noteAnswer: (answer: T) => T,
   failure: (error: unknown) => KeepsakeError,
-  late: () => KeepsakeError,
+  lateError: () => KeepsakeError,
 ): Promise<T> => {
-  const { bulkhead } = deadline
+  const { inFlight } = deadline
   const started = startClock()
   return new Promise((resolve, reject) => {
-    let counts = bulkhead !== undefined
-    let waits = true
-    if (bulkhead !== undefined) bulkhead.inFlight++
-    /** A call that was given up counts until it is answered, or forgotten. */
+    let isCounted = inFlight !== undefined
+    let isWaiting = true
+    if (inFlight !== undefined) inFlight.count++
+    /** A call that was given up stays counted until its answer, or until FORGET_AFTER. */
     const uncount = () => {
-      if (counts && bulkhead !== undefined) bulkhead.inFlight--
-      counts = false
+      if (isCounted && inFlight !== undefined) inFlight.count--
+      isCounted = false
     }
-    const end = () => {
-      clearTimeout(own)
-      waits = false
-      waiting.delete(entry)
-      deadline.left -= time() - started
+    const stopWaiting = () => {
+      clearTimeout(ownTimer)
+      isWaiting = false
+      waiting.delete(call)
+      deadline.left -= runningTime() - started
     }
-    const entry: Waiting = {
+    const call: Waiting = {
       until: started + deadline.left,
       giveUp() {
-        end()
-        if (counts) globalThis.setTimeout(uncount, ABANDONED).unref()
-        reject(late())
+        stopWaiting()
+        if (isCounted) globalThis.setTimeout(uncount, FORGET_AFTER).unref()
+        reject(lateError())
       },
     }
-    waiting.add(entry)
-    const own = OWN_TIMERS ? setTimeout(entry.giveUp, deadline.left) : undefined
+    waiting.add(call)
+    const ownTimer = OWN_TIMERS ? setTimeout(call.giveUp, deadline.left) : undefined
     promise.then(
-      (value) => {
+      (answer) => {
         uncount()
-        if (waits) end()
-        resolve(taken(value))
+        if (isWaiting) stopWaiting()
+        resolve(noteAnswer(answer))
       },
       (error) => {
         uncount()
-        if (waits) end()
+        if (isWaiting) stopWaiting()
         reject(failure(error))
       },
     )
   })
 }
 
-/** Asks whether the time is over, also in a loop that never waits. */
+/** Returns a function that checks whether time is left. It also counts the time of a loop that never waits. */
 export const untilDeadline = (deadline: Deadline): (() => boolean) => {
-  const until = time() + deadline.left
-  return () => deadline.left > 0 && time() < until
+  const until = runningTime() + deadline.left
+  return () => deadline.left > 0 && runningTime() < until
 }
 
-const PARTLY =
-  'An earlier step of this request has changed something already, so the outcome is unknown: read the session again.'
+const CHANGED_EARLIER =
+  'An earlier step of this request changed something, so the outcome is unknown: read the session again.'
 
-/** A failure of a request that has changed something: whatever it is, nobody can say any more that nothing was changed. */
-export const afterChange = ({ changed }: Deadline, fault: KeepsakeError): KeepsakeError =>
-  changed && (fault.code === 'unavailable' || fault.code === 'contention')
+/** The error of a request that has changed something: it must not claim that nothing was changed. */
+export const afterChange = ({ changed }: Deadline, error: KeepsakeError): KeepsakeError =>
+  changed && (error.code === 'unavailable' || error.code === 'contention')
     ? new KeepsakeError(
         'unknown_outcome',
-        `${fault.message.replace(/ Nothing was (changed|saved)\b[^.]*\./, '')} ${PARTLY}`,
-        {
-          cause: fault.cause ?? fault,
-        },
+        `${error.message.replace(/ Nothing was (changed|saved)\b[^.]*\./, '')} ${CHANGED_EARLIER}`,
+        { cause: error.cause ?? error },
       )
-    : fault
+    : error
 
-const failureOf = (name: string, changing: boolean, why: string, cause?: unknown): KeepsakeError =>
-  changing
+const failureOf = (name: string, isWrite: boolean, problem: string, cause?: unknown): KeepsakeError => {
+  const options = cause === undefined ? {} : { cause }
+  return isWrite
     ? new KeepsakeError(
         'unknown_outcome',
-        `The ${name} backend ${why} while it was changing a session: it may be either way.`,
-        cause === undefined ? {} : { cause },
+        `The ${name} backend ${problem} during a write. The change may or may not have been saved.`,
+        options,
       )
     : new KeepsakeError(
         'unavailable',
-        `The ${name} backend ${why}. Nothing was changed; see whether it is up.`,
-        cause === undefined ? {} : { cause },
+        `The ${name} backend ${problem}. Nothing was changed. Check that it is running.`,
+        options,
       )
+}
 
 /** The answers of a backend that changed nothing. */
 const refusals: readonly unknown[] = ['stale', 'taken', 'gone']
 
 /**
- * What a call to a backend gives, within the budget.
+ * Calls a backend, and waits for its answer until the deadline.
  *
- * @throws KeepsakeError `unavailable` where a reading call fails or is late, `unknown_outcome` where a changing one does, and
- *   where an earlier one of this request has changed something
+ * @throws KeepsakeError `unavailable` if a read fails or is late; `unknown_outcome` if a write fails or is late, or if a read
+ *   does after this request has changed something; and every KeepsakeError of the backend itself
  */
 export const callBackend = <T>(
   deadline: Deadline,
   name: string,
-  changing: boolean,
+  isWrite: boolean,
   call: () => Awaitable<T>,
 ): Awaitable<T> => {
-  const noted = (fault: KeepsakeError): KeepsakeError => {
-    const told = afterChange(deadline, fault)
-    if (changing && told.code === 'unknown_outcome') deadline.changed = true
-    return told
+  const noteError = (error: KeepsakeError): KeepsakeError => {
+    const noted = afterChange(deadline, error)
+    if (isWrite && noted.code === 'unknown_outcome') deadline.changed = true
+    return noted
   }
   const failure = (error: unknown): KeepsakeError =>
-    noted(error instanceof KeepsakeError ? error : failureOf(name, changing, 'failed', error))
-  const taken = (answer: T): T => {
-    if (changing && !refusals.includes(answer)) deadline.changed = true
+    noteError(error instanceof KeepsakeError ? error : failureOf(name, isWrite, 'failed', error))
+  const noteAnswer = (answer: T): T => {
+    if (isWrite && !refusals.includes(answer)) deadline.changed = true
     return answer
   }
-  if (deadline.left <= 0) throw noted(failureOf(name, false, 'used up the time of the request'))
-  const { bulkhead } = deadline
-  if (bulkhead !== undefined && bulkhead.inFlight >= bulkhead.most) {
-    throw noted(failureOf(name, false, `has ${bulkhead.most} calls under way, as many as it may (maxInFlight)`))
+  if (deadline.left <= 0) {
+    throw noteError(failureOf(name, false, "exceeded this request's time limit (storeTimeout)"))
+  }
+  const { inFlight } = deadline
+  if (inFlight !== undefined && inFlight.count >= inFlight.max) {
+    throw noteError(failureOf(name, false, `has ${inFlight.max} calls in progress, as many as maxInFlight allows`))
   }
   try {
     const answer = call()
-    if (!isThenable(answer)) return taken(answer)
-    return withTimer(deadline, answer, taken, failure, () => noted(failureOf(name, changing, 'did not answer in time')))
+    if (!isThenable(answer)) return noteAnswer(answer)
+    return withTimer(deadline, answer, noteAnswer, failure, () =>
+      noteError(failureOf(name, isWrite, 'did not answer in time (storeTimeout)')),
+    )
   } catch (error) {
     throw failure(error)
   }

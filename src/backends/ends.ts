@@ -1,32 +1,34 @@
-// Where ends of sessions are kept: only in a store that forgets none of them.
+// The backend that remembers which sessions have ended: it must be a store that never forgets an entry too early.
 
 import { type Awaitable, chain } from '../error.ts'
 import type { Backend } from './contract.ts'
 
 /**
- * A backend for ends that is looked at before it is first used. A store that may forget ends, so that cookies which were
- * logged out would open again, throws its KeepsakeError `invalid_option` from every call.
+ * A backend for ends that checks its store before its first operation. If the store may forget ends, so that ended cookies
+ * would open again, every operation throws.
+ *
+ * @throws KeepsakeError `invalid_option`, from each operation
  */
 export const checkedEnds = (ends: Backend): Backend => {
   if (ends.check === undefined) return ends
-  let checked = false
+  let isChecked = false
   let warning: string | undefined
   const check = (): Awaitable<string | undefined> =>
-    checked
+    isChecked
       ? warning
-      : chain(ends.check?.('ends'), (words) => {
-          checked = true
-          warning = words
-          return words
+      : chain(ends.check?.('ends'), (answer) => {
+          isChecked = true
+          warning = answer
+          return answer
         })
-  const first = <T>(act: () => Awaitable<T>): Awaitable<T> => (checked ? act() : chain(check(), act))
+  const afterCheck = <T>(act: () => Awaitable<T>): Awaitable<T> => (isChecked ? act() : chain(check(), act))
   return {
     ...ends,
     check,
-    get: (key) => first(() => ends.get(key)),
-    generate: (key, entry) => first(() => ends.generate(key, entry)),
-    set: (key, change, version) => first(() => ends.set(key, change, version)),
-    clear: (key, version, mark) => first(() => ends.clear(key, version, mark)),
-    touch: (key, expiresAt) => first(() => ends.touch(key, expiresAt)),
+    get: (key) => afterCheck(() => ends.get(key)),
+    generate: (key, entry) => afterCheck(() => ends.generate(key, entry)),
+    set: (key, change, version) => afterCheck(() => ends.set(key, change, version)),
+    clear: (key, version, mark) => afterCheck(() => ends.clear(key, version, mark)),
+    touch: (key, expiresAt) => afterCheck(() => ends.touch(key, expiresAt)),
   }
 }

@@ -1,4 +1,4 @@
-// A backend from a URL, loaded when it is first wanted.
+// Opens the backend that a URL names, and loads its module only then.
 
 import { fileURLToPath } from 'node:url'
 import { HOW_TO_MAKE_ONE, newSecret } from '../crypto/seal.ts'
@@ -7,15 +7,15 @@ import type { SessionEventListener } from '../events.ts'
 import type { Backend } from './contract.ts'
 
 export type BackendFromUrlOptions = {
-  /** Milliseconds since 1970; for a backend that tidies up by itself. */
+  /** Milliseconds since 1970, for a backend that removes expired entries by itself. Default `Date.now`. */
   readonly now?: (() => number) | undefined
-  /** Hears of evictions, and of files that cannot be read. */
+  /** Receives the events of the backend: evictions, and files that cannot be read. */
   readonly onEvent?: SessionEventListener | undefined
-  /** For `cookie:`, as `sessionManager()` takes them. */
+  /** For `cookie:`, the same as the options of `sessionManager()`. */
   readonly secret?: string | Uint8Array | readonly (string | Uint8Array)[] | undefined
   readonly namespace?: string | undefined
   readonly absoluteTimeout?: number | undefined
-  /** Seconds that one visit may wait, for a client that must not give up before. Default 2. */
+  /** Seconds that a request may wait for the backend, for a driver that must not give up earlier. Default 2. */
   readonly storeTimeout?: number | undefined
 }
 
@@ -29,26 +29,31 @@ const postgres: Opener = async (_rest, _options, url) => (await import('./sql/po
 const mysql: Opener = async (_rest, _options, url) => (await import('./sql/mysql.ts')).connectMysql(url)
 
 /**
- * The path that follows `file:` or `sqlite:`. With three slashes, as the `href` of a file URL has them, it is
- * percent-encoded (RFC 8089); any other is a path as it stands, in which `%20` is three characters.
+ * The path after `file:` or `sqlite:`. With three slashes, as in the `href` of a file URL, it is percent-encoded (RFC 8089).
+ * Any other path is taken literally: its `%20` is three characters.
  */
 const pathIn = (rest: string): string => {
   if (!/^\/\/(?:localhost)?\//.test(rest)) return rest.replace(/^\/\//, '')
-  const refuse = (why: string, cause?: unknown) =>
-    new KeepsakeError('unknown_backend', `The path ${JSON.stringify(rest.slice(2))} in a backend's URL ${why}.`, {
-      cause,
-    })
-  if (/[?#]/.test(rest)) throw refuse('has a ? or a #, which a path in a URL writes as %3F and %23')
+  const invalid = (problem: string, cause?: unknown) =>
+    new KeepsakeError(
+      'unknown_backend',
+      `The path ${JSON.stringify(rest.slice(2))} in the URL of a backend ${problem}.`,
+      {
+        cause,
+      },
+    )
+  if (/[?#]/.test(rest)) throw invalid('contains ? or #: write %3F or %23')
   try {
     return fileURLToPath(`file:${rest}`)
   } catch (cause) {
-    throw refuse(`cannot be read (${messageOf(cause)}): a % that is part of a name is written as %25`, cause)
+    throw invalid(`cannot be decoded (${messageOf(cause)}): write %25 for a % in a name`, cause)
   }
 }
 
 const schemes: Readonly<Record<string, Opener>> = {
   memory: async (rest, options) => {
-    if (rest !== '') throw new KeepsakeError('unknown_backend', "'memory:' takes nothing behind the colon.")
+    if (rest !== '')
+      throw new KeepsakeError('unknown_backend', "The URL 'memory:' has text after its colon. Pass exactly 'memory:'.")
     const { memoryBackend } = await import('./memory.ts')
     const { now, onEvent } = options
     return memoryBackend({ now, onEvent })
@@ -64,10 +69,10 @@ const schemes: Readonly<Record<string, Opener>> = {
   cookie: async (rest, options) => {
     const { cookieBackend } = await import('./cookie.ts')
     const { secret, namespace, absoluteTimeout, now } = options
-    const own = { secret, namespace, absoluteTimeout, now }
-    if (rest === '') return cookieBackend(own)
+    const cookieOptions = { secret, namespace, absoluteTimeout, now }
+    if (rest === '') return cookieBackend(cookieOptions)
     const ends = await backendFromUrl(rest, options)
-    return cookieBackend({ ...own, ends }, await ends.keepSecret?.(newSecret()))
+    return cookieBackend({ ...cookieOptions, ends }, await ends.keepSecret?.(newSecret()))
   },
   postgres,
   postgresql: postgres,
@@ -81,26 +86,26 @@ const schemes: Readonly<Record<string, Opener>> = {
   'rediss+cluster': redis,
 }
 
-/** Backends that keep a secret beside their data, where nobody else reads it. */
-const keepers = ['memory', 'sqlite', 'file']
+/** Backends that store a secret beside their data, which nobody else reads. */
+const secretKeepers = ['memory', 'sqlite', 'file']
 
 const split = (url: string): { readonly scheme: string; readonly open: Opener; readonly rest: string } => {
   const colon = url.indexOf(':')
   const scheme = url.slice(0, Math.max(colon, 0))
   if (!Object.hasOwn(schemes, scheme)) {
-    // The URL itself may hold a password: it stays out of the message.
+    // The URL may contain a password, so the message does not quote it.
     throw new KeepsakeError(
       'unknown_backend',
-      `A backend's URL begins with one of ${Object.keys(schemes)
+      `The URL of the backend begins with no known scheme. Pass a URL that begins with one of ${Object.keys(schemes)
         .map((name) => `'${name}:'`)
-        .join(', ')}; this one does not.`,
+        .join(', ')}.`,
     )
   }
   return { scheme, open: schemes[scheme] as Opener, rest: url.slice(colon + 1) }
 }
 
 /**
- * Whether a URL names a backend, so far as can be told without opening it.
+ * Checks that a URL names a backend, without opening it.
  *
  * @throws KeepsakeError `unknown_backend`
  */
@@ -110,8 +115,8 @@ export const checkUrl = (url: string): void => {
 }
 
 /**
- * Whether there is a secret, or the backend of a URL will keep one. Asked before it is opened, and no sooner: a build
- * loads the modules of an application where no secret may be.
+ * Checks that there is a secret, or that the backend of a URL stores one. Call it just before the backend is opened, not
+ * earlier: a build loads the modules of an application too, and may have no secret.
  *
  * @throws KeepsakeError `no_secret`
  */
@@ -121,35 +126,36 @@ export const checkSecret = (url: string, { secret }: BackendFromUrlOptions): voi
     checkSecret(rest, { secret })
     return
   }
-  if (secret !== undefined || keepers.includes(scheme)) return
-  const why =
-    scheme === 'cookie'
-      ? 'Sessions in cookies are sealed, so they need a secret'
-      : `A ${scheme} backend keeps no secret of its own, so sessions need one`
+  if (secret !== undefined || secretKeepers.includes(scheme)) return
+  const reason = scheme === 'cookie' ? 'Sessions in cookies are encrypted' : `A ${scheme} backend stores no secret`
   throw new KeepsakeError(
     'no_secret',
-    `${why} that all processes share: sessionManager({ backend: '${scheme}:…', secret }). Make one: ${HOW_TO_MAKE_ONE}`,
+    `${reason}, so the option secret is required, the same in all processes: sessionManager({ backend: '${scheme}:…', secret }). Make one: ${HOW_TO_MAKE_ONE}`,
   )
 }
 
 /**
- * The backend that a URL names:
+ * Opens the backend that a URL names:
  * - `memory:`
- * - `sqlite:` and the path of a file: `sqlite:a.db`, `sqlite:/var/a.db`; or, with three slashes, percent-encoded as the
- *   `href` of a URL is: `sqlite:///var/my%20shop.db`
- * - `file:` and the path of a folder, in the same ways: `file:sessions`, `new URL('./sessions', import.meta.url).href`
- * - `cookie:`, and behind it, if you like, the URL of the backend that keeps the ends of sessions: `cookie:sqlite:ends.db`
- * - `postgres://user:password@host/database`, by the package `pg`
- * - `mysql://user:password@host/database`, also `mariadb:`, by the package `mysql2`
- * - `redis://host:6379`, `redis+cluster://host:6379,host:6379`, `redis+sentinel://host:26379,host:26379/name`, and with
- *   `rediss` the same over TLS, by the package `ioredis`
+ * - `sqlite:` and the path of a file: `sqlite:a.db`, `sqlite:/var/a.db`. With three slashes the path is percent-encoded,
+ *   as in the `href` of a URL: `sqlite:///var/my%20shop.db`
+ * - `file:` and the path of a folder, in the same forms: `file:sessions`, `new URL('./sessions', import.meta.url).href`
+ * - `cookie:`, optionally with the URL of the backend that remembers the ends of sessions: `cookie:sqlite:ends.db`
+ * - `postgres://user:password@host/database`, with the package `pg`
+ * - `mysql://user:password@host/database`, also `mariadb:`, with the package `mysql2`
+ * - `redis://host:6379`, `redis+cluster://host:6379,host:6379`, `redis+sentinel://host:26379,host:26379/name`, and the same
+ *   with `rediss` over TLS, with the package `ioredis`
  *
- * A URL object is taken by its `href`. A server is not asked before it is needed.
+ * A URL object counts as its `href`. A server is contacted by the first operation.
  *
  * @throws KeepsakeError `unknown_backend`, `no_secret`, `unavailable`
  */
 export const backendFromUrl = async (url: string | URL, options: BackendFromUrlOptions = {}): Promise<Backend> => {
-  checkOptionNames(options, ['now', 'onEvent', 'secret', 'namespace', 'absoluteTimeout', 'storeTimeout'], 'connect()')
+  checkOptionNames(
+    options,
+    ['now', 'onEvent', 'secret', 'namespace', 'absoluteTimeout', 'storeTimeout'],
+    'backendFromUrl()',
+  )
   const text = String(url)
   const { open, rest } = split(text)
   return open(rest, options, text)

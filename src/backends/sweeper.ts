@@ -1,23 +1,28 @@
-// Old entries are swept in small batches, now and then after a birth: no timer runs where nothing happens.
+// Removes expired entries in small batches after new sessions, so no timer runs while nothing happens.
 
 import { isThenable } from '../error.ts'
 import type { Emit } from '../events.ts'
 import { decodeMetadata, EXPIRED_KEPT } from '../session/metadata.ts'
 import type { Backend, Removed } from './contract.ts'
 
-/** Milliseconds between two sweeps. */
-const EVERY = 60_000
-/** Entries in one batch: few enough that a synchronous store holds nobody up. */
+/** The least milliseconds between two sweeps. */
+const INTERVAL = 60_000
+/** Entries in one batch: so few that a synchronous store blocks the process only for a moment. */
 const BATCH = 50
-/** Of a store that answers later: it holds up nobody here, and each batch is a round trip. Short there, too. */
+/** The same for an asynchronous store: it does not block this process, and each batch costs a round trip. */
 const REMOTE_BATCH = 500
 
 export type Sweeper = {
-  /** To be called at each birth. Where a sweep fails, it is an event, and the next one tries again. */
+  /** Called for each new session. It starts a sweep if the last one is a minute ago. A failed sweep is an event `store_error`, and the next one tries again. */
   readonly tidy: () => void
-  /** Sweeps all there is, batch by batch. @returns how many @throws whatever the backend throws */
+  /**
+   * Removes all expired entries, batch by batch.
+   *
+   * @returns how many
+   * @throws the errors of the backend
+   */
   readonly sweep: () => Promise<number>
-  /** Lets no batch begin any more. */
+  /** Starts no more batches. */
   readonly stop: () => void
 }
 
@@ -31,51 +36,50 @@ export const sweeper = (
     const label = decodeMetadata(metadata)?.label
     if (label !== undefined) emit('timed_out', { label, owner: nameOf(owner) })
   }
-  let next = Number.NEGATIVE_INFINITY
+  let nextSweep = Number.NEGATIVE_INFINITY
   let timer: NodeJS.Timeout | undefined
-  let stopped = false
-  /** Doubled at each promise. A synchronous store that gives one, because its file is busy now, is soon asked for few again. */
+  let isStopped = false
+  /** Doubles with each promise. A synchronous store may return one because its file is busy: the next answer resets the size. */
   let size = BATCH
-  /** @returns whether there may be more, and how many there were */
-  const batch = async (): Promise<{ readonly swept: number; readonly more: boolean }> => {
+  const sweepBatch = async (): Promise<{ readonly swept: number; readonly mayBeMore: boolean }> => {
     const limit = size
-    // The earlier of two clocks is believed, because one of them may be wrong.
+    // One of the two clocks may be wrong: by the earlier one no entry is removed too early.
     const answer = backend.sweep?.(Math.min(now(), Date.now()) - EXPIRED_KEPT, limit, removed) ?? 0
     size = isThenable(answer) ? Math.min(limit * 2, REMOTE_BATCH) : BATCH
     const swept = await answer
-    return { swept, more: swept >= limit }
+    return { swept, mayBeMore: swept >= limit }
   }
-  const quietly = async () => {
+  const sweepQuietly = async () => {
     try {
-      if ((await batch()).more) later(2)
+      if ((await sweepBatch()).mayBeMore) schedule(2)
     } catch (error) {
-      emit('store_error', { error, message: 'Expired sessions could not be swept. They open nothing, and lie there.' })
+      emit('store_error', { error, message: 'A sweep failed: expired sessions stay in the store, but open nothing.' })
     }
   }
-  const later = (milliseconds: number) => {
-    if (stopped) return
-    timer = setTimeout(quietly, milliseconds)
+  const schedule = (milliseconds: number) => {
+    if (isStopped) return
+    timer = setTimeout(sweepQuietly, milliseconds)
     timer.unref()
   }
   return {
     tidy() {
-      if (backend.sweep === undefined || now() < next) return
-      next = now() + EVERY
-      later(0)
+      if (backend.sweep === undefined || now() < nextSweep) return
+      nextSweep = now() + INTERVAL
+      schedule(0)
     },
     async sweep() {
-      let all = 0
-      for (let more = true; more && !stopped; ) {
-        const done = await batch()
-        all += done.swept
-        more = done.more
-        // Between two batches of a synchronous store, whatever else waits has its turn.
+      let total = 0
+      for (let mayBeMore = true; mayBeMore && !isStopped; ) {
+        const batch = await sweepBatch()
+        total += batch.swept
+        mayBeMore = batch.mayBeMore
+        // Other work of the process runs between two batches of a synchronous store.
         await new Promise((resolve) => setImmediate(resolve))
       }
-      return all
+      return total
     },
     stop() {
-      stopped = true
+      isStopped = true
       clearTimeout(timer)
     },
   }

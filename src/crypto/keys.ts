@@ -1,28 +1,34 @@
-// Keys and labels: made at random, recognised by their shape, and hashed before anything is stored.
+// Keys, labels, versions and storage keys: their formats, and how each is made.
 
 import { createHmac, hash, timingSafeEqual } from 'node:crypto'
 import { random, randomBuffer } from './random.ts'
 
-/*
- * A key is 32 random bytes in 43 base64url characters. The first nine bytes, twelve characters, are its label: the
- * address of the entry, safe to log and to show. The other 23, its secret, are never stored: an entry keeps a SHA-256.
- * 184 secret bits are more than the 128 of OWASP ASVS 5.0 §7.2.3. Labels are short: among 10^11 of them two are likely
- * to be equal, which is why a new entry is inserted only where there is none.
+/**
+ * Characters of a label. A key is 32 random bytes in 43 characters of base64url. The first 9 bytes, 12 characters, are
+ * its label: it names the entry and is safe to log and to show. The other 23 bytes are its secret, which is never
+ * stored: an entry has the SHA-256 of the key. 184 secret bits are more than the 128 of OWASP ASVS 5.0 §7.2.3. Labels
+ * are short, and among 10^11 of them two are likely to be equal, so a backend inserts a new entry only if its storage
+ * key is free.
  */
-const LABEL = 12
+export const LABEL_LENGTH = 12
 
-/** 43 characters of base64url whose last one has no stray bits (RFC 4648 §3.5): one spelling a key. */
-const shape = /^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$/
+/** 43 characters of base64url. The last one has no unused bits (RFC 4648 §3.5), so a key has one spelling. */
+const KEY = /^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$/
 
 export const newKey = (): string => random(32)
 
-/** Characters of a version that name who wrote it. */
+/** 12 characters of base64url. */
+const LABEL = /^[A-Za-z0-9_-]{12}$/
+
+/** Characters of a version. */
+export const VERSION_LENGTH = 8
+
+/** The first characters of a version, which name its writer. */
 export const WRITER = 4
 
 /**
- * Names for the states of entries: 24 random bits of whoever writes them, and a number of 24 bits that counts on from a
- * random one. Commits of one session by one writer go one after another, so its last version is all that has to be
- * remembered of it.
+ * Makes versions: 24 random bits that name the writer, and a 24-bit number that counts up from a random one. A writer
+ * commits one session's changes one after another, so an entry needs to remember only the last version of each writer.
  */
 export const versions = (): (() => string) => {
   const writer = random(3)
@@ -35,23 +41,27 @@ export const versions = (): (() => string) => {
   }
 }
 
-/** A version of nobody in particular. */
+/** A version of this process, for writes that belong to no manager. */
 export const newVersion = versions()
 
-/** Whether a text could be a key: nothing else is ever looked up. */
-export const isKey = (text: string): boolean => shape.test(text)
+/** Whether a text has the format of a key. Only such texts are looked up. */
+export const isKey = (text: string): boolean => KEY.test(text)
 
-export const labelOf = (key: string): string => key.slice(0, LABEL)
+/** Whether a text has the format of a label. */
+export const isLabel = (text: string): boolean => LABEL.test(text)
 
-/** A namespace that can stand in a storage key as it is. */
+export const labelOf = (key: string): string => key.slice(0, LABEL_LENGTH)
+
+/** A namespace that a storage key contains unchanged. */
 const PLAIN_NAMESPACE = /^[A-Za-z0-9-]{1,40}$/
 
 /**
- * The storage keys of a namespace, by the label of a session: `sid.Q2hhcmxvdHRl`, so that an operator finds the entry of a
- * label that a log names. The namespace is a part of it, so a key of one application opens nothing in another that shares
- * its store. A namespace with other characters is hashed: its storage keys begin with `_`, which no plain one does.
+ * Makes storage keys from the labels of a namespace: `sid.Q2hhcmxvdHRl`, so that an operator finds the entry of a label
+ * that a log names. The key contains the namespace, so a key of one application opens nothing in another application
+ * that shares its store. A namespace with other characters is hashed, and its storage keys begin with `_`, which no
+ * plain namespace does.
  *
- * A label opens nothing: of a key's 256 bits it has 72, and the other 184 are never stored (docs/decisions/022).
+ * A label opens nothing: it has 72 of a key's 256 bits, and the other 184 are never stored (docs/decisions/022).
  *
  * @param kind separates other entries of the same label from sessions
  */
@@ -62,10 +72,10 @@ export const storageKeys = (namespace: string, kind: '' | 'end.' = ''): ((label:
   return (label) => prefix + label
 }
 
-/** The accounts of a namespace as entries name them, so that applications that share a store keep their own lists. */
+/** Converts the names of owners to those in entries, so that applications that share a store have separate owners. */
 export type OwnerNames = {
   readonly encode: (name: string) => string
-  /** Of an entry that has no such prefix: what it has. */
+  /** Returns a name without the namespace's prefix unchanged. */
   readonly decode: (encoded: string) => string
 }
 
@@ -77,24 +87,24 @@ export const ownerNames = (namespace: string): OwnerNames => {
   }
 }
 
-/** What an entry keeps of a key: enough to recognise it, useless to whoever reads the store. */
+/** The hash of a key in its entry. It recognises the key, and a reader of the store cannot use it as a key. */
 export const hashKey = (key: string): string => hash('sha256', key, 'base64url')
 
 /** Characters of a SHA-256 in base64url. */
-const DIGEST = 43
-const left = Buffer.alloc(DIGEST)
-const right = Buffer.alloc(DIGEST)
+const HASH_LENGTH = 43
+const left = Buffer.alloc(HASH_LENGTH)
+const right = Buffer.alloc(HASH_LENGTH)
 
-/** Whether two digests are equal, in a time that does not depend on where they differ. */
+/** Whether two hashes are equal, in a time that does not depend on the position of the first difference. */
 export const sameHash = (a: string, b: string): boolean => {
-  if (a.length !== DIGEST || b.length !== DIGEST) return false
+  if (a.length !== HASH_LENGTH || b.length !== HASH_LENGTH) return false
   left.write(a, 'latin1')
   right.write(b, 'latin1')
-  // The bytes are the low halves of the characters: only digests have no others.
+  // `write` keeps the low byte of each character, so texts that are no hashes could be equal here: compare those too.
   return timingSafeEqual(left, right) && a === b
 }
 
-/** The key that follows `key` at a renewal: the same label, and a secret that only holders of both parts can tell. */
+/** The key after `key` in a rotation: the same label, and a new secret that requires the old key and the salt. */
 export const rotatedKey = (key: string, salt: string): string => {
   const secret = createHmac('sha256', salt).update(`keepsake/1 renew ${key}`).digest()
   return labelOf(key) + secret.toString('base64url', 0, 23)

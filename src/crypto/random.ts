@@ -1,11 +1,11 @@
-// Random bytes, drawn from the system's generator 4096 at a time, because each draw costs 2 µs.
+// Random bytes from the system's generator, read 4096 at a time because each read costs 2 µs.
 
 import { randomFillSync } from 'node:crypto'
 
 const pool = Buffer.alloc(4096)
 let used = pool.length
 
-/** Where the next bytes lie in the pool. Whoever takes them wipes them. */
+/** Takes bytes of the pool and returns their index. The caller wipes them. */
 const draw = (bytes: number): number => {
   if (used + bytes > pool.length) {
     randomFillSync(pool)
@@ -27,10 +27,10 @@ export const random = (bytes: number): string => {
   return text
 }
 
-/** `bytes` random bytes, at most 4096, in a buffer of their own. */
+/** `bytes` random bytes, at most 4096, in a new buffer. */
 export const randomBuffer = (bytes: number): Buffer => {
   const from = draw(bytes)
-  const own = Buffer.from(pool.subarray(from, used))
+  const copy = Buffer.from(pool.subarray(from, used))
   wipe(from)
-  return own
+  return copy
 }

@@ -1,51 +1,55 @@
-// The bytes of a body in blocks of a bounded size, in whatever pieces they come, with turns for all others between them.
+// Reads a body in blocks of limited size, for pieces of any size, and lets other requests run between them.
 
 import type { Awaitable } from '../error.ts'
 
-export type Source = ReadableStreamDefaultReader<Uint8Array>
+export type BodySource = ReadableStreamDefaultReader<Uint8Array>
 
-/** How reading went. `broken`: the body is no such form, or it broke off. */
+/** The result of reading. `broken`: the body has another format than its Content-Type, or it broke off. */
 export type BlocksRead = 'done' | 'stopped' | 'broken' | 'too_large'
 
 export type BlocksLimits = {
-  /** Bytes of the whole body. */
+  /** The most bytes of the whole body. */
   readonly bytes: number
-  /** Pieces in which it may come. Default any number. */
+  /** The most pieces of its stream. Default: no limit. */
   readonly pieces?: number
 }
 
-/** Bytes that are worked on without a pause; and pieces that are read without one, where a socket gives fewer at once. */
+/**
+ * The most bytes that are processed without a pause, and the most pieces that are read without one. A socket gives
+ * fewer at once.
+ */
 const BLOCK = 16_384
-/** Bytes of a piece that is worth a block of its own; shorter ones are copied together. */
+/** A piece of this many bytes becomes a block of its own. Shorter pieces are copied into one block. */
 const SHORT = 1_024
-/** Bytes that are read ahead of the work: few of long pieces, many of short ones, which cost their server more than us. */
+/** The most bytes of long pieces that are read in advance. */
 const AHEAD = 65_536
+/** The same for short pieces, which need more memory in the server that waits to deliver them than here. */
 const SHORT_AHEAD = 2 ** 20
-/** What a block costs beside its bytes, in bytes. */
-const EACH = 128
+/** The cost of a block in addition to its bytes, in bytes. */
+const BLOCK_COST = 128
 
-// Taken when the module is loaded: a test that replaces the timers later must not stop a form.
+// Read when the module is loaded, because a test that replaces the timers later must not stop a form.
 const later = setImmediate
 const { nextTick } = process
-/** Everybody else's turn: the event loop goes round. */
-const turn = () => new Promise<void>((resolve) => later(resolve))
+/** Lets other work run: the promise settles after one round of the event loop. */
+const pause = () => new Promise<void>((resolve) => later(resolve))
 
-/** Of any realm, and nothing else, as the Fetch standard has it. */
+/** Whether a value is a Uint8Array of any realm. The Fetch standard allows nothing else. */
 const isBytes = (piece: unknown): piece is Uint8Array =>
   ArrayBuffer.isView(piece) && (piece as { [Symbol.toStringTag]?: unknown })[Symbol.toStringTag] === 'Uint8Array'
 
-/** What was read, until somebody takes it: short pieces in one block. */
-const store = () => {
+/** The bytes that were read and not yet taken. Short pieces are copied into one block. */
+const blockBuffer = () => {
   let ready: Buffer[] = []
   let size = 0
   let long = 0
-  /** Short pieces, of which `given` bytes are ready. Those may be kept, so they are not written again. */
+  /** Short pieces. The first `given` bytes were handed over. The taker may keep them, so they are never overwritten. */
   let short = Buffer.alloc(0)
   let given = 0
   let length = 0
   const put = (block: Buffer): void => {
     ready.push(block)
-    size += block.length + EACH
+    size += block.length + BLOCK_COST
   }
   const flush = (): void => {
     if (given < length) put(short.subarray(given, length))
@@ -82,35 +86,36 @@ const store = () => {
 }
 
 /**
- * Hands over a body until it ends, is too large, cannot be read on, or `take` gives false. What came before that is
- * handed over too. A body that `take` throws on is broken.
+ * Passes the blocks of a body to `take` until the body ends, is too large or breaks off, or `take` returns false. The
+ * bytes before a problem are passed on too. If `take` throws, the body counts as broken.
  *
- * A million pieces of one byte cost about as much memory and time as one piece of a million bytes: they are read as
- * fast as they come, because a server keeps each that waits in a kilobyte and more. Between two blocks of work the event
- * loop has its turn: a body that is all there already would else keep everybody waiting to its end.
+ * A million pieces of one byte cost about as much memory and time as one piece of a million bytes. Pieces are read as
+ * soon as they arrive, because a server needs more than a kilobyte for each piece that waits. Between two blocks the
+ * event loop runs other work, because otherwise a body that has arrived completely would delay all other requests until
+ * its end.
  *
  * @internal
  */
 export const inBlocks = async (
-  source: Source,
+  source: BodySource,
   { bytes: most, pieces: mostPieces = Number.POSITIVE_INFINITY }: BlocksLimits,
   take: (block: Buffer) => Awaitable<boolean>,
 ): Promise<BlocksRead> => {
-  const { add, isFull, takeAll } = store()
+  const { add, isFull, takeAll } = blockBuffer()
   let read: BlocksRead | undefined
   let wakeTaker = () => {}
   let wakeReader = () => {}
 
-  /** Pieces that were there at once: what comes from a socket comes one by one, however fast. */
+  /** Pieces that were available at once. A socket delivers them one by one, even if it is fast. */
   let atOnce = 0
-  let marked = false
-  const settled = () => {
-    marked = false
+  let resetQueued = false
+  const resetAtOnce = () => {
+    resetQueued = false
     atOnce = 0
   }
-  let ticks = false
-  const tick = () => {
-    ticks = false
+  let wakeQueued = false
+  const wakeLater = () => {
+    wakeQueued = false
     wakeTaker()
   }
   const reading = async (): Promise<BlocksRead> => {
@@ -123,15 +128,15 @@ export const inBlocks = async (
       bytes += piece.length
       add(bytes > most ? piece.subarray(0, room) : piece)
       if (bytes > most || count > mostPieces) return 'too_large'
-      if (!ticks) {
-        ticks = true
-        later(tick)
+      if (!wakeQueued) {
+        wakeQueued = true
+        later(wakeLater)
       }
-      if (!marked) {
-        marked = true
-        nextTick(settled)
+      if (!resetQueued) {
+        resetQueued = true
+        nextTick(resetAtOnce)
       }
-      if (++atOnce >= BLOCK) await turn()
+      if (++atOnce >= BLOCK) await pause()
       if (isFull()) {
         await new Promise<void>((resolve) => {
           wakeReader = resolve
@@ -139,8 +144,8 @@ export const inBlocks = async (
       }
     }
   }
-  const ended = (how: BlocksRead) => {
-    read = how
+  const ended = (result: BlocksRead) => {
+    read = result
     wakeTaker()
   }
   reading().then(ended, () => ended('broken'))
@@ -148,21 +153,21 @@ export const inBlocks = async (
   let work = 0
   try {
     for (;;) {
-      const over = read
+      const finalResult = read
       const blocks = takeAll()
       wakeReader()
       for (const block of blocks) {
         for (let at = 0; at < block.length; at += BLOCK) {
           if (work >= BLOCK) {
             work = 0
-            await turn()
+            await pause()
           }
           const part = block.subarray(at, at + BLOCK)
-          work += part.length + EACH
+          work += part.length + BLOCK_COST
           if (!(await take(part))) return 'stopped'
         }
       }
-      if (over !== undefined) return over
+      if (finalResult !== undefined) return finalResult
       if (read !== undefined || blocks.length > 0) continue
       await new Promise<void>((resolve) => {
         wakeTaker = resolve

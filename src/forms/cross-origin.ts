@@ -1,5 +1,6 @@
-// Requests that a page of another site made in the visitor's name are refused before the handler sees them.
+// Refuses requests that pages of other origins make in the visitor's name, before the handler sees them.
 
+import { inspect } from 'node:util'
 import { checkOptionNames, KeepsakeError } from '../error.ts'
 import { emitter, type SessionEventListener } from '../events.ts'
 import type { ErrorResponse } from '../http/error-response.ts'
@@ -7,24 +8,29 @@ import { around, type Handler } from '../http/handler.ts'
 import { sourceOf } from '../http/origin.ts'
 import { findManager, workOf } from '../request.ts'
 import { errorResponse } from '../response.ts'
-import { discardRest, fieldIn } from './body.ts'
+import { discardRest, findField } from './body.ts'
 import { reportRejected, TOKEN_FIELD, TOKEN_HEADER, verifyToken } from './csrf.ts'
 
 export type CrossOriginProtectionOptions = {
   /**
-   * Origins whose pages may make requests, as browsers print them, such as `https://app.example`: this application's
-   * own, and others that you trust with your visitors. Default: the origin of the request's own URL.
+   * Origins whose pages may make requests, in the format of browsers, such as `https://app.example`. List this
+   * application's own origins too. Default: the origin of the request's URL.
    */
   readonly origins?: readonly string[] | undefined
-  /** Hears of what was refused, where no sessions middleware is around to hear it: `cross_origin`. */
+  /**
+   * Called for each event `cross_origin_rejected`, if no session manager is around this middleware: its `onEvent` is
+   * used then.
+   */
   readonly onEvent?: SessionEventListener | undefined
-  /** Renders the answer 403, if no session manager is around this middleware: that one's `errorResponse` counts then. */
+  /**
+   * Renders the response 403. If a session manager with `errorResponse` is around this middleware, that one is used.
+   */
   readonly errorResponse?: ErrorResponse | undefined
 }
 
-const safe = new Set(['GET', 'HEAD', 'OPTIONS'])
+const safeMethods = new Set(['GET', 'HEAD', 'OPTIONS'])
 
-const printedOrigin = (origin: string): boolean => {
+const isOrigin = (origin: string): boolean => {
   try {
     return /^https?:\/\/[^*]+$/.test(origin) && new URL(origin).origin === origin
   } catch {
@@ -32,36 +38,36 @@ const printedOrigin = (origin: string): boolean => {
   }
 }
 
-/** What the headers say of where a request comes from: `unknown` where they are no evidence. */
-const requestOrigin = (request: Request, origins: ReadonlySet<string> | undefined): 'own' | 'foreign' | 'unknown' => {
+/** The origin of a request: allowed (`same`), not allowed (`cross`), or `unknown` if its headers are no evidence. */
+const requestOrigin = (request: Request, origins: ReadonlySet<string> | undefined): 'same' | 'cross' | 'unknown' => {
   const source = sourceOf(request)
-  // A page of ours with Referrer-Policy: no-referrer sends `Origin: null`, and so does a frame of anybody's.
+  // The application's own page with Referrer-Policy: no-referrer sends `Origin: null`, and so does any sandboxed frame.
   if (source === 'hidden' || source === 'unknown') return 'unknown'
   const { headers } = request
-  // The origin of the request's own URL counts unless a list says which do.
-  if (source === 'own' && (origins === undefined || headers.has('sec-fetch-site'))) return 'own'
-  return origins?.has(headers.get('origin') ?? '') ? 'own' : 'foreign'
+  // The origin of the request's URL is allowed unless the option `origins` names the allowed ones.
+  if (source === 'same' && (origins === undefined || headers.has('sec-fetch-site'))) return 'same'
+  return origins?.has(headers.get('origin') ?? '') ? 'same' : 'cross'
 }
 
-/** What the operator is to know of a refusal, and what to do. */
-const adviceOn = (from: 'foreign' | 'unknown', origin: string | null): string => {
+/** The message of the event: the reason of the refusal, and the operator's next step. */
+const adviceOn = (from: 'cross' | 'unknown', origin: string | null): string => {
   if (from === 'unknown') {
     return origin === null
-      ? 'A request without Sec-Fetch-Site, Origin and a good form token was refused.'
-      : 'A request with Origin: null and without a good form token was refused. If a page of your own sent it, its Referrer-Policy hides where it is from: send Referrer-Policy: same-origin with your pages, or put a form token into the form.'
+      ? 'A request without Sec-Fetch-Site, Origin and a valid form token was refused.'
+      : 'A request with Origin: null and without a valid form token was refused. If your own page sent it, its Referrer-Policy hides its origin: send Referrer-Policy: same-origin with your pages, or put a form token into the form.'
   }
-  const refused = 'A request from a page of another site was refused'
-  if (origin === null || origin === 'null') return `${refused}; it does not say which (no Origin, or Origin: null).`
-  return `${refused}; its origin is ${JSON.stringify(origin.slice(0, 200))}. If you trust that origin, list it in origins.`
+  const refused = 'A request from a page of another origin was refused.'
+  if (origin === null || origin === 'null') return `${refused} Its origin is unknown (no Origin, or Origin: null).`
+  return `${refused} Its origin is ${JSON.stringify(origin.slice(0, 200))}. If you trust that origin, add it to the option origins.`
 }
 
-/** Whether a request that shows nothing else carries a token of this visitor's, in its header or its form. */
+/** Whether a request has a valid token of this visitor, in its header or its form. */
 const hasToken = async (request: Request): Promise<boolean> => {
   if (findManager(request) === undefined) return false
-  const token = request.headers.get(TOKEN_HEADER) ?? (await fieldIn(request, TOKEN_FIELD))
+  const token = request.headers.get(TOKEN_HEADER) ?? (await findField(request, TOKEN_FIELD))
   if (token === undefined) return false
   const work = await workOf(request).catch((error) => {
-    // The body was looked into, and would wait for a reader, and its connection with it.
+    // The body was searched. Without this it would wait for a reader, and block its connection.
     void discardRest(request)
     throw error
   })
@@ -71,14 +77,14 @@ const hasToken = async (request: Request): Promise<boolean> => {
 }
 
 /**
- * Refuses (403) what a page of another site asks for in a visitor's name: every method but GET, HEAD and OPTIONS, and
- * WebSocket upgrades. A browser's word counts first (Sec-Fetch-Site), then the Origin; a request that has neither, from an
- * old browser or a program, or whose Origin is `null`, needs a form token without an action: in the header X-CSRF-Token,
- * or as a field within the first MiB of its form. Put it inside the sessions middleware, or such requests are refused.
- * Referer, Host and X-Forwarded-* are not looked at. What else the handler is called with, such as the context of a
- * framework, is handed on.
+ * Refuses (403) requests that pages of other origins make in a visitor's name: all methods except GET, HEAD and
+ * OPTIONS, and WebSocket upgrades. It reads Sec-Fetch-Site first, then Origin. A request with neither, from an old
+ * browser or a program, or with `Origin: null`, needs a form token without an action: in the header X-CSRF-Token, or as
+ * a field within the first MiB of its form. Put this middleware inside a session manager, because otherwise such
+ * requests are refused. Referer, Host and X-Forwarded-* are not read. Further arguments of the handler, such as the
+ * context of a framework, are passed on.
  *
- * What this stands on: OWASP's Cross-Site Request Forgery Prevention, “Fetch Metadata headers”.
+ * Source: OWASP Cross-Site Request Forgery Prevention, “Fetch Metadata headers”.
  *
  * @throws KeepsakeError `invalid_option`
  */
@@ -88,24 +94,28 @@ export const crossOriginProtection = <R extends Request = Request, Rest extends 
 ): Handler<R, Rest> => {
   checkOptionNames(options, ['origins', 'onEvent', 'errorResponse'], 'crossOriginProtection()')
   const { origins } = options
-  const odd = origins?.find((origin) => !printedOrigin(origin))
-  if (odd !== undefined) {
+  const invalid = origins?.find((origin) => !isOrigin(origin))
+  if (invalid !== undefined) {
     throw new KeepsakeError(
       'invalid_option',
-      `An origin has to be as browsers print it, such as https://app.example, and is ${JSON.stringify(odd)}.`,
+      `The option origins contains ${JSON.stringify(invalid)}. An origin must be in the format of browsers, such as https://app.example.`,
     )
   }
-  const listed = origins && new Set(origins)
+  const { errorResponse: render } = options
+  if (render !== undefined && typeof render !== 'function') {
+    throw new KeepsakeError('invalid_option', `The option errorResponse is ${inspect(render)}. It must be a function.`)
+  }
+  const allowed = origins && new Set(origins)
   const listener = emitter(options.onEvent)
   return around(next, async (request: R, ...rest: Rest) => {
     const upgrades = request.headers.get('upgrade') !== null
-    if (safe.has(request.method) && !upgrades) return next(request, ...rest)
-    const from = requestOrigin(request, listed)
-    if (from === 'own' || (from === 'unknown' && (await hasToken(request)))) return next(request, ...rest)
+    if (safeMethods.has(request.method) && !upgrades) return next(request, ...rest)
+    const from = requestOrigin(request, allowed)
+    if (from === 'same' || (from === 'unknown' && (await hasToken(request)))) return next(request, ...rest)
     const manager = findManager(request)
     const emit = manager?.emit ?? listener
     emit('cross_origin_rejected', { message: adviceOn(from, request.headers.get('origin')) })
     void discardRest(request)
-    return errorResponse(manager?.errorResponse ?? options.errorResponse, 'cross_origin', request, emit)
+    return errorResponse(manager?.errorResponse ?? render, 'cross_origin', request, emit)
   })
 }

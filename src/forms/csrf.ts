@@ -1,5 +1,6 @@
-// Tokens that only a page of ours can have got for this visitor: stateless, other at each rendering, an hour good.
+// CSRF tokens bound to the visitor's session: stateless, different on every render, valid for one hour.
 
+import { inspect } from 'node:util'
 import { randomBuffer } from '../crypto/random.ts'
 import { checkOptionNames, KeepsakeError, type Result } from '../error.ts'
 import { workOf } from '../request.ts'
@@ -8,21 +9,22 @@ import { acceptedSecrets, formSecret, lacksOrigin, rememberToken } from '../sess
 import type { UnitOfWork } from '../session/work.ts'
 
 export type TokenOptions = {
-  /** Seconds that the token is good. Default an hour. */
+  /** Seconds that the token is valid. Default 3600, an hour. At most 400 days. */
   readonly validFor?: number | undefined
-  /** What the token is for, such as `delete account`: it is good for nothing else. Default none. */
+  /** The purpose of the token, such as `delete account`. It is valid only with the same action. Default: none. */
   readonly action?: string | undefined
 }
 
-/** The field of a form, and the header of a script's request, that carry the token. */
+/** The field of a form that contains the token. */
 export const TOKEN_FIELD = '_csrf'
+/** The header of a script's request that contains the token. */
 export const TOKEN_HEADER = 'x-csrf-token'
 
 /*
  * version(1) · expiry(6) · nonce(16) · binding(16) · mac(24), 84 characters of base64url.
- * The binding is an HMAC of the nonce and the form secret: it tells a token of another session from one that nobody
- * made, and is new each time, so that a compressed page does not leak it (BREACH). The MAC covers all before it, the
- * namespace and the action.
+ * The binding is an HMAC of the nonce and the form secret. It distinguishes the token of another session from an
+ * invented one, and is different on every render, so that a compressed page does not leak it (BREACH). The MAC covers
+ * all bytes before it, the namespace and the action.
  */
 const VERSION = 1
 const NONCE = 7
@@ -30,12 +32,13 @@ const BINDING = 23
 const MAC = 39
 const LENGTH = 63
 const CHARACTERS = 84
-const LONGEST = 400 * 86_400
+/** The longest validity, in seconds: 400 days. */
+const MAX_VALID_FOR = 400 * 86_400
 
-const bound = (nonce: Uint8Array, secret: string): Buffer =>
+const bindingInput = (nonce: Uint8Array, secret: string): Buffer =>
   Buffer.concat([Buffer.from('keepsake/1 form binding\0'), nonce, Buffer.from(secret)])
 
-const covered = (token: Uint8Array, namespace: string, action: string): Buffer =>
+const macInput = (token: Uint8Array, namespace: string, action: string): Buffer =>
   Buffer.concat([
     Buffer.from('keepsake/1 form token\0'),
     token.subarray(0, MAC),
@@ -53,15 +56,17 @@ const createToken = (
   token.writeUIntBE(expiresAt, 1, 6)
   const nonce = randomBuffer(BINDING - NONCE)
   token.set(nonce, NONCE)
-  token.set(keyRing.sign(bound(nonce, secret)).subarray(0, MAC - BINDING), BINDING)
-  token.set(keyRing.sign(covered(token, namespace, action)).subarray(0, LENGTH - MAC), MAC)
+  token.set(keyRing.sign(bindingInput(nonce, secret)).subarray(0, MAC - BINDING), BINDING)
+  token.set(keyRing.sign(macInput(token, namespace, action)).subarray(0, LENGTH - MAC), MAC)
   return token.toString('base64url')
 }
 
-/** Names a token, to whoever has it: a part of its nonce. */
+/** The name of a token: a part of its nonce. */
 const nameOf = (token: unknown): string => (typeof token === 'string' ? token.slice(12, 20) : '')
 
-/** When a token expires that is good for one of these secrets and the action, in milliseconds since 1970; or why it is not. */
+/**
+ * The time when a token expires, in milliseconds since 1970, or the reason why no secret and this action make it valid.
+ */
 const checkToken = (
   { keyRing, namespace }: ManagerContext,
   secrets: readonly string[],
@@ -72,32 +77,33 @@ const checkToken = (
   if (typeof token !== 'string' || token.length !== CHARACTERS) return invalid
   const bytes = Buffer.from(token, 'base64url')
   if (bytes.length !== LENGTH || bytes.toString('base64url') !== token || bytes[0] !== VERSION) return invalid
-  if (!keyRing.signed(covered(bytes, namespace, action), bytes.subarray(MAC))) return invalid
+  if (!keyRing.verify(macInput(bytes, namespace, action), bytes.subarray(MAC))) return invalid
   const nonce = bytes.subarray(NONCE, BINDING)
   const binding = bytes.subarray(BINDING, MAC)
-  if (!secrets.some((secret) => keyRing.signed(bound(nonce, secret), binding)))
+  if (!secrets.some((secret) => keyRing.verify(bindingInput(nonce, secret), binding)))
     return { ok: false, error: 'wrong_session' }
   return { ok: true, value: bytes.readUIntBE(1, 6) }
 }
 
-const actionOf = (options: TokenOptions, where = 'csrfToken()'): string => {
-  checkOptionNames(options, where === 'csrfToken()' ? ['validFor', 'action'] : ['action'], where)
+const actionOf = (options: TokenOptions, caller = 'csrfToken()'): string => {
+  checkOptionNames(options, caller === 'csrfToken()' ? ['validFor', 'action'] : ['action'], caller)
   const { action = '' } = options
   if (typeof action === 'string') return action
-  throw new KeepsakeError('invalid_option', 'The action of a form token has to be a string.')
+  throw new KeepsakeError('invalid_option', `The option action is ${inspect(action)}. It must be a string.`)
 }
 
 /**
- * Whether a token was taken. `wrong_session`: from a page that another visitor got, or before a login or logout; or, where
- * others can plant the cookies of a visitor without a session, from a page that does not show that it is yours. Times are
- * in milliseconds since 1970.
+ * Whether a token is valid. `wrong_session`: the token is from the page of another visitor, or from before a login or a
+ * logout. If others can plant the cookies of anonymous visitors, it is also the result for a request that does not show
+ * that it is from your page. `invalid_token`: the text is no token of this application and action. `expiredAt` is in
+ * milliseconds since 1970.
  */
 export type CsrfResult =
   | { readonly ok: true }
   | { readonly ok: false; readonly error: 'expired'; readonly expiredAt: number }
   | { readonly ok: false; readonly error: 'wrong_session' | 'invalid_token' }
 
-/** Whether the token of a request is this visitor's. Whatever it is, an array or a novel, the answer is a value. */
+/** Checks the token of a request. It returns a result for every value, also for one that is no string. */
 export const verifyToken = (
   work: UnitOfWork,
   request: Request,
@@ -115,29 +121,29 @@ export const verifyToken = (
   return context.now() < outcome.value ? { ok: true } : { ok: false, error: 'expired', expiredAt: outcome.value }
 }
 
-const tooLittle =
-  'wrong_session: the visitor has no session, others can plant his cookies (cookie.domain, cookie.path, no TLS), and the request shows neither by Sec-Fetch-Site nor by Origin that it comes from a page of yours.'
+const LACKS_ORIGIN =
+  'wrong_session: the visitor is anonymous, others can plant their cookies (because of cookie.domain, cookie.path or no TLS), and neither Sec-Fetch-Site nor Origin shows that your own page sent the request.'
 
-/** Says that a form or a script was refused, and never with what. */
+/** Emits `form_rejected`. The message never contains the token. */
 export const reportRejected = (work: UnitOfWork, request: Request, outcome: string): void => {
   const { context, snapshot } = work
-  const message = outcome === 'wrong_session' && lacksOrigin(work, request) ? tooLittle : outcome
+  const message = outcome === 'wrong_session' && lacksOrigin(work, request) ? LACKS_ORIGIN : outcome
   context.emit('form_rejected', { ...(snapshot && { label: snapshot.label }), message })
 }
 
 /**
- * A token for a form, or for a script to send in the header `X-CSRF-Token`. It is bound to the visitor's session, or to
- * a sealed cookie that this response sends where he has none; it dies at login and logout and survives renewals. It may
- * be used more than once. A response that was asked for one is not kept by shared caches.
+ * A token for a form, or for a script that sends it in the header `X-CSRF-Token`. It is bound to the visitor's session.
+ * If the visitor is anonymous, it is bound to a sealed cookie that this response sets. It ends at a login or a logout,
+ * and survives rotations. It may be used more than once. Shared caches do not keep the response.
  *
  * @throws KeepsakeError `invalid_option`, and as `session`
  */
 export const csrfToken = async (request: Request, options: TokenOptions = {}): Promise<string> => {
   const { validFor = 3600 } = options
-  if (typeof validFor !== 'number' || !(validFor > 0 && validFor <= LONGEST)) {
+  if (typeof validFor !== 'number' || !(validFor > 0 && validFor <= MAX_VALID_FOR)) {
     throw new KeepsakeError(
       'invalid_option',
-      `validFor has to be a number of seconds, more than 0 and at most ${LONGEST}.`,
+      `The option validFor is ${inspect(validFor)}. It must be a number of seconds, more than 0 and at most ${MAX_VALID_FOR}.`,
     )
   }
   const action = actionOf(options)
@@ -157,13 +163,17 @@ export const csrfField = async (
   value: await csrfToken(request, options),
 })
 
-/** The hidden field as HTML. Put it right behind `<form>`: an upload is read only once its token was seen. @throws as `csrfToken` */
+/**
+ * The hidden field as HTML. Put it directly after `<form>`, because uploads before the token are not read.
+ *
+ * @throws as `csrfToken`
+ */
 export const csrfTag = async (request: Request, options: TokenOptions = {}): Promise<string> =>
   `<input name="${TOKEN_FIELD}" type="hidden" value="${await csrfToken(request, options)}">`
 
 /**
- * Whether a token is one that a page of ours got for this visitor, for whoever reads his bodies himself, such as JSON.
- * Answer 403 where it is not; the event is `form_rejected`.
+ * Checks a token for a handler that reads the body itself, such as JSON. If the result is not `ok`, answer 403. The
+ * event is `form_rejected`.
  *
  * @param token default: the header `X-CSRF-Token`
  * @throws KeepsakeError `invalid_option`, and as `session`

@@ -1,5 +1,6 @@
-// A form as it came back, with the token that its page was given: one of the outcomes of Dream's form, or a limit.
+// Reads a form and checks its CSRF token, with the outcomes of Dream's form, and limits.
 
+import { inspect } from 'node:util'
 import { type Awaitable, checkOptionNames, KeepsakeError } from '../error.ts'
 import { type Json, setOwn } from '../json.ts'
 import { workOf } from '../request.ts'
@@ -9,35 +10,35 @@ import { reportRejected, TOKEN_FIELD, TOKEN_HEADER, verifyToken } from './csrf.t
 import type { BodyLimits, UploadedFile } from './multipart.ts'
 
 export type FormOptions = {
-  /** What the form is for, as its token was made for. */
+  /** The action that the form's token was made for. Default: none. */
   readonly action?: string | undefined
-  /** false takes a form without a token, such as a search: everybody may have sent it. Default true. */
+  /** false: accept a form without a token, such as a search. Any page may have sent it. Default true. */
   readonly csrf?: boolean | undefined
-  /** Bytes of the whole body; with `upload`, of the names and values of its fields together. Default 1 MiB. */
+  /** The most bytes of the whole body; with `upload`, of the names and values of all fields together. Default 1 MiB. */
   readonly maxBytes?: number | undefined
-  /** How many fields and files a form may have. Default 1000. */
+  /** The most fields and files together, without the token. Default 1000. */
   readonly maxFields?: number | undefined
-  /** Bytes of one file where there is an `upload`, read or not. Default 10 MiB. */
+  /** The most bytes of one file, read or not, if there is `upload`. Default 10 MiB. */
   readonly maxFileBytes?: number | undefined
   /**
-   * Takes each file as it comes, so that none is kept in memory, and only once the token was seen: put `csrfTag` right
-   * behind `<form>`. The next one waits for it. What it throws is thrown on. At most 100 files.
+   * Receives each file as a stream, so that none is kept in memory. The next file waits for it. It is called only after
+   * the token was checked, so put `csrfTag` directly after `<form>`. `readForm` throws its errors. At most 100 files.
    */
   readonly upload?: ((file: UploadedFile) => Awaitable<unknown>) | undefined
 }
 
-/** The files of a form with their fields, sorted by these. An empty file input is none. */
+/** The files of a form with the names of their fields, sorted by name. An empty file input gives no file. */
 export type FormFiles = readonly (readonly [field: string, file: File])[]
 
 type Submitted = {
-  /** Without the token, sorted by name; fields of one name in the order in which they came. */
+  /** Without the token, sorted by name. Fields of one name stay in their order. */
   readonly fields: URLSearchParams
   readonly files: FormFiles
 }
 
 type Refusal = {
   readonly ok: false
-  /** The HTTP status that fits. */
+  /** The HTTP status for the response. */
   readonly status: 403 | 413 | 415 | 422
   /** A sentence for the visitor. */
   readonly message: string
@@ -45,7 +46,10 @@ type Refusal = {
 
 type TokenError = 'wrong_session' | 'invalid_token' | 'missing_token' | 'many_tokens'
 
-/** What became of a form. What came without a good token may be shown again for another try, and must not be acted upon. */
+/**
+ * The outcome of a form. Without a valid token, the fields may be shown again for another try, but the handler must not
+ * use them.
+ */
 export type FormResult<F = URLSearchParams> =
   | { readonly ok: true; readonly fields: F; readonly files: FormFiles }
   | (Refusal & Submitted & { readonly error: 'expired'; readonly expiredAt: number })
@@ -55,18 +59,21 @@ export type FormResult<F = URLSearchParams> =
 
 const messages = {
   expired: 'This form was open for too long. Please send it again.',
-  wrong_session: 'You logged in or out since this form was opened. Please send it again.',
+  wrong_session: 'You logged in or out after you opened this form. Please send it again.',
   invalid_token: 'This form could not be checked. Please open the page again.',
-  missing_token: 'This form did not come from our page. Please open the page again.',
+  missing_token: 'This form is incomplete. Please open the page again.',
   many_tokens: 'This form could not be checked. Please open the page again.',
-  wrong_content_type: 'This is not a form.',
-  too_large: 'This form is too large.',
+  wrong_content_type: 'This form did not arrive completely. Please send it again.',
+  too_large: 'Your entries or files are too large. Please shorten them and try again.',
 } as const
 
 const refusal = <E extends keyof typeof messages>(error: E, status: Refusal['status']) =>
   ({ ok: false, error, status, message: messages[error] }) as const
 
-/** What came under each name, the names in the order of their UTF-8 bytes; what has one name stays in its order. */
+/**
+ * Groups values by name. The names are in the order of their UTF-8 bytes, and the values of one name stay in their
+ * order.
+ */
 const byName = <T>(pairs: readonly (readonly [string, T])[]): ReadonlyMap<string, readonly T[]> => {
   const groups = new Map<string, T[]>()
   for (const [name, value] of pairs) {
@@ -74,15 +81,15 @@ const byName = <T>(pairs: readonly (readonly [string, T])[]): ReadonlyMap<string
     if (group === undefined) groups.set(name, [value])
     else group.push(value)
   }
-  const named = [...groups].map(([name, group]) => ({ name, group, bytes: Buffer.from(name) }))
-  named.sort((a, b) => Buffer.compare(a.bytes, b.bytes))
-  return new Map(named.map(({ name, group }) => [name, group]))
+  const withBytes = [...groups].map(([name, group]) => ({ name, group, bytes: Buffer.from(name) }))
+  withBytes.sort((a, b) => Buffer.compare(a.bytes, b.bytes))
+  return new Map(withBytes.map(({ name, group }) => [name, group]))
 }
 
 const pairsOf = <T>(groups: ReadonlyMap<string, readonly T[]>): [string, T][] =>
   [...groups].flatMap(([name, group]) => group.map((value): [string, T] => [name, value]))
 
-/** Fields as schemas take them: a text, or a list of texts where a name came more than once. */
+/** The fields as an object for schemas: a string, or a list of strings if a name occurs more than once. */
 const asObject = (fields: ReadonlyMap<string, readonly string[]>): Record<string, Json> => {
   const object: Record<string, Json> = {}
   for (const [name, values] of fields) setOwn(object, name, values.length === 1 ? (values[0] as string) : values)
@@ -91,27 +98,31 @@ const asObject = (fields: ReadonlyMap<string, readonly string[]>): Record<string
 
 const limitOf = (name: string, value: number): number => {
   if (typeof value === 'number' && value >= 1) return value
-  throw new KeepsakeError('invalid_option', `${name} has to be a number of at least 1.`)
+  throw new KeepsakeError(
+    'invalid_option',
+    `The option ${name} is ${inspect(value)}. It must be a number of at least 1.`,
+  )
 }
 
 const optionNames = ['action', 'csrf', 'maxBytes', 'maxFields', 'maxFileBytes', 'upload'] as const
 
-/** What became of the body, where that is not a form with fields. */
+/** The refusal of a body that is no form, or too large. Undefined for any other. */
 const bodyProblem = (read: BodyRead) => {
   if (read === 'too_large') return refusal('too_large', 413)
   return read === 'wrong_content_type' || read === 'broken' ? refusal('wrong_content_type', 415) : undefined
 }
 
 /**
- * Reads the form of a request, urlencoded or multipart, and says whether the page that it was on is one of ours, got by
- * this very visitor. The token is the field that `csrfTag` makes, or the header `X-CSRF-Token`.
+ * Reads the form of a request, urlencoded or multipart, and checks that the application made its page for this visitor.
+ * The token is the field of `csrfTag`, or the header `X-CSRF-Token`.
  *
- * The outcomes are `ok` and, in Dream's words, `expired`, `wrong_session`, `invalid_token`, `missing_token`,
- * `many_tokens`, `wrong_content_type` (also of a body that breaks off, or has a part without a name); and `invalid_fields` where the schema refuses
- * them, `too_large` where a limit does. The event of a token that was not taken is `form_rejected`. No body makes it throw. What
- * is left of the body, of at most 64 MiB, is read and thrown away.
+ * The outcomes are `ok` and, with Dream's names, `expired`, `wrong_session`, `invalid_token`, `missing_token`,
+ * `many_tokens` and `wrong_content_type`, which is also the outcome of a body that breaks off or has a part without a
+ * name. `invalid_fields`: the schema refuses the fields. `too_large`: the form exceeds a limit. If the token is not
+ * valid, the event is `form_rejected`. No body makes it throw. The rest of a refused body, at most 64 MiB, is read and
+ * discarded.
  *
- * @throws KeepsakeError `invalid_option`, and as `session`; and whatever `upload` throws
+ * @throws KeepsakeError `invalid_option`, and as `session`; and the errors of `upload`
  */
 export function readForm(request: Request, schema?: undefined, options?: FormOptions): Promise<FormResult>
 export function readForm<S extends StandardSchema>(
@@ -128,7 +139,7 @@ export async function readForm(
   if (schema !== undefined && !isSchema(schema)) {
     throw new KeepsakeError(
       'invalid_option',
-      'The schema of a form has to be a Standard Schema. Options are the third argument.',
+      'The second argument of readForm() is no Standard Schema. Pass a schema or undefined, and options as the third argument.',
     )
   }
   const { csrf = true, upload, action } = options
@@ -141,7 +152,7 @@ export async function readForm(
   const tokens: string[] = []
   const pairs: [string, string][] = []
   const files: [string, File][] = []
-  const judge = (): TokenError | { readonly expiredAt: number } | undefined => {
+  const tokenProblem = (): TokenError | { readonly expiredAt: number } | undefined => {
     if (!csrf) return undefined
     if (tokens.length > 1) return 'many_tokens'
     const token = tokens[0] ?? request.headers.get(TOKEN_HEADER)
@@ -155,9 +166,9 @@ export async function readForm(
     else pairs.push([name, value])
     return true
   }
-  // Without this, a mebibyte of it would be read first.
-  const announced = upload === undefined ? Number(request.headers.get('content-length')) : 0
-  if (announced > limits.maxBytes) {
+  // Otherwise up to 1 MiB would be read first.
+  const contentLength = upload === undefined ? Number(request.headers.get('content-length')) : 0
+  if (contentLength > limits.maxBytes) {
     void discardRest(request)
     return refusal('too_large', 413)
   }
@@ -173,9 +184,9 @@ export async function readForm(
             },
           }
         : {
-            /** An upload before its token is not read: nobody knows whose it is. */
+            /** An upload before its token is not read, because its sender is not known yet. */
             async upload(file) {
-              if (judge() !== undefined) return false
+              if (tokenProblem() !== undefined) return false
               if (file.filename !== '') await upload(file)
               return true
             },
@@ -184,26 +195,26 @@ export async function readForm(
   } finally {
     void discardRest(request)
   }
-  const failed = bodyProblem(read)
-  if (failed !== undefined) return failed
+  const refused = bodyProblem(read)
+  if (refused !== undefined) return refused
   const fields = byName(pairs)
-  const came: Submitted = { fields: new URLSearchParams(pairsOf(fields)), files: pairsOf(byName(files)) }
-  const trouble = judge()
-  if (trouble !== undefined) {
-    reportRejected(work, request, typeof trouble === 'string' ? trouble : 'expired')
-    return typeof trouble === 'string'
-      ? { ...refusal(trouble, 403), ...came }
-      : { ...refusal('expired', 403), ...came, ...trouble }
+  const submitted: Submitted = { fields: new URLSearchParams(pairsOf(fields)), files: pairsOf(byName(files)) }
+  const problem = tokenProblem()
+  if (problem !== undefined) {
+    reportRejected(work, request, typeof problem === 'string' ? problem : 'expired')
+    return typeof problem === 'string'
+      ? { ...refusal(problem, 403), ...submitted }
+      : { ...refusal('expired', 403), ...submitted, ...problem }
   }
-  if (schema === undefined) return { ok: true, ...came }
+  if (schema === undefined) return { ok: true, ...submitted }
   const result = await checked(schema, asObject(fields))
-  if (result.issues === undefined) return { ok: true, fields: result.value, files: came.files }
+  if (result.issues === undefined) return { ok: true, fields: result.value, files: submitted.files }
   return {
     ok: false,
     error: 'invalid_fields',
     status: 422,
-    message: 'Please look at what you filled in.',
+    message: 'Please check your entries and try again.',
     issues: result.issues,
-    ...came,
+    ...submitted,
   }
 }

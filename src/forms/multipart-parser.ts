@@ -1,12 +1,12 @@
-// The parser of multipart bodies, which is loaded when the first of them comes.
+// Loads the parser of multipart bodies when the first of them arrives.
 
 import { namesOf } from '../packages.ts'
 
 const load = async () => {
   if ('require' in globalThis) return namesOf(await import('@fastify/busboy')).Busboy
   /*
-   * The parser is CommonJS, and requires modules of Node. In an ES module esbuild makes of that a call of a global
-   * `require`, which Node has not there; so there is one for the turn in which a bundle loads what is in it.
+   * The parser is CommonJS and requires modules of Node. In an ES module, esbuild turns that into a call of a global
+   * `require`, which Node does not have there. So a global `require` exists while a bundle loads the parser.
    */
   Reflect.set(globalThis, 'require', process.getBuiltinModule)
   const loading = import('@fastify/busboy')
@@ -17,7 +17,7 @@ const load = async () => {
 
 let loading: ReturnType<typeof load> | undefined
 
-/** The class, loaded once. */
+/** The parser's class, loaded once. */
 export const multipartParser = (): ReturnType<typeof load> => {
   loading ??= load()
   return loading

@@ -1,157 +1,160 @@
-// The fields and files of a multipart body, one after the other, read within limits and as they come.
+// Reads the fields and files of a multipart body as they arrive, one after another and within limits.
 
 import type { BusboyFileStream, BusboyHeaders } from '@fastify/busboy'
 import type { Awaitable } from '../error.ts'
-import { type BlocksRead, inBlocks, type Source } from './blocks.ts'
+import { type BlocksRead, type BodySource, inBlocks } from './blocks.ts'
 import { multipartParser } from './multipart-parser.ts'
 import { type Part, partOf } from './part.ts'
 
-type Named = {
+type FileInfo = {
   /** The name of the form's field. */
   readonly field: string
-  /** As the visitor's machine calls it, without folders. Never use it as a path. */
+  /** The name on the visitor's machine, without folders. Never use it as a path. */
   readonly filename: string
-  /** The media type that the visitor's machine claims. */
+  /** The media type, as the browser sent it. It is not checked. */
   readonly type: string
 }
 
-/** A file on its way. */
-export type UploadedFile = Named & {
-  /** The bytes. What is not read is discarded; a file that breaks off or is too large ends it with an error. */
+/** A file that is still arriving. */
+export type UploadedFile = FileInfo & {
+  /**
+   * The bytes. Bytes that are not read are discarded. If the file breaks off or is too large, the stream ends with an
+   * error.
+   */
   readonly stream: ReadableStream<Uint8Array>
 }
 
 export type BodyLimits = {
-  /** Bytes of the whole body; and of all fields together where files are uploads. */
+  /** The most bytes of the whole body. If there is `upload`: the most bytes of all fields together. */
   readonly maxBytes: number
-  /** Fields and files together. */
+  /** The most fields and files together. */
   readonly maxParts: number
-  /** Bytes of one upload. */
+  /** The most bytes of one upload. */
   readonly maxFileBytes: number
-  /** Pieces in which the body may come. Default any number. */
+  /** The most pieces of the body's stream. Default: no limit. */
   readonly maxPieces?: number
 }
 
-/** What takes the parts as they come. To give false is to stop. */
+/** Receives the parts as they arrive. Return false to stop. */
 export type BodyReader = {
   readonly field: (name: string, value: string) => boolean
-  /** Takes each file as it comes: none is kept in memory. */
+  /** Receives each file as a stream, so that none is kept in memory. */
   readonly upload?: (file: UploadedFile) => Awaitable<boolean>
-  /** Takes each file whole, where there is no `upload`. Without either, files are discarded. */
-  readonly file?: (file: Named & { readonly bytes: Uint8Array<ArrayBuffer> }) => boolean
+  /** Receives each file whole, if there is no `upload`. Without either, files are discarded. */
+  readonly file?: (file: FileInfo & { readonly bytes: Uint8Array<ArrayBuffer> }) => boolean
 }
 
-/** Bytes of a part's headers, far over what browsers send; and of what is between two parts. */
-const LONGEST_HEADERS = 16_384
-/** Uploads in one body: what bounds the whole. */
-const MOST_UPLOADS = 100
+/** The most bytes of a part's headers, far more than browsers send, and of the text between two parts. */
+const MAX_HEADER_BYTES = 16_384
+/** The most uploads in one body. With `maxFileBytes` it limits the size of the whole body. */
+const MAX_UPLOADS = 100
 
 const text = (bytes: Uint8Array<ArrayBuffer>) => Buffer.from(bytes.buffer, 0, bytes.length).toString()
 
-/** The parser, or undefined where the Content-Type has no boundary that it can look for. */
-const parserOf = async (headers: Headers, maxParts: number) => {
+/** A parser. Undefined if the Content-Type has no boundary. */
+const createParser = async (headers: Headers, maxParts: number) => {
   const Busboy = await multipartParser()
   try {
     return new Busboy({
       headers: { 'content-type': headers.get('content-type') } as BusboyHeaders,
-      // One block at a time: none waits in a buffer, to be parsed later, where nobody could catch what that throws.
+      // One block at a time. A block that waits in a buffer is parsed later, and nothing could catch an error of that.
       highWaterMark: 1,
-      // Fields come as streams too, so that one that never ends can be stopped.
+      // Fields are streams too, so that an endless field can be stopped.
       isPartAFile: () => true,
-      limits: { parts: maxParts, headerSize: LONGEST_HEADERS },
+      limits: { parts: maxParts, headerSize: MAX_HEADER_BYTES },
     })
   } catch {
     return undefined
   }
 }
 
-/** Reads the parts of a body. What `upload` throws is thrown on. */
+/** Reads the parts of a body. @throws the errors of `reader.upload` */
 export const readMultipart = async (
-  source: Source,
+  source: BodySource,
   headers: Headers,
   limits: BodyLimits,
   reader: BodyReader,
 ): Promise<BlocksRead> => {
   const { maxBytes, maxParts, maxFileBytes, maxPieces } = limits
-  const parser = await parserOf(headers, maxParts)
+  const parser = await createParser(headers, maxParts)
   if (parser === undefined) return 'broken'
   let outcome: BlocksRead | undefined
   let failure: { readonly error: unknown } | undefined
   let wake = () => {}
-  const { promise: over, resolve: end } = Promise.withResolvers<void>()
-  const stop = (why: BlocksRead): void => {
+  const { promise: ended, resolve: end } = Promise.withResolvers<void>()
+  const stop = (result: BlocksRead): void => {
     if (outcome !== undefined) return
-    outcome = why
-    const message = why === 'too_large' ? 'The upload is too large.' : 'The upload broke off.'
-    if (why !== 'done') for (const part of coming.values()) part.breakOff(message)
-    // Nobody waits for the next piece of a body that is read no further.
+    outcome = result
+    const message = result === 'too_large' ? 'The upload is too large.' : 'The upload broke off.'
+    if (result !== 'done') for (const part of unfinished.values()) part.breakOff(message)
+    // A pending read fails now, so nothing waits for the rest of a body that is read no further.
     source.releaseLock()
     wake()
     end()
   }
-  /** Whether `more` of what is counted still fits. It stops once something does not. */
-  const bounded = (most: number) => {
+  /** A counter with a limit. It returns whether `more` is within the limit, and stops reading if not. */
+  const counter = (limit: number) => {
     let count = 0
     return (more: number): boolean => {
       count += more
-      if (count > most) stop('too_large')
-      return count <= most
+      if (count > limit) stop('too_large')
+      return count <= limit
     }
   }
 
   /** The parts that have not ended. */
-  const coming = new Map<BusboyFileStream, Part>()
+  const unfinished = new Map<BusboyFileStream, Part>()
   let count = 0
   /** Bytes of the parts that have ended. */
-  let ended = 0
-  const fieldBytes = bounded(maxBytes)
-  const uploads = bounded(MOST_UPLOADS)
+  let endedBytes = 0
+  const countFieldBytes = counter(maxBytes)
+  const countUpload = counter(MAX_UPLOADS)
 
   const takeField = async (part: Part, name: string): Promise<void> => {
     const bytes = await part.whole()
     if (outcome === undefined && bytes !== undefined && !reader.field(name, text(bytes))) stop('stopped')
   }
-  const takeFile = async (part: Part, named: Named): Promise<void> => {
+  const takeFile = async (part: Part, info: FileInfo): Promise<void> => {
     const bytes = await part.whole()
-    if (outcome === undefined && bytes !== undefined && reader.file?.({ ...named, bytes }) === false) stop('stopped')
+    if (outcome === undefined && bytes !== undefined && reader.file?.({ ...info, bytes }) === false) stop('stopped')
   }
-  const takeUpload = async (part: Part, named: Named): Promise<void> => {
+  const takeUpload = async (part: Part, info: FileInfo): Promise<void> => {
     try {
-      if (!(await reader.upload?.({ ...named, stream: part.stream() }))) stop('stopped')
+      if (!(await reader.upload?.({ ...info, stream: part.stream() }))) stop('stopped')
     } catch (error) {
-      // Whoever reads what broke off fails too; what he says then is no news.
+      // If the body broke off, its reader fails too. That error adds nothing.
       if (outcome === undefined) failure = { error }
       stop('stopped')
     }
     part.discard()
   }
-  /** One part after the other, also where several came in one block. Nothing rejects it. */
+  /** Handles one part after another, also if several arrived in one block. It never rejects. */
   let queue = Promise.resolve()
   const enqueue = (take: () => Promise<void>): void => {
     queue = queue.then(() => (outcome === undefined ? take() : undefined)).catch(() => stop('broken'))
   }
-  const came = (field: unknown, stream: BusboyFileStream, name: unknown, contentType: unknown): void => {
+  const partArrived = (field: unknown, stream: BusboyFileStream, name: unknown, contentType: unknown): void => {
     const type = typeof contentType === 'string' ? contentType : ''
     const filename = typeof name === 'string' ? name : ''
     const isFile = typeof name === 'string' || type === 'application/octet-stream'
     const isUpload = isFile && reader.upload !== undefined
-    const part = partOf(stream, isUpload ? bounded(maxFileBytes) : isFile ? () => true : fieldBytes)
+    const part = partOf(stream, isUpload ? counter(maxFileBytes) : isFile ? () => true : countFieldBytes)
     count++
-    coming.set(stream, part)
+    unfinished.set(stream, part)
     stream.once('end', () => {
-      coming.delete(stream)
-      ended += stream.bytesRead
+      unfinished.delete(stream)
+      endedBytes += stream.bytesRead
     })
     // RFC 7578 §4.2: each part has a name.
     if (typeof field !== 'string') stop('broken')
-    else if (isUpload && uploads(1)) enqueue(() => takeUpload(part, { field, filename, type }))
-    else if (!isFile && fieldBytes(Buffer.byteLength(field))) enqueue(() => takeField(part, field))
+    else if (isUpload && countUpload(1)) enqueue(() => takeUpload(part, { field, filename, type }))
+    else if (!isFile && countFieldBytes(Buffer.byteLength(field))) enqueue(() => takeField(part, field))
     else if (isFile && reader.file !== undefined) enqueue(() => takeFile(part, { field, filename, type }))
     else part.discard()
   }
 
-  /* What a listener throws would end the process. */
-  const heard =
+  /* An error in a listener would end the process. */
+  const guard =
     <A extends unknown[]>(listener: (...args: A) => void) =>
     (...args: A): void => {
       try {
@@ -160,26 +163,26 @@ export const readMultipart = async (
         stop('broken')
       }
     }
-  const tooMany = heard(() => stop('too_large'))
-  const failed = heard(() => stop('broken'))
-  const complete = heard(() => {
+  const tooMany = guard(() => stop('too_large'))
+  const failed = guard(() => stop('broken'))
+  const complete = guard(() => {
     queue = queue.then(() => stop('done'))
   })
   parser
-    .on('file', (field, stream, filename, _encoding, type) => heard(came)(field, stream, filename, type))
+    .on('file', (field, stream, filename, _encoding, type) => guard(partArrived)(field, stream, filename, type))
     .on('partsLimit', tooMany)
     .on('error', failed)
     .on('finish', complete)
 
   let bytes = 0
-  /** Whether what is in no part stays within what the headers of so many parts may have: it may not go on for ever. */
-  const plausible = (): boolean => {
-    let inParts = ended
-    for (const stream of coming.keys()) inParts += stream.bytesRead
-    return bytes - inParts <= (count + 1) * LONGEST_HEADERS
+  /** Whether the bytes outside parts are few enough for the headers of so many parts, because they might never end. */
+  const isPlausible = (): boolean => {
+    let inParts = endedBytes
+    for (const stream of unfinished.keys()) inParts += stream.bytesRead
+    return bytes - inParts <= (count + 1) * MAX_HEADER_BYTES
   }
   const feed = async (block: Buffer): Promise<boolean> => {
-    if (outcome === undefined && !plausible()) stop('too_large')
+    if (outcome === undefined && !isPlausible()) stop('too_large')
     if (outcome !== undefined) return false
     bytes += block.length
     await new Promise<void>((resolve) => {
@@ -188,11 +191,15 @@ export const readMultipart = async (
     })
     return outcome === undefined
   }
-  const most = reader.upload === undefined ? maxBytes : maxBytes + MOST_UPLOADS * maxFileBytes
-  const read = await inBlocks(source, { bytes: most, ...(maxPieces !== undefined && { pieces: maxPieces }) }, feed)
+  const maxBodyBytes = reader.upload === undefined ? maxBytes : maxBytes + MAX_UPLOADS * maxFileBytes
+  const read = await inBlocks(
+    source,
+    { bytes: maxBodyBytes, ...(maxPieces !== undefined && { pieces: maxPieces }) },
+    feed,
+  )
   if (read === 'done') {
     parser.end()
-    await over
+    await ended
   } else stop(read)
   parser.destroy()
   await queue

@@ -1,34 +1,35 @@
-// A part of a multipart body while it comes: taken whole, or as a stream that its reader may leave at any time.
+// One part of a multipart body while it arrives: read whole, or as a stream that its reader may stop reading.
 
 import type { BusboyFileStream } from '@fastify/busboy'
 
 export type Part = {
-  /** All of it, or undefined where it breaks off. */
+  /** Reads the whole part. Undefined if it breaks off. */
   readonly whole: () => Promise<Uint8Array<ArrayBuffer> | undefined>
+  /** The part as a stream of bytes. */
   readonly stream: () => ReadableStream<Uint8Array>
-  /** Lets the rest go by, so that the next part can come. */
+  /** Skips the rest, so that the next part can arrive. */
   readonly discard: () => void
-  /** No more of it will come: whoever reads it gets this message. */
+  /** Ends the part with an error of this message for its reader. */
   readonly breakOff: (message: string) => void
 }
 
-/** What becomes of the bytes. */
+/** Receives the bytes of a part. */
 type Sink = {
   readonly take: (bytes: Buffer) => void
   readonly end: () => void
   readonly fail: (message: string) => void
 }
 
-const nowhere: Sink = { take: () => {}, end: () => {}, fail: () => {} }
+const skip: Sink = { take: () => {}, end: () => {}, fail: () => {} }
 
-/** @param allowed whether so many more bytes may come; it is asked also about those that nobody takes */
+/** @param allowed counts bytes, also skipped ones, and returns whether so many more are allowed */
 export const partOf = (source: BusboyFileStream, allowed: (bytes: number) => boolean): Part => {
-  let sink = nowhere
+  let sink = skip
   let failure: string | undefined
   let ended = false
 
   const discard = (): void => {
-    sink = nowhere
+    sink = skip
     source.resume()
   }
   const breakOff = (message: string): void => {
@@ -38,13 +39,13 @@ export const partOf = (source: BusboyFileStream, allowed: (bytes: number) => boo
     discard()
     fail(message)
   }
-  const into = (next: Sink): void => {
+  const sendTo = (next: Sink): void => {
     sink = next
     if (failure === undefined) source.resume()
     else breakOff(failure)
   }
   const broken = () => breakOff('The upload broke off.')
-  /* What an event of a stream throws would end the process. */
+  /* An error in a stream's listener would end the process. */
   source.on('data', (bytes: Buffer) => {
     try {
       if (allowed(bytes.length)) sink.take(bytes)
@@ -68,31 +69,31 @@ export const partOf = (source: BusboyFileStream, allowed: (bytes: number) => boo
     breakOff,
     whole: () =>
       new Promise((resolve) => {
-        // Copied as they come: many short pieces take many times their bytes.
-        let whole = new Uint8Array(0)
+        // Pieces are copied as they arrive, because many short pieces need many times the memory of their bytes.
+        let buffer = new Uint8Array(0)
         let length = 0
-        into({
+        sendTo({
           take: (bytes) => {
-            if (length + bytes.length > whole.length) {
+            if (length + bytes.length > buffer.length) {
               const larger = new Uint8Array(Math.max(2 * length, length + bytes.length))
-              larger.set(whole.subarray(0, length))
-              whole = larger
+              larger.set(buffer.subarray(0, length))
+              buffer = larger
             }
-            whole.set(bytes, length)
+            buffer.set(bytes, length)
             length += bytes.length
           },
-          end: () => resolve(whole.subarray(0, length)),
+          end: () => resolve(buffer.subarray(0, length)),
           fail: () => resolve(undefined),
         })
       }),
     stream: () => {
       let controller: ReadableStreamDefaultController<Uint8Array>
       return new ReadableStream<Uint8Array>({
-        start: (own) => {
-          controller = own
-          into({
+        start: (streamController) => {
+          controller = streamController
+          sendTo({
             take: (bytes) => {
-              // A copy: its reader may change it or give it away, and the parser still looks at its own.
+              // A copy, because the reader may change or transfer it while the parser still reads its own bytes.
               controller.enqueue(new Uint8Array(bytes))
               if ((controller.desiredSize ?? 0) <= 0) source.pause()
             },

@@ -1,9 +1,9 @@
-// The pairs of an urlencoded body, as the URL standard parses them, each as soon as its bytes have come.
+// Parses an urlencoded body as the URL standard does, and yields each pair as soon as its bytes have arrived.
 
-import { type BlocksLimits, type BlocksRead, inBlocks, type Source } from './blocks.ts'
+import { type BlocksLimits, type BlocksRead, type BodySource, inBlocks } from './blocks.ts'
 
-/** Takes a pair. To give false is to stop. */
-type Take = (name: string, value: string) => boolean
+/** Receives a pair. Return false to stop. */
+type TakePair = (name: string, value: string) => boolean
 
 const [AMPERSAND, EQUALS, PLUS, PERCENT, SPACE] = [0x26, 0x3d, 0x2b, 0x25, 0x20]
 
@@ -13,82 +13,82 @@ const digits = Uint8Array.from({ length: 256 }, (_, byte) => {
   return digit === -1 ? 16 : digit
 })
 
-/** Each byte is looked at once, where `URLSearchParams` of Node takes quadratic time for pairs without `=`. */
-const parser = (take: Take) => {
+/** Reads each byte once. Node's `URLSearchParams` takes quadratic time for pairs without `=`. */
+const parser = (take: TakePair) => {
   let text = Buffer.allocUnsafe(256)
   let length = 0
   let name: string | undefined
-  /** Whether the pair has a byte yet: nothing between two `&` is no pair. */
-  let begun = false
-  /** Bytes of an escape that is not complete: `%`, and perhaps a digit. */
-  let escaped = 0
+  /** Whether the pair has a byte. Between two adjacent `&` there is no pair. */
+  let hasBytes = false
+  /** Bytes of an incomplete escape: `%`, and perhaps a digit. */
+  let escapeLength = 0
   let digit = 0
 
-  const put = (byte: number): void => {
+  const append = (byte: number): void => {
     if (length === text.length) text = Buffer.concat([text], length * 2)
     text[length++] = byte
   }
-  const word = (): string => {
+  const takeText = (): string => {
     const whole = text.toString('utf8', 0, length)
     length = 0
     return whole
   }
-  /** What began like an escape and was none stays as it is. */
-  const literally = (): void => {
-    if (escaped > 0) put(PERCENT)
-    if (escaped > 1) put(digit)
-    escaped = 0
+  /** An incomplete escape stays in the text unchanged. */
+  const appendEscape = (): void => {
+    if (escapeLength > 0) append(PERCENT)
+    if (escapeLength > 1) append(digit)
+    escapeLength = 0
   }
-  /** Takes the byte as a part of an escape, if it is one. */
-  const escapes = (byte: number): boolean => {
+  /** Returns whether the byte continues the escape. */
+  const continuesEscape = (byte: number): boolean => {
     if (digits[byte] === 16) {
-      literally()
+      appendEscape()
       return false
     }
-    if (++escaped === 2) digit = byte
+    if (++escapeLength === 2) digit = byte
     else {
-      put((digits[digit] as number) * 16 + (digits[byte] as number))
-      escaped = 0
+      append((digits[digit] as number) * 16 + (digits[byte] as number))
+      escapeLength = 0
     }
     return true
   }
   const end = (): boolean => {
-    literally()
-    if (!begun) return true
-    begun = false
-    const last = word()
+    appendEscape()
+    if (!hasBytes) return true
+    hasBytes = false
+    const last = takeText()
     const [key, value] = name === undefined ? [last, ''] : [name, last]
     name = undefined
     return take(key, value)
   }
   const feed = (block: Uint8Array): boolean => {
     for (const byte of block) {
-      if (escaped > 0 && escapes(byte)) continue
+      if (escapeLength > 0 && continuesEscape(byte)) continue
       if (byte === AMPERSAND) {
         if (!end()) return false
         continue
       }
-      begun = true
-      if (byte === PERCENT) escaped = 1
-      else if (byte === EQUALS && name === undefined) name = word()
-      else put(byte === PLUS ? SPACE : byte)
+      hasBytes = true
+      if (byte === PERCENT) escapeLength = 1
+      else if (byte === EQUALS && name === undefined) name = takeText()
+      else append(byte === PLUS ? SPACE : byte)
     }
     return true
   }
   return { feed, end }
 }
 
-/** Reads pairs until there are more than `most`, `take` gives false, or the body ends. */
+/** Reads pairs until the body ends, `take` returns false, or there are more than `maxPairs`. */
 export const readUrlencoded = async (
-  source: Source,
+  source: BodySource,
   limits: BlocksLimits,
-  most: number,
-  take: Take,
+  maxPairs: number,
+  take: TakePair,
 ): Promise<BlocksRead> => {
   let pairs = 0
-  const { feed, end } = parser((name, value) => ++pairs <= most && take(name, value))
+  const { feed, end } = parser((name, value) => ++pairs <= maxPairs && take(name, value))
   const read = await inBlocks(source, limits, feed)
   const stopped = read === 'stopped' || (read === 'done' && !end())
   if (!stopped) return read
-  return pairs > most ? 'too_large' : 'stopped'
+  return pairs > maxPairs ? 'too_large' : 'stopped'
 }

@@ -1,51 +1,53 @@
-// The connections of a server, so that it can stop without cutting a request that is under way.
+// Stops a server without cutting a request that is in progress.
 
 import type { Server, ServerResponse } from 'node:http'
 import { Server as Listener, type Socket } from 'node:net'
 import { setImmediate } from 'node:timers/promises'
 
-/** Milliseconds that requests may still take once a server is to stop. */
-export const PATIENCE = 10_000
+/** Milliseconds that requests may still take after a server began to stop. */
+export const STOP_TIMEOUT = 10_000
 
-/** Lets the process read what has arrived: two turns of its loop, because the first may be half over. */
+/**
+ * Lets the process read the bytes that have arrived: two rounds of the event loop, because the first may be half done.
+ */
 const readArrived = async (): Promise<void> => {
   await setImmediate()
   await setImmediate()
 }
 
-/** Stops listening, and leaves the connections: `http` would end the idle ones, though a request may be on its way there. */
+/** Stops listening and keeps the connections. `http` would end idle ones, although a request may be on its way. */
 const stopListening = (http: Server): Promise<void> =>
   new Promise((resolve) => {
-    // Bun's server is none of node:net, and ends its idle connections.
+    // Bun's server is not one of node:net, and ends its idle connections.
     if (http instanceof Listener) Listener.prototype.close.call(http, () => resolve())
     else (http as Server).close(() => resolve())
   })
 
 /**
- * Watches a server from now on. What it returns stops the server: no new connections; requests under way, and those
- * that still arrive on open connections, are answered with `Connection: close`; then the idle connections end. It
- * settles when none is left, and after ten seconds it cuts those that are.
+ * Watches a server, and returns a function that stops it. The server takes no new connections. Requests in progress,
+ * and requests that still arrive on open connections, are answered with `Connection: close`. Then the idle connections
+ * end. The promise settles when no connection is left. Connections that are left after ten seconds are cut.
  */
-export const drainOf = (http: Server): (() => Promise<void>) => {
+export const drainer = (http: Server): (() => Promise<void>) => {
   const sockets = new Set<Socket>()
   const answering = new Set<ServerResponse>()
   let draining = false
-  let answered = () => {}
+  let allAnswered = () => {}
 
-  const last = (response: ServerResponse) => {
+  const closeAfter = (response: ServerResponse) => {
     if (!response.headersSent) response.setHeader('connection', 'close')
   }
   http.on('connection', (socket) => {
     sockets.add(socket)
     socket.once('close', () => sockets.delete(socket))
   })
-  // Before the handler, which may answer at once.
+  // Runs before the handler, because the handler may answer at once.
   http.prependListener('request', (_, response) => {
     answering.add(response)
-    if (draining) last(response)
+    if (draining) closeAfter(response)
     response.once('close', () => {
       answering.delete(response)
-      if (answering.size === 0) answered()
+      if (answering.size === 0) allAnswered()
     })
   })
 
@@ -54,26 +56,26 @@ export const drainOf = (http: Server): (() => Promise<void>) => {
     const ended = stopListening(http)
     while (answering.size > 0) {
       await new Promise<void>((resolve) => {
-        answered = resolve
+        allAnswered = resolve
       })
       await readArrived()
     }
     http.closeIdleConnections()
-    // Node counts a connection on which nothing ever came as one whose request is late; browsers open some in advance.
+    // Browsers open some connections in advance. Node counts a connection without any bytes as one with a late request.
     for (const socket of sockets) if (socket.bytesRead === 0) socket.destroy()
     await ended
-    // Ends Node's timer that looks for late requests.
+    // Stops Node's timer that looks for late requests.
     http.close()
   }
 
   return async () => {
     draining = true
-    for (const response of answering) last(response)
-    const patience = setTimeout(() => http.closeAllConnections(), PATIENCE)
+    for (const response of answering) closeAfter(response)
+    const timer = setTimeout(() => http.closeAllConnections(), STOP_TIMEOUT)
     try {
       await finish()
     } finally {
-      clearTimeout(patience)
+      clearTimeout(timer)
     }
   }
 }

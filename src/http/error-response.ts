@@ -1,12 +1,13 @@
-// The answers that keepsake gives instead of a handler's, and how an application renders them itself.
+// The responses that keepsake sends in place of a handler's, and the option with which an application renders them.
 
 import type { Awaitable } from '../error.ts'
 
 /**
- * Why keepsake answers instead of the handler.
+ * The reason why keepsake responds in place of the handler.
  *
  * - `ended` (409): the session ended while the request was in progress. Nothing was saved.
- * - `conflict` (409): another request changed the session, and the schema refuses both changes together. Nothing was saved.
+ * - `conflict` (409): another request changed the session, and the schema refuses both changes together. Nothing was
+ *   saved.
  * - `withheld` (409): the browser did not send the session cookie with this request. Nothing was saved.
  * - `unavailable` (503): the backend failed or did not answer in time.
  * - `not_saved` (500): the changes cannot be saved, for example because they are too large.
@@ -14,7 +15,10 @@ import type { Awaitable } from '../error.ts'
  */
 export type ErrorKind = 'ended' | 'conflict' | 'withheld' | 'unavailable' | 'not_saved' | 'cross_origin'
 
-/** Makes the answer to an error. Its status should be that of the kind; a redirect is possible too. */
+/**
+ * Renders the response to an error. Give it the status of the kind; a redirect is possible too. Do not use the session
+ * of the request here. keepsake adds cookies, and `Cache-Control: no-store` if the response has no Cache-Control.
+ */
 export type ErrorResponse = (kind: ErrorKind, request: Request) => Awaitable<Response>
 
 const defaults: Readonly<Record<ErrorKind, readonly [status: number, text: string]>> = {
@@ -26,10 +30,10 @@ const defaults: Readonly<Record<ErrorKind, readonly [status: number, text: strin
   ],
   unavailable: [503, 'This page is not available at the moment. Please try again in a few minutes.'],
   not_saved: [500, 'Something went wrong and your changes were not saved. Please try again later.'],
-  cross_origin: [403, 'This request came from another website and was refused. Please use the form on our own page.'],
+  cross_origin: [403, 'This request came from another website, so we refused it. Please use the form on our own page.'],
 }
 
-/** The answer to an error if the application does not render it. */
+/** The response to an error if the application does not render it. */
 export const defaultErrorResponse = (kind: ErrorKind): Response => {
   const [status, text] = defaults[kind]
   return new Response(`${text}\n`, {

@@ -1,18 +1,18 @@
-// A handler answers a request, a middleware makes a handler of a handler, as in Dream.
+// A handler is a function from Request to Response, and a middleware wraps a handler, as in Dream.
 
 import type { Awaitable } from '../error.ts'
 
-/** What opens and closes what a handler stands on, such as a store. */
+/** Opens and closes the resources of a handler, such as a backend. */
 export type Lifespan = {
-  /** Opens it, so that what is amiss shows at the start and not at the first visit. */
+  /** Opens them, so that errors appear at the start and not at the first request. */
   readonly ready?: (() => Promise<void>) | undefined
-  /** Closes it. */
+  /** Closes them. */
   readonly close?: (() => Promise<void>) | undefined
 }
 
 /**
- * What answers a request. Servers and frameworks may have a request of their own, `R`, and pass more than the request:
- * the parameters of a route, an environment, the connection. That is `Rest`.
+ * Answers a request. `R` is the request type of a server or framework. `Rest` are its further arguments, such as the
+ * parameters of a route, an environment or the connection.
  */
 export type Handler<R extends Request = Request, Rest extends readonly unknown[] = readonly []> = ((
   request: R,
@@ -20,12 +20,12 @@ export type Handler<R extends Request = Request, Rest extends readonly unknown[]
 ) => Awaitable<Response>) &
   Lifespan
 
-/** Makes a handler that takes what `next` takes, and hands all of it on. */
+/** Wraps a handler. The result takes the same arguments and passes all of them to `next`. */
 export type Middleware = <R extends Request = Request, Rest extends readonly unknown[] = readonly []>(
   next: Handler<R, Rest>,
 ) => Handler<R, Rest>
 
-/** `handle`, carrying also what `next` stands on. */
+/** Adds `ready` and `close` to `handle`: they open `own` before the resources of `next`, and close it after them. */
 export const around = <R extends Request, Rest extends readonly unknown[]>(
   next: Lifespan,
   handle: (request: R, ...rest: Rest) => Awaitable<Response>,

@@ -1,11 +1,12 @@
-// What the headers of a request say of the page that made it.
+// The origin of the page that sent a request, as far as the request's headers show it.
 
 /**
- * `own`: a page of the same origin, or the visitor himself. `foreign`: a page of another origin. `hidden`: the browser keeps
- * it to itself (`Origin: null`), as it does for pages in a sandbox, and for any with `Referrer-Policy: no-referrer`.
- * `unknown`: nothing is said; over TLS, and with a method other than GET and HEAD, that is no browser of today.
+ * `same`: a page of the same origin, or the visitor directly, for example from the address bar. `cross`: a page of
+ * another origin. `hidden`: the browser hides the origin (`Origin: null`), as it does for sandboxed pages and for pages
+ * with `Referrer-Policy: no-referrer`. `unknown`: there are no such headers. Over TLS, every current browser sends one
+ * with methods other than GET and HEAD.
  */
-export type Source = 'own' | 'foreign' | 'hidden' | 'unknown'
+export type Source = 'same' | 'cross' | 'hidden' | 'unknown'
 
 const originOf = (url: string): string | undefined => {
   try {
@@ -15,13 +16,15 @@ const originOf = (url: string): string | undefined => {
   }
 }
 
-/** Sec-Fetch-Site counts first, which no page can set, and then Origin, beside the origin of the request's own URL. */
+/**
+ * Reads Sec-Fetch-Site first, because no page can set it, then compares Origin with the origin of the request's URL.
+ */
 export const sourceOf = ({ headers, url }: { readonly headers: Headers; readonly url: string }): Source => {
   const site = headers.get('sec-fetch-site')
-  if (site === 'same-origin' || site === 'none') return 'own'
-  if (site === 'same-site' || site === 'cross-site') return 'foreign'
+  if (site === 'same-origin' || site === 'none') return 'same'
+  if (site === 'same-site' || site === 'cross-site') return 'cross'
   const origin = headers.get('origin')
   if (origin === null) return 'unknown'
   if (origin === 'null') return 'hidden'
-  return origin === originOf(url) ? 'own' : 'foreign'
+  return origin === originOf(url) ? 'same' : 'cross'
 }

@@ -1,22 +1,40 @@
-// Requests that fetch a page ahead, before anybody asked to see it.
+// Recognises prefetches: requests for a page that the visitor has not asked to see yet.
 
 /**
- * Headers that say what a request is for. Browsers send Sec-Purpose (Chromium, Firefox) or, when they are older, Purpose
- * (Chromium, Safari), X-Purpose (Safari, Opera, Facebook's), X-Moz (Firefox), Sec-Fetch-Purpose or Moz-Purpose. Scripts
- * cannot set names that begin with Sec-: Turbo sends X-Sec-Purpose; Inertia and the Pages Router of Next.js send Purpose.
+ * Headers that name the purpose of a request. Browsers send Sec-Purpose (Chromium, Firefox) or, when they are older,
+ * Purpose (Chromium, Safari), X-Purpose (Safari, Opera, Facebook's), X-Moz (Firefox), Sec-Fetch-Purpose or Moz-Purpose.
+ * Scripts cannot set names that begin with Sec-: Turbo sends X-Sec-Purpose; Inertia and the Pages Router of Next.js
+ * send Purpose.
  */
-const purposes = ['sec-purpose', 'purpose', 'x-sec-purpose', 'x-purpose', 'x-moz', 'sec-fetch-purpose', 'moz-purpose']
-
-/** `prefetch;prerender`, `prefetch; anonymous-client-ip`, `"preview"`; but no word that merely has one of these in it. */
-const ahead = /(?<![\w-])(prefetch|prerender|preview)(?![\w-])/i
-
-/** Headers that only requests ahead have: of the App Router and the Pages Router of Next.js, and of htmx. */
-const marks = ['next-router-prefetch', 'next-router-segment-prefetch', 'x-middleware-prefetch', 'hx-preloaded']
+const purposeHeaders = [
+  'sec-purpose',
+  'purpose',
+  'x-sec-purpose',
+  'x-purpose',
+  'x-moz',
+  'sec-fetch-purpose',
+  'moz-purpose',
+]
 
 /**
- * Whether a request says that it fetches a page ahead, in any of the words that browsers and scripts have for it. What a
- * script fetches ahead without a word cannot be known: SvelteKit's data, or quicklink's and Astro's pages in a browser that
- * has no `<link rel=prefetch>`, of which the browser itself says what it is.
+ * Matches `prefetch;prerender`, `prefetch; anonymous-client-ip` and `"preview"`, but no longer word that contains one
+ * of them.
+ */
+const prefetchWord = /(?<![\w-])(prefetch|prerender|preview)(?![\w-])/i
+
+/** Headers that only prefetches have: of the App Router and the Pages Router of Next.js, and of htmx. */
+const prefetchHeaders = [
+  'next-router-prefetch',
+  'next-router-segment-prefetch',
+  'x-middleware-prefetch',
+  'hx-preloaded',
+]
+
+/**
+ * Whether the headers of a request show that it is a prefetch. Some scripts send no such header, and their prefetches
+ * are not recognised: SvelteKit's for data, and those of quicklink and Astro in a browser without `<link
+ * rel=prefetch>`. With it, the browser sends the header.
  */
 export const isPrefetch = ({ headers }: { readonly headers: Headers }): boolean =>
-  purposes.some((name) => ahead.test(headers.get(name) ?? '')) || marks.some((name) => headers.has(name))
+  purposeHeaders.some((name) => prefetchWord.test(headers.get(name) ?? '')) ||
+  prefetchHeaders.some((name) => headers.has(name))

@@ -1,22 +1,22 @@
-// Whether a browser keeps back our cookies, because of where a request comes from (RFC 6265bis §5.2 and §5.8.3).
+// Finds out whether a browser withheld the session cookie because of SameSite or Path (RFC 6265bis §5.2, §5.8.3).
 
 import type { CookieAttributes } from './cookie.ts'
 
-/** What is asked of a request: a Request is one. */
-export type Origin = {
+/** The part of a request that is read here. A Request has it. */
+export type RequestHead = {
   readonly headers: Headers
   readonly url?: string | undefined
   readonly method?: string | undefined
 }
 
 export type Withheld = {
-  /** `cross_site`: a page of another site sent the request. `path`: the request is outside of the cookie's path. */
+  /** `cross_site`: a page of another site sent the request. `path`: the request is outside the cookie's path. */
   readonly by: 'cross_site' | 'path'
-  /** Whether the request shows a page in the browser's window: its forms may need a cookie. */
+  /** Whether the browser shows the response as a page. Its forms may need a cookie. */
   readonly navigates: boolean
 }
 
-const safe: readonly unknown[] = ['GET', 'HEAD', 'OPTIONS', 'TRACE', undefined]
+const safeMethods: readonly unknown[] = ['GET', 'HEAD', 'OPTIONS', 'TRACE', undefined]
 
 const urlOf = (text: string): URL | undefined => {
   try {
@@ -27,44 +27,46 @@ const urlOf = (text: string): URL | undefined => {
 }
 
 /**
- * Whether two hosts may be of one site. What a site is, only a list of public suffixes says; without it, hosts that share
- * their last two labels count as one.
+ * Whether two hosts may be of one site. Only the list of public suffixes defines a site. Without it, hosts with the
+ * same last two labels count as one site.
  */
-const sameSite = (one: string, other: string): boolean => {
+const isSameSite = (one: string, other: string): boolean => {
   const ending = (host: string) => host.split('.').slice(-2).join('.')
   return one === other || (/[a-z]/i.test(one) && ending(one) === ending(other))
 }
 
-/** Whether a page of another site sent the request: by the browser's word, else by the Origin of what is not a mere read. */
-const isCrossSite = ({ headers, url = '', method }: Origin): boolean => {
+/** Whether a page of another site sent the request, by Sec-Fetch-Site, or by Origin if the method is not a safe one. */
+const isCrossSite = ({ headers, url = '', method }: RequestHead): boolean => {
   const site = headers.get('sec-fetch-site')
   if (site !== null) return site === 'cross-site'
-  const from = safe.includes(method) ? undefined : urlOf(headers.get('origin') ?? '')
+  const from = safeMethods.includes(method) ? undefined : urlOf(headers.get('origin') ?? '')
   const to = from && urlOf(url)
-  return from !== undefined && to !== undefined && !sameSite(from.hostname, to.hostname)
+  return from !== undefined && to !== undefined && !isSameSite(from.hostname, to.hostname)
 }
 
-/** Whether the request shows a page in the browser's window. Browsers without Fetch Metadata do not say: then a read does. */
-const isNavigation = ({ headers, method }: Origin): boolean => {
+/** Whether the browser shows the response as a page. Without Fetch Metadata, every safe request counts. */
+const isNavigation = ({ headers, method }: RequestHead): boolean => {
   const [mode, destination] = [headers.get('sec-fetch-mode'), headers.get('sec-fetch-dest')]
-  return safe.includes(method) && (mode === null || mode === 'navigate') && (destination ?? 'document') === 'document'
+  return (
+    safeMethods.includes(method) && (mode === null || mode === 'navigate') && (destination ?? 'document') === 'document'
+  )
 }
 
 /** RFC 6265bis §5.1.4. */
 const pathMatches = (path: string, cookiePath: string): boolean =>
   path === cookiePath || (path.startsWith(cookiePath) && (cookiePath.endsWith('/') || path[cookiePath.length] === '/'))
 
-/** The path as the browser knows it: a proxy that takes a prefix off says so. */
-const pathOf = ({ headers, url }: Origin, trustProxy: boolean): string | undefined => {
+/** The path in the browser's URL: a proxy that removes a prefix sends it in X-Forwarded-Prefix. */
+const pathOf = ({ headers, url }: RequestHead, trustProxy: boolean): string | undefined => {
   if (url === undefined) return undefined
   const prefix = trustProxy ? (headers.get('x-forwarded-prefix') ?? '') : ''
   const path = urlOf(url)?.pathname
   return path === undefined ? undefined : prefix.replace(/\/$/, '') + path
 }
 
-/** Says of a request without our cookie why the browser may have kept it back; undefined if nothing speaks for that. */
+/** The reason why the browser may have withheld the cookie from a request. Undefined if there is no sign of one. */
 export const withheldFrom = (
-  request: Origin,
+  request: RequestHead,
   { path = '/', sameSite = 'lax' }: Pick<CookieAttributes, 'path' | 'sameSite'>,
   trustProxy: boolean,
 ): Withheld | undefined => {
@@ -72,6 +74,6 @@ export const withheldFrom = (
   if (sameSite !== 'none' && isCrossSite(request) && (sameSite === 'strict' || !navigates)) {
     return { by: 'cross_site', navigates }
   }
-  const asked = path === '/' ? undefined : pathOf(request, trustProxy)
-  return asked === undefined || pathMatches(asked, path) ? undefined : { by: 'path', navigates: false }
+  const requestPath = path === '/' ? undefined : pathOf(request, trustProxy)
+  return requestPath === undefined || pathMatches(requestPath, path) ? undefined : { by: 'path', navigates: false }
 }

@@ -1,25 +1,25 @@
-// The log of a visit's changes, and its replay on a newer value.
+// The changes of a request, and their replay on newer fields.
 
 import { frozenCopy, type Json, setOwn } from '../json.ts'
 
 export type Fields = { readonly [field: string]: Json }
 
-/** The name under which flash messages lie beside the fields: no field of an application can have it. */
+/** The name of the flash messages beside the fields. No field of an application can have it. */
 export const FLASH = 'keepsake.flash'
 
-/** One change: a field set, dropped or computed from what it was; or all fields dropped but those kept, and flash messages. */
+/** One change: sets a field, deletes it, computes it from its value, or deletes all fields but some and the flash messages. */
 export type FieldChange =
   | { readonly set: string; readonly value: Json }
   | { readonly delete: string }
   | { readonly update: string; readonly by: (value: unknown) => unknown }
   | { readonly keep: readonly string[] }
 
-/** Fields of a visit's own, that it may change. */
+/** A copy of the fields that a request may change. */
 export type Draft = Record<string, Json>
 
 export const draftOf = (fields: Fields): Draft => ({ ...fields })
 
-/** The value of a field, safe to hand out: nobody can change it, nor what lies within it. */
+/** The value of a field, deeply frozen: the caller cannot change it. */
 export const fieldOf = (fields: Fields, field: string): Json | undefined =>
   Object.hasOwn(fields, field) ? deepFreeze(fields[field] as Json) : undefined
 
@@ -30,9 +30,9 @@ const deepFreeze = (value: Json): Json => {
 }
 
 /**
- * Applies one change to a draft, in place where it can.
+ * Applies one change to a draft, and returns the draft, or a new one if only some fields remain.
  *
- * @throws as `replay`; the draft is then as it was
+ * @throws as `replay`; the draft is then unchanged
  */
 export const applyChange = (draft: Draft, change: FieldChange): Draft => {
   if ('set' in change) {
@@ -51,17 +51,17 @@ export const applyChange = (draft: Draft, change: FieldChange): Draft => {
 }
 
 /**
- * What `fields` become by a log of changes. The fields given stay as they are.
+ * Applies changes to a copy of the fields.
  *
- * @throws whatever the function of an `update` throws, and KeepsakeError `not_json` where it returns what JSON cannot keep
+ * @throws the error of the function of an `update`; KeepsakeError `not_json` if JSON cannot store its result
  */
 export const replay = (fields: Fields, changes: readonly FieldChange[]): Fields =>
   changes.reduce(applyChange, draftOf(fields))
 
-/** How deep a value may be nested: what `set` allows within a field, and the fields around it. */
+/** The deepest nesting that is read from an entry: more than the 64 levels that `set` allows in a field. */
 const DEEPEST = 66
 
-/** Whether a value is nested deeper than any that we print: whoever walks it would run out of stack. */
+/** Whether a value is nested deeper than any that keepsake writes: a function that walks it could exhaust the stack. */
 const tooDeep = (value: unknown, depth: number): boolean => {
   if (typeof value !== 'object' || value === null) return false
   if (depth === DEEPEST) return true
@@ -69,7 +69,7 @@ const tooDeep = (value: unknown, depth: number): boolean => {
   return false
 }
 
-/** The fields that an entry's value holds, or undefined where it does not hold fields. */
+/** The fields in an entry's value. Undefined if the value is not a JSON object, or is nested too deeply. */
 export const parseFields = (value: string | undefined): Fields | undefined => {
   if (value === undefined) return {}
   try {

@@ -1,22 +1,22 @@
-// The shape that an application gives its sessions: what is kept is read into it, and only what fits it is kept.
+// Applies the application's schema to the fields: after they are read, and before they are written.
 
 import { type Awaitable, chain, isThenable } from '../error.ts'
 import { frozenCopy, type Json } from '../json.ts'
 import { checked, placesOf, type StandardSchema } from '../schema.ts'
 import { type Fields, FLASH } from './changes.ts'
 
-/** Why fields do not fit: where they do not, and never what they are. */
+/** Why fields do not fit the schema: it names the places, and never a value. */
 export type Mismatch = { readonly why: string }
 
 export type FieldCodec = {
-  /** Kept fields as the application is to see them. */
+  /** Stored fields as the application sees them. */
   read(fields: Fields): Awaitable<Fields | Mismatch>
-  /** Fields as they are to be kept. */
+  /** Fields as the backend stores them. */
   write(fields: Fields): Awaitable<Fields | Mismatch>
 }
 
 /* A registered symbol, because fields may have any names, and because a process may hold two copies of this package. */
-const MISMATCH = Symbol.for('keepsake.Misfit')
+const MISMATCH = Symbol.for('keepsake.Mismatch')
 
 export const isMismatch = (value: unknown): value is Mismatch =>
   typeof value === 'object' && value !== null && Object.hasOwn(value, MISMATCH)
@@ -25,15 +25,15 @@ const mismatch = (why: string): Mismatch => Object.defineProperty({ why }, MISMA
 
 const isEmpty = (fields: Fields): boolean => Object.keys(fields).length === 0
 
-/** What kind of error was thrown. Its message and its stack stay untold, because they may quote a value. */
+/** The name of an error's class. Its message and its stack are not printed, because they may quote a value. */
 const kindOf = (error: unknown): string => {
   const { name } = (error ?? {}) as { name?: unknown }
-  return typeof name === 'string' && /^\w{1,50}$/.test(name) ? name : 'something that has no name'
+  return typeof name === 'string' && /^\w{1,50}$/.test(name) ? name : 'an error without a name'
 }
 
-/** The answer of a schema or of a migration; what it throws is a refusal. */
-const tryCall = <T>(who: 'schema' | 'migration', call: () => Awaitable<T>): Awaitable<T | Mismatch> => {
-  const threw = (error: unknown) => mismatch(`the ${who} threw ${kindOf(error)}`)
+/** Calls a schema or a migration. An error that it throws becomes a mismatch. */
+const tryCall = <T>(callee: 'schema' | 'migration', call: () => Awaitable<T>): Awaitable<T | Mismatch> => {
+  const threw = (error: unknown) => mismatch(`the ${callee} threw ${kindOf(error)}`)
   try {
     const answer = call()
     return isThenable(answer) ? Promise.resolve(answer).catch(threw) : answer
@@ -43,46 +43,51 @@ const tryCall = <T>(who: 'schema' | 'migration', call: () => Awaitable<T>): Awai
 }
 
 /**
- * The shape that a schema gives, with a migration for what older deployments kept.
+ * The codec of a schema, with a migration for fields that older deployments stored.
  *
- * No fields at all always fit: a session may have begun and hold nothing yet. What a schema makes of them, its defaults,
- * is what the application sees then.
+ * A session without fields always fits, because it may be new. The application then sees the defaults of the schema, if the
+ * schema accepts an empty object.
  */
 export const fieldCodec = (schema: StandardSchema, migrate?: (old: unknown) => unknown): FieldCodec => {
-  const asked = (fields: unknown) =>
+  const validateOnly = (fields: unknown) =>
     chain(checked(schema, fields), (result) =>
       result.issues ? mismatch(`look at ${placesOf(result.issues)}`) : { value: result.value },
     )
-  const validated = (fields: unknown): Awaitable<Fields | Mismatch> =>
+  const validate = (fields: unknown): Awaitable<Fields | Mismatch> =>
     chain(
-      tryCall('schema', () => asked(fields)),
+      tryCall('schema', () => validateOnly(fields)),
       (result) => {
         if (isMismatch(result)) return result
         const { value } = result
         if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-          return mismatch('it is no object with fields')
+          return mismatch('its result is not an object with fields')
         }
         return frozenCopy(value, 'session') as Fields
       },
     )
-  /** Does with the fields of the application, and puts the flash messages beside them again. */
-  const apart = (fields: Fields, work: (own: Fields) => Awaitable<Fields | Mismatch>): Awaitable<Fields | Mismatch> => {
-    if (!Object.hasOwn(fields, FLASH)) return work(fields)
+  /** Converts the application's fields, and keeps the flash messages beside them. */
+  const withoutFlash = (
+    fields: Fields,
+    convert: (own: Fields) => Awaitable<Fields | Mismatch>,
+  ): Awaitable<Fields | Mismatch> => {
+    if (!Object.hasOwn(fields, FLASH)) return convert(fields)
     const { [FLASH]: flash, ...own } = fields
-    return chain(work(own), (done) => (isMismatch(done) ? done : { ...done, [FLASH]: flash as Json }))
+    return chain(convert(own), (converted) =>
+      isMismatch(converted) ? converted : { ...converted, [FLASH]: flash as Json },
+    )
   }
   const read = (own: Fields): Awaitable<Fields | Mismatch> =>
-    chain(validated(own), (fields) => {
+    chain(validate(own), (fields) => {
       if (!isMismatch(fields)) return fields
       if (isEmpty(own)) return own
       if (migrate === undefined) return fields
       return chain(
         tryCall('migration', () => migrate(own)),
-        (migrated) => (isMismatch(migrated) ? migrated : validated(migrated)),
+        (migrated) => (isMismatch(migrated) ? migrated : validate(migrated)),
       )
     })
   return {
-    read: (fields) => apart(fields, read),
-    write: (fields) => apart(fields, (own) => (isEmpty(own) ? own : validated(own))),
+    read: (fields) => withoutFlash(fields, read),
+    write: (fields) => withoutFlash(fields, (own) => (isEmpty(own) ? own : validate(own))),
   }
 }

@@ -1,4 +1,4 @@
-// The end of a visit: what it asked for is carried out, in the order that the model of this house was tested in.
+// The commit of a request: saves its changes in the order of writes that test/model checks.
 
 import { type Awaitable, chain } from '../error.ts'
 import { FLASH } from './changes.ts'
@@ -16,24 +16,23 @@ import { serialize } from './queue.ts'
 import { save, type WriteFailure } from './save.ts'
 import { callWrite, ensureDurable, heldIn, type Snapshot, type UnitOfWork } from './work.ts'
 
-/** What the client is to be told. Times are in milliseconds since 1970. */
+/** The cookies for the response, or why nothing was saved. Times are in milliseconds since 1970. */
 export type CommitOutcome = {
   /** Why nothing was saved. */
-  readonly lost?: WriteFailure | 'withheld'
-  /** The key that the client holds from now on, and the absolute end of its session: undefined if it ends with the browser. */
+  readonly failure?: WriteFailure | 'withheld'
+  /** The key that the browser keeps from now on, and until when; `until` is undefined if the cookie ends with the browser. */
   readonly session?: { readonly key: string; readonly until: number | undefined } | 'clear'
-  /** The pre-session cookie's new value. */
+  /** The new value of the pre-session cookie. */
   readonly preSession?: { readonly token: string; readonly until: number } | 'clear'
 }
 
 const NO_COOKIES: CommitOutcome = Object.freeze({})
 
-/** What the client is told of its key. */
 const sessionCookie = (context: ManagerContext, key: string, metadata: Metadata): CommitOutcome => ({
   session: { key, until: (metadata.persistent ?? context.persistent) ? absoluteEndOf(context, metadata) : undefined },
 })
 
-/** A pre-session as it is sealed anew: the newest of those that the browser may hold. */
+/** A pre-session sealed again, which makes it the newest of those that the browser may have. */
 const preSessionCookie = (work: UnitOfWork, pre: PreSession): CommitOutcome => {
   const madeAt = work.context.now()
   return {
@@ -41,7 +40,7 @@ const preSessionCookie = (work: UnitOfWork, pre: PreSession): CommitOutcome => {
   }
 }
 
-/** What becomes of the pre-session cookie where a session begins: it goes, unless messages can travel nowhere else. */
+/** The pre-session cookie of a request that creates a session: cleared, unless flash messages have no other place. */
 const preSessionAtCreation = (work: UnitOfWork): CommitOutcome => {
   const { context } = work
   const flash = context.backend.stateless ? (preSession(work)?.flash ?? []) : []
@@ -50,19 +49,19 @@ const preSessionAtCreation = (work: UnitOfWork): CommitOutcome => {
   return preSessionToken(work) === undefined ? NO_COOKIES : { preSession: 'clear' }
 }
 
-const adoptCreated = (work: UnitOfWork, made: Snapshot): CommitOutcome => {
-  const pre = preSessionAtCreation(work)
-  work.snapshot = made
-  return { ...sessionCookie(work.context, made.key, made.metadata), ...pre }
+const adoptCreated = (work: UnitOfWork, created: Snapshot): CommitOutcome => {
+  const preSessionChange = preSessionAtCreation(work)
+  work.snapshot = created
+  return { ...sessionCookie(work.context, created.key, created.metadata), ...preSessionChange }
 }
 
-/** Whether a visitor without a session did something that is to be kept; what a schema made of nothing is not. */
+/** Whether an anonymous request changed any field. Schema defaults do not count. */
 const createsSession = ({ fields, changes }: UnitOfWork): boolean => {
   if (changes.length > 0) for (const field in fields) if (field !== FLASH) return true
   return false
 }
 
-/** An offer that the visit is to pass on, unless it has grown so old that it could undo a newer renewal. */
+/** Sends the offered key, unless the offer has become so old that it could undo a newer rotation. */
 const offerRotatedKey = (
   work: UnitOfWork,
   { key, at, storageKey, label }: Snapshot,
@@ -73,7 +72,7 @@ const offerRotatedKey = (
   if (next === undefined || context.now() - at >= OFFER_MAX_AGE) return NO_COOKIES
   const outcome = sessionCookie(context, next, metadata)
   if (context.backend.ensureDurable === undefined) return outcome
-  // Where the store lost the renewal after all, the new key would open nothing. The old one stays good for another try.
+  // If a failover lost the rotation, the new key would open nothing. Without the offer the old key stays valid.
   const wait = async () => ensureDurable(work, storageKey)
   return wait().then(
     () => outcome,
@@ -92,34 +91,37 @@ const extend = async (work: UnitOfWork, snapshot: Snapshot, now: number): Promis
   return held === undefined ? NO_COOKIES : sessionCookie(context, held, metadata)
 }
 
-/** Whether the store has to be told that an owner's session was seen, because somebody asks for that to the minute. */
+/** Whether the time of the last request must be written, because the option `lastSeenInterval` asks for that precision. */
 const lastSeenDue = (context: ManagerContext, { entry, metadata }: Snapshot, now: number): boolean =>
   context.lastSeenInterval !== undefined &&
   metadata.label !== undefined &&
   now - lastSeenAt(context, entry, metadata) >= context.lastSeenInterval
 
-/** What a read may do: confirm an offer, say that it was seen, move the expiry, pass on an offer. Where it fails the visit goes on. */
+/**
+ * The commit of a request that changed nothing. It may confirm a rotation, write `lastSeenAt`, extend the expiry, and send an
+ * offered key. If one of these fails, the failure is an event, and the request succeeds.
+ */
 const commitRead = (work: UnitOfWork, snapshot: Snapshot): Awaitable<CommitOutcome> => {
   const { context } = work
   const { key, metadata } = snapshot
   const now = context.now()
-  const failed = (error: unknown): CommitOutcome => {
+  const onError = (error: unknown): CommitOutcome => {
     context.emit('store_error', { label: snapshot.label, error })
     return NO_COOKIES
   }
-  const passedOn = () => offerRotatedKey(work, snapshot, metadata)
-  const marked = () =>
-    Promise.resolve(serialize(work, snapshot.storageKey, async () => save(work, snapshot))).then(passedOn, failed)
-  if (confirmsRotation(metadata, key) || lastSeenDue(context, snapshot, now)) return marked()
-  if (!expiryDue(context, snapshot, now) || !isAlive(context, snapshot, now)) return passedOn()
-  // A key on offer may never be taken up: the session lives on by the key before it.
-  return extend(work, snapshot, now).then((moved) => (moved.session ? moved : passedOn()), failed)
+  const offer = () => offerRotatedKey(work, snapshot, metadata)
+  if (confirmsRotation(metadata, key) || lastSeenDue(context, snapshot, now)) {
+    return Promise.resolve(serialize(work, snapshot.storageKey, async () => save(work, snapshot))).then(offer, onError)
+  }
+  if (!expiryDue(context, snapshot, now) || !isAlive(context, snapshot, now)) return offer()
+  // Also while a key is offered: the browser may never use the new key, and then the previous one keeps the session alive.
+  return extend(work, snapshot, now).then((extended) => (extended.session ? extended : offer()), onError)
 }
 
 /** Reports that nothing was saved, and why. */
-const notSaved = ({ context }: UnitOfWork, lost: WriteFailure, label: string | undefined): CommitOutcome => {
-  context.emit(lost === 'ended' ? 'write_after_end' : 'write_conflict', label === undefined ? {} : { label })
-  return { lost }
+const notSaved = ({ context }: UnitOfWork, failure: WriteFailure, label: string | undefined): CommitOutcome => {
+  context.emit(failure === 'ended' ? 'write_after_end' : 'write_conflict', label === undefined ? {} : { label })
+  return { failure }
 }
 
 const commitWrite = (work: UnitOfWork, first: Snapshot): Awaitable<CommitOutcome> =>
@@ -130,25 +132,25 @@ const commitWrite = (work: UnitOfWork, first: Snapshot): Awaitable<CommitOutcome
     return sessionCookie(work.context, latest.key, metadata)
   })
 
-/** A session that this visit began, told to whom it concerns. */
-const announce = (work: UnitOfWork, type: 'created' | 'login', made: Snapshot | WriteFailure): CommitOutcome => {
+/** Emits the event of a session that this request created, and sets its cookie. */
+const announce = (work: UnitOfWork, type: 'created' | 'login', created: Snapshot | WriteFailure): CommitOutcome => {
   const { context, snapshot } = work
-  if (typeof made === 'string') return notSaved(work, made, snapshot?.label)
-  context.emit(type, { label: made.label })
-  return adoptCreated(work, made)
+  if (typeof created === 'string') return notSaved(work, created, snapshot?.label)
+  context.emit(type, { label: created.label })
+  return adoptCreated(work, created)
 }
 
 const commitLogin = (work: UnitOfWork): Awaitable<CommitOutcome> =>
-  chain(login(work), (made) => announce(work, 'login', made))
+  chain(login(work), (created) => announce(work, 'login', created))
 
 const commitFirstWrite = (work: UnitOfWork, form: string | undefined): Awaitable<CommitOutcome> =>
-  chain(createSession(work, form), (made) => announce(work, 'created', made))
+  chain(createSession(work, form), (created) => announce(work, 'created', created))
 
-/** The pre-session cookie that a visitor without a session gets: a new one, none, or the one that he has. */
+/** The pre-session cookie of a visitor without a session: set again, cleared, or left as it is. */
 const anonymousPreSession = (work: UnitOfWork): CommitOutcome => {
   const { preSession: pre, preSessionChanged, preSessionUnread, transition } = work
   if (pre !== undefined && preSessionChanged) return preSessionCookie(work, pre)
-  // What an invalidate leaves behind, and what does not open, has no use any more.
+  // After an invalidate the cookie has no more use, and one that cannot be opened never had.
   const useless =
     !preSessionUnread && (transition === 'invalidate' || pre === undefined) && preSessionToken(work) !== undefined
   return useless ? { preSession: 'clear' } : NO_COOKIES
@@ -161,7 +163,7 @@ const commitInvalidate = async (work: UnitOfWork): Promise<CommitOutcome> => {
   work.readOnly = undefined
   if (work.owner !== undefined) return commitLogin(work)
   if (work.endedBy !== undefined) {
-    // The browser has a newer cookie by now, or none.
+    // Another request ended it: the browser has a newer cookie by now, or none.
     if (work.endedBy === 'end' && !createsSession(work)) return NO_COOKIES
     return notSaved(work, 'ended', snapshot?.label)
   }
@@ -173,8 +175,8 @@ const commitAnonymous = (work: UnitOfWork): Awaitable<CommitOutcome> =>
   createsSession(work) ? commitFirstWrite(work, preSession(work)?.form) : anonymousPreSession(work)
 
 /**
- * What becomes of a request whose response must bring no cookie, because the browser may have a newer one, or one that it
- * did not send: it may ask for nothing that would have to be saved. Undefined for any other request.
+ * The commit of a request whose response must set no session cookie: the browser may have a newer one, or one that it did
+ * not send. Such a request can save nothing. Undefined for any other request.
  */
 const commitWithoutCookies = (work: UnitOfWork): Awaitable<CommitOutcome> | undefined => {
   const { context, snapshot, endedBy, withheld, transition, flashAdded, missing } = work
@@ -183,9 +185,9 @@ const commitWithoutCookies = (work: UnitOfWork): Awaitable<CommitOutcome> | unde
   if (withheld !== undefined) {
     if (!saves && transition === undefined) return withheld.navigates ? anonymousPreSession(work) : NO_COOKIES
     context.emit('cookie_withheld', { message: WITHHELD[withheld.by] })
-    return { lost: 'withheld' }
+    return { failure: 'withheld' }
   }
-  // Whoever logs in has just proved who he is, and gets a session of his own.
+  // A login proves the account of the visitor, so it may replace any cookie.
   if (work.owner !== undefined) return undefined
   if (saves || (transition === 'invalidate' && endedBy === 'login')) return notSaved(work, 'ended', missing?.label)
   return transition === 'invalidate' ? end(work).then(() => NO_COOKIES) : NO_COOKIES
@@ -193,42 +195,43 @@ const commitWithoutCookies = (work: UnitOfWork): Awaitable<CommitOutcome> | unde
 
 const WITHHELD = {
   cross_site:
-    'A page of another site sent a request that changes the session, and browsers send no session cookie with it. Nothing was saved. Answer such a request with a redirect to a page of your own that does the work.',
-  path: 'A request outside of cookie.path changed the session, and browsers send no session cookie there. Nothing was saved. Move the page below cookie.path, or widen that.',
+    'A page of another site sent a request that changes the session, and browsers send no session cookie with such a request. Nothing was saved. Answer it with a redirect to your own page, and make the change there.',
+  path: 'A request outside of cookie.path changed the session, and browsers send no session cookie there. Nothing was saved. Move the page below cookie.path, or set a shorter cookie.path.',
 } as const
 
 /**
- * Carries out what the visit asked for. Nothing can be changed afterwards.
+ * Commits the changes of a request. Nothing can be changed afterwards.
  *
- * @throws KeepsakeError: then the client must not be told that anything was saved. A clearing cookie may still go out
+ * @throws KeepsakeError if the changes may not be saved: the response must not confirm them. It may still clear a cookie
  */
 export const commit = (work: UnitOfWork): Awaitable<CommitOutcome> => {
   work.committed = true
   const { readOnly } = work
   if (readOnly !== undefined && !readOnly.reads && work.transition === undefined && work.flashAdded.length > 0)
     throw readOnly.error
-  const unsaid = commitWithoutCookies(work)
-  if (unsaid !== undefined) return unsaid
+  const withoutCookies = commitWithoutCookies(work)
+  if (withoutCookies !== undefined) return withoutCookies
   storeMessages(work, createsSession(work))
   const outcome = dispatch(work)
   const { stateless } = work.context.backend
   if (!work.preSessionChanged || !stateless || work.transition !== undefined || work.snapshot === undefined)
     return outcome
-  // A session in a cookie has its messages in another.
+  // If the session is a cookie, its messages are in the pre-session cookie.
   const { preSession: pre } = work
-  const carried: CommitOutcome =
+  const preSessionChange: CommitOutcome =
     pre !== undefined && pre.flash.length > 0 ? preSessionCookie(work, pre) : { preSession: 'clear' }
-  return chain(outcome, (told) => (told.lost || !work.preSessionChanged ? told : { ...told, ...carried }))
+  return chain(outcome, (committed) =>
+    committed.failure || !work.preSessionChanged ? committed : { ...committed, ...preSessionChange },
+  )
 }
 
+/** Chooses the commit by the session of the request and by the calls of the handler. */
 const dispatch = (work: UnitOfWork): Awaitable<CommitOutcome> => {
   const { snapshot, transition, context } = work
-  if (snapshot === undefined)
-    return transition === undefined
-      ? commitAnonymous(work)
-      : transition === 'invalidate'
-        ? commitInvalidate(work)
-        : commitLogin(work)
+  if (snapshot === undefined) {
+    if (transition === undefined) return commitAnonymous(work)
+    return transition === 'invalidate' ? commitInvalidate(work) : commitLogin(work)
+  }
   const writes = work.changes.length > 0 || work.rotate
   if (transition === undefined && !writes) return commitRead(work, snapshot)
   const job = (): Awaitable<CommitOutcome> => {

@@ -1,4 +1,4 @@
-// What all requests of one session manager share, once its backend is open.
+// The context that all requests of one session manager share, once its backend is open.
 
 import type { Backend } from '../backends/contract.ts'
 import type { Sweeper } from '../backends/sweeper.ts'
@@ -7,23 +7,25 @@ import type { KeyRing } from '../crypto/seal.ts'
 import type { Emit } from '../events.ts'
 import type { FieldCodec } from './codec.ts'
 
-/** Times are in milliseconds. */
+/** Durations are in milliseconds. */
 export type ManagerContext = {
   readonly backend: Backend
   /** @internal */
   readonly keyRing: KeyRing
   /** Separates sealed and signed values from those of other applications with the same secret. */
   readonly namespace: string
-  /** The key of the entry of the session with this label. */
+  /** The storage key of a session, by its label. */
   readonly storageKey: (label: string) => string
   readonly ownerNames: OwnerNames
+  /** Milliseconds since 1970. */
   readonly now: () => number
   readonly idleTimeout: number
   readonly absoluteTimeout: number
-  /** Whether the session cookie outlives the browser's window, unless a login chose otherwise. */
+  /** Whether the session cookie remains after the browser is closed, unless a login chose otherwise. */
   readonly persistent: boolean
   /** Makes a version for the next write of this process. */
   readonly version: () => string
+  /** Of a session's fields as JSON, in bytes of UTF-8. */
   readonly maxBytes: number
   readonly maxSessionsPerOwner: number | undefined
   readonly lastSeenInterval: number | undefined
@@ -32,7 +34,7 @@ export type ManagerContext = {
   /** Applies the option `schema`. */
   readonly codec: FieldCodec | undefined
   readonly emit: Emit
-  /** The last commit in progress, by storage key. */
+  /** The last commit in the queue of a session, by storage key. */
   readonly commitQueues: Map<string, Promise<unknown>>
   readonly sweeper: Sweeper
   readonly autoSweep: boolean

@@ -1,4 +1,4 @@
-// Beginning a session: at the first write, at a login, and after an invalidate.
+// Creating a session: at the first write of an anonymous visitor, at a login, and at a write after an invalidate.
 
 import type { Held } from '../backends/contract.ts'
 import { labelOf, newKey } from '../crypto/keys.ts'
@@ -10,17 +10,18 @@ import { callWrite, type Snapshot, storageKeyOf, type UnitOfWork } from './work.
 
 const TRIES = 3
 
-/** The key of the session that this visit begins, or would begin. */
+/** The key of the session that this request creates or would create. All callers get the same one. */
 export const reserveKey = (work: UnitOfWork): string => {
   work.newKey ??= newKey()
   return work.newKey
 }
 
 /**
- * Inserts a session with the visit's fields under a fresh key.
+ * Inserts a session with the fields of the request under a new key.
  *
- * @returns `ended`: the owner's sessions were revoked meanwhile, and this one with them
- * @throws KeepsakeError `unknown_outcome`, `too_large`, `schema_mismatch`, `key_collision`
+ * @param form the form secret of the visitor's pre-session, so that forms of open pages stay valid
+ * @returns the session, or `ended` if the owner's sessions were revoked in the meantime
+ * @throws KeepsakeError `unknown_outcome`, `unavailable`, `too_large`, `schema_mismatch`, `key_collision`
  */
 export const createSession = (work: UnitOfWork, form: string | undefined): Awaitable<Snapshot | 'ended'> =>
   chain(encodeOwn(work), (value) => insert(work, value, form, TRIES))
@@ -50,7 +51,7 @@ const insert = (
     version: context.version(),
     owner: owner && context.ownerNames.encode(owner),
   }
-  const done = (answer: Held | undefined | 'taken' | 'gone'): Awaitable<Snapshot | 'ended'> => {
+  const created = (answer: Held | undefined | 'taken' | 'gone'): Awaitable<Snapshot | 'ended'> => {
     if (answer === 'gone') return 'ended'
     if (answer !== 'taken') {
       if (context.autoSweep) context.sweeper.tidy()
@@ -62,11 +63,11 @@ const insert = (
     }
     throw new KeepsakeError(
       'key_collision',
-      'Three fresh keys in a row were taken: the random numbers of this machine are not random.',
+      `${TRIES} new keys in a row were taken already, so the random numbers of this machine are not random. Nothing was saved. Check its random source.`,
     )
   }
   return chain(
     callWrite(work, (backend) => backend.generate(storageKey, entry)),
-    done,
+    created,
   )
 }

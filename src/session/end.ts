@@ -1,4 +1,4 @@
-// Ending sessions: the one of a request, and those that its keys open although the request cannot use them.
+// Ending sessions: the session of a request, and the sessions of its other keys, which it cannot use.
 
 import { labelOf } from '../crypto/keys.ts'
 import { type Awaitable, KeepsakeError } from '../error.ts'
@@ -6,14 +6,16 @@ import { decodeMark, type EndedBy } from './metadata.ts'
 import { openAgain } from './open.ts'
 import { callRead, callWrite, ensureDurable, markOf, type Snapshot, type UnitOfWork } from './work.ts'
 
-const END_FAILED = 'A visitor logged out, and the session may still be there until it expires.'
+const END_FAILED =
+  'A session was not ended, for the reason in error. It may remain until it expires. If the event has a label, end the session with revoke(label).'
 
-/** Reports a session that should have ended, by its label. */
+/** Reports the label of a session that should have ended. A session in a cookie has no label to revoke. */
 const reportEndFailed = ({ context }: UnitOfWork, label: string, error: unknown): void =>
   context.emit('end_failed', { ...(!context.backend.stateless && { label }), error, message: END_FAILED })
 
 /**
- * Refuses to go on if a key came whose session nobody can check: it may be a newer version's, or damaged.
+ * Throws if a key of the request leads to an entry that this version cannot read: it may be damaged, or a newer version
+ * wrote it. Without its metadata nobody can check the key, so the request must not end the session.
  *
  * @throws KeepsakeError `unavailable`
  */
@@ -22,13 +24,13 @@ export const refuseUnproven = (work: UnitOfWork): void => {
   if (unproven === undefined) return
   const error = new KeepsakeError(
     'unavailable',
-    'The session of this cookie cannot be read by this version, so it was not ended. The cookie is removed from the browser.',
+    "This version of keepsake cannot read the entry of this session, so it did not end the session. The browser's cookie is cleared. End the session with revoke(label).",
   )
   reportEndFailed(work, unproven.label, error)
   throw error
 }
 
-/** Ends the sessions that the request has the keys of and cannot use. @throws KeepsakeError `unknown_outcome` */
+/** Ends the sessions that the request has keys of and cannot use. @throws KeepsakeError `unknown_outcome` */
 export const endUnusable = (work: UnitOfWork, by: EndedBy): Awaitable<void> => {
   if (work.unusable.length > 0) return endEach(work, by)
 }
@@ -48,7 +50,7 @@ const endEach = async (work: UnitOfWork, by: EndedBy): Promise<void> => {
   work.unusable = work.unusable.filter(({ proven }) => !proven)
 }
 
-/** Finds what a request brought that could not be read before. @throws KeepsakeError `unavailable` */
+/** Reads the sessions again that the backend failed to return before. @throws KeepsakeError `unavailable` */
 const reopen = async (work: UnitOfWork): Promise<void> => {
   try {
     await openAgain(work)
@@ -61,20 +63,20 @@ const reopen = async (work: UnitOfWork): Promise<void> => {
 }
 
 /**
- * Ends the sessions that the request came with, in whatever state they are.
+ * Ends all sessions of the request's keys, also those that the request cannot use.
  *
- * @throws KeepsakeError `unknown_outcome` or `unavailable`: one may still be there, and the event `end_failed` has its label
+ * @throws KeepsakeError `unknown_outcome` or `unavailable` if one may remain: the event `end_failed` has its label
  */
 export const end = async (work: UnitOfWork): Promise<void> => {
   const { context } = work
   if (work.readOnly !== undefined && !work.readOnly.logsIn) await reopen(work)
   const { snapshot, missing } = work
-  const ending = snapshot ?? missing
-  if (ending !== undefined) {
-    const { storageKey, label } = ending
+  const target = snapshot ?? missing
+  if (target !== undefined) {
+    const { storageKey, label } = target
     try {
       if (snapshot !== undefined) work.endedBy = await endSnapshot(work, snapshot)
-      // Another request may have ended it without waiting for replicas: this one waits, before it says that it ended.
+      // Another request may have ended it without waiting for replicas. Wait for them before confirming this logout.
       if (snapshot === undefined || work.endedBy !== undefined) await ensureDurable(work, storageKey)
     } catch (error) {
       reportEndFailed(work, label, error)
@@ -87,13 +89,13 @@ export const end = async (work: UnitOfWork): Promise<void> => {
   refuseUnproven(work)
 }
 
-/** How often a logout compares versions, before it ends the session whatever its version is. */
+/** How often a logout compares versions before it ends the session without a comparison. */
 const COMPARISONS = 3
 
 /**
  * Ends the session of the request.
  *
- * @returns how another request has ended it first; undefined if this one did
+ * @returns how another request ended it first; undefined if this request ended it
  */
 const endSnapshot = async (work: UnitOfWork, snapshot: Snapshot): Promise<EndedBy | undefined> => {
   const { storageKey } = snapshot
@@ -102,11 +104,11 @@ const endSnapshot = async (work: UnitOfWork, snapshot: Snapshot): Promise<EndedB
   for (let left = COMPARISONS; left > 0; left--) {
     const expected = version
     if ((await callWrite(work, (backend) => backend.clear(storageKey, expected, mark))) !== 'stale') return undefined
-    const there = await callRead(work, (backend) => backend.get(storageKey))
-    if (there === undefined) return 'end'
-    const ended = decodeMark(there.metadata)
+    const entry = await callRead(work, (backend) => backend.get(storageKey))
+    if (entry === undefined) return 'end'
+    const ended = decodeMark(entry.metadata)
     if (ended !== undefined) return ended.by
-    version = there.version
+    version = entry.version
   }
   await callWrite(work, (backend) => backend.clear(storageKey, undefined, mark))
   return undefined

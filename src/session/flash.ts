@@ -1,4 +1,4 @@
-// Flash messages of a visit: claimed at once, given back where the page was not shown, and delivered at the end.
+// Flash messages of a request: taken at once, returned if the page was not shown, and stored at the commit.
 
 import type { Awaitable } from '../error.ts'
 import { type Draft, type Fields, FLASH, parseFields } from './changes.ts'
@@ -10,8 +10,8 @@ import { isOwnWrite, retryUntilDeadline } from './save.ts'
 import { callWrite, recordChange, reread, type Snapshot, type UnitOfWork } from './work.ts'
 
 /*
- * Where a store keeps the session, messages lie beside its fields, and whoever removes them by compare-and-set has them
- * alone. For strangers, and where the session itself is a cookie, they travel in the sealed pre-session.
+ * If a backend stores the session, its messages are stored beside the fields, and only one request can remove them, by a
+ * compare-and-set. For an anonymous visitor, and if the session itself is a cookie, the messages are in the pre-session.
  */
 const isStored = ({ context, snapshot }: UnitOfWork): boolean =>
   snapshot !== undefined && context.backend.stateless !== true
@@ -19,11 +19,11 @@ const isStored = ({ context, snapshot }: UnitOfWork): boolean =>
 const messagesIn = (fields: Fields): readonly Flash[] =>
   Object.hasOwn(fields, FLASH) ? decodeFlashes(fields[FLASH]) : []
 
-/** A copy of fields with these messages beside them, and with none where there are none. */
+/** A copy of fields with these messages beside them in place of any others. */
 const withMessages = ({ [FLASH]: _, ...fields }: Fields, flashes: readonly Flash[]): Draft =>
   flashes.length === 0 ? fields : { ...fields, [FLASH]: encodeFlashes(limitFlashes(flashes)) }
 
-/** Lays messages beside the fields as the visit has them, which are what it saves. */
+/** Sets the messages beside the fields that the request has and saves. */
 const setMessages = (work: UnitOfWork, flashes: readonly Flash[]): void => {
   const fields = withMessages(work.fields, flashes)
   work.fields = fields
@@ -31,45 +31,45 @@ const setMessages = (work: UnitOfWork, flashes: readonly Flash[]): void => {
 }
 
 /**
- * Exchanges the messages in the entry, whatever else is changed there meanwhile.
+ * Replaces the messages in the entry, and keeps all that other requests change there in the meantime.
  *
- * @returns what lay there; nothing where there was nothing to exchange, or the session has ended
+ * @returns the messages that were there; none if there was nothing to replace, or if the session has ended
  */
 const swapMessages = async (
   work: UnitOfWork,
   first: Snapshot,
-  next: (there: readonly Flash[]) => readonly Flash[],
+  replacement: (stored: readonly Flash[]) => readonly Flash[],
 ): Promise<readonly Flash[]> => {
-  const goOn = retryUntilDeadline(work)
+  const assertTimeLeft = retryUntilDeadline(work)
   for (let snapshot = first; ; ) {
-    goOn()
+    assertTimeLeft()
     const { key, storageKey, entry, metadata } = snapshot
     const fields = parseFields(entry.value) ?? {}
-    const there = messagesIn(fields)
-    const then = next(there)
-    if (there.length === 0 && then.length === 0) return []
+    const stored = messagesIn(fields)
+    const replaced = replacement(stored)
+    if (stored.length === 0 && replaced.length === 0) return []
     const version = work.context.version()
-    const value = JSON.stringify(withMessages(fields, then))
-    const nextHeadOf = nextMetadata(metadata, key, [entry.version, version], false, work.context.now())
-    const change = { value, metadata: encodeMetadata(nextHeadOf), version }
+    const value = JSON.stringify(withMessages(fields, replaced))
+    const next = nextMetadata(metadata, key, [entry.version, version], false, work.context.now())
+    const change = { value, metadata: encodeMetadata(next), version }
     const answer = await callWrite(work, (backend) => backend.set(storageKey, change, entry.version))
     if (answer === 'gone') return []
     if (answer !== 'stale') {
-      // On a newer entry than the visit began with, its own changes must meet that when they are saved, and be stale.
+      // If the entry is newer than the snapshot, the snapshot stays, so that the save is stale and is applied to the newer one.
       if (snapshot === first) {
-        work.snapshot = { ...snapshot, entry: { ...entry, ...change }, metadata: nextHeadOf }
-        setMessages(work, then)
+        work.snapshot = { ...snapshot, entry: { ...entry, ...change }, metadata: next }
+        setMessages(work, replaced)
       }
-      return there
+      return stored
     }
     const latest = await reread(work, first)
     if (latest === undefined) return []
-    if (isOwnWrite(work, version, snapshot, latest.snapshot)) return there
+    if (isOwnWrite(work, version, snapshot, latest.snapshot)) return stored
     snapshot = latest.snapshot
   }
 }
 
-/** What the visit's own browser carries for it. */
+/** Takes the messages out of the pre-session cookie. */
 const takeFromCookie = (work: UnitOfWork): readonly Flash[] => {
   const pre = preSession(work)
   if (pre === undefined || pre.flash.length === 0) return []
@@ -79,7 +79,7 @@ const takeFromCookie = (work: UnitOfWork): readonly Flash[] => {
 }
 
 /**
- * The messages that wait for this visitor, claimed: nobody else gets them, unless the visit gives them back.
+ * Takes the visitor's messages. No other request gets them, unless this one returns them.
  *
  * @throws KeepsakeError `unavailable`, `unknown_outcome`, `contention`
  */
@@ -98,47 +98,49 @@ const findMessages = (work: UnitOfWork): Awaitable<readonly Flash[]> => {
     if (messagesIn(work.fields).length === 0) return []
     return serialize(work, snapshot.storageKey, () => swapMessages(work, work.snapshot as Snapshot, () => []))
   }
-  // No cookie may leave that would say that they were taken.
-  const unsaid = snapshot === undefined && (endedBy ?? withheld) !== undefined
-  return transition === 'invalidate' || unsaid ? [] : takeFromCookie(work)
+  // The response must set no cookie, so it could not remove the messages from the browser.
+  const setsNoCookie = snapshot === undefined && (endedBy ?? withheld) !== undefined
+  return transition === 'invalidate' || setsNoCookie ? [] : takeFromCookie(work)
 }
 
-/** Puts back, before any newer ones, what the visit claimed and did not show. @throws as `claim` */
+/** Returns the messages that the request took and did not show, before any newer ones. @throws as `takeMessages` */
 export const returnMessages = async (work: UnitOfWork): Promise<void> => {
   const { flashTaken, snapshot } = work
   work.flashTaken = []
   if (flashTaken.length === 0) return
   if (snapshot !== undefined && isStored(work)) {
     await serialize(work, snapshot.storageKey, () =>
-      swapMessages(work, work.snapshot as Snapshot, (there) => [...flashTaken, ...there]),
+      swapMessages(work, work.snapshot as Snapshot, (stored) => [...flashTaken, ...stored]),
     )
   } else if (work.preSession !== undefined) {
     work.preSession = { ...work.preSession, flash: limitFlashes([...flashTaken, ...work.preSession.flash]) }
   }
 }
 
-/** Whether the visit leaves a session in a store: then what it says to the next one lies there. */
-const willBeStored = (work: UnitOfWork, begins: boolean): boolean => {
+/** Whether a backend stores the session after this request: then its messages are stored with it. */
+const willBeStored = (work: UnitOfWork, creates: boolean): boolean => {
   const { context, snapshot, transition, owner } = work
   if (context.backend.stateless) return false
-  if (transition === 'invalidate') return owner !== undefined || begins
-  return transition !== undefined || snapshot !== undefined || begins
+  if (transition === 'invalidate') return owner !== undefined || creates
+  return transition !== undefined || snapshot !== undefined || creates
 }
 
 /**
- * Puts the visit's own messages where its visitor will be found. `begins`: a stranger's visit has something to save.
- * What he carried until now comes along into his session.
+ * Puts the request's messages into the session or the pre-session. When an anonymous visitor gets a session, the messages of
+ * their pre-session move into it.
+ *
+ * @param creates whether the request creates a session by its changes
  */
-export const storeMessages = (work: UnitOfWork, begins: boolean): void => {
+export const storeMessages = (work: UnitOfWork, creates: boolean): void => {
   const { flashAdded, snapshot, transition } = work
-  const stranger = snapshot === undefined && transition !== 'invalidate'
-  if (willBeStored(work, begins)) {
-    const carried = stranger ? (preSession(work)?.flash ?? []) : []
+  const anonymous = snapshot === undefined && transition !== 'invalidate'
+  if (willBeStored(work, creates)) {
+    const carried = anonymous ? (preSession(work)?.flash ?? []) : []
     const more = [...carried, ...flashAdded]
     if (more.length === 0) return
     recordChange(work, {
       update: FLASH,
-      by: (there) => encodeFlashes(limitFlashes([...decodeFlashes(there), ...more])),
+      by: (stored) => encodeFlashes(limitFlashes([...decodeFlashes(stored), ...more])),
     })
   } else if (flashAdded.length > 0) {
     const pre = ensurePreSession(work)

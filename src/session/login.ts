@@ -1,4 +1,4 @@
-// A login: it creates the new session, ends the previous one, and only then releases the new key.
+// A login: it creates the new session, ends the previous one, and only then sends the new key.
 
 import { type Awaitable, chain } from '../error.ts'
 import { createSession } from './create.ts'
@@ -7,99 +7,105 @@ import { isAlive } from './expiry.ts'
 import { sessionsOfOwner } from './owned.ts'
 import { mergeOnto, retryUntilDeadline, type WriteFailure } from './save.ts'
 import { callWrite, ensureDurable, markOf, reread, type Snapshot, type UnitOfWork } from './work.ts'
+
 /**
- * A login: the new session first, then the end of the old one; and only when that is dead may the new key leave. Where
- * others changed the old one meanwhile, what they saved comes along as well.
+ * Carries out a login. If other requests changed the previous session in the meantime, their changes come along.
  *
- * @returns the new session, or `ended`: a login of the same owner is a renewal, and ends with its session
+ * @returns the new session; `ended` for a login of the same owner whose session ended, because such a login only renews it
+ * @throws KeepsakeError as `createSession`; also `contention`, and any error of an `update`
  */
 export const login = (work: UnitOfWork): Awaitable<Snapshot | WriteFailure> => {
   const { context, snapshot, transition } = work
-  const living = snapshot !== undefined && isAlive(context, snapshot, context.now())
-  if (!living && transition === 'reauthenticate') return 'ended'
-  // It expired while the request was served, by a clock that may be wrong.
-  if (!living && snapshot !== undefined) work.unusable = [...work.unusable, { ...snapshot, proven: true }]
+  const alive = snapshot !== undefined && isAlive(context, snapshot, context.now())
+  if (!alive && transition === 'reauthenticate') return 'ended'
+  // It expired during the request, by a clock that may be wrong, so it must be ended too.
+  if (!alive && snapshot !== undefined) work.unusable = [...work.unusable, { ...snapshot, proven: true }]
   refuseUnproven(work)
   return chain(
-    chain(createSession(work, undefined), (made) => {
-      if (made === 'ended') return made
+    chain(createSession(work, undefined), (created) => {
+      if (created === 'ended') return created
       return chain(endUnusable(work, 'login'), () =>
-        living ? endPrevious(work, snapshot, made) : chain(confirmEnded(work), () => made),
+        alive ? endPrevious(work, snapshot, created) : chain(confirmEnded(work), () => created),
       )
     }),
-    (made) =>
-      typeof made === 'string' || context.maxSessionsPerOwner === undefined
-        ? made
-        : enforceOwnerLimit(work, made, context.maxSessionsPerOwner),
+    (created) =>
+      typeof created === 'string' || context.maxSessionsPerOwner === undefined
+        ? created
+        : enforceOwnerLimit(work, created, context.maxSessionsPerOwner),
   )
 }
 
-/** The session whose cookie led to nothing: the login counts once that is for good. */
+/** Waits until the end of the session that the request's key named, and that is not there any more, survives a failover. */
 const confirmEnded = (work: UnitOfWork): Awaitable<void> => work.missing && ensureDurable(work, work.missing.storageKey)
 
 /**
- * Ends the owner's oldest sessions if there are more than allowed: every login of the owner counts the same ones. The
- * old session is dead by now, so a failure here is an event, and the new key leaves.
+ * Ends the owner's oldest sessions if there are more than allowed. Concurrent logins of the owner sort them alike, so they
+ * end the same ones. The previous session has ended by now, so a failure here is an event, and the login succeeds.
  */
-const enforceOwnerLimit = async (work: UnitOfWork, made: Snapshot, most: number): Promise<Snapshot | 'ended'> => {
+const enforceOwnerLimit = async (work: UnitOfWork, created: Snapshot, max: number): Promise<Snapshot | 'ended'> => {
   const { context } = work
   try {
-    const surplus = (await sessionsOfOwner(work, made.entry.owner as string)).slice(most)
+    const surplus = (await sessionsOfOwner(work, created.entry.owner as string)).slice(max)
     for (const { storageKey, label } of surplus) {
       await callWrite(work, (backend) => backend.clear(storageKey, undefined, markOf(context, 'end')))
       context.emit('owner_limit', { label })
     }
-    return surplus.some(({ storageKey }) => storageKey === made.storageKey) ? 'ended' : made
+    return surplus.some(({ storageKey }) => storageKey === created.storageKey) ? 'ended' : created
   } catch (error) {
     context.emit('store_error', {
-      label: made.label,
+      label: created.label,
       error,
-      message: 'A login could not end the oldest sessions of its owner, who has more than maxSessionsPerOwner now.',
+      message:
+        'A login could not end the oldest sessions of its owner, so the owner has more than maxSessionsPerOwner. The next login tries again.',
     })
-    return made
+    return created
   }
 }
 
-/** Ends the old session, on the version that the new one was made from. */
+/** Ends the previous session, if its version is still the one that the new session was made from. */
 const endPrevious = (
   work: UnitOfWork,
   { storageKey, entry }: Snapshot,
-  made: Snapshot,
+  created: Snapshot,
 ): Awaitable<Snapshot | WriteFailure> =>
   chain(
     callWrite(work, (backend) => backend.clear(storageKey, entry.version, markOf(work.context, 'login'))),
-    (cleared) => (cleared === 'stale' ? retryLogin(work, made) : made),
+    (cleared) => (cleared === 'stale' ? retryLogin(work, created) : created),
   )
 
-/** The login after others were faster: it looks again, as often as they are. */
+/**
+ * Continues a login whose previous session was changed by others: copies their changes into the new session, and tries again
+ * to end the previous one, until it succeeds or the time of the request is used up.
+ */
 const retryLogin = async (work: UnitOfWork, first: Snapshot): Promise<Snapshot | WriteFailure> => {
-  const old = work.snapshot as Snapshot
+  const previous = work.snapshot as Snapshot
   const { storageKey } = first
-  const goOn = retryUntilDeadline(work)
-  for (let made = first; ; ) {
-    goOn()
-    const latest = await reread(work, old)
+  const assertTimeLeft = retryUntilDeadline(work)
+  for (let created = first; ; ) {
+    assertTimeLeft()
+    const latest = await reread(work, previous)
     if (latest === undefined) {
       if (work.transition !== 'reauthenticate') {
-        await ensureDurable(work, old.storageKey)
-        return made
+        await ensureDurable(work, previous.storageKey)
+        return created
       }
       await callWrite(work, (backend) => backend.clear(storageKey))
       return 'ended'
     }
-    const recentVersions = made.entry.version
     const value = await mergeOnto(work, latest.fields)
     if (typeof value !== 'string') {
       await callWrite(work, (backend) => backend.clear(storageKey))
       return 'conflict'
     }
-    const entry = { ...made.entry, value, version: work.context.version() }
-    const set = await callWrite(work, (backend) => backend.set(storageKey, entry, recentVersions))
-    // Nobody else knows the new key: only an operator's sweep or a revocation can have ended it.
-    if (set === 'gone' || set === 'stale') return 'ended'
-    made = { ...made, entry }
+    const entry = { ...created.entry, value, version: work.context.version() }
+    const createdVersion = created.entry.version
+    const answer = await callWrite(work, (backend) => backend.set(storageKey, entry, createdVersion))
+    // No browser has the new key yet, so only a sweep or a revocation can have ended it.
+    if (answer === 'gone' || answer === 'stale') return 'ended'
+    created = { ...created, entry }
     const { version } = latest.snapshot.entry
     const mark = markOf(work.context, 'login')
-    if ((await callWrite(work, (backend) => backend.clear(old.storageKey, version, mark))) !== 'stale') return made
+    const cleared = await callWrite(work, (backend) => backend.clear(previous.storageKey, version, mark))
+    if (cleared !== 'stale') return created
   }
 }

@@ -1,106 +1,107 @@
-// What we keep of a session beside its value: its birth, the hashes of its secrets, its last versions.
+// The metadata of an entry: when its session was created, the hashes of its keys, and its recent versions.
 
 import { hashKey, rotatedKey, sameHash, WRITER } from '../crypto/keys.ts'
 import { random } from '../crypto/random.ts'
 
 /*
- * A renewal (docs/decisions/003) is three states of one entry:
- *   settled       current
- *   offered       current, previous, salt        whoever holds the previous key is offered current = keyAfter(previous, salt)
- *   confirmed     current, previous, confirmedAt current was presented; previous opens for a grace longer
+ * An entry is in one of three states of a rotation (docs/decisions/003). These properties are set in each:
+ *   settled    currentHash                              one key opens the session
+ *   offered    currentHash, previousHash, salt          the previous key opens it, and its response sets the current key, which
+ *                                                       is rotatedKey(previous key, salt)
+ *   confirmed  currentHash, previousHash, confirmedAt   a request has used the current key; the previous key works for GRACE more
  */
 export type Metadata = {
-  /** Milliseconds since 1970: the absolute end is counted from here. */
+  /** Milliseconds since 1970. The absolute timeout is counted from here. */
   readonly createdAt: number
-  /** Digest of the key that opens the session. */
+  /** Hash of the current key. Empty for a stateless backend. */
   readonly currentHash: string
-  /** Digest of the key before it, from a renewal to the end of its grace. */
+  /** Hash of the previous key, from a rotation until the key stops working. */
   readonly previousHash?: string | undefined
-  /** From a renewal until its key is first presented. */
+  /** From a rotation until a request brings the new key. */
   readonly salt?: string | undefined
-  /** Milliseconds since 1970, when it was. */
+  /** When a request first brought the new key, in milliseconds since 1970. */
   readonly confirmedAt?: number | undefined
-  /** What forms are bound to, where it came along from a pre-session. */
+  /** The form secret, if it came from a pre-session. */
   readonly form?: string | undefined
-  /** Of an owner's session: its label, by which he finds it in his list. */
+  /** The label, if the session has an owner: lists of an owner's sessions show it. */
   readonly label?: string | undefined
-  /** Of an owner's session, milliseconds since 1970: when a visit last saved something. */
+  /** When a request last saved something, in milliseconds since 1970, if the session has an owner. */
   readonly lastSeenAt?: number | undefined
-  /** Milliseconds that the login named in the place of the manager's own: how long it lives unused, and at the most. */
+  /** Milliseconds, if the login set timeouts of its own. */
   readonly idleTimeout?: number | undefined
   readonly absoluteTimeout?: number | undefined
-  /** Whether the login said that the cookie outlives the browser's window, or that it does not. */
+  /** Whether the cookie remains after the browser is closed, if the login chose it. */
   readonly persistent?: boolean | undefined
   /**
-   * The last version of each writer before this one, newest first, put together. A writer that finds its own there
-   * knows that its write was carried out, although the answer was lost.
+   * Recent versions, newest first, without a separator: the last one of each writer. A writer that finds its own version
+   * knows that its write succeeded although the reply was lost.
    */
   readonly recentVersions: string
 }
 
-/** What a login may say of its session alone. */
+/** The settings that a login may give its session. */
 export type LoginSettings = Pick<Metadata, 'idleTimeout' | 'absoluteTimeout' | 'persistent'>
 
 /**
- * Milliseconds that what has expired is left alone: the clock of a machine may be hours wrong, and what it takes for
- * expired is alive at all others then.
+ * Milliseconds that an expired entry stays in the backend. The clock of one machine may be hours wrong, and then a session
+ * that is expired there is alive at all other machines.
  */
 export const EXPIRED_KEPT = 86_400_000
 
-/** Milliseconds that the key before still opens, counted from the first presentation of the new one. */
+/** Milliseconds that the previous key works after the first use of the new one. */
 export const GRACE = 30_000
-/** Milliseconds that a response may be under way: an offer older than the rest of a grace could undo a newer renewal. */
+/** Milliseconds that a response may take to the browser. An older offer could undo a newer rotation. */
 const RESPONSE_TRANSIT = 10_000
-/** Milliseconds since the store last told of an entry, within which its offer may leave. */
+/** The most milliseconds from the read of an entry to the response that sends its offered key. */
 export const OFFER_MAX_AGE = GRACE - RESPONSE_TRANSIT
 
-/** The format of a session whose login named lifetimes, and of every other. */
+/** The format of a session whose login set timeouts or `persistent`, and the format of all others. */
 const WITH_LOGIN_SETTINGS = '2'
 const PLAIN = '1'
 
-/** How many writers are remembered. */
+/** The most writers in `recentVersions`. */
 const REMEMBERED_WRITERS = 16
 
 const base36 = (value: number | undefined): string => value?.toString(36) ?? ''
 
 /*
- * format . birth . current . versions before [. previous . salt . confirmation . form [. label . seen]], in characters
- * that have no dot. Format 2 has all of these, and lifetime . absolute . persistent behind them.
- * Joined, because a text that was added up is a tree of its parts for as long as it is kept.
+ * format . createdAt . currentHash . recentVersions [. previousHash . salt . confirmedAt . form [. label . lastSeenAt]]
+ *
+ * No part contains a dot. Format 2 has all of these parts, and then idleTimeout . absoluteTimeout . persistent.
+ * The text is joined and not concatenated, because V8 keeps a concatenated string as a tree of its parts.
  */
 export const encodeMetadata = (metadata: Metadata): string => {
   const { createdAt, currentHash, recentVersions, previousHash, salt, confirmedAt, form, label, lastSeenAt } = metadata
   const { idleTimeout, absoluteTimeout, persistent } = metadata
-  const loginSettings = idleTimeout !== undefined || absoluteTimeout !== undefined || persistent !== undefined
-  const settled = [loginSettings ? WITH_LOGIN_SETTINGS : PLAIN, base36(createdAt), currentHash, recentVersions]
-  if (!loginSettings && previousHash === undefined && form === undefined && label === undefined)
-    return settled.join('.')
-  const more = [previousHash ?? '', salt ?? '', base36(confirmedAt), form ?? '']
-  const owned = label === undefined && !loginSettings ? [] : [label ?? '', base36(lastSeenAt)]
-  const kept = persistent === undefined ? '' : String(Number(persistent))
+  const hasSettings = idleTimeout !== undefined || absoluteTimeout !== undefined || persistent !== undefined
+  const settled = [hasSettings ? WITH_LOGIN_SETTINGS : PLAIN, base36(createdAt), currentHash, recentVersions]
+  if (!hasSettings && previousHash === undefined && form === undefined && label === undefined) return settled.join('.')
+  const rotation = [previousHash ?? '', salt ?? '', base36(confirmedAt), form ?? '']
+  const owned = label === undefined && !hasSettings ? [] : [label ?? '', base36(lastSeenAt)]
+  const persists = persistent === undefined ? '' : String(Number(persistent))
   return [
     ...settled,
-    ...more,
+    ...rotation,
     ...owned,
-    ...(loginSettings ? [base36(idleTimeout), base36(absoluteTimeout), kept] : []),
+    ...(hasSettings ? [base36(idleTimeout), base36(absoluteTimeout), persists] : []),
   ].join('.')
 }
 
-const time = (text: string | undefined): number | undefined => (text ? Number.parseInt(text, 36) : undefined)
+const fromBase36 = (text: string | undefined): number | undefined => (text ? Number.parseInt(text, 36) : undefined)
 
-/** A head as it was printed, or undefined where this is no head that this version can read. */
+/** Metadata from its text. Undefined if this version cannot read it. */
 export const decodeMetadata = (text: string): Metadata | undefined => {
-  const [format, born, currentHash, recentVersions, previousHash, salt, confirmed, form, label, seen, ...last] =
+  const [format, created, currentHash, recentVersions, previousHash, salt, confirmed, form, label, seen, ...settings] =
     text.split('.')
-  const [idle, most, kept] = last
-  if (format === WITH_LOGIN_SETTINGS ? last.length !== 3 : format !== PLAIN || last.length > 0) return undefined
-  const createdAt = time(born)
+  const [idle, absolute, persists] = settings
+  if (format === WITH_LOGIN_SETTINGS ? settings.length !== 3 : format !== PLAIN || settings.length > 0) return undefined
+  const createdAt = fromBase36(created)
   if (createdAt === undefined || currentHash === undefined) return undefined
   const times = {
-    confirmedAt: time(confirmed),
-    lastSeenAt: time(seen),
-    idleTimeout: time(idle),
-    absoluteTimeout: time(most),
+    confirmedAt: fromBase36(confirmed),
+    lastSeenAt: fromBase36(seen),
+    idleTimeout: fromBase36(idle),
+    absoluteTimeout: fromBase36(absolute),
   }
   if (Number.isNaN(createdAt) || Object.values(times).some(Number.isNaN)) return undefined
   const { confirmedAt, lastSeenAt, idleTimeout, absoluteTimeout } = times
@@ -116,7 +117,7 @@ export const decodeMetadata = (text: string): Metadata | undefined => {
     ...(format === WITH_LOGIN_SETTINGS && {
       idleTimeout,
       absoluteTimeout,
-      persistent: kept === '' ? undefined : kept === '1',
+      persistent: persists === '' ? undefined : persists === '1',
     }),
   }
 }
@@ -125,16 +126,16 @@ const versionsIn = (recentVersions: string): string[] => recentVersions.match(/.
 
 const writerOf = (version: string): string => version.slice(0, WRITER)
 
-/** What was written up to `version`, before `next`: the newest version of each other writer, so many at most. */
+/** The recent versions of the state `next` that follows `version`: the newest version of each writer but that of `next`. */
 const nextVersions = (recentVersions: string, version: string, next: string): string => {
-  const known = [version, ...versionsIn(recentVersions)]
-  const others = known.filter(
+  const earlier = [version, ...versionsIn(recentVersions)]
+  const others = earlier.filter(
     (one, i) => writerOf(one) !== writerOf(next) && (i === 0 || writerOf(one) !== writerOf(version)),
   )
   return others.slice(0, REMEMBERED_WRITERS).join('')
 }
 
-/** An entry, so far as its history goes. */
+/** An entry, as far as its history depends on it. */
 type State = { readonly entry: { readonly version: string }; readonly metadata: Metadata }
 
 const historyOf = ({ entry: { version }, metadata: { recentVersions } }: State): readonly string[] => [
@@ -143,36 +144,36 @@ const historyOf = ({ entry: { version }, metadata: { recentVersions } }: State):
 ]
 
 /**
- * Whether a write under `version`, made from the state `base`, is one of those that led to the state `latest`.
- * `unknown`: so many other writers came since that its version would be forgotten by now.
+ * Whether a write that made the state `version` from the state `base` is part of the history of the state `latest`.
+ * `unknown`: so many other writers came after it that the history would no longer contain it.
  */
 export const wasWritten = (version: string, base: State, latest: State): 'yes' | 'no' | 'unknown' => {
   const history = historyOf(latest)
   if (history.includes(version)) return 'yes'
   if (history.length <= REMEMBERED_WRITERS) return 'no'
-  // The oldest are forgotten first: where something older than the write is still there, the write would be too.
+  // The oldest versions are dropped first, so if a version from before the write is left, the write would be left too.
   const older = historyOf(base)
   return history.some((one) => older.includes(one)) ? 'no' : 'unknown'
 }
 
 /*
- * What a session leaves behind when it ends, for as long as a request with its key may be under way: so that such a
- * request is not taken for one of a visitor who never had a session.
+ * The format of a mark, which an ended session leaves while requests with its key may be in progress. It shows them that
+ * their session has ended, and that the visitor is not a new one.
  */
 const ENDED = 'ended'
 
-/** Whether the visitor goes on with another session, because of a login, or not. */
+/** How a session ended. After a `login` the visitor has another session. */
 export type EndedBy = 'login' | 'end'
 
-/** The head of a mark. The time is in it, because a read that is under way may still move the expiry of the entry. */
+/** The metadata of a mark. It contains the time, because a read in progress may still extend the expiry of the entry. */
 export const encodeMark = (by: EndedBy, until: number): string => [ENDED, by, base36(until)].join('.')
 
 export const decodeMark = (text: string): { readonly by: EndedBy; readonly until: number } | undefined => {
   const [format, by, until] = text.split('.')
-  return format === ENDED && (by === 'login' || by === 'end') ? { by, until: time(until) ?? 0 } : undefined
+  return format === ENDED && (by === 'login' || by === 'end') ? { by, until: fromBase36(until) ?? 0 } : undefined
 }
 
-/** The head of a session that `key` opens, or, without one, that opens itself; with the label of an owner's. */
+/** The metadata of a new session. A stateless backend has no `key`. Only a session with an owner has a `label`. */
 export const newMetadata = (
   key: string | undefined,
   createdAt: number,
@@ -188,30 +189,35 @@ export const newMetadata = (
   ...loginSettings,
 })
 
-/** How a key stands to a session. `offered` and `retiring` open it as `current` does; `retired` and `wrong` do not. */
+/** How a key relates to a session: `current`, `offered` and `retiring` open it; `retired` and `wrong` do not. */
 export type KeyStatus = 'current' | 'offered' | 'retiring' | 'retired' | 'wrong'
 
 export const keyStatus = (metadata: Metadata, key: string, now: number): KeyStatus => {
-  const mine = hashKey(key)
-  if (sameHash(mine, metadata.currentHash)) return 'current'
-  if (metadata.previousHash === undefined || !sameHash(mine, metadata.previousHash)) return 'wrong'
+  const keyHash = hashKey(key)
+  if (sameHash(keyHash, metadata.currentHash)) return 'current'
+  if (metadata.previousHash === undefined || !sameHash(keyHash, metadata.previousHash)) return 'wrong'
   if (metadata.confirmedAt === undefined) return 'offered'
   return now < metadata.confirmedAt + GRACE ? 'retiring' : 'retired'
 }
 
-/** Whether the presentation of `key` ends an offer: then the head must be saved, so that the key before gets its grace. */
+/**
+ * Whether a request with `key` confirms a rotation. Then the metadata must be saved, so that the grace of the previous key
+ * begins.
+ */
 export const confirmsRotation = (metadata: Metadata, key: string): boolean =>
   metadata.salt !== undefined && sameHash(hashKey(key), metadata.currentHash)
 
-/** The key to which whoever holds `key` is to go over, where one is on offer. */
+/** The new key for a browser that has the previous key `key`, if one is offered. */
 export const offeredKey = (metadata: Metadata, key: string): string | undefined =>
   metadata.salt !== undefined && metadata.previousHash !== undefined && sameHash(hashKey(key), metadata.previousHash)
     ? rotatedKey(key, metadata.salt)
     : undefined
 
 /**
- * The head as a visit that holds `key` leaves it, which makes the state `next` of the state `version`: a grace that is
- * over is forgotten, an offer confirmed, a renewal begun.
+ * The metadata after a write by a request with `key`. It drops a previous key whose grace is over, confirms an offered key,
+ * and starts a rotation if `rotate` asks for one and none is in progress.
+ *
+ * @param versions the version that the write was made from, and the version that it makes
  */
 export const nextMetadata = (
   metadata: Metadata,
@@ -221,10 +227,10 @@ export const nextMetadata = (
   now: number,
 ): Metadata => {
   const recentVersions = nextVersions(metadata.recentVersions, ...versions)
-  const over = metadata.confirmedAt !== undefined && now >= metadata.confirmedAt + GRACE
+  const graceIsOver = metadata.confirmedAt !== undefined && now >= metadata.confirmedAt + GRACE
   const seen: Metadata =
     metadata.label === undefined ? { ...metadata, recentVersions } : { ...metadata, recentVersions, lastSeenAt: now }
-  const next: Metadata = over ? { ...seen, previousHash: undefined, confirmedAt: undefined } : seen
+  const next: Metadata = graceIsOver ? { ...seen, previousHash: undefined, confirmedAt: undefined } : seen
   if (confirmsRotation(next, key)) return { ...next, salt: undefined, confirmedAt: now }
   if (!rotate || next.previousHash !== undefined || !sameHash(hashKey(key), next.currentHash)) return next
   const salt = random(12)

@@ -1,4 +1,4 @@
-// From the keys that a request brought to the session that one of them opens.
+// Opening a session: from the keys in a request's cookies to the one session that a key opens.
 
 import type { Entry } from '../backends/contract.ts'
 import type { Deadline } from '../backends/deadline.ts'
@@ -16,8 +16,9 @@ import { callRead, callWrite, decode, parseEntry, type Snapshot, storageKeyOf, t
 
 const NO_FIELDS: Fields = Object.freeze({})
 
-/** What a request brought, as its Cookie header has it. */
+/** The cookies of a request. */
 export type CookieInput = {
+  /** The values of the session cookie that have the shape of a key. */
   readonly keys: readonly string[]
   readonly cookies: CookieSettings
   readonly cookieHeader: string | null
@@ -27,7 +28,7 @@ export type CookieInput = {
 const newWork = (
   context: ManagerContext,
   deadline: Deadline,
-  { keys, cookies, cookieHeader: header, withheld }: CookieInput,
+  { keys, cookies, cookieHeader, withheld }: CookieInput,
 ): UnitOfWork => ({
   context,
   deadline,
@@ -39,9 +40,9 @@ const newWork = (
   withheld,
   hadCookie: keys.length > 0,
   cookies,
-  cookieHeader: header,
+  cookieHeader,
   preSession: undefined,
-  preSessionUnread: header !== null,
+  preSessionUnread: cookieHeader !== null,
   preSessionChanged: false,
   tokens: [],
   changes: [],
@@ -59,13 +60,13 @@ const newWork = (
   committed: false,
 })
 
-type Loaded = { readonly snapshot: Snapshot; readonly fields: Fields }
+type LoadedSession = { readonly snapshot: Snapshot; readonly fields: Fields }
 
-/** How a key stands to what it led to: a sealed one that opened is right. */
+/** The status of the key that led to a session. A stateless backend has checked the key when it unsealed the cookie. */
 const keyStatusOf = ({ context }: UnitOfWork, { metadata, key }: Snapshot, now: number): KeyStatus =>
   context.backend.stateless ? 'current' : keyStatus(metadata, key, now)
 
-/** Notes a session that the request cannot use, but that it may be asked to end. */
+/** Records a session that the request cannot use, but may end. */
 const setAside = (
   work: UnitOfWork,
   { storageKey, label }: Pick<Snapshot, 'storageKey' | 'label'>,
@@ -74,7 +75,7 @@ const setAside = (
   work.unusable = [...work.unusable, { storageKey, label, proven }]
 }
 
-/** The key of a session that is not there: it ended a moment ago, or earlier, or nobody ever gave it out. */
+/** Reports a key without a session: the session ended a moment ago or earlier, or keepsake never made the key. */
 const reportMissing = (work: UnitOfWork, key: string, storageKey: string, entry: Entry | undefined): undefined => {
   const { context } = work
   const label = entry?.label ?? labelOf(key)
@@ -86,71 +87,72 @@ const reportMissing = (work: UnitOfWork, key: string, storageKey: string, entry:
   } else context.emit('unknown_key', context.backend.stateless ? {} : { label })
 }
 
-const UNREADABLE = 'An entry cannot be read by this version. It is left alone until it expires.'
+const UNREADABLE =
+  'This version of keepsake cannot read the entry of a session, so the request was anonymous. The entry stays until it expires.'
 const FUTURE =
-  'A session was created more than a minute from now. Set the clocks of the machines. Until then the session can be ended here, and not used.'
+  'A session was created more than a minute in the future, so it cannot be used until then. Synchronize the clocks of your machines. The visitor can still log out.'
 
-/** Whether an entry is the session of its key, and alive. Whatever is not is an event. */
+/** Checks that an entry is the session of its key, and that it is alive. Any other outcome emits an event. */
 const checkEntry = (
   work: UnitOfWork,
   key: string,
   storageKey: string,
   entry: Entry | undefined,
-): Awaitable<Loaded | undefined> => {
+): Awaitable<LoadedSession | undefined> => {
   const { context } = work
   if (entry === undefined || decodeMark(entry.metadata) !== undefined)
     return reportMissing(work, key, storageKey, entry)
-  const { snapshot: there, fields } = parseEntry(work, key, storageKey, entry)
-  if (there === undefined) {
+  const { snapshot, fields } = parseEntry(work, key, storageKey, entry)
+  if (snapshot === undefined) {
     const label = entry.label ?? labelOf(key)
     context.emit('corrupt_entry', { label, message: UNREADABLE })
-    // What was sealed by us proves itself.
+    // A stateless backend returns only entries that it unsealed, so the key is proven.
     return setAside(work, { storageKey, label }, context.backend.stateless === true)
   }
-  const { label, at, metadata } = there
-  const stands = keyStatusOf(work, there, at)
-  if (stands === 'wrong') {
+  const { label, at, metadata } = snapshot
+  const status = keyStatusOf(work, snapshot, at)
+  if (status === 'wrong') {
     context.emit('wrong_secret', { label })
     return undefined
   }
-  if (stands === 'retired') context.emit('retired_key', { label })
+  if (status === 'retired') context.emit('retired_key', { label })
   else if (fields === undefined) context.emit('corrupt_entry', { label, message: UNREADABLE })
   else if (metadata.createdAt > at + CLOCK_SKEW) {
     context.emit('clock_skew', { label, message: FUTURE })
     work.readOnly = { error: new KeepsakeError('unavailable', FUTURE), reads: true, logsIn: true }
-  } else if (isAlive(context, there, at)) return decodeFields(work, { snapshot: there, fields })
+  } else if (isAlive(context, snapshot, at)) return decodeFields(work, { snapshot, fields })
   else {
     context.emit('expired', { label })
-    if (!isAlive(context, there, at - EXPIRED_KEPT)) return removeExpired(work, there)
-    // What has expired lately is left alone: this clock may be wrong, and then the session is alive at other machines.
+    if (!isAlive(context, snapshot, at - EXPIRED_KEPT)) return removeExpired(work, snapshot)
+    // An entry that expired lately stays: if the clock of this machine is wrong, the session is alive at other machines.
   }
-  return setAside(work, there, true)
+  return setAside(work, snapshot, true)
 }
 
-/** Clears an entry that expired long ago. Where that fails, the sweep has it. */
+/** Removes an entry that expired long ago. If that fails, the next sweep removes it. */
 const removeExpired = (work: UnitOfWork, { storageKey, label, entry }: Snapshot): Awaitable<undefined> => {
   if (work.context.backend.stateless) return undefined
-  const failed = (error: unknown) => work.context.emit('store_error', { label, error }) as undefined
+  const onError = (error: unknown) => work.context.emit('store_error', { label, error }) as undefined
   try {
     const cleared = callWrite(work, (backend) => backend.clear(storageKey, entry.version))
-    return isThenable(cleared) ? cleared.then(() => undefined, failed) : undefined
+    return isThenable(cleared) ? cleared.then(() => undefined, onError) : undefined
   } catch (error) {
-    return failed(error)
+    return onError(error)
   }
 }
 
-/** A session that the application's schema takes, as it takes it. One that it does not is left alone, for who knows it. */
-const decodeFields = (work: UnitOfWork, found: Loaded): Awaitable<Loaded | undefined> =>
-  chain(decode(work, found.fields), (fields) => {
-    if (!isMismatch(fields)) return fields === found.fields ? found : { ...found, fields }
-    const { label } = found.snapshot
-    const message = `A session does not fit the schema, and its visitor starts anew: ${fields.why}.`
+/** Reads a session through the schema. A session that does not fit stays, because another deployment may know its schema. */
+const decodeFields = (work: UnitOfWork, loaded: LoadedSession): Awaitable<LoadedSession | undefined> =>
+  chain(decode(work, loaded.fields), (fields) => {
+    if (!isMismatch(fields)) return fields === loaded.fields ? loaded : { ...loaded, fields }
+    const { label } = loaded.snapshot
+    const message = `A session does not fit the schema, so its visitor is anonymous: ${fields.why}.`
     work.context.emit('schema_mismatch', { label, message })
-    return setAside(work, found.snapshot, true)
+    return setAside(work, loaded.snapshot, true)
   })
 
-/** What one key opens. */
-const openKey = (work: UnitOfWork, key: string): Awaitable<Loaded | undefined> => {
+/** The session that one key opens. */
+const openKey = (work: UnitOfWork, key: string): Awaitable<LoadedSession | undefined> => {
   const storageKey = storageKeyOf(work, key)
   return chain(
     callRead(work, (backend) => backend.get(storageKey)),
@@ -158,18 +160,18 @@ const openKey = (work: UnitOfWork, key: string): Awaitable<Loaded | undefined> =
   )
 }
 
-const adoptSnapshot = (work: UnitOfWork, found: Loaded | undefined): Awaitable<UnitOfWork> => {
-  if (found === undefined) return asAnonymous(work)
-  work.snapshot = found.snapshot
-  work.fields = found.fields
+const adoptSnapshot = (work: UnitOfWork, loaded: LoadedSession | undefined): Awaitable<UnitOfWork> => {
+  if (loaded === undefined) return asAnonymous(work)
+  work.snapshot = loaded.snapshot
+  work.fields = loaded.fields
   work.endedBy = undefined
   work.readOnly = undefined
-  const { owner } = found.snapshot.entry
+  const { owner } = loaded.snapshot.entry
   work.owner = owner && work.context.ownerNames.decode(owner)
   return work
 }
 
-/** A stranger's visit: what the schema makes of nothing is what he has. */
+/** An anonymous visitor's request: its fields are the defaults of the schema. */
 const asAnonymous = (work: UnitOfWork): Awaitable<UnitOfWork> => {
   if (work.context.codec === undefined) return work
   return chain(decode(work, NO_FIELDS), (fields) => {
@@ -178,17 +180,20 @@ const asAnonymous = (work: UnitOfWork): Awaitable<UnitOfWork> => {
   })
 }
 
-/** Two keys open two sessions: somebody planted one of them, and nobody can say which, so the visitor is anonymous. */
+/**
+ * Opens the session of several keys. If they open two sessions, somebody planted one of the cookies, and keepsake cannot
+ * know which, so the visitor is anonymous.
+ */
 const openSeveral = async (work: UnitOfWork, keys: readonly string[]): Promise<UnitOfWork> => {
-  const opening = new Map<string, Loaded>()
+  const byLabel = new Map<string, LoadedSession>()
   for (const key of keys) {
-    const next = await openKey(work, key)
-    if (next !== undefined && !opening.has(next.snapshot.label)) opening.set(next.snapshot.label, next)
+    const loaded = await openKey(work, key)
+    if (loaded !== undefined && !byLabel.has(loaded.snapshot.label)) byLabel.set(loaded.snapshot.label, loaded)
   }
-  const [found, ...others] = opening.values()
-  if (others.length === 0) return adoptSnapshot(work, found)
-  work.context.emit('ambiguous_cookies', { label: (others[0] as Loaded).snapshot.label })
-  for (const { snapshot } of opening.values()) setAside(work, snapshot, true)
+  const [first, second] = byLabel.values()
+  if (second === undefined) return adoptSnapshot(work, first)
+  work.context.emit('ambiguous_cookies', { label: second.snapshot.label })
+  for (const { snapshot } of byLabel.values()) setAside(work, snapshot, true)
   return asAnonymous(work)
 }
 
@@ -197,10 +202,10 @@ const openKeys = (work: UnitOfWork): Awaitable<UnitOfWork> => {
   if (key === undefined) return asAnonymous(work)
   return others.length > 0
     ? openSeveral(work, work.keys)
-    : chain(openKey(work, key), (found) => adoptSnapshot(work, found))
+    : chain(openKey(work, key), (loaded) => adoptSnapshot(work, loaded))
 }
 
-/** The request of somebody whose session cannot be read now: it can save nothing. */
+/** A request whose session cannot be read now: it can save nothing. @throws the error, if it is not one of the backend */
 const asReadOnly = (work: UnitOfWork, error: unknown): Awaitable<UnitOfWork> => {
   const { context } = work
   if (!(error instanceof KeepsakeError) || error.status !== 503) throw error
@@ -211,21 +216,21 @@ const asReadOnly = (work: UnitOfWork, error: unknown): Awaitable<UnitOfWork> => 
 }
 
 /**
- * A visit with the session that one of its keys opens. Where the backend fails, it is barred: it can be asked to end the
- * session all the same, so that a logout clears the browser's cookie whatever the store does.
+ * Begins the work of a request, with the session that one of its keys opens. If the backend fails, the work is read-only.
+ * The handler can still end the session, so that a logout clears the browser's cookie although the backend failed.
  */
-export const open = (context: ManagerContext, deadline: Deadline, brought: CookieInput): Awaitable<UnitOfWork> => {
-  const work = newWork(context, deadline, brought)
-  const failed = (error: unknown) => asReadOnly(work, error)
+export const open = (context: ManagerContext, deadline: Deadline, input: CookieInput): Awaitable<UnitOfWork> => {
+  const work = newWork(context, deadline, input)
+  const onError = (error: unknown) => asReadOnly(work, error)
   try {
-    const opening = openKeys(work)
-    return isThenable(opening) ? opening.catch(failed) : opening
+    const opened = openKeys(work)
+    return isThenable(opened) ? opened.catch(onError) : opened
   } catch (error) {
-    return failed(error)
+    return onError(error)
   }
 }
 
-/** Tries again to find the sessions of a request that could not read them, so that they can be ended. @throws KeepsakeError */
+/** Reads the sessions of a read-only request again, so that they can be ended. @throws KeepsakeError `unavailable` */
 export const openAgain = async (work: UnitOfWork): Promise<void> => {
   work.readOnly = undefined
   await openKeys(work)

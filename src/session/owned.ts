@@ -1,4 +1,4 @@
-// The sessions of an owner, found in the store: those that live, the youngest first.
+// The sessions of one owner: those that are alive, the newest first.
 
 import type { Entry } from '../backends/contract.ts'
 import { type Awaitable, chain } from '../error.ts'
@@ -16,33 +16,41 @@ export type OwnedEntry = {
   readonly fields: Fields
 }
 
-/** When a session was last seen: when it last saved something, or when its end was last moved. */
+/**
+ * When a session was last seen, in milliseconds since 1970: its last save, or the last extension of its expiry if that is
+ * later. An expiry at the absolute timeout does not show when it was extended.
+ */
 export const lastSeenAt = (context: ManagerContext, entry: Entry, metadata: Metadata): number => {
   const { createdAt, lastSeenAt = createdAt } = metadata
-  const moved =
+  const extendedAt =
     entry.expiresAt < absoluteEndOf(context, metadata) ? entry.expiresAt - idleTimeoutOf(context, metadata) : 0
-  return Math.max(createdAt, lastSeenAt, moved)
+  return Math.max(createdAt, lastSeenAt, extendedAt)
 }
 
-/** Of two sessions that were born at the same millisecond every process has to think the same one older. */
-const youngestFirst = (a: OwnedEntry, b: OwnedEntry): number =>
+/** Sessions of the same millisecond are sorted by storage key, so that every process sorts them alike. */
+const newestFirst = (a: OwnedEntry, b: OwnedEntry): number =>
   b.metadata.createdAt - a.metadata.createdAt || (a.storageKey < b.storageKey ? -1 : 1)
 
-/** The sessions of an owner, as entries name him, that this version can read and that live. @throws KeepsakeError `unavailable` */
-export const sessionsOfOwner = (asker: StoreCaller, owner: string): Awaitable<readonly OwnedEntry[]> => {
-  const { context } = asker
+/**
+ * The sessions of an owner that are alive and that this version can read, the newest first.
+ *
+ * @param owner the owner as entries name it: with the prefix of the namespace
+ * @throws KeepsakeError `unavailable`
+ */
+export const sessionsOfOwner = (caller: StoreCaller, owner: string): Awaitable<readonly OwnedEntry[]> => {
+  const { context } = caller
   return chain(
-    callRead(asker, ({ byOwner: owned }) => owned?.list(owner) ?? []),
+    callRead(caller, ({ byOwner }) => byOwner?.list(owner) ?? []),
     (entries) => {
       const now = context.now()
-      const living = entries.flatMap(({ key: storageKey, ...entry }): OwnedEntry[] => {
+      const alive = entries.flatMap(({ key: storageKey, ...entry }): OwnedEntry[] => {
         const metadata = decodeMetadata(entry.metadata)
         const fields = parseFields(entry.value)
         if (metadata?.label === undefined || fields === undefined || !isAlive(context, { entry, metadata }, now))
           return []
         return [{ storageKey, label: metadata.label, entry, metadata, fields }]
       })
-      return living.sort(youngestFirst)
+      return alive.sort(newestFirst)
     },
   )
 }

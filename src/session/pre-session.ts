@@ -1,24 +1,26 @@
-// What a stranger carries between requests, sealed in a cookie of its own, so that no store keeps anything for him.
+// The pre-session of an anonymous visitor: an encrypted cookie, so that the backend stores nothing for them.
 
 import { random } from '../crypto/random.ts'
 import type { KeyRing } from '../crypto/seal.ts'
 import { decodeFlashes, encodeFlashes, type Flash } from './flash-messages.ts'
 
-/** A pre-session: what the forms of a visitor are bound to for whom nothing is stored, and messages for his next page. */
+/** The content of a pre-session cookie: a form secret, and flash messages for the next page. */
 export type PreSession = {
+  /** The form secret: the visitor's form tokens are bound to it. */
   readonly form: string
+  /** When the cookie was sealed, in milliseconds since 1970. */
   readonly madeAt: number
   readonly flash: readonly Flash[]
-  /** Which tokens the page got with which this cookie was set, where others can plant it. */
+  /** The names of the form tokens of the page that set this cookie, if others can plant it. */
   readonly tokens?: readonly string[]
 }
 
-/** Milliseconds that the clocks of two machines may differ. */
+/** Milliseconds by which the clocks of two machines may differ. */
 export const CLOCK_SKEW = 60_000
 
 export const newPreSession = (now: number): PreSession => ({ form: random(16), madeAt: now, flash: [] })
 
-/** What a pre-session is sealed for: it opens as that of another cookie, place or application no more than as a session. */
+/** A pre-session is sealed for these three, and cannot be opened for another cookie name, place or application. */
 export type PreSessionPlace = { readonly cookie: string; readonly place: string; readonly namespace: string }
 
 const sealContext = ({ cookie, place, namespace }: PreSessionPlace) => ({
@@ -30,22 +32,27 @@ const sealContext = ({ cookie, place, namespace }: PreSessionPlace) => ({
 /** @internal */
 export const sealPreSession = (
   keyRing: KeyRing,
-  where: PreSessionPlace,
+  place: PreSessionPlace,
   { form, madeAt, flash, tokens }: PreSession,
 ): string => {
-  const kept = { form, at: madeAt, ...(flash.length > 0 && { flash: encodeFlashes(flash) }), tokens }
-  return keyRing.seal(sealContext(where), Buffer.from(JSON.stringify(kept)))
+  const content = { form, at: madeAt, ...(flash.length > 0 && { flash: encodeFlashes(flash) }), tokens }
+  return keyRing.seal(sealContext(place), Buffer.from(JSON.stringify(content)))
 }
 
-/** The pre-session in a cookie's value, or undefined for one that we did not seal, or that is older than `idleTimeout` milliseconds. @internal */
+/**
+ * The pre-session in a cookie's value. Undefined if this application did not seal it for this place, or if it is older than
+ * `idleTimeout` milliseconds.
+ *
+ * @internal
+ */
 export const openPreSession = (
   keyRing: KeyRing,
-  where: PreSessionPlace,
+  place: PreSessionPlace,
   token: string,
   now: number,
   idleTimeout: number,
 ): PreSession | undefined => {
-  const plain = keyRing.open(sealContext(where), token)
+  const plain = keyRing.open(sealContext(place), token)
   if (plain === undefined) return undefined
   try {
     const { form, at, flash, tokens }: Record<string, unknown> = JSON.parse(plain.toString())
@@ -53,7 +60,7 @@ export const openPreSession = (
       return undefined
     return { form, madeAt: at, flash: decodeFlashes(flash), ...(Array.isArray(tokens) && { tokens }) }
   } catch {
-    // Ours, and of another version: not JSON, or null.
+    // Another version of keepsake sealed it: it is not JSON, or null.
     return undefined
   }
 }

@@ -1,22 +1,22 @@
-// Commits of one session in one process go one after another, so that they need not meet in the store.
+// A queue per session: commits of one session in one process run one after another, so they do not compete in the backend.
 
 import { callBackend } from '../backends/deadline.ts'
 import { type Awaitable, isThenable } from '../error.ts'
 import type { UnitOfWork } from './work.ts'
 
 /**
- * Runs `job` when the commits of the same address that came before are over. Waiting is on the visit's own time. A job
- * that does not wait itself, and finds nobody before it, is over at once.
+ * Runs `job` after the earlier commits of the same storage key. The wait counts against the request's time. If no commit is
+ * in progress and the job is synchronous, it has finished when this returns.
  */
 export const serialize = <T>(work: UnitOfWork, storageKey: string, job: () => Awaitable<T>): Awaitable<T> => {
   const { commitQueues, backend } = work.context
-  const before = commitQueues.get(storageKey)
+  const previous = commitQueues.get(storageKey)
   const result =
-    before === undefined
+    previous === undefined
       ? job()
-      : Promise.resolve(callBackend(work.deadline, backend.name, false, () => before)).then(job)
+      : Promise.resolve(callBackend(work.deadline, backend.name, false, () => previous)).then(job)
   if (!isThenable(result)) return result
-  const last: Promise<unknown> = Promise.allSettled([before, result]).then(() => {
+  const last: Promise<unknown> = Promise.allSettled([previous, result]).then(() => {
     if (commitQueues.get(storageKey) === last) commitQueues.delete(storageKey)
   })
   commitQueues.set(storageKey, last)

@@ -1,4 +1,4 @@
-// Saving: the visit's changes are replayed on the latest value, until a compare-and-set takes them.
+// Saving: replays the request's changes on the latest entry until a compare-and-set succeeds.
 
 import type { Held } from '../backends/contract.ts'
 import { afterChange, untilDeadline } from '../backends/deadline.ts'
@@ -11,28 +11,30 @@ import { expiryDue, expiryOf, isAlive } from './expiry.ts'
 import { encodeMetadata, type Metadata, nextMetadata, wasWritten } from './metadata.ts'
 import { callWrite, decode, heldIn, reread, type Snapshot, storageKeyOf, type UnitOfWork } from './work.ts'
 
-/** Bytes of a whole Set-Cookie that every browser keeps. */
-const LONGEST_COOKIE = 4093
+/** Bytes of a whole Set-Cookie line that every browser keeps. */
+const MAX_COOKIE_BYTES = 4093
+/** Seconds: the longest Max-Age that a cookie of ours can have, so the longest line. */
 const LONGEST_AGE = 34_560_000
 
-/** The fields as a store keeps them. @throws KeepsakeError `too_large` */
+/** Fields as the JSON that a backend stores. @throws KeepsakeError `too_large` */
 const toJson = (context: ManagerContext, fields: Fields): string => {
   const value = JSON.stringify(fields)
+  // A character has at most three bytes, so the bytes of a short text need no count.
   const bytes = value.length * 3 <= context.maxBytes ? 0 : Buffer.byteLength(value)
   if (bytes <= context.maxBytes) return value
   throw new KeepsakeError(
     'too_large',
-    `The session would have ${bytes} bytes, and at most ${context.maxBytes} are allowed (maxBytes). Keep large things elsewhere, and their names here.`,
+    `The session would have ${bytes} bytes, but maxBytes allows ${context.maxBytes}. Nothing was saved. Store large data elsewhere and keep a reference in the session.`,
   )
 }
 
-/** The fields as a store keeps them, if the application's schema takes them. @throws KeepsakeError `too_large` */
+/** Fields as a backend stores them, if they fit the schema. @throws KeepsakeError `too_large` */
 const encode = ({ context }: UnitOfWork, fields: Fields): Awaitable<string | Mismatch> =>
   context.codec === undefined
     ? toJson(context, fields)
-    : chain(context.codec.write(fields), (whole) => (isMismatch(whole) ? whole : toJson(context, whole)))
+    : chain(context.codec.write(fields), (written) => (isMismatch(written) ? written : toJson(context, written)))
 
-/** The same for what the visit itself made of what it found: a misfit is its own doing. @throws KeepsakeError `too_large`, `schema_mismatch` */
+/** The same for the fields that the handler saw and changed: a mismatch is its own error. @throws KeepsakeError `too_large`, `schema_mismatch` */
 export const encodeOwn = (work: UnitOfWork): Awaitable<string> =>
   chain(encode(work, work.fields), (value) => {
     if (typeof value === 'string') return value
@@ -43,9 +45,10 @@ export const encodeOwn = (work: UnitOfWork): Awaitable<string> =>
   })
 
 /**
- * Where a session is found from now on: where it was, unless a stateless backend says what the client is to hold.
+ * The key and the storage key of a session after a write: unchanged, unless a stateless backend returned a new cookie value.
  *
- * @throws KeepsakeError `invalid_backend`; `too_large` where the cookie would be longer than browsers keep: 4093 bytes, all of it
+ * @throws KeepsakeError `invalid_backend`; `too_large` if the whole Set-Cookie line would be longer than 4093 bytes, the most
+ *   that all browsers keep
  */
 export const locationAfter = (
   work: UnitOfWork,
@@ -57,30 +60,31 @@ export const locationAfter = (
   if (held === undefined) return { key, storageKey }
   const { session, attributes } = work.cookies
   const { length } = formatSetCookie(session, held, attributes, LONGEST_AGE)
-  if (length <= LONGEST_COOKIE) return { key: held, storageKey: storageKeyOf(work, held) }
+  if (length <= MAX_COOKIE_BYTES) return { key: held, storageKey: storageKeyOf(work, held) }
   throw new KeepsakeError(
     'too_large',
-    `The session would be a cookie of ${length} bytes, and browsers keep at most ${LONGEST_COOKIE}. Keep less in it, or use a backend with a store.`,
+    `The session cookie would have ${length} bytes, but browsers keep at most ${MAX_COOKIE_BYTES}. Nothing was saved. Keep less in the session, or use a backend that stores sessions.`,
   )
 }
 
-/** Keeps a loop of attempts within the visit's time, also where no attempt waits. */
+/** Limits a loop of attempts to the request's time, also if no attempt waits. The function that it returns throws after that. */
 export const retryUntilDeadline = (work: UnitOfWork): (() => void) => {
   const { deadline } = work
-  const lasts = untilDeadline(deadline)
+  const hasTime = untilDeadline(deadline)
   return () => {
-    if (lasts()) return
-    const message = 'Others kept changing the session until the time of the request was over. Nothing was saved.'
+    if (hasTime()) return
+    const message =
+      'Other requests kept changing the session until the time of this request (storeTimeout) was used up. Nothing was saved. Try again.'
     throw afterChange(deadline, new KeepsakeError('contention', message))
   }
 }
 
-/** Why nothing was saved: another ended the session meanwhile, or left it so that the changes do not fit any more. */
+/** Why nothing was saved: another request ended the session, or changed it so that these changes no longer fit the schema. */
 export type WriteFailure = 'ended' | 'conflict'
 
 type WriteAttempt = { readonly version: string; readonly outcome: Metadata | 'ended' | 'stale' }
 
-/** One compare-and-set. */
+/** One compare-and-set, on the version of `from`. */
 const compareAndSet = (work: UnitOfWork, from: Snapshot, value: string | undefined): Awaitable<WriteAttempt> => {
   const { context, rotate } = work
   const { key, storageKey, label, entry, metadata } = from
@@ -91,72 +95,73 @@ const compareAndSet = (work: UnitOfWork, from: Snapshot, value: string | undefin
     return { version, outcome: 'ended' }
   }
   const next = context.backend.stateless ? metadata : nextMetadata(metadata, key, [entry.version, version], rotate, now)
-  const moves = context.backend.stateless || expiryDue(context, from, now)
+  const movesExpiry = context.backend.stateless || expiryDue(context, from, now)
   const expiresAt = Math.max(entry.expiresAt, expiryOf(context, metadata, now))
-  const change = { value, metadata: encodeMetadata(next), version, ...(moves && { expiresAt }) }
-  const done = (answer: Held | undefined | 'stale' | 'gone'): WriteAttempt => {
+  const change = { value, metadata: encodeMetadata(next), version, ...(movesExpiry && { expiresAt }) }
+  const outcomeOf = (answer: Held | undefined | 'stale' | 'gone'): WriteAttempt => {
     if (answer === 'gone') return { version, outcome: 'ended' }
     if (answer === 'stale') return { version, outcome: 'stale' }
-    const held = locationAfter(work, key, storageKey, answer)
+    const location = locationAfter(work, key, storageKey, answer)
     if (rotate && (context.backend.stateless || (next.salt !== undefined && next.salt !== metadata.salt))) {
       context.emit('renewed', { label })
     }
-    work.snapshot = { key: held.key, storageKey: held.storageKey, label, entry, metadata: next, at: now }
+    work.snapshot = { key: location.key, storageKey: location.storageKey, label, entry, metadata: next, at: now }
     return { version, outcome: next }
   }
   return chain(
     callWrite(work, (backend) => backend.set(storageKey, change, entry.version)),
-    done,
+    outcomeOf,
   )
 }
 
-/** The visit's changes on what the store has by now, as it is to be kept. */
+/** The request's changes applied to the latest fields, encoded for the backend. */
 export const mergeOnto = async (work: UnitOfWork, latest: Fields): Promise<string | Mismatch> => {
   const fields = await decode(work, latest)
   return isMismatch(fields) ? fields : encode(work, replay(fields, work.changes))
 }
 
 /**
- * Whether a write that was answered with `stale` was carried out all the same: a driver sent it twice, and others have
- * written in between.
+ * Whether a write succeeded although its answer was `stale`: a driver sent it twice, and the answer belongs to the second
+ * one. Other requests may have written since.
  *
- * @throws KeepsakeError `unknown_outcome` if nobody can say: it is not replayed then
+ * @throws KeepsakeError `unknown_outcome` if the history is too short to decide: then the write must not be repeated
  */
 export const isOwnWrite = ({ deadline }: UnitOfWork, version: string, base: Snapshot, latest: Snapshot): boolean => {
-  const answer = wasWritten(version, base, latest)
-  if (answer !== 'unknown') return answer === 'yes'
+  const written = wasWritten(version, base, latest)
+  if (written !== 'unknown') return written === 'yes'
   deadline.changed = true
   throw new KeepsakeError(
     'unknown_outcome',
-    'More than 16 servers changed the session while this request saved its change. It may have been saved or not; read the session again.',
+    'More than 16 processes changed the session while this request saved its change. The change may or may not have been saved. Read the session again.',
   )
 }
 
-/** The attempts after a first one that was stale: each on what the store has by then. */
-const retrySave = async (work: UnitOfWork, first: Snapshot, tried: string): Promise<Metadata | WriteFailure> => {
+/** The attempts after a stale first one: each applies the changes to the entry as it is then. */
+const retrySave = async (work: UnitOfWork, first: Snapshot, firstVersion: string): Promise<Metadata | WriteFailure> => {
   const { changes } = work
-  const goOn = retryUntilDeadline(work)
+  const assertTimeLeft = retryUntilDeadline(work)
   let base = first
-  for (let recentVersions = tried; ; ) {
-    goOn()
+  for (let lastVersion = firstVersion; ; ) {
+    assertTimeLeft()
     const latest = await reread(work, first)
     if (latest === undefined) return 'ended'
     const { snapshot, fields } = latest
-    if (isOwnWrite(work, recentVersions, base, snapshot)) return snapshot.metadata
+    if (isOwnWrite(work, lastVersion, base, snapshot)) return snapshot.metadata
     const value = changes.length > 0 ? await mergeOnto(work, fields) : snapshot.entry.value
     if (typeof value === 'object') return 'conflict'
     const { version, outcome } = await compareAndSet(work, snapshot, value)
     if (outcome !== 'stale') return outcome
-    recentVersions = version
+    lastVersion = version
     base = snapshot
   }
 }
 
 /**
- * Saves what the visit changed, renews the key where that was asked for, and ends an offer where its key was presented.
+ * Saves the request's changes, rotates the key if the handler asked for it, and confirms a rotation if the request brought
+ * the new key.
  *
- * @returns the head as it stands now, or why nothing was saved
- * @throws KeepsakeError `unknown_outcome`, `unavailable`, `contention`, `too_large`, `schema_mismatch`, and whatever an `update` throws
+ * @returns the metadata as saved, or why nothing was saved
+ * @throws KeepsakeError `unknown_outcome`, `unavailable`, `contention`, `too_large`, `schema_mismatch`; any error of an `update`
  */
 export const save = (work: UnitOfWork, first: Snapshot): Awaitable<Metadata | WriteFailure> =>
   chain(work.changes.length > 0 ? encodeOwn(work) : first.entry.value, (value) =>

@@ -1,4 +1,4 @@
-// The session as a handler holds it: everything on it is synchronous, and nothing on it is a secret.
+// The session object of a handler: all its methods are synchronous, and no property of it is secret.
 
 import { labelOf } from '../crypto/keys.ts'
 import { checkOptionNames, KeepsakeError } from '../error.ts'
@@ -9,95 +9,136 @@ import { expiryDue, expiryOf } from './expiry.ts'
 import type { LoginSettings } from './metadata.ts'
 import { recordChange, type UnitOfWork } from './work.ts'
 
-/** Fields of which nothing was said: any names, values of any type that JSON keeps. */
-// biome-ignore lint/suspicious/noExplicitAny: what a field holds is the application's to know where it gives no schema
+/** The fields of a session without a schema: any names, and values of any type that JSON can store. */
+// biome-ignore lint/suspicious/noExplicitAny: without a schema only the application knows the type of a field
 export type AnyFields = { readonly [field: string]: any }
 
 export type LoginOptions<F extends object = AnyFields> = {
-  /** The fields that come along from the session before. Default none; if the owner stays the same, all do. */
+  /**
+   * Names of the fields that the new session takes from the previous one. Default: none. If the session already belongs to
+   * this owner, it keeps all fields, and `keep` has no effect.
+   */
   readonly keep?: readonly (keyof F & string)[] | undefined
-  /** Seconds without a visit after which this session has ended. Default: as the manager is set. */
+  /**
+   * Seconds without a request after which this session expires: from 0.001 to its absolute timeout. Default: the
+   * `idleTimeout` of the manager.
+   */
   readonly idleTimeout?: number | undefined
-  /** Seconds after which this session has ended, however often it was used. Default: as the manager is set, which is the most. */
+  /**
+   * Seconds after the login when this session expires, however often it is used: from 0.001 to the `absoluteTimeout` of the
+   * manager, which is the default.
+   */
   readonly absoluteTimeout?: number | undefined
-  /** false: the cookie goes when the browser is closed. Default: as the manager is set. */
+  /** Whether the session cookie remains after the browser is closed. Default: the option `persistent` of the manager. */
   readonly persistent?: boolean | undefined
 }
 
-/** A visitor's session. A stranger has one too: empty, and stored only once something is set. */
+/**
+ * A visitor's session. An anonymous visitor has one too: it is empty, and nothing is stored until a handler sets a field or
+ * calls `login`.
+ *
+ * All changes of a request are saved together, before the response leaves. If the backend fails, reading or changing the
+ * session throws KeepsakeError `unavailable`, unless the manager has `onStoreError: 'anonymous'`: then the session reads as
+ * that of an anonymous visitor, and only changing it throws. `invalidate` never throws because of the backend.
+ */
 export type Session<F extends object = AnyFields> = {
-  /** Names the session in logs and lists. Opens nothing. New at birth, login and invalidate; stays at renewal. */
+  /**
+   * 12 characters that name the session in logs and lists, and are safe to show. A login and an invalidate change the label;
+   * `rotateKey` does not.
+   */
   readonly label: string
-  /** Milliseconds since 1970: when the session ends, if this were its last visit. */
+  /** When the session expires if no other request uses it, in milliseconds since 1970. */
   readonly expiresAt: number
-  /** Whom `login` named. */
+  /** The owner that `login` named. Undefined for an anonymous visitor. */
   readonly owner: string | undefined
   /**
-   * Why the browser sent no session cookie with this request, if that is because of where the request came from:
-   * `cross_site`, a page of another site sent it; `path`, it is outside of `cookie.path`. The visitor may have a session
-   * all the same, so this request can save nothing: the answer is then 409.
+   * Why the browser sent no session cookie with this request: `cross_site` if a page of another site sent the request,
+   * `path` if the request is outside of `cookie.path`. Undefined for all other requests. The visitor may have a session that
+   * the request does not show, so the request can save nothing: if it changes the session, the response is 409.
    */
   readonly withheld: 'cross_site' | 'path' | undefined
-  /** All fields, as a copy that cannot be changed. Any may be missing: a stranger has none. */
+  /**
+   * A frozen copy of all fields, as a plain object. Any field may be missing: an anonymous visitor has only the defaults of
+   * the schema.
+   */
   readonly fields: Readonly<Partial<F>>
-  /** The value of a field, deeply frozen: to change it, `set` or `update` it. */
+  /** The value of a field, deeply frozen. Undefined if the field is not set. To change a value, call `set` or `update`. */
   get<K extends keyof F & string>(field: K): F[K] | undefined
   /**
-   * Sets a field. Saved before the response leaves, even where the value is the same.
+   * Sets a field to a copy of the value. The session is saved even if the value is the same as before.
    *
-   * @throws KeepsakeError `not_json`, `too_late`
+   * @throws KeepsakeError `not_json` if JSON cannot store the value; `invalid_option` if the name is `keepsake.flash`;
+   *   `too_late` after the response
    */
   set<K extends keyof F & string>(field: K, value: F[K]): void
-  /** Removes a field. @throws KeepsakeError `too_late` */
+  /** Removes a field. @throws KeepsakeError `invalid_option` and `too_late`, as `set` */
   delete(field: keyof F & string): void
   /**
-   * Sets a field to what `by` makes of it. Where another visit changed it meanwhile, `by` runs again on the newer
-   * value: so it may run more than once, and must do nothing else. If it throws then, nothing of the visit is saved.
+   * Sets a field to the result of `by`, which gets the present value. If another request changed the session in the
+   * meantime, the commit calls `by` again with the newer value, so `by` must have no side effects. If that call throws,
+   * nothing of this request is saved.
    *
-   * @throws whatever `by` throws, KeepsakeError `not_json`, `too_late`
+   * @throws the error of `by`; KeepsakeError `not_json`, `invalid_option` and `too_late`, as `set`
    */
   update<K extends keyof F & string>(field: K, by: (value: F[K] | undefined) => F[K]): void
   /**
-   * Gives the session a new key: same fields, label and owner. The old key opens it until 30 seconds after the new one
-   * was first used. Does not shut out a thief of the old key: only `login` does.
+   * Gives the session a new key; fields, label and owner stay. The previous key works until 30 seconds after the first use
+   * of the new one, and until then another call has no effect. A thief who has the previous key gets the new key too: only
+   * `login` and `invalidate` lock them out.
+   *
+   * @throws KeepsakeError `too_late`
    */
   rotateKey(): void
   /**
-   * Names the owner of the session, at a login or at any change of rights: new key, new label; the old key is dead at
-   * once. Fields come along only if `keep` names them, so that a stranger's leavings are not taken for an account's;
-   * where the owner stays the same, all do. What the login says of lifetimes holds for this session, also over renewals,
-   * and until the next login, which begins another.
+   * Starts a session of this owner, with a new key and a new label, and ends the previous session: its key stops working at
+   * once. Call it at a login and at every change of rights. The new session takes only the fields that `keep` names, so that
+   * the data of an anonymous visitor does not become the data of an account; if the owner stays the same, it takes all.
+   * The timeouts and `persistent` apply to this session, also after `rotateKey`, and end with the next login.
    *
+   * @param owner the name or ID of the account: a string of 1 to 255 UTF-16 code units, without a NUL character or an
+   *   unpaired surrogate
    * @throws KeepsakeError `invalid_owner`, `invalid_option`, `too_late`
    */
   login(owner: string, options?: LoginOptions<F>): void
-  /** Ends the session; what is set afterwards begins another. Carried out even if the handler throws later. */
+  /**
+   * Ends the session, and drops the changes of this request so far. A field that is set afterwards starts another session.
+   * The session ends even if the handler throws later, and the browser's cookie is cleared even if the backend fails.
+   *
+   * @throws KeepsakeError `too_late`
+   */
   invalidate(): void
 }
 
-const fieldName = (field: unknown): string => {
-  if (field === FLASH)
-    throw new KeepsakeError('invalid_option', `A field cannot be called ${FLASH}: flash messages lie there.`)
+/** Checks the name of a field. @throws KeepsakeError `invalid_option`, `not_json` */
+const checkFieldName = (field: unknown): string => {
+  if (field === FLASH) {
+    const message = `A field was named ${FLASH}, but this name is reserved for flash messages. Choose another name.`
+    throw new KeepsakeError('invalid_option', message)
+  }
   if (typeof field === 'string') return field
-  throw new KeepsakeError('not_json', `The name of a field has to be a string, and is a ${typeof field}.`)
+  throw new KeepsakeError('not_json', `The name of a field was a value of type ${typeof field}. Use a string.`)
 }
 
-/** Seconds as an option gives them, in milliseconds. @throws KeepsakeError `invalid_option` */
-const milliseconds = (name: string, seconds: unknown, most: number): number | undefined => {
+/** An option of `login` in seconds, converted to milliseconds. @throws KeepsakeError `invalid_option` */
+const toMilliseconds = (name: string, seconds: unknown, max: number): number | undefined => {
   if (seconds === undefined) return undefined
-  if (typeof seconds === 'number' && seconds >= 0.001 && seconds * 1000 <= most) return Math.ceil(seconds * 1000)
-  const limit = `${most / 1000}, the absoluteTimeout of the manager`
-  throw new KeepsakeError('invalid_option', `${name} of a login has to be a number of seconds from 0.001 to ${limit}.`)
+  if (typeof seconds === 'number' && seconds >= 0.001 && seconds * 1000 <= max) return Math.ceil(seconds * 1000)
+  const value = typeof seconds === 'number' ? seconds : `a value of type ${typeof seconds}`
+  throw new KeepsakeError(
+    'invalid_option',
+    `The option ${name} of login() was ${value}. It must be a number of seconds from 0.001 to ${max / 1000} (absoluteTimeout).`,
+  )
 }
 
-/** What a login says of its session alone. @throws KeepsakeError `invalid_option` */
+/** Checks the options of a login that apply to its session alone. @throws KeepsakeError `invalid_option` */
 const checkLoginSettings = ({ context }: UnitOfWork, options: LoginOptions): LoginSettings | undefined => {
   const { persistent } = options
   if (persistent !== undefined && typeof persistent !== 'boolean') {
-    throw new KeepsakeError('invalid_option', 'persistent of a login has to be true or false.')
+    const message = `The option persistent of login() was a value of type ${typeof persistent}. It must be true or false.`
+    throw new KeepsakeError('invalid_option', message)
   }
-  const absoluteTimeout = milliseconds('absoluteTimeout', options.absoluteTimeout, context.absoluteTimeout)
-  const idleTimeout = milliseconds('idleTimeout', options.idleTimeout, absoluteTimeout ?? context.absoluteTimeout)
+  const absoluteTimeout = toMilliseconds('absoluteTimeout', options.absoluteTimeout, context.absoluteTimeout)
+  const idleTimeout = toMilliseconds('idleTimeout', options.idleTimeout, absoluteTimeout ?? context.absoluteTimeout)
   if (idleTimeout === undefined && absoluteTimeout === undefined && persistent === undefined) return undefined
   return { idleTimeout, absoluteTimeout, persistent }
 }
@@ -110,13 +151,13 @@ class SessionHandle implements Session {
   }
 
   get label(): string {
-    const work = this.#read()
+    const work = this.#readable()
     const { snapshot, transition } = work
     return snapshot !== undefined && transition === undefined ? snapshot.label : labelOf(reserveKey(work))
   }
 
   get expiresAt(): number {
-    const work = this.#read()
+    const work = this.#readable()
     const { snapshot, context, transition, loginSettings } = work
     const now = context.now()
     if (snapshot !== undefined && transition === undefined) {
@@ -126,7 +167,7 @@ class SessionHandle implements Session {
   }
 
   get owner(): string | undefined {
-    return this.#read().owner
+    return this.#readable().owner
   }
 
   get withheld(): Session['withheld'] {
@@ -134,39 +175,41 @@ class SessionHandle implements Session {
   }
 
   get fields(): AnyFields {
-    const { fields } = this.#read()
+    const { fields } = this.#readable()
     const copy: Draft = {}
     for (const field of Object.keys(fields)) if (field !== FLASH) setOwn(copy, field, fieldOf(fields, field) ?? null)
     return Object.freeze(copy)
   }
 
   get(field: string): unknown {
-    const { fields } = this.#read()
+    const { fields } = this.#readable()
     return field === FLASH ? undefined : fieldOf(fields, field)
   }
 
   set(field: string, value: unknown): void {
-    this.#change({ set: fieldName(field), value: frozenCopy(value, field) })
+    this.#change({ set: checkFieldName(field), value: frozenCopy(value, field) })
   }
 
   delete(field: string): void {
-    this.#change({ delete: fieldName(field) })
+    this.#change({ delete: checkFieldName(field) })
   }
 
   update(field: string, by: (value: unknown) => unknown): void {
-    this.#change({ update: fieldName(field), by })
+    this.#change({ update: checkFieldName(field), by })
   }
 
   rotateKey(): void {
-    this.#open().rotate = true
+    this.#writable().rotate = true
   }
 
   login(owner: string, options: LoginOptions = {}): void {
     checkOptionNames(options, ['keep', 'idleTimeout', 'absoluteTimeout', 'persistent'], 'login()')
-    const work = this.#open('login')
+    const work = this.#writable('login')
     const { keep = [] } = options
-    if (!Array.isArray(keep))
-      throw new KeepsakeError('invalid_option', 'keep of a login has to be a list of names of fields.')
+    if (!Array.isArray(keep)) {
+      const message = `The option keep of login() was a value of type ${typeof keep}. It must be an array of field names.`
+      throw new KeepsakeError('invalid_option', message)
+    }
     const loginSettings = checkLoginSettings(work, options)
     if (
       typeof owner !== 'string' ||
@@ -177,7 +220,7 @@ class SessionHandle implements Session {
     ) {
       throw new KeepsakeError(
         'invalid_owner',
-        'An owner has to be a string of 1 to 255 characters: the name or number of an account.',
+        `login() was given an owner that cannot name an account: ${typeof owner === 'string' ? `a string of ${owner.length} characters` : `a value of type ${typeof owner}`}. An owner must be a string of 1 to 255 characters, without a NUL character or an unpaired surrogate.`,
       )
     }
     work.loginSettings = loginSettings
@@ -191,7 +234,7 @@ class SessionHandle implements Session {
   }
 
   invalidate(): void {
-    const work = this.#open('invalidate')
+    const work = this.#writable('invalidate')
     work.transition = 'invalidate'
     work.changes = []
     work.fields = Object.freeze({})
@@ -206,30 +249,31 @@ class SessionHandle implements Session {
   }
 
   #change(change: FieldChange): void {
-    recordChange(this.#open(), change)
+    recordChange(this.#writable(), change)
   }
 
   /** @throws KeepsakeError `unavailable` if the session could not be read */
-  #read(): UnitOfWork {
+  #readable(): UnitOfWork {
     const { readOnly, transition } = this.#work
     if (readOnly !== undefined && !readOnly.reads && transition === undefined) throw readOnly.error
     return this.#work
   }
 
-  #open(act?: 'login' | 'invalidate'): UnitOfWork {
+  /** @throws KeepsakeError `too_late`, or `unavailable` if the session could not be read */
+  #writable(call?: 'login' | 'invalidate'): UnitOfWork {
     const { readOnly, transition } = this.#work
-    // Whatever the store does, a logout has to clear the browser's cookie.
-    const may = act === 'invalidate' || (readOnly?.logsIn && (act === 'login' || transition !== undefined))
-    if (readOnly !== undefined && !may) throw readOnly.error
+    // A logout must clear the browser's cookie although the backend failed.
+    const allowed = call === 'invalidate' || (readOnly?.logsIn && (call === 'login' || transition !== undefined))
+    if (readOnly !== undefined && !allowed) throw readOnly.error
     if (!this.#work.committed) return this.#work
     throw new KeepsakeError(
       'too_late',
-      'The session was changed after its response had left. Change it before, or open a visit of its own with manager.open().',
+      'The session was changed after the response was sent. Change it before, or open a session of its own with manager.open().',
     )
   }
 }
 
-/* Reached by an assignment to a name that the session does not have: `s.user = 'anna'` would be saved nowhere. */
+/* An assignment to a property that a session does not have throws, because `s.user = 'anna'` would not be saved. */
 Object.setPrototypeOf(
   SessionHandle.prototype,
   new Proxy(Object.prototype, {
@@ -243,6 +287,6 @@ Object.setPrototypeOf(
   }),
 )
 
-/** The handle on a visit's session. */
+/** Creates the session object of a request. */
 export const createHandle = <F extends object = AnyFields>(work: UnitOfWork): Session<F> =>
   new SessionHandle(work) as unknown as Session<F>

@@ -1,4 +1,4 @@
-// One visit: what it came with, what it has asked for so far, and the house that it is in.
+// The unit of work of one request: the session as read, the changes so far, and the tasks of the commit.
 
 import type { Backend, Entry, Mark } from '../backends/contract.ts'
 import { callBackend, type Deadline } from '../backends/deadline.ts'
@@ -22,99 +22,99 @@ import {
 } from './metadata.ts'
 import type { PreSession } from './pre-session.ts'
 
-/** A session as the store told of it. */
+/** A session as the backend last returned it. */
 export type Snapshot = {
-  /** What the client holds, and where that leads. */
+  /** The value of the session cookie. */
   readonly key: string
   readonly storageKey: string
   readonly label: string
-  /** As last read: a save replaces the head here, and leaves this. */
+  /** As last read: a save replaces `metadata` below, and leaves the entry as it was read. */
   readonly entry: Entry
   readonly metadata: Metadata
-  /** When it was told. */
+  /** When it was read or written, in milliseconds since 1970. */
   readonly at: number
 }
 
-/** A session that a key opens which came with the request, although this request cannot use it. */
+/** A session of a key that came with the request, but that the request cannot use. */
 type Unusable = Pick<Snapshot, 'storageKey' | 'label'> & {
-  /** Whether the key has its secret: then it may end it. */
+  /** Whether the secret of the key was checked: only then the request may end this session. */
   readonly proven: boolean
 }
 
 /** Why a request can change nothing. */
 type ReadOnly = {
   readonly error: KeepsakeError
-  /** Whether its session can be asked what it holds, as an anonymous visitor's. */
+  /** Whether the handler can read the session, as that of an anonymous visitor. */
   readonly reads: boolean
-  /** Whether the request may log somebody in: the session that it came with can be ended. */
+  /** Whether the request may log the visitor in, because the session that it came with can be ended. */
   readonly logsIn: boolean
 }
 
 export type UnitOfWork = {
   readonly context: ManagerContext
   readonly deadline: Deadline
-  /** The session that the visit came with, as last read; undefined for a stranger. */
+  /** The session of the request, as last read. Undefined for a visitor without a session. */
   snapshot: Snapshot | undefined
-  /** Where a cookie of it led to nothing: a session that has ended, perhaps only a moment ago. */
+  /** The entry that a key named and that is not there: the session has ended, perhaps a moment ago. */
   missing: Pick<Snapshot, 'storageKey' | 'label'> | undefined
-  /** How that session ended, if it was a moment ago: the request was under way with its key. */
+  /** How that session ended, if it ended a moment ago: the request was in progress with its key. */
   endedBy: EndedBy | undefined
-  /** Sessions of the keys that it came with, which it cannot use. */
+  /** Sessions whose keys came with the request, but which it cannot use. */
   unusable: readonly Unusable[]
-  /** The values that could be keys. */
+  /** The cookie values that have the shape of a key. */
   readonly keys: readonly string[]
-  /** Why the browser sent no session cookie, where it may have one. */
+  /** Why the browser sent no session cookie, if it may have one. */
   readonly withheld: Withheld | undefined
-  /** Whether the request brought a session cookie, good or bad. */
+  /** Whether the request brought a session cookie, valid or not. */
   readonly hadCookie: boolean
-  /** What its cookies are called, and what stands behind their values. */
+  /** The names and attributes of the request's cookies. */
   readonly cookies: CookieSettings
-  /** The Cookie header, for who looks for the pre-session in it. */
+  /** The Cookie header: the pre-session is read from it when it is first needed. */
   readonly cookieHeader: string | null
-  /** The pre-session, once it was asked for. */
+  /** The pre-session, once it was read or made. */
   preSession: PreSession | undefined
-  /** Whether the cookie that came still counts, and was not looked into yet. */
+  /** Whether the pre-session cookie still counts, and was not read yet. */
   preSessionUnread: boolean
-  /** Whether the client has to be told of it. */
+  /** Whether the response must set the pre-session cookie. */
   preSessionChanged: boolean
-  /** The names of the form tokens that the page gets, where others can plant its cookies. */
+  /** The names of the form tokens of this page, if others can plant the visitor's cookies. */
   tokens: readonly string[]
-  /** Changes since the visit began, or since it invalidated its session. */
+  /** Changes since the request began, or since it invalidated its session. */
   changes: FieldChange[]
   /** The fields as the handler sees them. */
   fields: Fields
-  /** The same, once they were changed. */
+  /** The same fields, once the handler changed one. */
   draft: Draft | undefined
   owner: string | undefined
-  /** What a login said of its session alone. */
+  /** The settings that a login gave its session. */
   loginSettings: LoginSettings | undefined
   rotate: boolean
-  /** What becomes of the session that it came with; `reauthenticate` is a login of the owner that it has. */
+  /** How the commit replaces or ends the session. `reauthenticate` is a login of the owner that it already has. */
   transition: 'login' | 'reauthenticate' | 'invalidate' | undefined
-  /** The key of the session to begin, once somebody wants to know. */
+  /** The key of the session that the request creates, once a caller asked for it. */
   newKey: string | undefined
-  /** Flash messages for the next visit, and those that this one took, oldest first. */
+  /** Flash messages for the next page, and those that this request took, oldest first. */
   flashAdded: readonly Flash[]
   flashTaken: readonly Flash[]
-  /** The response has something in it that is this visitor's alone, such as a form's token. */
+  /** The response contains something of this visitor alone, such as a form token. */
   privateResponse: boolean
-  /** Why nothing can be changed: its session could not be read. */
+  /** Why the request can change nothing: its session could not be read. */
   readOnly: ReadOnly | undefined
-  /** Committed: nothing can be changed any more. */
+  /** The commit has begun: nothing can be changed any more. */
   committed: boolean
 }
 
-/** What a backend is to be asked with for a key of this visit. */
+/** The storage key of a key. For a stateless backend it is the cookie itself, as `name` + `place` + `=value`. */
 export const storageKeyOf = ({ context, cookies }: UnitOfWork, key: string): string =>
   context.backend.stateless ? `${cookies.session}${cookies.place}=${key}` : context.storageKey(labelOf(key))
 
-/** What an ended session leaves behind for requests that are under way with its key. */
+/** The mark that an ended session leaves for requests in progress with its key. */
 export const markOf = ({ now, version }: ManagerContext, by: EndedBy): Mark => {
   const until = now() + GRACE
   return { metadata: encodeMark(by, until), expiresAt: until, version: version() }
 }
 
-/** Who asks a backend: a visit, or somebody without one who has as much time. */
+/** The caller of a backend: a request, or a call of the manager, which has a deadline too. */
 export type StoreCaller = Pick<UnitOfWork, 'context' | 'deadline'>
 
 export const callRead = <T>(work: StoreCaller, call: (backend: Backend) => Awaitable<T>): Awaitable<T> =>
@@ -126,32 +126,35 @@ export const callWrite = <T>(work: StoreCaller, call: (backend: Backend) => Awai
 /**
  * The new cookie value in the answer of a stateless backend to a write; undefined from any other backend.
  *
- * @throws KeepsakeError `invalid_backend` if the backend answered something that the contract does not allow
+ * @throws KeepsakeError `invalid_backend` if the contract does not allow the answer
  */
 export const heldIn = ({ backend }: ManagerContext, answer: unknown): string | undefined => {
   if (answer === undefined && !backend.stateless) return undefined
   const { held } = (answer ?? {}) as { held?: unknown }
   if (backend.stateless && (typeof held === 'string' || answer === undefined)) return held as string | undefined
-  // Anything longer may be a key or a sealed session.
-  const what =
+  // A longer text may be a key or a sealed session, so it is not printed.
+  const printed =
     typeof answer === 'string' && answer.length < 10 ? JSON.stringify(answer) : `a value of type ${typeof answer}`
   throw new KeepsakeError(
     'invalid_backend',
-    `The ${backend.name} backend answered a write with ${what}. ${
+    `The ${backend.name} backend answered a write with ${printed}. ${
       backend.stateless
         ? 'A stateless backend answers { held } with the new value of the cookie.'
         : 'It must answer undefined once it has written.'
-    } backendCases of keepsake/testing shows what the contract asks for.`,
+    } Check it with backendCases from keepsake/testing.`,
   )
 }
 
-/** Waits until what a store says of an address can be told to a client: where that is not so at once, the store says. */
+/**
+ * Waits until the backend guarantees that the last write to this key survives a failover. A backend without
+ * `ensureDurable` guarantees it when it answers the write.
+ */
 export const ensureDurable = ({ context, deadline }: StoreCaller, storageKey: string): Awaitable<void> =>
   context.backend.ensureDurable === undefined
     ? undefined
     : callWrite({ context, deadline }, (backend) => backend.ensureDurable?.(storageKey))
 
-/** An entry as this version reads it: the head, and the fields, each only if it can be read. */
+/** Parses an entry: the metadata and the fields, each undefined if this version cannot read it. */
 export const parseEntry = (
   { context }: Pick<UnitOfWork, 'context'>,
   key: string,
@@ -164,29 +167,27 @@ export const parseEntry = (
   return { snapshot: { key, storageKey, label, entry, metadata, at: context.now() }, fields: parseFields(entry.value) }
 }
 
-/** Kept fields as the application sees them, where it says how they look. */
+/** Stored fields as the application sees them, through its schema if there is one. */
 export const decode = (
   { context: { codec } }: Pick<UnitOfWork, 'context'>,
   fields: Fields,
 ): Awaitable<Fields | Mismatch> => (codec === undefined ? fields : codec.read(fields))
 
-/** Notes a change, and makes it in what the handler sees. @throws as `applied` */
+/** Records a change, and applies it to the fields that the handler sees. @throws as `applyChange` */
 export const recordChange = (work: UnitOfWork, change: FieldChange): void => {
   work.draft = applyChange(work.draft ?? draftOf(work.fields), change)
   work.fields = work.draft
   work.changes.push(change)
 }
 
-/** The session that the visit came with, read anew and as it is kept: undefined where it has ended meanwhile. */
+/** Reads the session of the request again, without its schema. Undefined if it ended in the meantime. */
 export const reread = async (
   work: UnitOfWork,
   { key, storageKey }: Snapshot,
 ): Promise<{ snapshot: Snapshot; fields: Fields } | undefined> => {
   const entry = await callRead(work, (backend) => backend.get(storageKey))
   if (entry === undefined || decodeMark(entry.metadata) !== undefined) return undefined
-  const found = parseEntry(work, key, storageKey, entry)
-  if (found.snapshot === undefined || found.fields === undefined) return undefined
-  return isAlive(work.context, found.snapshot, work.context.now())
-    ? { snapshot: found.snapshot, fields: found.fields }
-    : undefined
+  const { snapshot, fields } = parseEntry(work, key, storageKey, entry)
+  if (snapshot === undefined || fields === undefined) return undefined
+  return isAlive(work.context, snapshot, work.context.now()) ? { snapshot, fields } : undefined
 }

@@ -1,21 +1,21 @@
-// A browser as far as cookies go: it keeps, sends and forgets them as RFC 6265bis says, and speaks to a handler directly.
+// A browser for tests: it keeps, sends and deletes cookies as RFC 6265bis requires, and calls a handler directly.
 
 import { checkOptionNames } from '../error.ts'
 import type { Handler } from '../http/handler.ts'
 
 export type BrowserOptions = {
-  /** Where the pages are. Default `https://app.test`. */
+  /** The origin of paths. Default `https://app.test`. */
   readonly origin?: string | undefined
-  /** Milliseconds since 1970. */
+  /** Milliseconds since 1970. Default `Date.now`. */
   readonly now?: (() => number) | undefined
 }
 
 export type Browser = {
-  /** Asks for a path, or for a URL, with the cookies that belong there, and keeps those that come back. */
+  /** Requests a path or a URL with the cookies that belong to it, and keeps the cookies of the response. */
   (path: string, init?: RequestInit): Promise<Response>
-  /** The cookies kept, value by name. */
+  /** The values of the kept cookies by their names. */
   readonly cookies: ReadonlyMap<string, string>
-  /** Another browser with the same cookies, before the same handler or another. A second tab needs none: it shares. */
+  /** Another browser with a copy of the cookies, for the same handler or another. A second tab is the same browser. */
   copy(handler?: Handler): Browser
 }
 
@@ -28,8 +28,8 @@ type Cookie = {
   readonly expiresAt: number
 }
 
-/** Whether Secure cookies may travel: TLS, or a name that browsers know to be this machine. */
-const trusted = ({ protocol, hostname }: URL): boolean =>
+/** Whether browsers send Secure cookies there: over TLS, or to a name of this machine. */
+const isTrustworthy = ({ protocol, hostname }: URL): boolean =>
   protocol === 'https:' || hostname === 'localhost' || hostname.endsWith('.localhost')
 
 const parse = (line: string, url: URL, now: number): [string, Cookie] | undefined => {
@@ -47,7 +47,7 @@ const parse = (line: string, url: URL, now: number): [string, Cookie] | undefine
   const path = attributes.get('path') || '/'
   const secure = attributes.has('secure')
   if (domain !== undefined && url.hostname !== domain && !url.hostname.endsWith(`.${domain}`)) return undefined
-  if (secure && !trusted(url)) return undefined
+  if (secure && !isTrustworthy(url)) return undefined
   if (/^__(secure|host|http)-/i.test(name) && !secure) return undefined
   if (/^__host-/i.test(name) && (domain !== undefined || path !== '/')) return undefined
   if (/^__(host-)?http-/i.test(name) && !attributes.has('httponly')) return undefined
@@ -64,14 +64,14 @@ const belongs = (cookie: Cookie, url: URL, now: number): boolean =>
     ? url.hostname === cookie.host
     : url.hostname === cookie.domain || url.hostname.endsWith(`.${cookie.domain}`)) &&
   (url.pathname === cookie.path || url.pathname.startsWith(cookie.path.replace(/\/?$/, '/'))) &&
-  (!cookie.secure || trusted(url))
+  (!cookie.secure || isTrustworthy(url))
 
-/** A browser with an empty jar in front of a handler. It follows no redirects. */
+/** Returns a browser without cookies that calls a handler. It does not follow redirects. */
 export const browser = (handler: Handler, options: BrowserOptions = {}): Browser => {
   checkOptionNames(options, ['origin', 'now'], 'browser()')
   const { origin = 'https://app.test', now = () => Date.now() } = options
-  const opened = (handler: Handler, jar: Map<string, Cookie>): Browser => {
-    const visit = async (path: string, init: RequestInit = {}): Promise<Response> => {
+  const browserWith = (handler: Handler, jar: Map<string, Cookie>): Browser => {
+    const request = async (path: string, init: RequestInit = {}): Promise<Response> => {
       const url = new URL(path, origin)
       const headers = new Headers(init.headers)
       const sent = [...jar].filter(([, cookie]) => belongs(cookie, url, now()))
@@ -86,9 +86,9 @@ export const browser = (handler: Handler, options: BrowserOptions = {}): Browser
       }
       return response
     }
-    const copy = (other = handler) => opened(other, new Map(jar))
+    const copy = (other = handler) => browserWith(other, new Map(jar))
     const cookies = { get: () => new Map([...jar].map(([name, { value }]) => [name, value])) }
-    return Object.defineProperty(Object.assign(visit, { copy }), 'cookies', cookies) as Browser
+    return Object.defineProperty(Object.assign(request, { copy }), 'cookies', cookies) as Browser
   }
-  return opened(handler, new Map())
+  return browserWith(handler, new Map())
 }

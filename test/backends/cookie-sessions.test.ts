@@ -1,4 +1,4 @@
-// Sessions in the client's sealed cookie: what they promise, what they cannot, and the ends that make a logout real.
+// Sessions in the browser's sealed cookie: their promises, their limits, and the ends that make a logout final.
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
@@ -33,7 +33,7 @@ const get = (field: string) => (s: Session) => s.get(field)
 const replay = (token: string | undefined, name = NAME) => ({ headers: { cookie: `${name}=${token}` } })
 
 suite('a session in a cookie', () => {
-  test('is read back, changed, logged in and ended like any other', async () => {
+  test('reads, changes, logins and logouts work as in a store', async () => {
     const h = await sealed()
     const visit = h.visitor()
     await visit((s) => {
@@ -51,7 +51,7 @@ suite('a session in a cookie', () => {
     assert.deepEqual(cookieOf(response), [`${NAME}=; Max-Age=0; Path=/; Secure; HttpOnly; SameSite=Lax`])
     assert.equal(await visit((s) => s.owner), undefined)
   })
-  test('a renewal seals anew, under the same label', async () => {
+  test('a rotation seals a new cookie with the same label', async () => {
     const h = await sealed()
     const visit = h.visitor()
     await visit(set('a'))
@@ -60,14 +60,14 @@ suite('a session in a cookie', () => {
     assert.notEqual(visit.browser.cookies.get(NAME), before)
     assert.equal(await visit((s) => s.label), label)
   })
-  test('nobody without the secret can read it, and it says nothing in the clear', async () => {
+  test('the cookie contains no readable content', async () => {
     const h = await sealed()
     const visit = h.visitor()
     await visit(set('user', 'anastasios'))
     const token = visit.browser.cookies.get(NAME) ?? ''
     assert.ok(!Buffer.from(token, 'base64url').toString('latin1').includes('anastasios'))
   })
-  test('ENC-1, CP-5: what is not a token of ours is a stranger, without an error or a cookie', async () => {
+  test('ENC-1, CP-5: a cookie that was not sealed here is an anonymous request, without an error or a new cookie', async () => {
     const h = await sealed()
     for (const token of [
       'eyJ1c2VyIjoiYWRtaW4ifQ',
@@ -81,7 +81,7 @@ suite('a session in a cookie', () => {
       assert.deepEqual(cookieOf(response), [])
     }
   })
-  test('ENC-3: a cookie opens under its own name and in its own namespace alone', async () => {
+  test('ENC-3: a cookie opens only under its own name and in its own namespace', async () => {
     const h = await sealed()
     const visit = h.visitor()
     await visit(set('user', 'anna'))
@@ -100,7 +100,7 @@ suite('a session in a cookie', () => {
     assert.equal(await other({ secret, namespace: 'tenant-b' }, NAME), undefined)
     assert.equal(await other({ secret: newSecret() }, NAME), undefined)
   })
-  test('ENC-6: idle and absolute end are judged from within; a birth still to come opens nothing', async () => {
+  test('ENC-6: the sealed times decide the idle and the absolute end, and a creation in the future opens nothing', async () => {
     const h = await sealed()
     const visit = h.visitor()
     await visit(set('a'))
@@ -135,7 +135,7 @@ suite('a session in a cookie', () => {
     h.now.tick(1)
     assert.equal(await seen(last), undefined)
   })
-  test('its end moves with a change, or past three quarters of its life; else a read sends nothing', async () => {
+  test('a change moves the expiry, and so does a read after three quarters of the idle timeout; an earlier read sends no cookie', async () => {
     const h = await sealed()
     const visit = h.visitor()
     await visit(set('a'))
@@ -147,7 +147,7 @@ suite('a session in a cookie', () => {
     h.now.tick(13 * DAY)
     assert.equal(await visit(get('a')), true)
   })
-  test('ENC-7: the newest secret seals, all open; what an old one sealed is sealed anew at the next write', async () => {
+  test('ENC-7: the newest secret seals, all secrets open, and the next write seals an old cookie with the newest', async () => {
     const [a, b] = [newSecret(), newSecret()]
     const now = clock()
     const page = (...secrets: string[]) =>
@@ -155,7 +155,7 @@ suite('a session in a cookie', () => {
         async (request) => {
           const s = await session(request)
           if (request.url.endsWith('/set')) s.set('user', 'anna')
-          return new Response(s.get('user') ?? 'stranger')
+          return new Response(s.get('user') ?? 'anonymous')
         },
         { secret: secrets, now },
       )
@@ -163,12 +163,12 @@ suite('a session in a cookie', () => {
     await visit('/set')
     const text = async (jar: typeof visit, path = '/') => (await jar(path)).text()
     assert.equal(await text(visit.copy(page(b, a))), 'anna')
-    assert.equal(await text(visit.copy(page(b))), 'stranger')
+    assert.equal(await text(visit.copy(page(b))), 'anonymous')
     const rotated = visit.copy(page(b, a))
     await rotated('/set')
     assert.equal(await text(rotated.copy(page(b))), 'anna')
   })
-  test('CK-4, LIM-5: one that would be too long is refused before anything changes, and the old one stays', async () => {
+  test('CK-4, LIM-5: a cookie that would be too long is refused before anything changes, and the old one stays', async () => {
     const h = await sealed()
     const visit = h.visitor()
     await visit(set('a', 'x'.repeat(2800)))
@@ -181,13 +181,13 @@ suite('a session in a cookie', () => {
     assert.equal(event?.error.code, 'too_large')
     assert.match(event?.error.message ?? '', /at most 4093/)
     assert.equal(((await visit(get('a'))) as string).length, 2800)
-    // The most that fits is a cookie of 4093 bytes, all of it.
+    // The largest cookie line that is accepted has 4093 bytes.
     let most = 2800
     while ((await h.visitor().raw(set('a', 'x'.repeat(most + 1)))).ok) most++
     const [line = ''] = cookieOf(await h.visitor().raw(set('a', 'x'.repeat(most))))
     assert.ok(line.length > 4080 && line.length <= 4093, `${line.length}`)
   })
-  test('ENC-10: the length of a token tells nothing of its content', async () => {
+  test('ENC-10: the length of a cookie does not depend on the content, only on its length', async () => {
     const h = await sealed()
     const lengths = await Promise.all(
       ['a'.repeat(500), 'abcdefghij'.repeat(50)].map(
@@ -196,7 +196,7 @@ suite('a session in a cookie', () => {
     )
     assert.equal(lengths[0], lengths[1])
   })
-  test('ENC-12: a wrong seal, an expired one and none are answered alike', async () => {
+  test('ENC-12: a wrong seal, an expired cookie and a cookie without a seal get the same response', async () => {
     const h = await sealed()
     const visit = h.visitor()
     await visit(set('a'))
@@ -211,15 +211,15 @@ suite('a session in a cookie', () => {
     assert.deepEqual(answers[0], answers[1])
     assert.deepEqual(answers[1], answers[2])
   })
-  test('ENC-9: of two writes at once the later answer wins, whole', async () => {
+  test('ENC-9: of two concurrent writes the later response wins as a whole', async () => {
     const h = await sealed()
     const visit = h.visitor()
-    await visit(set('begun'))
+    await visit(set('first'))
     await Promise.all([visit(set('a')), visit(set('b'))])
     const fields = (await visit((s) => Object.keys(s.fields).length)) as number
     assert.equal(fields, 2)
   })
-  test('ENC-8: without ends a cookie that was copied before the logout opens, until its end', async () => {
+  test('ENC-8: without ends a cookie that was copied before the logout opens until it expires', async () => {
     const h = await sealed()
     const visit = h.visitor()
     await visit((s) => s.login('anna'))
@@ -229,7 +229,7 @@ suite('a session in a cookie', () => {
     h.now.tick(14 * DAY)
     assert.equal(await thief((s) => s.owner), undefined)
   })
-  test('it needs a secret, and the refused start names the command that makes one', async () => {
+  test('without a secret the start throws, and the error has the command that makes one', async () => {
     const refused = (error: unknown) =>
       error instanceof KeepsakeError && error.code === 'no_secret' && error.message.includes('node -p')
     await assert.rejects(sessionManager({ backend: 'cookie:' }).ready(), refused)
@@ -242,7 +242,7 @@ suite('a session in a cookie', () => {
 })
 
 suite('a session in a cookie, with ends', () => {
-  test('F3: a slow request in flight while the session ends logs nobody in again', async () => {
+  test('F3: a slow request that was in progress when the session ended logs nobody in again', async () => {
     const h = await sealed({ ends: memoryBackend() })
     const visit = h.visitor()
     await visit((s) => s.login('anna'))
@@ -260,7 +260,7 @@ suite('a session in a cookie, with ends', () => {
     assert.equal(await tab((s) => s.owner), undefined)
     assert.equal(await visit((s) => s.owner), undefined)
   })
-  test('F11: a cookie stolen before the logout, or the login, is refused after it', async () => {
+  test('F11: a cookie that was stolen before the logout or the login is refused after it', async () => {
     const h = await sealed({ ends: memoryBackend() })
     const visit = h.visitor()
     await visit(set('a'))
@@ -288,28 +288,28 @@ suite('a session in a cookie, with ends', () => {
     assert.equal(response.status, 409)
     assert.deepEqual(cookieOf(response), [])
   })
-  test('by a URL: the ends, and the secret, are in the backend behind the colon', async () => {
+  test('with a URL, the backend after the colon stores the ends and the secret', async () => {
     const manager = sessionManager({ backend: 'cookie:sqlite::memory:' })
     const visit = browser(
       manager(async (request) => {
         const s = await session(request)
         if (request.url.endsWith('/login')) s.login('anna')
         if (request.url.endsWith('/logout')) s.invalidate()
-        return new Response(s.owner ?? 'stranger')
+        return new Response(s.owner ?? 'anonymous')
       }),
     )
     await visit('/login')
     const thief = visit.copy()
     assert.equal(await (await visit('/')).text(), 'anna')
     await visit('/logout')
-    assert.equal(await (await thief('/')).text(), 'stranger')
+    assert.equal(await (await thief('/')).text(), 'anonymous')
     await manager.close()
     await assert.rejects(
       backendFromUrl('cookie:nothing:'),
       (error) => error instanceof KeepsakeError && error.code === 'unknown_backend',
     )
   })
-  test('where the end cannot be kept the logout is an error', async () => {
+  test('if the end cannot be stored, the logout throws', async () => {
     const ends = memoryBackend()
     const h = await sealed({ ends: { ...ends, generate: () => Promise.reject(new Error('down')) } })
     const visit = h.visitor()
@@ -322,8 +322,8 @@ suite('a session in a cookie, with ends', () => {
 })
 
 suite('an end outlives every cookie that it ends', () => {
-  type Life = Pick<SessionManagerOptions, 'idleTimeout' | 'absoluteTimeout'>
-  /** An application of one deployment; a visit gives the owner, and the cookie that the client holds from then on. */
+  type Timeouts = Pick<SessionManagerOptions, 'idleTimeout' | 'absoluteTimeout'>
+  /** One deployment of an application. A request returns the owner, the label, and the cookie that the browser has afterwards. */
   const deployed = (options: Omit<SessionManagerOptions, 'secret'>) => {
     const manager = sessionManager({ secret, ...options })
     const handler = manager(async (request) => {
@@ -342,19 +342,19 @@ suite('an end outlives every cookie that it ends', () => {
     }
     return { manager, visit }
   }
-  const long: Life = { idleTimeout: 90 * 86_400 }
-  const longest: Life = { idleTimeout: 400 * 86_400, absoluteTimeout: 400 * 86_400 }
-  /** The lives of a deployment at login and of one at logout; and how somebody logs in. */
-  const lives: Record<string, readonly [login: Life, logout: Life, path?: string]> = {
-    'with the usual life': [{}, {}],
-    'with a lifetime of 90 days': [long, long],
-    'with the longest life': [longest, longest],
-    'with a life that was shortened since': [long, {}],
-    'with a life that was lengthened since': [{}, long],
-    'with a life that the login chose': [longest, longest, '/remember'],
+  const long: Timeouts = { idleTimeout: 90 * 86_400 }
+  const longest: Timeouts = { idleTimeout: 400 * 86_400, absoluteTimeout: 400 * 86_400 }
+  /** The timeouts of the deployment at login and of the one at logout, and the path of the login. */
+  const lives: Record<string, readonly [login: Timeouts, logout: Timeouts, path?: string]> = {
+    'with the default timeouts': [{}, {}],
+    'with an idle timeout of 90 days': [long, long],
+    'with the longest timeouts': [longest, longest],
+    'with timeouts that were shortened later': [long, {}],
+    'with timeouts that were lengthened later': [{}, long],
+    'with timeouts of the login': [longest, longest, '/remember'],
   }
-  type Kept = { readonly backend: Backend | string; readonly ends: Backend }
-  const places: Record<string, (folder: string, now: () => number) => Promise<Kept>> = {
+  type Opened = { readonly backend: Backend | string; readonly ends: Backend }
+  const places: Record<string, (folder: string, now: () => number) => Promise<Opened>> = {
     'cookie:sqlite:': async (folder) => {
       const url = `sqlite:${folder}/ends.db`
       return { backend: `cookie:${url}`, ends: await backendFromUrl(url) }
@@ -363,7 +363,7 @@ suite('an end outlives every cookie that it ends', () => {
       const url = `file:${folder}/ends`
       return { backend: `cookie:${url}`, ends: await backendFromUrl(url) }
     },
-    'a backend of its own': async (_, now) => {
+    'a backend object': async (_, now) => {
       const ends = memoryBackend()
       return { backend: cookieBackend({ secret, namespace: 'sid', ends, now }), ends }
     },
@@ -379,7 +379,7 @@ suite('an end outlives every cookie that it ends', () => {
             ReturnType<typeof deployed>,
           ]
           const { cookie, label } = await before.visit(path)
-          // A copy that is used by whoever has it, at both deployments while the one gives way to the other.
+          // A thief uses a copy at both deployments, while the second replaces the first.
           const copies = [cookie]
           for (let day = 0; day < 10; day++) {
             now.tick(DAY)
@@ -402,23 +402,23 @@ suite('an end outlives every cookie that it ends', () => {
       }
     }
   }
-  test('and is forgotten when none of them could open any more, however often the option changes', async () => {
+  test('an end is forgotten when no cookie of its session could open any more, even if the option changes', async () => {
     const now = clock()
     const ends = memoryBackend({ now })
     const at = (days: number) => cookieBackend({ secret, namespace: 'sid', ends, now, absoluteTimeout: days * 86_400 })
     const { cookie } = await deployed({ backend: at(30), now }).visit('/login')
     now.tick(10 * DAY)
     const later = deployed({ ...long, backend: at(90), now })
-    const { cookie: renewed } = await later.visit('/count', cookie)
+    const { cookie: changed } = await later.visit('/count', cookie)
     await later.visit('/logout', cookie)
     now.tick(20 * DAY - 1)
-    assert.equal((await later.visit('/', renewed)).owner, null)
+    assert.equal((await later.visit('/', changed)).owner, null)
     assert.equal(await ends.sweep?.(now(), 10), 0)
     now.tick(1)
     assert.equal(await ends.sweep?.(now(), 10), 1)
-    assert.equal((await later.visit('/', renewed)).owner, null, 'it was born to end by then')
+    assert.equal((await later.visit('/', changed)).owner, null, 'the cookie has expired by then')
   })
-  test('a life that the login chose is lived, and the end of its session kept as long', async () => {
+  test('the timeouts of a login count, and the end of its session is kept as long', async () => {
     const now = clock()
     const ends = memoryBackend({ now })
     const { visit } = deployed({ ...longest, backend: cookieBackend({ secret, namespace: 'sid', ends, now }), now })
@@ -438,7 +438,7 @@ suite('an end outlives every cookie that it ends', () => {
     assert.equal(await ends.sweep?.(now(), 10), 1)
     assert.equal((await visit('/', last)).owner, null)
   })
-  test('by a URL it is kept as long as sessionManager() lets a session live, whether that was said or not', async (t) => {
+  test('with a URL, an end is kept for the absoluteTimeout of sessionManager(), given or default', async (t) => {
     for (const [options, days] of [
       [{}, 30],
       [long, 90],
@@ -457,30 +457,30 @@ suite('an end outlives every cookie that it ends', () => {
       await ends.close?.()
     }
   })
-  test('absoluteTimeout is refused where it could not be one', () => {
+  test('an impossible absoluteTimeout is refused', () => {
     for (const absoluteTimeout of [0, -1, 400 * 86_400 + 1, Number.NaN, Number.POSITIVE_INFINITY]) {
       assert.throws(() => cookieBackend({ secret, absoluteTimeout }), { code: 'invalid_option' })
     }
   })
-  test('where ends are kept by servers that fail over, a logout waits until its end is safe', async () => {
+  test('a logout waits until its end is durable', async () => {
     const memory = memoryBackend()
-    let safe = true
+    let isDurable = true
     const ends: Backend = {
       ...memory,
       ensureDurable: async (key) => {
-        assert.ok(await memory.get(key), 'it is asked of what was written')
-        if (!safe) throw new Error('too few replicas')
+        assert.ok(await memory.get(key), 'ensureDurable comes after the write')
+        if (!isDurable) throw new Error('too few replicas')
       },
     }
     const h = await sealed({ ends })
     const visit = h.visitor()
     await visit((s) => s.login('anna'))
     const tab = visit.withSameCookies()
-    safe = false
+    isDurable = false
     assert.equal((await visit.raw((s) => s.invalidate())).status, 503)
     assert.equal(await tab((s) => s.owner), undefined)
-    assert.equal((await tab.raw((s) => s.login('ben'))).status, 503, 'nor does a login count that finds it ended')
-    safe = true
+    assert.equal((await tab.raw((s) => s.login('ben'))).status, 503, 'a login that finds the session ended fails too')
+    isDurable = true
     assert.equal((await tab.raw((s) => s.login('ben'))).status, 200)
   })
 })

@@ -1,4 +1,4 @@
-// What `file:`, `sqlite:` and URL objects name: a path as it stands, or, with three slashes, one that is percent-encoded.
+// Paths in `file:` and `sqlite:` URLs: with three slashes a percent-encoded path, without them a plain one.
 
 import assert from 'node:assert/strict'
 import { existsSync, mkdirSync, readdirSync } from 'node:fs'
@@ -11,61 +11,61 @@ import { folder } from '../support/folder.ts'
 
 const SECRET = Uint8Array.from({ length: 32 }, (_, i) => i)
 
-/** Names that a URL writes otherwise, or that look as if it did. */
+/** Names that a URL encodes, and names that look encoded. */
 const NAMES = ['my shop ä', '100% of it', 'a%20b', 'a+b', 'a?b', 'a#b', 'a;b=c&d', '日本語 🦊', "it's", 'C:']
 
 suite('a path in the URL of a backend', () => {
   for (const scheme of ['file', 'sqlite']) {
-    test(`${scheme}: with three slashes is that of a file URL, whatever is in its name`, async (t) => {
+    test(`${scheme}: with three slashes is the path of a file URL, with every character in its name`, async (t) => {
       for (const name of NAMES) {
-        const place = folder(t)
-        mkdirSync(join(place, name))
-        const path = join(place, name, 'sessions')
+        const parent = folder(t)
+        mkdirSync(join(parent, name))
+        const path = join(parent, name, 'sessions')
         const { href } = pathToFileURL(path)
         const backend = await backendFromUrl(href.replace('file:', `${scheme}:`))
         await backend.close?.()
         assert.ok(existsSync(path), href)
-        assert.deepEqual(readdirSync(place), [name])
+        assert.deepEqual(readdirSync(parent), [name])
         await (await backendFromUrl(href.replace('file:///', `${scheme}://localhost/`))).close?.()
-        assert.deepEqual(readdirSync(place), [name], 'this host is none')
+        assert.deepEqual(readdirSync(parent), [name], 'localhost is no part of the path')
       }
     })
-    test(`${scheme}: without them is a path as it stands`, async (t) => {
-      const place = folder(t)
+    test(`${scheme}: without them is a plain path, in which nothing is decoded`, async (t) => {
+      const parent = folder(t)
       for (const name of ['my shop', 'my%20shop', 'a?b#c', '100%']) {
         for (const path of [
-          join(place, name),
-          relative('.', join(place, name)),
-          `//${relative('.', join(place, name))}`,
+          join(parent, name),
+          relative('.', join(parent, name)),
+          `//${relative('.', join(parent, name))}`,
         ]) {
           const backend = await backendFromUrl(`${scheme}:${path}`)
           await backend.close?.()
-          assert.ok(readdirSync(place).includes(name), path)
+          assert.ok(readdirSync(parent).includes(name), path)
         }
       }
     })
-    test(`${scheme}: of what is no path the error says what to write`, async () => {
-      const refused = (message: RegExp) => ({ code: 'unknown_backend', message })
-      await assert.rejects(backendFromUrl(`${scheme}:///tmp/a.db?mode=ro`), refused(/\/tmp\/a.db\?mode=ro.*%3F/))
-      await assert.rejects(backendFromUrl(`${scheme}:///tmp/a#b`), refused(/%23/))
-      await assert.rejects(backendFromUrl(`${scheme}:///tmp/100%`), refused(/URI malformed.*%25/))
-      await assert.rejects(backendFromUrl(`${scheme}:///tmp/a%2Fb`), refused(/cannot be read/))
+    test(`${scheme}: the error for an invalid path contains the correct spelling`, async () => {
+      const refusal = (message: RegExp) => ({ code: 'unknown_backend', message })
+      await assert.rejects(backendFromUrl(`${scheme}:///tmp/a.db?mode=ro`), refusal(/\/tmp\/a.db\?mode=ro.*%3F/))
+      await assert.rejects(backendFromUrl(`${scheme}:///tmp/a#b`), refusal(/%23/))
+      await assert.rejects(backendFromUrl(`${scheme}:///tmp/100%`), refusal(/URI malformed.*%25/))
+      await assert.rejects(backendFromUrl(`${scheme}:///tmp/a%2Fb`), refusal(/cannot be read/))
     })
   }
 })
 
-test('a URL object is taken by its href', async (t) => {
+test('a URL object names the same backend as its href', async (t) => {
   const path = join(folder(t), 'my sessions')
   for (const backend of [pathToFileURL(path), new URL(pathToFileURL(`${path}.db`).href.replace('file:', 'sqlite:'))]) {
     const manager = sessionManager({ backend, secret: SECRET })
     t.after(() => manager.close())
-    const visit = browser(
+    const send = browser(
       manager(async (request) => {
         ;(await session(request)).set('n', 1)
         return new Response()
       }),
     )
-    assert.equal((await visit('/')).status, 200)
+    assert.equal((await send('/')).status, 200)
   }
   assert.ok(existsSync(path) && existsSync(`${path}.db`))
   await (await backendFromUrl(new URL('memory:'))).close?.()

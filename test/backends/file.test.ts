@@ -1,4 +1,4 @@
-// Sessions as files: whole or not there, out of the reach of others, and safe from two processes and a sudden end.
+// Sessions as files: written in one step, private, and safe from concurrent processes and a sudden end.
 
 import assert from 'node:assert/strict'
 import { execFileSync, spawnSync } from 'node:child_process'
@@ -24,49 +24,42 @@ import { suite, type TestContext, test } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
 import { type Backend, type Entry, KeepsakeError, type Mark, type SessionEvent } from 'keepsake'
 import { type FileOptions, fileBackend } from '../../src/backends/file/backend.ts'
+import { fileOf, keyOf, slotOf } from '../../src/backends/file/file-name.ts'
 import { decodeMetadata } from '../../src/session/metadata.ts'
 import cases from '../data/file-cases.json' with { type: 'json' }
+import { freshKey, freshVersion, entryWith as ownedEntryWith } from '../support/entries.ts'
 import { folder } from '../support/folder.ts'
-import { allowing } from '../support/lost.ts'
-import { start, stopped } from '../support/process.ts'
+import { retryIfStalled } from '../support/lost.ts'
+import { start, waitUntilStopped } from '../support/process.ts'
 import { runs } from '../support/quick.ts'
 
-// In memory where that is to be had: what is tested here is no disk.
+// The tests use memory instead of a disk if the system has such a folder.
 if (process.platform === 'linux' && existsSync('/dev/shm')) process.env.TMPDIR = '/dev/shm'
 
 const script = 'test/support/file-process.ts'
-const root = process.geteuid?.() === 0
+const isRoot = process.geteuid?.() === 0
 const NOBODY = 65_534
 const MINUTE = 60_000
+/** The names in a folder without sessions. */
+const EMPTY = ['locks', 'quarantine']
 
-const freshKey = () => randomBytes(32).toString('base64url')
-const freshVersion = () => randomBytes(6).toString('base64url')
-const nameOf = (key: string) => Buffer.from(key, 'base64url').toString('hex')
-const slotOf = (key: string) => nameOf(key).slice(0, 2)
-
-const entryWith = (more: Partial<Entry> = {}): Entry => ({
-  value: '{"n":1}',
-  metadata: '1.abc',
-  expiresAt: Date.now() + MINUTE,
-  version: freshVersion(),
-  owner: undefined,
-  ...more,
-})
+/** The backend returns every property of an entry, also an owner that is undefined. */
+const entryWith = (more: Partial<Entry> = {}): Entry => ownedEntryWith({ owner: undefined, ...more })
 
 const markFor = (): Mark => ({ metadata: 'ended', expiresAt: Date.now() + MINUTE, version: freshVersion() })
 
-type Place = {
+type Setup = {
   readonly directory: string
   readonly backend: Backend
   readonly events: SessionEvent[]
-  /** Where the session of a key lies. */
+  /** The path of the session of a key. */
   readonly pathOf: (key: string) => string
-  /** What lies in the directory and is no session. */
+  /** The names in the directory that are no sessions. */
   readonly others: () => string[]
   readonly quarantined: () => string[]
 }
 
-const place = (t: TestContext, options: FileOptions = {}, directory = join(folder(t), 'sessions')): Place => {
+const setup = (t: TestContext, options: FileOptions = {}, directory = join(folder(t), 'sessions')): Setup => {
   const events: SessionEvent[] = []
   const backend = fileBackend(directory, { ...options, onEvent: (event) => events.push(event) })
   t.after(() => backend.close?.())
@@ -74,48 +67,50 @@ const place = (t: TestContext, options: FileOptions = {}, directory = join(folde
     directory,
     backend,
     events,
-    pathOf: (key) => join(directory, nameOf(key)),
+    pathOf: (key) => join(directory, fileOf(key)),
     others: () =>
       readdirSync(directory)
-        .filter((name) => !/^[0-9a-f]{64}$/.test(name))
+        .filter((name) => keyOf(name) === undefined)
         .sort(),
     quarantined: () => readdirSync(join(directory, 'quarantine')),
   }
 }
 
-const filled = (value: unknown): unknown => {
+const lockOf = (directory: string, key: string) => join(directory, 'locks', slotOf(fileOf(key)))
+
+const expand = (value: unknown): unknown => {
   if (typeof value !== 'object' || value === null || !('$repeat' in value)) return value
   const { $repeat, times } = value as { $repeat: string; times: number }
   return $repeat.repeat(times)
 }
 
-const proved = (body: string) => `keepsake 1 ${createHash('sha256').update(body).digest('hex')}\n${body}`
+const withChecksum = (body: string) => `keepsake 1 ${createHash('sha256').update(body).digest('hex')}\n${body}`
 
-/** Nothing opens: a stranger, one event, the file out of the way, and no second event. */
-const quarantines = async ({ backend, events, pathOf, quarantined }: Place, key: string): Promise<void> => {
-  const [before, kept] = [events.length, quarantined().length]
+/** The visitor is anonymous, one event is emitted, and the file is moved. The next request emits no event. */
+const assertQuarantined = async ({ backend, events, pathOf, quarantined }: Setup, key: string): Promise<void> => {
+  const [eventsBefore, filesBefore] = [events.length, quarantined().length]
   assert.equal(await backend.get(key), undefined)
   assert.deepEqual(
-    events.slice(before).map((event) => event.type),
+    events.slice(eventsBefore).map((event) => event.type),
     ['corrupt_entry'],
   )
   assert.match(events.at(-1)?.message ?? '', /quarantine/)
-  assert.equal(existsSync(pathOf(key)), false, 'it lies there no more')
-  assert.equal(quarantined().length, kept + 1, 'it lies in quarantine')
+  assert.equal(existsSync(pathOf(key)), false, 'the file is moved')
+  assert.equal(quarantined().length, filesBefore + 1, 'to quarantine')
   assert.equal(await backend.get(key), undefined)
-  assert.equal(events.length, before + 1, 'the next request does not fail again')
+  assert.equal(events.length, eventsBefore + 1, 'the next request emits no event')
 }
 
-/** Has somebody take the turn of a key and die in it. */
-const die = (directory: string, key: string, ticket: string = randomUUID()): void =>
-  renameSync(join(directory, 'locks', `${slotOf(key)}.free`), join(directory, 'locks', `${slotOf(key)}.${ticket}`))
+/** Takes the lock of a key, like a process that then dies. */
+const leaveLocked = (directory: string, key: string, ticket: string = randomUUID()): void =>
+  renameSync(`${lockOf(directory, key)}.free`, `${lockOf(directory, key)}.${ticket}`)
 
 suite('a file', () => {
   for (const umask of [0o000, 0o022]) {
-    test(`is for its owner alone under umask 0${umask.toString(8)}`, async (t) => {
+    test(`is for one user alone under umask 0${umask.toString(8)}`, async (t) => {
       const before = process.umask(umask)
       t.after(() => process.umask(before))
-      const { backend, directory } = place(t)
+      const { backend, directory } = setup(t)
       const key = freshKey()
       const entry = entryWith()
       await backend.generate(key, entry)
@@ -129,20 +124,56 @@ suite('a file', () => {
     })
   }
 
-  test('is named after the bytes of its key, and nothing else lies beside it', async (t) => {
-    const { directory, backend, pathOf, others } = place(t)
-    const key = freshKey()
+  test('is named after its key, so an operator finds the file of a label, and no other file remains', async (t) => {
+    const { directory, backend, others } = setup(t)
+    const key = 'sid.Q2hhcmxvdHRl'
     await backend.generate(key, entryWith())
     await backend.touch(key, 9e15)
-    assert.ok(existsSync(pathOf(key)))
-    assert.deepEqual(others(), ['locks', 'owners', 'quarantine'])
+    assert.ok(existsSync(join(directory, 'session.sid.Q2hhcmxvdHRl.0806')))
+    assert.deepEqual(others(), EMPTY)
     await backend.clear(key)
-    assert.deepEqual(readdirSync(directory).sort(), ['locks', 'owners', 'quarantine'])
+    assert.deepEqual(readdirSync(directory).sort(), EMPTY)
     assert.equal(readdirSync(join(directory, 'locks')).filter((name) => name.endsWith('.free')).length, 256)
   })
 
-  test('can be read, and proved whole, by an operator', async (t) => {
-    const { backend, pathOf } = place(t)
+  test('has a name that no other key has, even if the file system ignores case, and that is legal everywhere', () => {
+    const keys = cases.names.map(({ value }) => expand(value) as string)
+    for (let i = 0; i < 2000; i++) keys.push(`sid.${randomBytes(9).toString('base64url')}`)
+    for (let bits = 0; bits < 4096; bits++) {
+      keys.push([...'abcdefabcdef'].map((letter, at) => ((bits >> at) & 1 ? letter.toUpperCase() : letter)).join(''))
+    }
+    const names = keys.map(fileOf)
+    assert.equal(new Set(names.map((name) => name.toLowerCase())).size, keys.length)
+    assert.deepEqual(names.map(keyOf), keys, 'the key can be read from the name')
+    for (const name of names) assert.match(name, /^session\.[A-Za-z0-9._-]{0,80}[0-9a-f]$/)
+    for (const name of ['session.sid.A.0', 'session.sid.a', 'SESSION.sid.a.00', 'session.sid.a.00.x', 'session..0']) {
+      assert.equal(keyOf(name), undefined, name)
+    }
+  })
+
+  test('has one of 256 locks, and labels are spread over all of them', () => {
+    const slots = new Set(Array.from({ length: 5000 }, () => slotOf(fileOf(freshKey()))))
+    assert.equal(slots.size, 256)
+  })
+
+  for (const { name, value } of cases.names) {
+    test(`keeps a session under every legal key: ${name}`, async (t) => {
+      const { directory, backend, others } = setup(t)
+      const key = expand(value) as string
+      const entry = entryWith()
+      const outside = readdirSync(join(directory, '..'))
+      assert.equal(await backend.generate(key, entry), undefined)
+      assert.deepEqual(await backend.get(key), entry)
+      assert.deepEqual((await backend.scan?.(undefined, 10))?.entries, [{ ...entry, key }])
+      assert.deepEqual(others(), EMPTY)
+      assert.deepEqual(readdirSync(join(directory, '..')), outside)
+      assert.equal(await backend.clear(key), undefined)
+      assert.equal(await backend.get(key), undefined)
+    })
+  }
+
+  test('can be read by an operator, and shows by its SHA-256 that it is complete', async (t) => {
+    const { backend, pathOf } = setup(t)
     const key = freshKey()
     await backend.generate(key, entryWith({ value: '{"cart":[1]}', version: 'v', expiresAt: 7, owner: 'Zoë' }))
     const [first = '', ...lines] = readFileSync(pathOf(key), 'utf8').split('\n')
@@ -152,9 +183,9 @@ suite('a file', () => {
   })
 
   for (const { name, value } of cases.keys) {
-    test(`is reached by no key that is none: ${name}`, async (t) => {
-      const { directory, backend } = place(t)
-      const key = filled(value) as string
+    test(`is never named by a value that is no key: ${name}`, async (t) => {
+      const { directory, backend } = setup(t)
+      const key = expand(value) as string
       const before = readdirSync(directory, { recursive: true })
       const change = { value: '{}', metadata: '', version: 'b' }
       if (typeof key === 'string') assert.equal(await backend.get(key), undefined)
@@ -173,78 +204,78 @@ suite('a file', () => {
 
   for (const { name, value } of cases.values) {
     test(`keeps a value like any other: ${name}`, async (t) => {
-      const { backend } = place(t)
+      const { backend } = setup(t)
       const key = freshKey()
-      const entry = entryWith({ value: filled(value) as string })
+      const entry = entryWith({ value: expand(value) as string })
       await backend.generate(key, entry)
       assert.deepEqual(await backend.get(key), entry)
       assert.equal(Object.hasOwn(Object.prototype, 'admin') || Object.hasOwn(Object.prototype, 'x'), false)
     })
   }
 
-  test('is never written that could not be read: an expiry has to be a number', async (t) => {
-    const { directory, backend } = place(t)
+  test('is not written if it could not be read: the expiry must be a number', async (t) => {
+    const { directory, backend } = setup(t)
     for (const expiresAt of [Number.NaN, Number.POSITIVE_INFINITY]) {
       await assert.rejects(async () => backend.generate(freshKey(), entryWith({ expiresAt })), TypeError)
     }
-    assert.deepEqual(readdirSync(directory).sort(), ['locks', 'owners', 'quarantine'])
+    assert.deepEqual(readdirSync(directory).sort(), EMPTY)
   })
 })
 
-suite('what cannot be read makes a stranger, once, and is moved to quarantine', () => {
+suite('an unreadable file makes its visitor anonymous, once, and is moved to quarantine', () => {
   for (const { name, value } of cases.files) {
     test(name, async (t) => {
-      const here = place(t)
+      const files = setup(t)
       const key = freshKey()
-      writeFileSync(here.pathOf(key), filled(value) as string)
-      await quarantines(here, key)
-      assert.equal(await here.backend.generate(key, entryWith()), undefined, 'the key is free again')
+      writeFileSync(files.pathOf(key), expand(value) as string)
+      await assertQuarantined(files, key)
+      assert.equal(await files.backend.generate(key, entryWith()), undefined, 'the key is free again')
     })
   }
   for (const { name, value } of cases.about) {
-    test(`under a right checksum: ${name}`, async (t) => {
-      const here = place(t)
+    test(`under a correct checksum: ${name}`, async (t) => {
+      const files = setup(t)
       const key = freshKey()
-      writeFileSync(here.pathOf(key), proved(`${filled(value)}\n{}\n`))
-      await quarantines(here, key)
+      writeFileSync(files.pathOf(key), withChecksum(`${expand(value)}\n{}\n`))
+      await assertQuarantined(files, key)
     })
   }
 
   test('cut short, or ending in NULs, at any byte', async (t) => {
-    const here = place(t)
+    const files = setup(t)
     const key = freshKey()
     const entry = entryWith({ owner: 'Zoë 🦊' })
-    await here.backend.generate(key, entry)
-    const whole = readFileSync(here.pathOf(key))
+    await files.backend.generate(key, entry)
+    const whole = readFileSync(files.pathOf(key))
     for (let length = 0; length < whole.length; length++) {
-      writeFileSync(here.pathOf(key), whole.subarray(0, length))
-      await quarantines(here, key)
-      writeFileSync(here.pathOf(key), Buffer.alloc(whole.length).fill(whole.subarray(0, length), 0, length))
-      await quarantines(here, key)
+      writeFileSync(files.pathOf(key), whole.subarray(0, length))
+      await assertQuarantined(files, key)
+      writeFileSync(files.pathOf(key), Buffer.alloc(whole.length).fill(whole.subarray(0, length), 0, length))
+      await assertQuarantined(files, key)
     }
-    writeFileSync(here.pathOf(key), whole)
-    assert.deepEqual(await here.backend.get(key), entry, 'whole, it is read')
+    writeFileSync(files.pathOf(key), whole)
+    assert.deepEqual(await files.backend.get(key), entry, 'the complete file is read')
   })
 
-  test('with any one bit turned, but for the bits of the number of its format', async (t) => {
-    const here = place(t)
+  test('with any one bit changed, except the number of its format', async (t) => {
+    const files = setup(t)
     const key = freshKey()
-    await here.backend.generate(key, entryWith())
-    const whole = readFileSync(here.pathOf(key))
+    await files.backend.generate(key, entryWith())
+    const whole = readFileSync(files.pathOf(key))
     const format = 'keepsake 1'.length - 1
     for (let at = 0; at < whole.length; at++) {
       if (at === format) continue
-      const turned = Buffer.from(whole)
-      turned[at] = (whole[at] as number) ^ (1 << (at % 8))
-      writeFileSync(here.pathOf(key), turned)
-      await quarantines(here, key)
+      const changed = Buffer.from(whole)
+      changed[at] = (whole[at] as number) ^ (1 << (at % 8))
+      writeFileSync(files.pathOf(key), changed)
+      await assertQuarantined(files, key)
     }
   })
 
   const planted: Record<string, (path: string, t: TestContext) => unknown> = {
     'a symbolic link to a session': (path, t) => {
       const elsewhere = join(folder(t), 'elsewhere')
-      writeFileSync(elsewhere, proved(`${JSON.stringify(entryWith())}\n{}\n`))
+      writeFileSync(elsewhere, withChecksum(`${JSON.stringify(entryWith())}\n{}\n`))
       symlinkSync(elsewhere, path)
     },
     'a symbolic link to nothing': (path) => symlinkSync('nowhere', path),
@@ -259,47 +290,47 @@ suite('what cannot be read makes a stranger, once, and is moved to quarantine', 
   for (const [name, plant] of Object.entries(planted)) {
     test(`${name} in the place of a file`, async (t) => {
       // A socket's path may have no more than 108 characters.
-      const here = place(t, {}, join(folder(t), 's'))
+      const files = setup(t, {}, join(folder(t), 's'))
       const key = freshKey()
-      await plant(here.pathOf(key), t)
-      assert.equal(await here.backend.generate(key, entryWith()), 'taken')
-      assert.equal(await here.backend.set(key, { value: '', metadata: '', version: 'b' }, 'a'), 'gone')
-      assert.equal(await here.backend.touch(key, 9e15), undefined)
-      assert.equal(await here.backend.clear(key, 'a'), 'stale')
-      await quarantines(here, key)
-      await plant(here.pathOf(key), t)
-      assert.equal(await here.backend.clear(key), undefined)
-      assert.equal(await here.backend.generate(key, entryWith()), undefined, 'clear made room')
+      await plant(files.pathOf(key), t)
+      assert.equal(await files.backend.generate(key, entryWith()), 'taken')
+      assert.equal(await files.backend.set(key, { value: '', metadata: '', version: 'b' }, 'a'), 'gone')
+      assert.equal(await files.backend.touch(key, 9e15), undefined)
+      assert.equal(await files.backend.clear(key, 'a'), 'stale')
+      await assertQuarantined(files, key)
+      await plant(files.pathOf(key), t)
+      assert.equal(await files.backend.clear(key), undefined)
+      assert.equal(await files.backend.generate(key, entryWith()), undefined, 'after a clear the key is free')
     })
   }
 
-  test('in a sweep, too', async (t) => {
-    const { backend, events, pathOf, quarantined } = place(t)
-    writeFileSync(pathOf(freshKey()), 'nothing of ours')
+  test('also if a sweep finds it', async (t) => {
+    const { backend, events, pathOf, quarantined } = setup(t)
+    writeFileSync(pathOf(freshKey()), 'not a session')
     assert.equal(await backend.sweep?.(Date.now(), 100), 0)
     assert.equal(events.length, 1)
     assert.equal(quarantined().length, 1)
   })
 })
 
-test("a file of a newer version is an entry that cannot be read: left alone, in nobody's way, and a logout ends it", async (t) => {
-  const { backend, events, pathOf, quarantined } = place(t)
+test('a file of a newer version is an entry that cannot be read: it is left in its place, and a logout ends it', async (t) => {
+  const { backend, events, pathOf, quarantined } = setup(t)
   const key = freshKey()
-  const text = 'keepsake 2 whatever\ncomes then'
+  const text = 'keepsake 2 another\nformat'
   writeFileSync(pathOf(key), text)
-  const there = await backend.get(key)
-  assert.ok(there && there.value === undefined && there.expiresAt > Date.now())
-  assert.equal(decodeMetadata(there.metadata), undefined, 'the layers above see that they cannot read it')
+  const found = await backend.get(key)
+  assert.ok(found && found.value === undefined && found.expiresAt > Date.now())
+  assert.equal(decodeMetadata(found.metadata), undefined, 'the manager recognises that it cannot read it')
   assert.equal(await backend.generate(key, entryWith()), 'taken')
-  assert.equal(await backend.set(key, { value: '', metadata: '', version: freshVersion() }, there.version), 'stale')
-  assert.equal(await backend.clear(key, there.version), 'stale')
-  assert.equal(await backend.clear(key, there.version, markFor()), 'stale')
+  assert.equal(await backend.set(key, { value: '', metadata: '', version: freshVersion() }, found.version), 'stale')
+  assert.equal(await backend.clear(key, found.version), 'stale')
+  assert.equal(await backend.clear(key, found.version, markFor()), 'stale')
   assert.equal(await backend.touch(key, 9e15), undefined)
   assert.equal(await backend.sweep?.(9e15, 100), 0)
   assert.deepEqual((await backend.scan?.(undefined, 10))?.entries, [], 'it is not copied to another store')
   assert.equal(readFileSync(pathOf(key), 'utf8'), text)
   assert.deepEqual(quarantined(), [])
-  assert.deepEqual(events, [], 'it is told by who knows the label')
+  assert.deepEqual(events, [], 'the manager emits the event, because it knows the label')
   const mark = markFor()
   assert.equal(await backend.clear(key, undefined, mark), undefined)
   assert.deepEqual(await backend.get(key), { value: undefined, owner: undefined, ...mark })
@@ -309,22 +340,22 @@ test("a file of a newer version is an entry that cannot be read: left alone, in 
 })
 
 suite('a mark', () => {
-  test('leaves nothing of the owner behind, and goes when it has expired', async (t) => {
-    const { directory, backend } = place(t)
+  test('has no owner, and a sweep removes it when it has expired', async (t) => {
+    const { directory, backend } = setup(t)
     const [one, two] = [freshKey(), freshKey()]
     await backend.generate(one, entryWith({ owner: 'bob' }))
     await backend.generate(two, entryWith({ owner: 'anna' }))
     const mark = markFor()
     await backend.clear(one, undefined, mark)
     assert.equal(await backend.byOwner?.clear('anna', undefined, mark), 1)
-    assert.deepEqual(readdirSync(join(directory, 'owners')), [])
+    assert.deepEqual(await backend.byOwner?.list('anna'), [])
     assert.equal(await backend.sweep?.(mark.expiresAt - 1, 100), 0)
     assert.equal(await backend.sweep?.(mark.expiresAt, 100), 2)
-    assert.deepEqual(readdirSync(directory).sort(), ['locks', 'owners', 'quarantine'])
+    assert.deepEqual(readdirSync(directory).sort(), EMPTY)
   })
 
-  test('is not left in the place of what cannot be read: that goes to quarantine', async (t) => {
-    const { backend, pathOf, quarantined } = place(t)
+  test('does not replace an unreadable file: that is moved to quarantine', async (t) => {
+    const { backend, pathOf, quarantined } = setup(t)
     const key = freshKey()
     for (const plant of [() => writeFileSync(pathOf(key), 'broken'), () => mkdirSync(pathOf(key))]) {
       plant()
@@ -336,23 +367,23 @@ suite('a mark', () => {
   })
 })
 
-test('a file that another user wrote is no session, and goes to quarantine', async (t) => {
-  if (!root) return t.diagnostic('left out: it takes root')
-  const here = place(t)
+test('a file that another user wrote is no session, and is moved to quarantine', async (t) => {
+  if (!isRoot) return t.diagnostic('skipped: it needs root')
+  const files = setup(t)
   const key = freshKey()
-  await here.backend.generate(key, entryWith({ owner: 'anna' }))
-  chownSync(here.pathOf(key), NOBODY, NOBODY)
-  await quarantines(here, key)
-  assert.match(here.events[0]?.message ?? '', /belongs to user 65534/)
+  await files.backend.generate(key, entryWith({ owner: 'anna' }))
+  chownSync(files.pathOf(key), NOBODY, NOBODY)
+  await assertQuarantined(files, key)
+  assert.match(files.events[0]?.message ?? '', /belongs to user 65534/)
 })
 
 suite('a directory is refused', () => {
   const refused: Record<string, (path: string) => void> = {
-    'that everybody may write to': (path) => {
+    'that all users may write to': (path) => {
       mkdirSync(path)
       chmodSync(path, 0o777)
     },
-    'that everybody may write to, though each only remove his own': (path) => {
+    'that all users may write to, with the sticky bit': (path) => {
       mkdirSync(path)
       chmodSync(path, 0o1777)
     },
@@ -374,8 +405,8 @@ suite('a directory is refused', () => {
       symlinkSync('/tmp', join(path, 'locks'))
     },
   }
-  if (root) {
-    refused['that belongs to another'] = (path) => {
+  if (isRoot) {
+    refused['that belongs to another user'] = (path) => {
       mkdirSync(path)
       chownSync(path, NOBODY, NOBODY)
     }
@@ -399,7 +430,7 @@ suite('a directory is refused', () => {
     })
   }
 
-  test('whose parent is not there, and the message says what to do', (t) => {
+  test('whose parent does not exist, with a message about the next step', (t) => {
     assert.throws(() => fileBackend(join(folder(t), 'no', 'sessions')), { code: 'unavailable', message: /Give a path/ })
   })
   test('that has no name', () => {
@@ -408,9 +439,9 @@ suite('a directory is refused', () => {
   })
 })
 
-suite('an error is no absence', () => {
-  test('a directory that has gone', async (t) => {
-    const { directory, backend } = place(t)
+suite('an error is never an absence', () => {
+  test('a directory that is gone', async (t) => {
+    const { directory, backend } = setup(t)
     const key = freshKey()
     await backend.generate(key, entryWith())
     renameSync(directory, `${directory}.away`)
@@ -425,9 +456,9 @@ suite('an error is no absence', () => {
     assert.ok(await backend.get(key))
   })
 
-  test('a directory that was replaced by another, though it is as good: nothing of it is believed, or written', async (t) => {
-    const { directory, backend } = place(t)
-    const other = place(t, {}, `${directory}.other`)
+  test('a directory that was replaced by another: nothing in it is read or written', async (t) => {
+    const { directory, backend } = setup(t)
+    const other = setup(t, {}, `${directory}.other`)
     const [mine, theirs] = [freshKey(), freshKey()]
     await backend.generate(mine, entryWith())
     await backend.keepSecret?.('mine')
@@ -453,27 +484,27 @@ suite('an error is no absence', () => {
     ]) {
       await assert.rejects(async () => act(), {
         code: 'unavailable',
-        message: /is another than at the start.*start again/,
+        message: /was replaced by another.*restart/,
       })
     }
     assert.deepEqual(readdirSync(directory, { recursive: true }).sort(), before)
     renameSync(directory, other.directory)
     symlinkSync(other.directory, directory)
-    await assert.rejects(async () => backend.get(theirs), { code: 'unavailable' }, 'nor by a link to another')
+    await assert.rejects(async () => backend.get(theirs), { code: 'unavailable' }, 'also if a link leads to another')
     rmSync(directory)
     renameSync(`${directory}.away`, directory)
     assert.ok(await backend.get(mine))
   })
 
-  test('no space: the old session stays, no draft stays, and what ended makes room', async (t) => {
+  test('no space: the old session stays, no draft stays, and ended sessions free space', async (t) => {
     let mounted = false
-    // Before the folder is removed, whose removal is registered next.
+    // This runs before the removal of the folder, which is registered next.
     t.after(() => mounted && execFileSync('umount', ['-l', path]))
     const path = join(folder(t), 'small')
     mkdirSync(path)
-    mounted = root && spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=256k,mode=0700', 'tmpfs', path]).status === 0
-    if (!mounted) return t.diagnostic('left out: it takes root and mount')
-    const { backend, others } = place(t, {}, join(path, 'sessions'))
+    mounted = isRoot && spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=256k,mode=0700', 'tmpfs', path]).status === 0
+    if (!mounted) return t.diagnostic('skipped: it needs root and mount')
+    const { backend, others } = setup(t, {}, join(path, 'sessions'))
     const first = freshKey()
     const entry = entryWith()
     await backend.generate(first, entry)
@@ -492,13 +523,17 @@ suite('an error is no absence', () => {
     await assert.rejects(async () => backend.set(first, change, entry.version), { code: 'ENOSPC' })
     assert.deepEqual(await backend.get(first), entry)
     for (const key of keys) assert.ok(await backend.get(key))
-    assert.deepEqual(others(), ['locks', 'owners', 'quarantine'])
+    assert.deepEqual(others(), EMPTY)
     assert.ok(readdirSync(join(path, 'sessions', 'locks')).every((name) => name.endsWith('.free')))
     assert.equal(await backend.clear(first, freshVersion(), markFor()), 'stale')
     assert.equal(await backend.clear(first, entry.version, markFor()), undefined, 'a logout ends the session')
-    assert.equal(await backend.byOwner?.clear('anna', undefined, markFor()), 1, 'and so does the end of an owner')
+    assert.equal(
+      await backend.byOwner?.clear('anna', undefined, markFor()),
+      1,
+      'and revokeAll ends the sessions of an owner',
+    )
     for (const key of [first, owned]) {
-      assert.ok([undefined, 'ended'].includes((await backend.get(key))?.metadata), 'with its mark, or without')
+      assert.ok([undefined, 'ended'].includes((await backend.get(key))?.metadata), 'with a mark or without')
     }
     assert.equal(await backend.sweep?.(9e15, 1), 1)
     for (const key of keys) await backend.clear(key)
@@ -506,14 +541,14 @@ suite('an error is no absence', () => {
   })
 
   test('no more files can be opened: nothing is lost, and it works again when they can', async (t) => {
-    const { backend, directory, others } = place(t)
+    const { backend, directory, others } = setup(t)
     const key = freshKey()
     await backend.generate(key, entryWith({ value: '1' }))
     const run = `ulimit -n 60; exec "$0" ${script} starve "$1" "$2"`
     const { stdout, stderr } = spawnSync('sh', ['-c', run, process.execPath, directory, key], { encoding: 'utf8' })
     assert.equal(stderr, '')
-    assert.deepEqual(JSON.parse(stdout), ['EMFILE', 'EMFILE', 'EMFILE', 'EMFILE', 'EMFILE', '1', null])
-    assert.deepEqual(others(), ['locks', 'owners', 'quarantine'])
+    assert.deepEqual(JSON.parse(stdout), [...Array(6).fill('EMFILE'), '1', null])
+    assert.deepEqual(others(), EMPTY)
   })
 
   test('no permission: the session stays', async (t) => {
@@ -523,10 +558,11 @@ suite('an error is no absence', () => {
     chmodSync(parent, 0o777)
     const { stdout, stderr } = spawnSync(
       process.execPath,
-      [script, 'deny', directory, key, join(directory, nameOf(key))],
-      { encoding: 'utf8', ...(root && { uid: NOBODY, gid: NOBODY }) },
+      [script, 'deny', directory, key, join(directory, fileOf(key))],
+      { encoding: 'utf8', ...(isRoot && { uid: NOBODY, gid: NOBODY }) },
     )
-    if (stderr.includes('EACCES') && stdout === '') return t.diagnostic('left out: nobody may not read these sources')
+    if (stderr.includes('EACCES') && stdout === '')
+      return t.diagnostic('skipped: the user nobody cannot read these sources')
     assert.equal(stderr, '')
     assert.deepEqual(JSON.parse(stdout), ['EACCES', 'EACCES', '1', 'EACCES', 'EACCES'])
   })
@@ -534,21 +570,21 @@ suite('an error is no absence', () => {
 
 suite('durability power', () => {
   const strace = spawnSync('strace', ['-V']).status === 0
-  const traced = (args: readonly string[], directory: string, key: string, deed = 'flush') => {
-    const traced = ['-f', '-qq', '-e', 'signal=none', '-e', 'trace=openat,fsync,rename', ...args]
-    const run = spawnSync('strace', [...traced, process.execPath, script, deed, directory, key], {
+  const trace = (args: readonly string[], directory: string, key: string) => {
+    const options = ['-f', '-qq', '-e', 'signal=none', '-e', 'trace=openat,fsync,rename', ...args]
+    const run = spawnSync('strace', [...options, process.execPath, script, 'flush', directory, key], {
       encoding: 'utf8',
     })
-    return { said: run.stdout.trim(), calls: run.stderr }
+    return { outcome: run.stdout.trim(), calls: run.stderr }
   }
 
   test('the draft is flushed, then renamed, then its directory flushed', async (t) => {
-    if (!strace) return t.diagnostic('left out: there is no strace')
-    const { backend, directory, pathOf } = place(t)
+    if (!strace) return t.diagnostic('skipped: strace is not installed')
+    const { backend, directory, pathOf } = setup(t)
     const key = freshKey()
     await backend.generate(key, entryWith({ value: '1' }))
-    const { said, calls } = traced([], directory, key)
-    assert.equal(said, 'done')
+    const { outcome, calls } = trace([], directory, key)
+    assert.equal(outcome, 'done')
     const steps = calls
       .split('\n')
       .filter((line) => /\.tmp"|fsync\(|quarantine|sessions", O_RDONLY\|O_CLOEXEC/.test(line))
@@ -566,57 +602,38 @@ suite('durability power', () => {
     assert.ok(steps[2]?.includes(pathOf(key)))
   })
 
-  test('the mark of an owner is flushed before the session is put', async (t) => {
-    if (!strace) return t.diagnostic('left out: there is no strace')
-    const { directory } = place(t)
-    const key = freshKey()
-    const { said, calls } = traced([], directory, key, 'flush-owned')
-    assert.equal(said, 'done')
-    const steps = calls
-      .split('\n')
-      .filter((line) => /owners|fsync\(|\.tmp"/.test(line))
-      .map((line) =>
-        /fsync/.test(line) ? 'fsync' : (/owners\/[0-9a-f]{64}(\/)?|owners(?=")|tmp(?=")/.exec(line)?.[0] ?? line),
-      )
-      .map((step) => (step.startsWith('owners/') ? (step.endsWith('/') ? 'mark' : 'folder of the owner') : step))
-    const put = steps.indexOf('tmp')
-    assert.ok(put > 0, calls)
-    const before = steps.slice(0, put).join(', ')
-    assert.match(before, /owners, fsync, mark, folder of the owner, fsync$/, calls)
-  })
-
   test('a flush that fails is an error, and the old session stays', async (t) => {
-    if (!strace) return t.diagnostic('left out: there is no strace')
-    const { backend, directory, others } = place(t)
+    if (!strace) return t.diagnostic('skipped: strace is not installed')
+    const { backend, directory, others } = setup(t)
     const key = freshKey()
     const entry = entryWith({ value: '1' })
     await backend.generate(key, entry)
-    assert.equal(traced(['-e', 'inject=fsync:error=EIO'], directory, key).said, 'EIO')
+    assert.equal(trace(['-e', 'inject=fsync:error=EIO'], directory, key).outcome, 'EIO')
     assert.deepEqual(await backend.get(key), entry)
-    assert.deepEqual(others(), ['locks', 'owners', 'quarantine'])
-    const renaming = traced(['-e', 'inject=fsync:error=EIO:when=2'], directory, key)
-    assert.equal(renaming.said, 'EIO', 'also where the directory cannot be flushed')
+    assert.deepEqual(others(), EMPTY)
+    const renaming = trace(['-e', 'inject=fsync:error=EIO:when=2'], directory, key)
+    assert.equal(renaming.outcome, 'EIO', 'also if the directory cannot be flushed')
   })
 })
 
 const COUNT = runs(1000)
 
 suite('several processes', () => {
-  test(`four count 4 × ${COUNT} increments as ${4 * COUNT}, over somebody who died in his turn`, async (t) => {
-    const { backend, directory, events, others } = place(t)
+  test(`four count 4 × ${COUNT} increments as ${4 * COUNT}, after a process died with the lock`, async (t) => {
+    const { backend, directory, events, others } = setup(t)
     const key = freshKey()
     await backend.generate(key, entryWith({ value: '0' }))
-    die(directory, key)
+    leaveLocked(directory, key)
     const children = Array.from({ length: 4 }, () => start(t, script, ['count', directory, key, String(COUNT)]))
     for (const { ended, errors } of children) assert.equal(await ended, 0, errors())
     assert.equal((await backend.get(key))?.value, String(4 * COUNT))
-    assert.deepEqual(others(), ['locks', 'owners', 'quarantine'])
+    assert.deepEqual(others(), EMPTY)
     assert.deepEqual(events, [])
   })
 
-  test('25 kills lose nothing that was acknowledged, leave no file that cannot be read, and hold nobody up', async (t) => {
-    const { backend, directory, events } = place(t)
-    const lane = async () => {
+  test('25 kills lose no acknowledged change, leave no unreadable file, and block no other process', async (t) => {
+    const { backend, directory, events } = setup(t)
+    const killFiveTimes = async () => {
       const key = freshKey()
       await backend.generate(key, entryWith({ value: '0' }))
       for (let kill = 1; kill <= 5; kill++) {
@@ -631,109 +648,109 @@ suite('several processes', () => {
         assert.ok(n === acknowledged || n === acknowledged + 1, `${n} of ${acknowledged}`)
         const change = { value: `${n}`, metadata: '', version: freshVersion() }
         const set = () => backend.set(key, change, entry?.version ?? '')
-        assert.equal(await allowing(set), undefined, 'others can go on')
+        assert.equal(await retryIfStalled(set), undefined, 'others can write')
       }
     }
-    await Promise.all([lane(), lane(), lane(), lane(), lane()])
+    await Promise.all(Array.from({ length: 5 }, killFiveTimes))
     assert.deepEqual(events, [])
     await backend.sweep?.(Date.now() + 11 * MINUTE, 0)
   })
 
-  test('who is killed in his turn holds up others for two seconds at most', async (t) => {
-    const { backend, directory } = place(t)
+  test('a process that is killed with a lock delays others for two seconds at most', async (t) => {
+    const { backend, directory } = setup(t)
     const key = freshKey()
     const entry = entryWith()
     await backend.generate(key, entry)
-    const { child, lines, ended } = start(t, script, ['hold', directory, slotOf(key)])
+    const { child, lines, ended } = start(t, script, ['hold', directory, slotOf(fileOf(key))])
     assert.equal((await lines.next()).value, 'held')
     child.kill('SIGKILL')
     await ended
-    assert.deepEqual(await backend.get(key), entry, 'a reader waits for nobody')
-    // A call waits for two seconds and then throws, so it is done sooner.
-    assert.equal(await allowing(() => backend.clear(key, entry.version)), undefined)
+    assert.deepEqual(await backend.get(key), entry, 'a reader does not wait')
+    // A call throws after two seconds, so this one is done sooner.
+    assert.equal(await retryIfStalled(() => backend.clear(key, entry.version)), undefined)
     assert.equal(backend.clear(key), undefined, 'and the next one does not wait at all')
   })
 
-  for (const deed of ['write', 'remove']) {
-    test(`who stands still in his turn while others go on can ${deed} nothing of theirs`, async (t) => {
-      const { backend, directory, others } = place(t)
+  for (const act of ['write', 'remove']) {
+    test(`a process that stops with a lock cannot ${act} later, after others have changed the session`, async (t) => {
+      const { backend, directory, others } = setup(t)
       const key = freshKey()
       const entry = entryWith()
       await backend.generate(key, entry)
-      const { child, lines } = start(t, script, ['stand', directory, key, deed])
-      while (readdirSync(join(directory, 'locks')).includes(`${slotOf(key)}.free`)) await setImmediate()
-      await stopped(child.pid as number)
+      const { child, lines } = start(t, script, ['stop', directory, key, act])
+      while (readdirSync(join(directory, 'locks')).includes(`${slotOf(fileOf(key))}.free`)) await setImmediate()
+      await waitUntilStopped(child.pid as number)
       const change = { value: '{"n":2}', metadata: '', version: freshVersion() }
-      assert.equal(await allowing(() => backend.set(key, change, entry.version)), undefined)
+      assert.equal(await retryIfStalled(() => backend.set(key, change, entry.version)), undefined)
       child.kill('SIGCONT')
-      assert.equal((await lines.next()).value, '2', 'it heard that its turn was over, and took another')
+      assert.equal((await lines.next()).value, '2', 'it lost the lock and took it again')
       assert.deepEqual(await backend.get(key), { ...entry, ...change })
-      assert.deepEqual(others(), ['locks', 'owners', 'quarantine'])
+      assert.deepEqual(others(), EMPTY)
     })
   }
 
-  test('a token that somebody took away comes back', async (t) => {
-    const { backend, directory } = place(t)
+  test('a token that was removed is created again', async (t) => {
+    const { backend, directory } = setup(t)
     const key = freshKey()
-    rmSync(join(directory, 'locks', `${slotOf(key)}.free`))
+    rmSync(`${lockOf(directory, key)}.free`)
     assert.equal(await backend.generate(key, entryWith()), undefined)
-    assert.ok(existsSync(join(directory, 'locks', `${slotOf(key)}.free`)))
+    assert.ok(existsSync(`${lockOf(directory, key)}.free`))
   })
 
-  test('who waits for more than two seconds hears that nothing was changed, and holds up nobody meanwhile', async (t) => {
-    const { backend, directory } = place(t)
+  test('after two seconds of waiting a call throws that nothing was changed, and it blocks no other work', async (t) => {
+    const { backend, directory } = setup(t)
     const key = freshKey()
     let ticket = randomUUID()
-    die(directory, key, ticket)
-    const locks = join(directory, 'locks')
-    let over = false
+    leaveLocked(directory, key, ticket)
+    const lock = lockOf(directory, key)
+    let isOver = false
     const waiting = (async () => backend.generate(key, entryWith()))().finally(() => {
-      over = true
+      isOver = true
     })
     const refused = assert.rejects(waiting, { code: 'unavailable', message: /Nothing was changed/ })
     let loops = 0
-    // One turn after the other, another whenever it looks, and the token never free.
-    for (; !over; loops++) {
+    // The lock is never free, and each time that the call looks, another ticket holds it.
+    for (; !isOver; loops++) {
       await setImmediate()
       const next = randomUUID()
-      renameSync(join(locks, `${slotOf(key)}.${ticket}`), join(locks, `${slotOf(key)}.${next}`))
+      renameSync(`${lock}.${ticket}`, `${lock}.${next}`)
       ticket = next
     }
     await refused
-    assert.ok(loops > 20, `${loops} turns of the loop: it waits for two seconds, and blocks for none of them`)
+    assert.ok(loops > 20, `${loops} rounds of the event loop: the call waits without blocking it`)
   })
 })
 
 suite('a secret', () => {
-  test('is one for all who ask at once', async (t) => {
-    const { directory } = place(t)
-    // All find none, and wait for one who died in their turn.
-    die(directory, 'A'.repeat(43))
-    const told = ['a', 'b', 'c', 'd'].map((fresh) => {
-      const { backend } = place(t, {}, directory)
+  test('is the same for concurrent calls', async (t) => {
+    const { directory } = setup(t)
+    // All calls find no secret, and wait for the lock of a dead process.
+    renameSync(join(directory, 'locks', '00.free'), join(directory, 'locks', `00.${randomUUID()}`))
+    const secrets = ['a', 'b', 'c', 'd'].map((fresh) => {
+      const { backend } = setup(t, {}, directory)
       const asked = () => backend.keepSecret?.(fresh)
       let first: ReturnType<typeof asked> | undefined = asked()
       assert.ok(first instanceof Promise)
-      return allowing(() => {
+      return retryIfStalled(() => {
         const answer = first ?? asked()
         first = undefined
         return answer
       })
     })
-    const kept = await Promise.all(told)
+    const kept = await Promise.all(secrets)
     assert.deepEqual(kept, Array(4).fill(kept[0]))
-    assert.equal(await place(t, {}, directory).backend.keepSecret?.('e'), kept[0])
+    assert.equal(await setup(t, {}, directory).backend.keepSecret?.('e'), kept[0])
   })
 
-  test('is never used when it was cut short, or is no file', async (t) => {
-    const { backend, directory } = place(t)
+  test('is never used if it was cut short or is no regular file', async (t) => {
+    const { backend, directory } = setup(t)
     const path = join(directory, 'secret')
     assert.equal(await backend.keepSecret?.('a secret of mine'), 'a secret of mine')
     const whole = readFileSync(path)
     for (let length = 0; length < whole.length; length++) {
       writeFileSync(path, whole.subarray(0, length))
       await assert.rejects(async () => backend.keepSecret?.('another'), { code: 'unavailable', message: /Put a copy/ })
-      assert.deepEqual(readFileSync(path), whole.subarray(0, length), 'it is left for its owner to look at')
+      assert.deepEqual(readFileSync(path), whole.subarray(0, length), 'the file is left for the operator')
     }
     rmSync(path)
     symlinkSync('/etc/hostname', path)
@@ -744,8 +761,8 @@ suite('a secret', () => {
 })
 
 suite('a sweep', () => {
-  test('leaves what is not ours, and removes what a dead process left when it is ten minutes old', async (t) => {
-    const { backend, directory, others } = place(t)
+  test('leaves foreign files, and removes the leftovers of dead processes after ten minutes', async (t) => {
+    const { backend, directory, others } = setup(t)
     const foreign = ['README.txt', '.hidden', 'a'.repeat(63), 'A'.repeat(64), `${randomUUID()}.tmp.old`, '.x.tmp']
     for (const name of foreign) writeFileSync(join(directory, name), 'mine')
     mkdirSync(join(directory, 'folder'))
@@ -759,21 +776,21 @@ suite('a sweep', () => {
     const old = (now - 10 * MINUTE - 1_000) / 1000
     for (const name of [...foreign, draft, tokens]) utimesSync(join(directory, name), old, old)
     assert.equal(await backend.sweep?.(now, 100), 0)
-    assert.deepEqual(others(), [...foreign, 'folder', 'locks', 'owners', 'quarantine', 'secret', young].sort())
+    assert.deepEqual(others(), [...foreign, 'folder', 'locks', 'quarantine', 'secret', young].sort())
   })
 
-  test('never removes a session that was touched while it looked', async (t) => {
-    const { backend, directory } = place(t)
+  test('never removes a session that was touched during the sweep', async (t) => {
+    const { backend, directory } = setup(t)
     let swept = 0
-    // Until it came between a begin and a touch at least once.
+    // Until a sweep happens between a generate and a touch at least once.
     while (swept === 0) {
       const { lines, ended, errors } = start(t, script, ['revive', directory, freshKey(), String(runs(600))])
-      let over = false
+      let isOver = false
       const end = ended.finally(() => {
-        over = true
+        isOver = true
       })
-      while (!over) {
-        swept += (await allowing(() => backend.sweep?.(Date.now(), 100))) ?? 0
+      while (!isOver) {
+        swept += (await retryIfStalled(() => backend.sweep?.(Date.now(), 100))) ?? 0
         await setImmediate()
       }
       assert.equal(await end, 0, errors())
@@ -781,18 +798,18 @@ suite('a sweep', () => {
     }
   })
 
-  test('looks at ten thousand files at most, lets others in between, and goes on where it stopped', async (t) => {
-    const { backend, directory, pathOf } = place(t)
+  test('looks at ten thousand files at most, lets other work run in between, and continues after the last file', async (t) => {
+    const { backend, directory, pathOf } = setup(t)
     const key = freshKey()
     await backend.generate(key, entryWith({ expiresAt: 1 }))
     // ext4 allows 65 000 links to a file.
-    for (let i = 1; i < 12_000; i++) linkSync(pathOf(key), join(directory, randomBytes(32).toString('hex')))
+    for (let i = 1; i < 12_000; i++) linkSync(pathOf(key), join(directory, fileOf(freshKey())))
     let between = 0
-    let over = false
+    let isOver = false
     const first = Promise.resolve(backend.sweep?.(Date.now(), 1e9)).finally(() => {
-      over = true
+      isOver = true
     })
-    while (!over) {
+    while (!isOver) {
       await setImmediate()
       between++
     }
@@ -803,7 +820,7 @@ suite('a sweep', () => {
   })
 })
 
-test('the address of the directory is the one it was opened with, wherever the process goes', async (t) => {
+test('a relative path is resolved once, so a later chdir of the process changes nothing', async (t) => {
   const before = process.cwd()
   t.after(() => process.chdir(before))
   const parent = folder(t)
@@ -812,5 +829,5 @@ test('the address of the directory is the one it was opened with, wherever the p
   process.chdir(resolve('/'))
   const key = freshKey()
   await backend.generate(key, entryWith())
-  assert.ok(existsSync(join(parent, 'sessions', nameOf(key))))
+  assert.ok(existsSync(join(parent, 'sessions', fileOf(key))))
 })

@@ -1,4 +1,4 @@
-// From a SQLite file to a Redis Cluster while visitors come to two processes: nobody is logged out, and nothing is lost.
+// A move from a SQLite file to a Redis Cluster during traffic to two processes: no visitor is logged out, no change is lost.
 
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
@@ -9,10 +9,17 @@ import type { CopyProgress } from 'keepsake/moving'
 import { storageKeys } from '../../src/crypto/keys.ts'
 import { patientCluster } from '../support/driver.ts'
 import { folder } from '../support/folder.ts'
-import { judged } from '../support/history.ts'
+import { judge } from '../support/history.ts'
 import { start } from '../support/process.ts'
 import { sharedCluster } from '../support/redis-stores.ts'
-import { houseOn, processAt, processOn, type Served, traffic, visitorAt } from '../support/traffic.ts'
+import {
+  type ApplicationProcess,
+  localProcess,
+  managerOn,
+  remoteProcess,
+  traffic,
+  visitorAt,
+} from '../support/traffic.ts'
 
 const ACCOUNTS = 40
 const DEVICES = 10
@@ -21,37 +28,37 @@ const VISITORS = 12
 const NAME = '__Host-Http-sid'
 type Idle = { readonly account: string; readonly n: number; cookie: string }
 
-const visit = async (served: Served, path: string, cookie?: string) => {
+const visit = async (served: ApplicationProcess, path: string, cookie?: string) => {
   const headers = cookie === undefined ? {} : { cookie: `${NAME}=${cookie}` }
   const { response, saw } = await served.visit(new Request(`${served.origin}/${path}`, { headers }))
   const set = response.headers.getSetCookie().find((line) => line.startsWith(`${NAME}=`))
   return { status: response.status, saw, cookie: set?.slice(NAME.length + 1).split(';')[0] }
 }
 
-/** A copy of all, in a process of its own, until it is over or has told of so many batches: then it is killed. */
-const copying = async (
+/** Copies all sessions in a process of its own, which is killed after this many batches. */
+const runCopy = async (
   t: TestContext,
   args: readonly string[],
   { batches = Number.POSITIVE_INFINITY, onRead = async (_: readonly string[]) => {} } = {},
 ) => {
   const { child, lines, ended, errors } = start(t, 'test/support/copying-process.ts', args)
-  const heard: CopyProgress[] = []
+  const reports: CopyProgress[] = []
   for (let next = await lines.next(); !next.done; next = await lines.next()) {
-    const said: CopyProgress | { readonly keys: readonly string[] } = JSON.parse(next.value)
-    if ('keys' in said) {
-      await onRead(said.keys)
+    const message: CopyProgress | { readonly keys: readonly string[] } = JSON.parse(next.value)
+    if ('keys' in message) {
+      await onRead(message.keys)
       child.send('go')
       continue
     }
-    heard.push(said)
-    if (heard.length === batches) child.kill('SIGKILL')
+    reports.push(message)
+    if (reports.length === batches) child.kill('SIGKILL')
   }
   const code = await ended
   if (batches === Number.POSITIVE_INFINITY) assert.equal(code, 0, errors())
-  return heard
+  return reports
 }
 
-test('from a SQLite file to a cluster, by a copy that is killed and resumed, under traffic by two processes', async (t) => {
+test('sessions move from a SQLite file to a cluster during traffic to two processes, by a copy that is killed and resumed', async (t) => {
   const file = `sqlite:${join(folder(t), 'sessions.db')}`
   const { nodes } = await sharedCluster()
   const cluster = `redis+cluster://${nodes.map(({ port }) => `127.0.0.1:${port}`).join()}`
@@ -61,9 +68,9 @@ test('from a SQLite file to a cluster, by a copy that is killed and resumed, und
     return backend
   }
 
-  // Before: sessions that nobody uses during the move, and sessions that visitors come with.
+  // Before: idle sessions, and the sessions of the visitors who send requests.
   const errors: string[] = []
-  const before = processOn(await opened(backendFromUrl(file)), errors)
+  const before = localProcess(await opened(backendFromUrl(file)), errors)
   const idle: Idle[] = []
   for (let i = 0; i < ACCOUNTS * DEVICES; i++) {
     const account = `idle${i % ACCOUNTS}`
@@ -76,78 +83,78 @@ test('from a SQLite file to a cluster, by a copy that is killed and resumed, und
     first.set(visitorAt(i), (await visit(before, `login?${visitorAt(i)}`)).cookie as string)
   }
 
-  // Meanwhile: two processes on both stores, one of which begins later, and a copy that is killed; some sessions end before
-  // it, amid and after.
+  // During: two processes on both stores, one with a later startsAt, and a copy that is killed. Some sessions end before the
+  // copy, during it and after it.
   const processes = await Promise.all(
     [0, 4_000].map(async (later) => {
       const args = [file, cluster, String(Date.now() + later)]
       const { lines, errors } = start(t, 'test/support/moving-process.ts', args)
       const origin = /http:\S+/.exec((await lines.next()).value ?? '')?.[0].replace(/\/$/, '')
       assert.ok(origin, errors())
-      return processAt(origin)
+      return remoteProcess(origin)
     }),
   )
-  const [one, two] = processes as [Served, Served]
+  const [one, two] = processes as [ApplicationProcess, ApplicationProcess]
   const { history, stop, audit } = traffic(processes, { visitors: VISITORS, rest: 100, first })
-  const out = new Set<Idle>()
-  const end = async (served: Served, every: number, rest: number) => {
+  const ended = new Set<Idle>()
+  const end = async (served: ApplicationProcess, every: number, rest: number) => {
     for (const [i, each] of idle.entries()) {
-      if (i % every !== rest || out.has(each)) continue
+      if (i % every !== rest || ended.has(each)) continue
       assert.equal((await visit(served, 'logout', each.cookie)).status, 200)
-      out.add(each)
+      ended.add(each)
     }
     const account = `idle${rest}`
     assert.equal(await served.revokeAll(account), 200)
-    for (const each of idle) if (each.account === account) out.add(each)
+    for (const each of idle) if (each.account === account) ended.add(each)
   }
   await end(one, 29, 3)
-  const heard = await copying(t, [file, cluster], { batches: 5 })
-  const { cursor } = heard.at(-1) as CopyProgress
-  assert.ok(cursor, 'it was not over')
+  const reports = await runCopy(t, [file, cluster], { batches: 5 })
+  const { cursor } = reports.at(-1) as CopyProgress
+  assert.ok(cursor, 'the copy was not complete')
   await end(two, 31, 7)
-  // One of each batch ends when it has been read and is yet to be written.
-  const addressOf = storageKeys('sid')
-  const labelled = new Map(idle.map((each) => [addressOf(each.cookie.slice(0, 12)), each]))
-  let amid = 0
+  // One session of each batch ends after the copy has read it and before it writes it.
+  const storageKey = storageKeys('sid')
+  const byStorageKey = new Map(idle.map((each) => [storageKey(each.cookie.slice(0, 12)), each]))
+  let endedDuringCopy = 0
   const onRead = async (keys: readonly string[]) => {
-    const each = keys.map((key) => labelled.get(key)).find((each) => each !== undefined && !out.has(each))
+    const each = keys.map((key) => byStorageKey.get(key)).find((each) => each !== undefined && !ended.has(each))
     if (each === undefined) return
-    out.add(each)
+    ended.add(each)
     assert.equal((await visit(one, 'logout', each.cookie)).status, 200)
-    amid++
+    endedDuringCopy++
   }
-  const resumed = copying(t, [file, cluster, cursor], { onRead })
+  const resumed = runCopy(t, [file, cluster, cursor], { onRead })
   await end(one, 37, 11)
   const rest = await resumed
   assert.equal(rest.at(-1)?.cursor, undefined)
-  assert.ok(amid > 5)
+  assert.ok(endedDuringCopy > 5)
   await end(two, 41, 13)
-  // Once more from the start: what has ended since is not copied again.
-  await copying(t, [file, cluster])
-  // For visitors to come afterwards; how many do matters to nothing.
+  // Again from the start: sessions that have ended since are not copied.
+  await runCopy(t, [file, cluster])
+  // Time for some requests after the copy. Their number does not matter.
   await sleep(500)
   await stop()
   await audit()
-  const verdict = judged(history)
+  const verdict = judge(history)
   t.diagnostic(
-    `${history.length} visits, answers ${JSON.stringify(verdict.byStatus)}, killed after ${heard.length} batches, ${rest.length} more`,
+    `${history.length} visits, answers ${JSON.stringify(verdict.byStatus)}, killed after ${reports.length} batches, ${rest.length} more`,
   )
   assert.deepEqual(verdict.violations, [])
   assert.equal(verdict.lost, 0)
   assert.deepEqual(Object.keys(verdict.byStatus).sort(), verdict.byStatus[409] ? ['200', '409'] : ['200'])
 
-  // Afterwards: the new store alone.
+  // After: the new store alone.
   const backend = await opened(patientCluster(cluster))
-  const after = processOn(backend, errors)
+  const after = localProcess(backend, errors)
   for (const each of idle) {
     const { saw } = await visit(after, 'read', each.cookie)
-    const expected = out.has(each) ? { n: 0 } : { account: each.account, n: each.n }
+    const expected = ended.has(each) ? { n: 0 } : { account: each.account, n: each.n }
     assert.deepEqual(saw, expected, each.account)
   }
-  const house = houseOn(backend, (error) => errors.push(String(error)))
+  const house = managerOn(backend, (error) => errors.push(String(error)))
   for (let i = 0; i < ACCOUNTS; i++) {
     const account = `idle${i}`
-    const living = idle.filter((each) => each.account === account && !out.has(each))
+    const living = idle.filter((each) => each.account === account && !ended.has(each))
     const listed = (await house.list(account)).map(({ label }) => label).sort()
     assert.deepEqual(listed, living.map(({ cookie }) => cookie.slice(0, 12)).sort(), account)
   }

@@ -1,4 +1,4 @@
-// Moving to another store while visitors come: nobody is logged out, nothing is lost, and what ended does not come back.
+// Moving to another store during traffic: no visitor is logged out, no change is lost, and no ended session comes back.
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
@@ -17,33 +17,33 @@ const secret = newSecret()
 
 const MINUTE = 60_000
 const base = Date.now()
-/** A process on its way from one store to another, whose clock is ten minutes behind until it has begun to move. */
-const processOn = (from: Backend, to: Backend, begun: () => boolean) =>
-  movingBackend(from, to, { startsAt: base, now: () => Date.now() - (begun() ? 0 : 10 * MINUTE) })
+/** The backend of one process. Its clock is ten minutes behind, before `startsAt`, until `hasStarted` returns true. */
+const processOn = (from: Backend, to: Backend, hasStarted: () => boolean) =>
+  movingBackend(from, to, { startsAt: base, now: () => Date.now() - (hasStarted() ? 0 : 10 * MINUTE) })
 
-for (const [what, ...begun] of [
-  ['that have begun to move', true, true],
-  ['that have not begun to move', false, false],
-  ['of which the first has begun to move', true, false],
-  ['of which the second has begun to move', false, true],
+for (const [which, ...hasStarted] of [
+  ['that move sessions', true, true],
+  ['that move none yet', false, false],
+  ['of which the first moves sessions', true, false],
+  ['of which the second moves sessions', false, true],
 ] as const) {
-  suite(`two processes ${what} keep the contract`, () => {
+  suite(`two processes ${which} keep the contract`, () => {
     for (const one of backendCases) {
       test(one.name, async (t) => {
         const [from, to] = [memoryBackend(), memoryBackend()]
-        const type = one.exempt(movingBackend(from, to))
-        if (type) return t.diagnostic(`nothing to ask: ${type}`)
+        const reason = one.exempt(movingBackend(from, to))
+        if (reason) return t.diagnostic(`skipped: ${reason}`)
         let opened = 0
         await one.run(() => {
-          const mine = begun[opened++ % 2] as boolean
-          return processOn(from, to, () => mine)
+          const isMoving = hasStarted[opened++ % 2] as boolean
+          return processOn(from, to, () => isMoving)
         })
       })
     }
   })
 }
 
-/** A page that does what the path says. */
+/** A page with an action for each path. */
 const page = (backend: Backend, now?: () => number) =>
   sessionManager({ backend, storeTimeout: PATIENT, secret, ...(now && { now }) })(async (request) => {
     const s: Session = await session(request)
@@ -55,17 +55,18 @@ const page = (backend: Backend, now?: () => number) =>
     if (pathname === '/logout') s.invalidate()
     return Response.json({ owner: s.owner ?? null, n: s.get('n') ?? 0 })
   })
-const told = async (response: Promise<Response>) => {
+/** The JSON of a response, or the status of an error. */
+const answerOf = async (response: Promise<Response>) => {
   const answer = await response
   return answer.ok ? answer.json() : answer.status
 }
 
 for (const { name, opener } of stores) {
   for (const direction of ['from', 'to'] as const) {
-    test(`sessions move ${direction} ${name} with all they have, and nobody is logged out`, async (t) => {
-      const here = await opener(t)()
+    test(`sessions move ${direction} ${name} completely, and no visitor is logged out`, async (t) => {
+      const store = await opener(t)()
       const other = memoryBackend()
-      const [from, to] = direction === 'from' ? [here, other] : [other, here]
+      const [from, to] = direction === 'from' ? [store, other] : [other, store]
       const before = page(from)
       const visitors = Array.from({ length: 30 }, () => browser(before))
       for (const [i, visit] of visitors.entries()) {
@@ -74,26 +75,26 @@ for (const { name, opener } of stores) {
         await visit('/add')
       }
       const during = page(movingBackend(from, to))
-      await told(visitors[0]?.copy(during)('/add') as Promise<Response>)
-      await told(visitors[1]?.copy(during)('/logout') as Promise<Response>)
-      const heard: CopyProgress[] = []
-      const done = await copySessions(from, to, { batch: 7, onProgress: (progress) => heard.push(progress) })
-      const counted = ({ copied, skipped, cursor }: CopyProgress, expected: readonly number[]) => {
+      await answerOf(visitors[0]?.copy(during)('/add') as Promise<Response>)
+      await answerOf(visitors[1]?.copy(during)('/logout') as Promise<Response>)
+      const reports: CopyProgress[] = []
+      const result = await copySessions(from, to, { batch: 7, onProgress: (progress) => reports.push(progress) })
+      const assertCounts = ({ copied, skipped, cursor }: CopyProgress, expected: readonly number[]) => {
         assert.equal(cursor, undefined)
-        // Redis may tell of a key twice.
-        const twice = name.startsWith('redis') && direction === 'from'
-        if (twice) assert.ok(copied >= (expected[0] as number) && skipped >= (expected[1] as number))
+        // A scan of Redis may return a key twice.
+        const mayRepeat = name.startsWith('redis') && direction === 'from'
+        if (mayRepeat) assert.ok(copied >= (expected[0] as number) && skipped >= (expected[1] as number))
         else assert.deepEqual([copied, skipped], expected)
       }
-      // Two had moved already, when they were asked for.
-      counted(done, [28, 0])
-      assert.deepEqual(heard.at(-1), done)
-      counted(await copySessions(from, to), [0, 0])
+      // Two had moved already, on their requests.
+      assertCounts(result, [28, 0])
+      assert.deepEqual(reports.at(-1), result)
+      assertCounts(await copySessions(from, to), [0, 0])
       const after = page(to)
       for (const [i, visit] of visitors.entries()) {
         const expected =
           i === 1 ? { owner: null, n: 0 } : { owner: i % 2 === 0 ? 'anna' : null, n: i === 0 ? 2 : 1 + (i % 2) }
-        assert.deepEqual(await told(visit.copy(after)('/')), expected, `visitor ${i}`)
+        assert.deepEqual(await answerOf(visit.copy(after)('/')), expected, `visitor ${i}`)
       }
       const manager = sessionManager({ backend: to, storeTimeout: PATIENT, secret })
       assert.equal((await manager.list('anna')).length, 15)
@@ -101,8 +102,8 @@ for (const { name, opener } of stores) {
   }
 }
 
-suite('while it moves', () => {
-  test('what expired is not copied, and a copy can go on where it was interrupted', async () => {
+suite('during a move', () => {
+  test('expired sessions are not copied, and an interrupted copy can continue at its cursor', async () => {
     const now = clock()
     const [from, to] = [memoryBackend({ now }), memoryBackend({ now })]
     const before = page(from, now)
@@ -110,25 +111,25 @@ suite('while it moves', () => {
     now.tick(13 * DAY)
     for (let i = 0; i < 20; i++) await browser(before, { now })('/add')
     now.tick(2 * DAY)
-    const controller = { stop: '' }
-    const stopping = (progress: CopyProgress) => {
-      controller.stop = progress.cursor ?? ''
+    let cursor = ''
+    const interrupt = (progress: CopyProgress) => {
+      cursor = progress.cursor ?? ''
       throw new Error('interrupted')
     }
-    await assert.rejects(copySessions(from, to, { batch: 8, onProgress: stopping, now }), /interrupted/)
-    const rest = await copySessions(from, to, { batch: 8, cursor: controller.stop, now })
+    await assert.rejects(copySessions(from, to, { batch: 8, onProgress: interrupt, now }), /interrupted/)
+    const rest = await copySessions(from, to, { batch: 8, cursor, now })
     assert.deepEqual([rest.copied, rest.skipped], [13, 0])
   })
 
-  test('a stateless backend, or one that cannot tell what it keeps, is refused', async () => {
+  test('a stateless backend and a backend without scan are refused', async () => {
     const cookie = cookieBackend({ secret })
     assert.throws(() => movingBackend(cookie, memoryBackend()), { code: 'invalid_option' })
     await assert.rejects(copySessions(memoryBackend(), cookie), { code: 'invalid_option' })
-    const { scan: _, ...mute } = memoryBackend()
-    await assert.rejects(copySessions(mute, memoryBackend()), { code: 'invalid_option' })
+    const { scan: _, ...withoutScan } = memoryBackend()
+    await assert.rejects(copySessions(withoutScan, memoryBackend()), { code: 'invalid_option' })
   })
 
-  test('until it starts nothing is moved because somebody asks for it', async () => {
+  test('before startsAt no request moves a session', async () => {
     const now = clock()
     const [from, to] = [memoryBackend({ now }), memoryBackend({ now })]
     const moving = movingBackend(from, to, { startsAt: now() + DAY, now })
@@ -137,12 +138,12 @@ suite('while it moves', () => {
     await visit('/add')
     assert.equal(to.scan && (await to.scan(undefined, 9)).entries.length, 0)
     assert.equal(
-      (await told(visit.copy(page(from, now))('/add'))).n,
+      (await answerOf(visit.copy(page(from, now))('/add'))).n,
       2,
-      'a process that does not know of it yet works beside',
+      'a process on the old store alone still works',
     )
     now.tick(DAY)
-    assert.equal((await told(visit('/add'))).n, 3)
+    assert.equal((await answerOf(visit('/add'))).n, 3)
     assert.equal(to.scan && (await to.scan(undefined, 9)).entries.length, 1)
   })
 
@@ -154,26 +155,26 @@ suite('while it moves', () => {
     const backend = movingBackend(from, to)
     const manager = sessionManager({ backend, storeTimeout: PATIENT, secret })
     const during = page(backend)
-    await told(one.copy(during)('/'))
+    await answerOf(one.copy(during)('/'))
     await browser(during)('/login')
     assert.equal((await manager.list('anna')).length, 3)
     assert.equal(await manager.revokeAll('anna'), 3)
     assert.deepEqual(await manager.list('anna'), [])
     await copySessions(from, to)
     for (const visit of [one, two]) {
-      assert.equal((await told(visit.copy(during)('/'))).owner, null)
-      assert.equal((await told(visit.copy(page(to))('/'))).owner, null)
-      assert.equal((await told(visit.copy(page(from))('/'))).owner, null)
+      assert.equal((await answerOf(visit.copy(during)('/'))).owner, null)
+      assert.equal((await answerOf(visit.copy(page(to))('/'))).owner, null)
+      assert.equal((await answerOf(visit.copy(page(from))('/'))).owner, null)
     }
   })
 
-  test('an owner’s sessions are all listed and ended, in whichever store each of them is', async () => {
-    for (const mine of [true, false]) {
+  test('all sessions of an owner are listed and ended, in both stores', async () => {
+    for (const isMoving of [true, false]) {
       const [from, to] = [memoryBackend(), memoryBackend()]
-      const [early, late] = [processOn(from, to, () => true), processOn(from, to, () => mine)]
+      const [early, late] = [processOn(from, to, () => true), processOn(from, to, () => isMoving)]
       const visits = [browser(page(from)), browser(page(from)), browser(page(early)), browser(page(late))]
       for (const visit of visits) await visit('/login')
-      await told((visits[1] as Browser).copy(page(early))('/'))
+      await answerOf((visits[1] as Browser).copy(page(early))('/'))
       const manager = sessionManager({ backend: late, storeTimeout: PATIENT, secret })
       const labels = (await manager.list('anna')).map(({ label }) => label)
       assert.equal(new Set(labels).size, 4)
@@ -188,18 +189,18 @@ suite('while it moves', () => {
     }
   })
 
-  test('a store that does not keep what is moved there is told of, and the session stays where it is', async () => {
+  test('if the new store loses entries, the move throws and the session stays in the old store', async () => {
     const from = memoryBackend()
     const visit = browser(page(from))
     await visit('/login')
-    const full: Backend = { ...memoryBackend(), generate: () => undefined }
-    const moving = movingBackend(from, full)
+    const lossy: Backend = { ...memoryBackend(), generate: () => undefined }
+    const moving = movingBackend(from, lossy)
     const key = (await from.scan?.(undefined, 1))?.entries[0]?.key as string
     await assert.rejects(async () => moving.get(key), { code: 'unavailable', message: /did not stay/ })
-    assert.equal((await told(visit('/'))).owner, 'anna')
+    assert.equal((await answerOf(visit('/'))).owner, 'anna')
   })
 
-  test('and back: a copy in the other direction finds what was left behind, and takes no notice of it', async () => {
+  test('sessions move back, and the tombstones of earlier moves do not matter', async () => {
     const [one, other] = [memoryBackend(), memoryBackend()]
     const visit = browser(page(one))
     await visit('/login')
@@ -212,16 +213,16 @@ suite('while it moves', () => {
     ] as const) {
       assert.equal((await copySessions(from, to)).copied, 1)
       assert.equal((await copySessions(from, to)).copied, 0)
-      assert.equal((await told(visit.copy(page(from))('/'))).owner, null)
-      assert.equal((await told(visit.copy(page(to))('/'))).owner, 'anna')
-      assert.equal((await told(visit.copy(page(movingBackend(from, to)))('/'))).owner, 'anna')
+      assert.equal((await answerOf(visit.copy(page(from))('/'))).owner, null)
+      assert.equal((await answerOf(visit.copy(page(to))('/'))).owner, 'anna')
+      assert.equal((await answerOf(visit.copy(page(movingBackend(from, to)))('/'))).owner, 'anna')
     }
-    assert.equal((await told(visit('/add'))).n, 2)
+    assert.equal((await answerOf(visit('/add'))).n, 2)
   })
 })
 
 suite('two processes whose clocks are ten minutes apart', () => {
-  /** What is done by the one whose clock is behind, and what is seen by everybody afterwards. */
+  /** The path of the request to the process that is behind, and the answer of every process afterwards. */
   const acts: Record<string, { readonly owner: string | null; readonly n: number }> = {
     '/': { owner: 'anna', n: 1 },
     '/add': { owner: 'anna', n: 2 },
@@ -231,16 +232,16 @@ suite('two processes whose clocks are ten minutes apart', () => {
     revokeAll: { owner: null, n: 0 },
   }
   const moves: Record<string, (from: Backend, to: Backend, visit: Browser, early: Backend) => Promise<unknown>> = {
-    'a visit to the one that is ahead': (_from, _to, visit, early) => visit.copy(page(early))('/'),
-    'a copy, before either starts': (from, to) => copySessions(from, to),
+    'a request to the process that is ahead': (_from, _to, visit, early) => visit.copy(page(early))('/'),
+    'a copy before either starts': (from, to) => copySessions(from, to),
     nothing: async () => {},
   }
   for (const [moved, move] of Object.entries(moves)) {
     for (const [act, expected] of Object.entries(acts)) {
-      test(`${moved} moves a session, and then ${act} comes to the one that is behind`, async () => {
+      test(`${moved} moves a session, then the process that is behind gets ${act}`, async () => {
         const [from, to] = [memoryBackend(), memoryBackend()]
-        let begun = false
-        const [early, late] = [processOn(from, to, () => true), processOn(from, to, () => begun)]
+        let hasStarted = false
+        const [early, late] = [processOn(from, to, () => true), processOn(from, to, () => hasStarted)]
         const first = browser(page(late))
         await first('/login')
         await first('/add')
@@ -250,35 +251,35 @@ suite('two processes whose clocks are ten minutes apart', () => {
             ? await sessionManager({ backend: late, storeTimeout: PATIENT, secret }).revokeAll('anna')
             : (await first.copy(page(late))(act)).status
         assert.equal(answer, act === 'revokeAll' ? 1 : 200)
-        for (const backend of [early, late]) assert.deepEqual(await told(first.copy(page(backend))('/')), expected)
-        begun = true
+        for (const backend of [early, late]) assert.deepEqual(await answerOf(first.copy(page(backend))('/')), expected)
+        hasStarted = true
         await copySessions(from, to)
         for (const backend of [early, late, to]) {
-          assert.deepEqual(await told(first.copy(page(backend))('/')), expected)
+          assert.deepEqual(await answerOf(first.copy(page(backend))('/')), expected)
         }
       })
     }
   }
 })
 
-/** A store whose calls each wait for their turn, and say what they are. */
-const through = (inner: Backend, turn: (what: string) => Promise<void>): Backend => ({
+/** A store whose calls wait for `before`, which gets the name of the call. */
+const through = (inner: Backend, before: (call: string) => Promise<void>): Backend => ({
   ...inner,
-  get: (key) => turn('get').then(() => inner.get(key)),
-  generate: (key, entry) => turn('generate').then(() => inner.generate(key, entry)),
-  set: (key, change, version) => turn('set').then(() => inner.set(key, change, version)),
-  clear: (key, version, mark) => turn('clear').then(() => inner.clear(key, version, mark)),
-  touch: (key, expiresAt) => turn('touch').then(() => inner.touch(key, expiresAt)),
-  scan: (cursor, limit) => turn('scan').then(() => inner.scan?.(cursor, limit) ?? { entries: [], cursor: undefined }),
+  get: (key) => before('get').then(() => inner.get(key)),
+  generate: (key, entry) => before('generate').then(() => inner.generate(key, entry)),
+  set: (key, change, version) => before('set').then(() => inner.set(key, change, version)),
+  clear: (key, version, mark) => before('clear').then(() => inner.clear(key, version, mark)),
+  touch: (key, expiresAt) => before('touch').then(() => inner.touch(key, expiresAt)),
+  scan: (cursor, limit) => before('scan').then(() => inner.scan?.(cursor, limit) ?? { entries: [], cursor: undefined }),
   byOwner: {
-    list: (owner) => turn('list').then(() => inner.byOwner?.list(owner) ?? []),
-    clear: (owner, except, mark) => turn('revoke').then(() => inner.byOwner?.clear(owner, except, mark) ?? 0),
+    list: (owner) => before('list').then(() => inner.byOwner?.list(owner) ?? []),
+    clear: (owner, except, mark) => before('revoke').then(() => inner.byOwner?.clear(owner, except, mark) ?? 0),
   },
 })
 
-suite('a process that is killed while it moves a session', () => {
-  /** Moves a session by a process that is killed after so many calls, and says whether it was done before. */
-  const killed = async (from: Backend, to: Backend, after: number): Promise<boolean> => {
+suite('a process that is killed during a move a session', () => {
+  /** Copies the sessions in a process that is killed after this many calls. Returns whether the copy was complete. */
+  const copyKilled = async (from: Backend, to: Backend, after: number): Promise<boolean> => {
     let calls = 0
     const turn = () => {
       if (calls++ >= after) throw new Error('killed')
@@ -291,15 +292,15 @@ suite('a process that is killed while it moves a session', () => {
     )
   }
   for (const then of ['/add', '/logout', 'copy'] as const) {
-    for (const begun of [true, false]) {
-      test(`${then} by another that has ${begun ? '' : 'not '}begun: nothing is lost, and nothing comes back`, async () => {
+    for (const isMoving of [true, false]) {
+      test(`after ${then} by another process ${isMoving ? 'after' : 'before'} its startsAt, no change is lost and no ended session comes back`, async () => {
         for (let after = 0; ; after++) {
           const [from, to] = [memoryBackend(), memoryBackend()]
           const visit = browser(page(from))
           await visit('/login')
           await visit('/add')
-          const done = await killed(from, to, after)
-          const other = processOn(from, to, () => begun)
+          const isComplete = await copyKilled(from, to, after)
+          const other = processOn(from, to, () => isMoving)
           const expected = then === '/logout' ? { owner: null, n: 0 } : { owner: 'anna', n: then === 'copy' ? 1 : 2 }
           if (then !== 'copy') {
             assert.equal(
@@ -307,13 +308,13 @@ suite('a process that is killed while it moves a session', () => {
               1,
             )
             assert.equal((await visit.copy(page(other))(then)).status, 200)
-            assert.deepEqual(await told(visit.copy(page(other))('/')), expected, `killed after ${after} calls`)
+            assert.deepEqual(await answerOf(visit.copy(page(other))('/')), expected, `killed after ${after} calls`)
           }
           await copySessions(from, to)
           for (const backend of [to, processOn(from, to, () => false), processOn(from, to, () => true)]) {
-            assert.deepEqual(await told(visit.copy(page(backend))('/')), expected, `killed after ${after} calls`)
+            assert.deepEqual(await answerOf(visit.copy(page(backend))('/')), expected, `killed after ${after} calls`)
           }
-          if (done) {
+          if (isComplete) {
             assert.ok(after > 5)
             return
           }
@@ -323,64 +324,70 @@ suite('a process that is killed while it moves a session', () => {
   }
 })
 
-suite('what a killed process leaves behind', () => {
-  const key = 'k'.repeat(43)
+suite('the entries that a killed process leaves', () => {
+  const key = 'app.kkkkkkkkkkkk'
   const entry = { value: '1', metadata: 'metadata', version: 'version0', expiresAt: base + DAY, owner: 'anna' }
-  /** Two stores between which a process was killed before this call of its. */
-  const left = async (dies: (what: string, store: 'from' | 'to') => boolean) => {
+  /** Two stores after a process was killed before this call. */
+  const killedBefore = async (dies: (call: string, store: 'from' | 'to') => boolean) => {
     const [from, to] = [memoryBackend(), memoryBackend()]
     await from.generate(key, entry)
-    const turn = (store: 'from' | 'to') => async (what: string) => {
-      if (dies(what, store)) throw new Error('killed')
+    const turn = (store: 'from' | 'to') => async (call: string) => {
+      if (dies(call, store)) throw new Error('killed')
     }
     const process = movingBackend(through(from, turn('from')), through(to, turn('to')))
     await assert.rejects(async () => process.get(key), /killed/)
     return [from, to] as const
   }
-  const copied = () => left((what, store) => store === 'from' && what === 'clear')
-  const marked = () => left((what, store) => store === 'to' && what === 'set')
+  /** The copy exists, and the old store still has the entry. */
+  const afterCopy = () => killedBefore((call, store) => store === 'from' && call === 'clear')
+  /** The old store has the tombstone, and the copy is not finished. */
+  const afterTombstone = () => killedBefore((call, store) => store === 'to' && call === 'set')
 
-  test('a mark outlives a copy whose expiry was moved since', async () => {
-    const [from, to] = await marked()
+  test('a tombstone outlives a copy whose expiry has moved', async () => {
+    const [from, to] = await afterTombstone()
     await to.touch(key, base + 30 * DAY)
     await from.sweep?.(base + DAY, 10)
     const found = await movingBackend(from, to).get(key)
     assert.deepEqual(found, { ...entry, expiresAt: base + 30 * DAY })
   })
-  test('a copy of what ended is in nobody’s way, on the way there or back', async () => {
-    for (const begun of [true, false]) {
-      const [from, to] = await copied()
-      const process = processOn(from, to, () => begun)
+  test('the copy of an ended session blocks nothing, in either direction', async () => {
+    for (const isMoving of [true, false]) {
+      const [from, to] = await afterCopy()
+      const process = processOn(from, to, () => isMoving)
       assert.equal(await process.clear(key), undefined)
       assert.deepEqual(await process.byOwner?.list('anna'), [])
       assert.equal(await process.generate(key, { ...entry, version: 'another0' }), undefined)
       assert.equal((await process.get(key))?.version, 'another0')
     }
-    const [from, to] = await copied()
+    const [from, to] = await afterCopy()
     const back = movingBackend(to, from)
     assert.equal((await back.byOwner?.list('anna'))?.length, 1)
     assert.equal(await back.clear(key), undefined)
     assert.equal(await back.get(key), undefined)
     assert.deepEqual(await back.byOwner?.list('anna'), [])
   })
-  test('the mark of what ended is in nobody’s way, for whom has begun or not', async () => {
-    for (const begun of [true, false]) {
-      const [from, to] = await marked()
-      const process = processOn(from, to, () => begun)
+  test('the tombstone of an ended session blocks nothing, before or after startsAt', async () => {
+    for (const isMoving of [true, false]) {
+      const [from, to] = await afterTombstone()
+      const process = processOn(from, to, () => isMoving)
       assert.equal(await process.clear(key, entry.version), undefined)
       assert.equal(await process.get(key), undefined)
       assert.equal(await process.generate(key, { ...entry, version: 'another0' }), undefined)
       assert.equal((await process.get(key))?.version, 'another0')
-      assert.equal(await process.generate(key, { ...entry, version: 'another0' }), undefined, 'a driver sent twice')
+      assert.equal(
+        await process.generate(key, { ...entry, version: 'another0' }),
+        undefined,
+        'a driver may send the call twice',
+      )
       assert.equal(await process.generate(key, { ...entry, version: 'another1' }), 'taken')
     }
   })
 })
 
-test('a sweep removes no more than it is asked to, from both stores together', async () => {
+test('a sweep removes at most its limit, from both stores together', async () => {
   const [from, to] = [memoryBackend(), memoryBackend()]
   for (const [i, store] of [from, from, to, to].entries()) {
-    await store.generate(`${i}`.repeat(43), {
+    await store.generate(`app.${i}`, {
       value: '1',
       metadata: 'metadata',
       version: 'version0',
@@ -393,22 +400,23 @@ test('a sweep removes no more than it is asked to, from both stores together', a
   assert.deepEqual(swept, [2, 2, 0])
 })
 
-suite('in every order', () => {
+suite('in every order of calls', () => {
   const acts = ['/add', '/renew', '/again', '/logout', '/'] as const
 
-  test('visits of two processes that begin at different times, a copy, a revocation: no increment lost, nothing back, nobody out', async () => {
+  test('requests to two processes with different startsAt, a copy and a revocation lose no increment, revive no session and log nobody out', async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.scheduler(),
         fc.array(fc.constantFrom(...acts), { minLength: 1, maxLength: 3 }),
         fc.boolean(),
-        fc.constantFrom('both have begun', 'one has begun', 'none has begun'),
+        fc.constantFrom('both move', 'one moves', 'none moves'),
         fc.option(fc.nat({ max: 8 }), { nil: undefined }),
-        async (s, paths, revokes, beginning, dies) => {
+        async (s, paths, revokes, start, dies) => {
           const [from, to] = [memoryBackend(), memoryBackend()]
           const turn = () => s.schedule(Promise.resolve())
-          const begun = [beginning !== 'none has begun', beginning === 'both have begun']
-          const on = (i: number) => processOn(through(from, turn), through(to, turn), () => begun[i % 2] as boolean)
+          const hasStarted = [start !== 'none moves', start === 'both move']
+          const on = (i: number) =>
+            processOn(through(from, turn), through(to, turn), () => hasStarted[i % 2] as boolean)
           const first = browser(page(from))
           await first('/login')
           const before = first.copy()
@@ -428,31 +436,35 @@ suite('in every order', () => {
           ).catch(() => {})
           const manager = sessionManager({ backend: on(1), storeTimeout: PATIENT, secret })
           const revoking = revokes ? manager.revokeAll('anna') : undefined
-          const beginnings = begun.map(async (_, i) => {
+          const starts = hasStarted.map(async (_, i) => {
             await turn()
-            begun[i] = true
+            hasStarted[i] = true
           })
-          await s.waitFor(Promise.all([...tabs, copying, revoking, ...beginnings]))
+          await s.waitFor(Promise.all([...tabs, copying, revoking, ...starts]))
           const visits = await Promise.all(tabs)
           const ended =
             revokes || visits.some(({ path, status }) => status === 200 && (path === '/logout' || path === '/again'))
-          const judge = async (store: Backend) => {
-            const seen = await told(before.copy(page(store))('/'))
-            if (ended) assert.deepEqual(seen, { owner: null, n: 0 }, 'what ended stays ended')
+          const check = async (store: Backend) => {
+            const seen = await answerOf(before.copy(page(store))('/'))
+            if (ended) assert.deepEqual(seen, { owner: null, n: 0 }, 'an ended session stays ended')
             else {
               const added = visits.filter(({ path, status }) => path === '/add' && status === 200).length
-              assert.deepEqual(seen, { owner: 'anna', n: added }, 'nobody is logged out, and every increment counts')
+              assert.deepEqual(
+                seen,
+                { owner: 'anna', n: added },
+                'the visitor is logged in, and every increment counts',
+              )
             }
             for (const { path, status, tab } of visits) {
-              const owner = (await told(tab.copy(page(store))('/'))).owner
+              const owner = (await answerOf(tab.copy(page(store))('/'))).owner
               if (revokes && path !== '/again') assert.equal(owner, null)
               if (!ended && status === 200) assert.equal(owner, 'anna')
             }
           }
-          for (const mine of [false, true]) await judge(processOn(from, to, () => mine))
+          for (const isMoving of [false, true]) await check(processOn(from, to, () => isMoving))
           await copySessions(from, to)
           for (const store of [to, processOn(from, to, () => false), processOn(from, to, () => true)])
-            await judge(store)
+            await check(store)
         },
       ),
       { numRuns: runs(600) },
@@ -460,12 +472,12 @@ suite('in every order', () => {
   })
 
   /*
-   * One entry under the calls of a backend: each version is followed by one other at most, what ended has no followers,
-   * and the expiry is the latest that anybody asked for.
+   * One entry under the calls of a backend: each version has at most one successor, an end has none, and the expiry is the
+   * latest one that was requested.
    */
-  test('calls of two processes that begin at different times: one history, one end, the latest expiry', async () => {
+  test('calls of two processes with different startsAt give one history, one end and the latest expiry', async () => {
     const call = fc.record({
-      what: fc.constantFrom('set', 'set', 'touch', 'clear', 'clear the version', 'get'),
+      name: fc.constantFrom('set', 'set', 'touch', 'clear', 'clear the version', 'get'),
       by: fc.nat({ max: 1 }),
     })
     await fc.assert(
@@ -477,54 +489,58 @@ suite('in every order', () => {
         async (s, calls, copies, marks) => {
           const [from, to] = [memoryBackend(), memoryBackend()]
           const turn = () => s.schedule(Promise.resolve())
-          const begun = [true, false]
-          const on = begun.map((_, i) => processOn(through(from, turn), through(to, turn), () => begun[i] as boolean))
-          const [key, version] = ['k'.repeat(43), 'version0']
+          const hasStarted = [true, false]
+          const on = hasStarted.map((_, i) =>
+            processOn(through(from, turn), through(to, turn), () => hasStarted[i] as boolean),
+          )
+          const [key, version] = ['app.kkkkkkkkkkkk', 'version0']
           const expiresAt = base + DAY
           await from.generate(key, { value: '0', metadata: 'metadata', version, expiresAt, owner: 'anna' })
-          const followers: string[] = []
+          const successors: string[] = []
           const ends: string[] = []
           let latest = expiresAt
-          const run = async ({ what, by }: { what: string; by: number }, i: number) => {
+          const run = async ({ name, by }: { name: string; by: number }, i: number) => {
             const backend = on[by] as Backend
             const mark = marks ? { metadata: 'ended', expiresAt: base + DAY, version: `ended--${i}` } : undefined
-            if (what === 'get') {
+            if (name === 'get') {
               const found = await backend.get(key)
               assert.ok(found === undefined || ['metadata', 'ended'].includes(found.metadata))
             }
-            if (what === 'touch') {
+            if (name === 'touch') {
               await backend.touch(key, expiresAt + i)
               latest = Math.max(latest, expiresAt + i)
             }
             const change = { value: `${i}`, metadata: 'metadata', version: `version${i + 1}` }
-            if (what === 'set' && (await backend.set(key, change, version)) === undefined)
-              followers.push(change.version)
-            if (what === 'clear the version' && (await backend.clear(key, version, mark)) === undefined) {
-              followers.push('end')
+            if (name === 'set' && (await backend.set(key, change, version)) === undefined)
+              successors.push(change.version)
+            if (name === 'clear the version' && (await backend.clear(key, version, mark)) === undefined) {
+              successors.push('end')
               ends.push(mark?.version ?? '')
             }
-            if (what === 'clear') {
+            if (name === 'clear') {
               assert.equal(await backend.clear(key, undefined, mark), undefined)
               ends.push(mark?.version ?? '')
             }
           }
           const copying = copies ? copySessions(through(from, turn), through(to, turn)) : undefined
-          const beginning = turn().then(() => {
-            begun[1] = true
+          const start = turn().then(() => {
+            hasStarted[1] = true
           })
-          await s.waitFor(Promise.all([...calls.map(run), copying, beginning]))
+          await s.waitFor(Promise.all([...calls.map(run), copying, start]))
           await copySessions(from, to)
-          assert.ok(followers.length <= 1, followers.join())
-          const versioned = calls.filter(({ what }) => ['set', 'clear the version'].includes(what)).length
-          if (versioned > 0 && ends.length === 0)
-            assert.equal(followers.length, 1, 'whom nobody came before is not stale')
+          assert.ok(successors.length <= 1, successors.join())
+          const versioned = calls.filter(({ name }) => ['set', 'clear the version'].includes(name)).length
+          if (versioned > 0 && ends.length === 0) assert.equal(successors.length, 1, 'the first write is not stale')
           for (const backend of [to, processOn(from, to, () => false), processOn(from, to, () => true)]) {
             const found = await backend.get(key)
             if (ends.length > 0) {
-              assert.ok(marks ? ends.includes(found?.version ?? '') : found === undefined, 'what ended stays ended')
+              assert.ok(
+                marks ? ends.includes(found?.version ?? '') : found === undefined,
+                'an ended session stays ended',
+              )
               assert.equal(found?.owner, undefined)
             } else {
-              assert.equal(found?.version, followers[0] ?? version)
+              assert.equal(found?.version, successors[0] ?? version)
               assert.equal(found?.owner, 'anna')
               assert.equal(found?.metadata, 'metadata')
               assert.equal(found?.expiresAt, latest)
@@ -538,28 +554,24 @@ suite('in every order', () => {
     )
   })
 
-  test('a session that begins while its owner’s are ended: it counts as before that or as after it, for everybody', async () => {
+  test('a session that is created during a revocation counts as before it or as after it, for every process', async () => {
     await fc.assert(
-      fc.asyncProperty(fc.scheduler(), fc.boolean(), fc.boolean(), async (s, marks, begins) => {
+      fc.asyncProperty(fc.scheduler(), fc.boolean(), fc.boolean(), async (s, marks, bothMove) => {
         const [from, to] = [memoryBackend(), memoryBackend()]
         const turn = () => s.schedule(Promise.resolve())
-        const [early, late] = [true, false].map((begun) =>
-          processOn(through(from, turn), through(to, turn), () => begun || begins),
+        const [early, late] = [true, false].map((isMoving) =>
+          processOn(through(from, turn), through(to, turn), () => isMoving || bothMove),
         ) as [Backend, Backend]
-        const [one, two] = ['a'.repeat(43), 'b'.repeat(43)]
+        const [one, two] = ['app.aaaaaaaaaaaa', 'app.bbbbbbbbbbbb']
         const entry = { value: '1', metadata: 'metadata', version: 'version0', expiresAt: base + DAY, owner: 'anna' }
         await from.generate(one, entry)
         const mark = marks ? { metadata: 'ended', expiresAt: base + DAY, version: 'ended---' } : undefined
-        const beginning = (async () => {
+        const creating = (async () => {
           await late.generate(two, entry)
           await early.get(two)
         })()
         await s.waitFor(
-          Promise.all([
-            beginning,
-            early.byOwner?.clear('anna', undefined, mark),
-            copySessions(through(from, turn), to),
-          ]),
+          Promise.all([creating, early.byOwner?.clear('anna', undefined, mark), copySessions(through(from, turn), to)]),
         )
         const seen = async () =>
           Promise.all(

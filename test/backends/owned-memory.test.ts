@@ -1,4 +1,4 @@
-// The owners of sessions in memory: the index is in step with every way that an entry comes and goes, and costs little.
+// The owners of sessions in memory: the index follows every change of the entries, and costs little memory.
 
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -11,22 +11,17 @@ import { runInNewContext } from 'node:vm'
 import fc from 'fast-check'
 import type { Backend, Entry } from 'keepsake'
 import { memoryBackend } from 'keepsake/memory'
-import { freshKey, freshVersion } from '../support/entries.ts'
+import { entryWith as anyEntry, freshKey, freshVersion } from '../support/entries.ts'
 import { runs } from '../support/quick.ts'
 
-const entryWith = (more: Partial<Entry> = {}): Entry => ({
-  value: '{"n":1}',
-  metadata: '1.abc',
-  expiresAt: 9e12,
-  version: freshVersion(),
-  ...more,
-})
+/** Expires in the far future, because these tests set the clock of the backend. */
+const entryWith = (more: Partial<Entry> = {}): Entry => anyEntry({ expiresAt: 9e12, ...more })
 
 setFlagsFromString('--expose-gc')
 const collect = runInNewContext('gc') as () => void
 
 const heap = async (): Promise<number> => {
-  for (let time = 0; time < 4; time++) {
+  for (let round = 0; round < 4; round++) {
     collect()
     await setImmediate()
   }
@@ -40,7 +35,7 @@ const keysOf = (backend: Backend, owner: string): string[] => {
 
 const owners = ['anna', 'bob', 'a\nb', 'a', undefined]
 
-test('whatever happens, the list of an owner is what get finds of his, and clear leaves none of it', async () => {
+test('after any operations, list returns exactly the entries of the owner, and clear removes them all', async () => {
   const keys = Array.from({ length: 40 }, freshKey)
   const acts = fc.array(
     fc.record({
@@ -51,7 +46,7 @@ test('whatever happens, the list of an owner is what get finds of his, and clear
     }),
     { minLength: 100, maxLength: 400 },
   )
-  const there = (backend: Backend, owner: string) =>
+  const present = (backend: Backend, owner: string) =>
     keys.filter((key) => (backend.get(key) as Entry | undefined)?.owner === owner).sort()
   const listed = (backend: Backend, owner: string) => keysOf(backend, owner).sort()
   await fc.assert(
@@ -70,21 +65,21 @@ test('whatever happens, the list of an owner is what get finds of his, and clear
         else if (act === 'sweep') backend.sweep?.(now, size % 3)
         else if (act === 'wait') now += size % 100
         else if (owner !== undefined) {
-          const before = there(backend, owner)
+          const before = present(backend, owner)
           const removed = backend.byOwner?.clear(owner, size % 2 ? key : undefined)
-          const after = there(backend, owner)
+          const after = present(backend, owner)
           assert.equal(removed, before.length - after.length)
           assert.deepEqual(after, size % 2 && before.includes(key) ? [key] : [])
         }
         for (const owner of owners)
-          if (owner !== undefined) assert.deepEqual(listed(backend, owner), there(backend, owner))
+          if (owner !== undefined) assert.deepEqual(listed(backend, owner), present(backend, owner))
       }
     }),
     { numRuns: runs(60) },
   )
 })
 
-test('what is evicted is what was written longest ago, whatever was written, cleared and swept in between', () => {
+test('after any operations, the entry that is evicted is the one whose last write is the oldest', () => {
   const act = fc.record({
     act: fc.constantFrom('generate', 'generate', 'generate', 'generate', 'set', 'touch', 'clear', 'revoke'),
     key: fc.nat({ max: 299 }),
@@ -93,7 +88,7 @@ test('what is evicted is what was written longest ago, whatever was written, cle
     fc.property(fc.array(act, { minLength: 400, maxLength: 900 }), (steps) => {
       const keys = Array.from({ length: 300 }, freshKey)
       const backend = memoryBackend({ maxEntries: 60 })
-      /** Keys, the one written longest ago first. */
+      /** Keys in the order of their last write, oldest first. */
       let kept: string[] = []
       const written = (key: string) => {
         kept = [...kept.filter((other) => other !== key), key].slice(-60)
@@ -120,7 +115,7 @@ test('what is evicted is what was written longest ago, whatever was written, cle
   )
 })
 
-test('an owner with many sessions, who ends them one by one from either side, is followed', () => {
+test('the index follows an owner who ends many sessions one by one, from either end of the list', () => {
   const backend = memoryBackend()
   const keys = Array.from({ length: 30 }, freshKey)
   for (const key of keys) backend.generate(key, entryWith({ owner: 'anna' }))
@@ -132,9 +127,9 @@ test('an owner with many sessions, who ends them one by one from either side, is
   assert.deepEqual(backend.byOwner?.list('anna'), [])
 })
 
-suite('memory', () => {
+suite('the memory that sessions take', () => {
   const COUNT = 20_000
-  /** Bytes an entry, of a backend that has so many of each owner. */
+  /** Bytes for each entry, in a backend that has this many of each owner. */
   const cost = async (each: number, after: (backend: Backend, keys: readonly string[]) => void = () => {}) => {
     const keys = Array.from({ length: COUNT }, freshKey)
     const ownerOf = (at: number) => (each === 0 ? undefined : `app:user ${Math.floor(at / each)}`)
@@ -147,9 +142,9 @@ suite('memory', () => {
     return bytes
   }
 
-  test('no entry keeps the longer text that its key, owner, value or metadata was cut out of, nor one that was added up', async () => {
-    const pieces = (text: string) => ({ cut: text.slice(100, 143), added: `app:${text.slice(100, 139)}` })
-    const made: Record<string, (cut: string) => readonly [key: string, entry: Entry]> = {
+  test('no entry keeps the longer text from which its key, owner, value or metadata was sliced, and no sum of texts', async () => {
+    const pieces = (text: string) => ({ sliced: text.slice(100, 143), added: `app.${text.slice(100, 139)}` })
+    const made: Record<string, (piece: string) => readonly [key: string, entry: Entry]> = {
       key: (key) => [key, entryWith()],
       owner: (owner) => [freshKey(), entryWith({ owner })],
       value: (value) => [freshKey(), entryWith({ value })],
@@ -157,7 +152,7 @@ suite('memory', () => {
       version: (text) => [freshKey(), entryWith({ version: text.slice(0, 40) })],
     }
     for (const [what, entryOf] of Object.entries(made)) {
-      for (const how of ['cut', 'added'] as const) {
+      for (const how of ['sliced', 'added'] as const) {
         for (const written of ['once', 'again'] as const) {
           const before = await heap()
           const backend = memoryBackend()
@@ -166,38 +161,38 @@ suite('memory', () => {
             backend.generate(key, entry)
             if (written === 'once') continue
             const next = pieces(key + randomBytes(10_000).toString('hex'))
-            const same = what === 'key' ? `${key}${next.cut}`.slice(0, key.length) : key
-            backend.set(same, { value: next[how], metadata: next[how], version: freshVersion() }, entry.version)
-            backend.touch(same, 9.1e12)
+            const sameKey = what === 'key' ? `${key}${next.sliced}`.slice(0, key.length) : key
+            backend.set(sameKey, { value: next[how], metadata: next[how], version: freshVersion() }, entry.version)
+            backend.touch(sameKey, 9.1e12)
           }
           const bytes = ((await heap()) - before) / 300
-          assert.ok(bytes < 2_000, `${bytes} bytes of each, by the ${what} that was ${how}, written ${written}`)
+          assert.ok(bytes < 2_000, `${bytes} bytes for each entry: the ${what} was ${how}, written ${written}`)
           assert.equal(backend.name, 'memory')
         }
       }
     }
   })
 
-  test('an owner costs little, and one with several sessions less', async () => {
+  test('an owner takes little memory, and less for each session if they have several', async () => {
     const none = await cost(0)
     for (const each of [1, 2, 8, 9, 1000]) {
       const more = (await cost(each)) - none
-      assert.ok(more < 190, `${more} bytes more where an owner has ${each}`)
+      assert.ok(more < 190, `${more} bytes more for each session of an owner who has ${each}`)
     }
   })
 
-  test('nothing of an owner stays when his sessions are gone', async () => {
+  test('no memory of an owner is left after their sessions are gone', async () => {
     for (const each of [1, 2, 50]) {
       const left = await cost(each, (backend, keys) => {
         for (const key of keys) backend.clear(key)
-        // The hand that looks for what has expired keeps the table it stands in, until it goes on.
+        // The iterator that looks for expired entries keeps its table alive until it moves on.
         for (let i = 0; i < 3; i++) backend.generate(freshKey(), entryWith({ owner: 'app:last' }))
       })
-      assert.ok(left < 8, `${left} bytes of each`)
+      assert.ok(left < 8, `${left} bytes for each session`)
     }
   })
 
-  test('an index does not keep the first text of a session that was written again', async () => {
+  test('the index does not keep the first text of a session that was written again', async () => {
     const large = 'x'.repeat(2_000)
     const before = await heap()
     const backend = memoryBackend()
@@ -210,7 +205,7 @@ suite('memory', () => {
       backend.set(key, { value: '', metadata: '', version: freshVersion() }, entry.version)
     }
     const bytes = ((await heap()) - before) / 2_000
-    assert.ok(bytes < 1_000, `${bytes} bytes a session`)
+    assert.ok(bytes < 1_000, `${bytes} bytes for each session`)
     assert.equal(backend.name, 'memory')
   })
 
@@ -224,7 +219,7 @@ suite('memory', () => {
   for (const [size, [value, count]] of Object.entries(sizes)) {
     for (const [name, owner] of Object.entries({ nobody: undefined, user: 'app:user', foxes: '🦊'.repeat(100) })) {
       for (const each of owner === undefined ? [1] : [1, 100]) {
-        test(`maxBytes is about what it takes: ${size}, ${each} of ${name}`, async () => {
+        test(`the entries take about maxBytes: ${size}, ${each} of ${name}`, async () => {
           const maxBytes = 4 * 2 ** 20
           const before = await heap()
           const backend = memoryBackend({ maxBytes })
@@ -232,9 +227,9 @@ suite('memory', () => {
             const more = owner === undefined ? {} : { owner: `${owner} ${Math.floor(at / each)}` }
             backend.generate(freshKey(), entryWith({ ...more, value: `${at}${value}` }))
           }
-          const taken = (await heap()) - before
-          assert.ok(taken < maxBytes * 1.25, `${taken} bytes`)
-          assert.ok(taken > maxBytes / 2, `${taken} bytes`)
+          const bytes = (await heap()) - before
+          assert.ok(bytes < maxBytes * 1.25, `${bytes} bytes`)
+          assert.ok(bytes > maxBytes / 2, `${bytes} bytes`)
           assert.equal(backend.name, 'memory')
         })
       }
@@ -247,7 +242,7 @@ suite('memory', () => {
     [128, 400, 1],
     [256, 100_000, 1],
   ] as const) {
-    test(`a flood of strangers does not end a process of ${megabytes} MiB: ${characters} characters of ${bytesEach} byte`, () => {
+    test(`a flood of new sessions does not end a process of ${megabytes} MiB: ${characters} characters of ${bytesEach} byte`, () => {
       const flood = resolve(import.meta.dirname, '../support/flood.ts')
       const args = [`--max-old-space-size=${megabytes}`, flood, ...[megabytes, characters, bytesEach].map(String)]
       const { stdout, stderr, status } = spawnSync(process.execPath, args, { encoding: 'utf8' })

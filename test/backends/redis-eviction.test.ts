@@ -1,4 +1,4 @@
-// A Redis that may evict what is alive: its operator is told, and ends of sessions are not kept there.
+// A Redis that may evict keys: keepsake warns its operator, and refuses to keep ends of sessions there.
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
@@ -16,7 +16,7 @@ import { redisCluster, redisServer, until } from '../support/redis-server.ts'
 
 const secret = newSecret()
 
-const house = (backend: Backend | string) => {
+const setup = (backend: Backend | string) => {
   const events: SessionEvent[] = []
   const manager = sessionManager({
     backend,
@@ -28,22 +28,22 @@ const house = (backend: Backend | string) => {
     const s = await session(request)
     if (request.url.endsWith('/in')) s.login('anna')
     if (request.url.endsWith('/out')) s.invalidate()
-    return new Response(s.owner ?? 'nobody')
+    return new Response(s.owner ?? 'anonymous')
   })
-  const told = () => events.filter(({ type }) => type === 'eviction').map(({ message = '' }) => message)
-  return { manager, handler, visit: browser(handler), told }
+  const warnings = () => events.filter(({ type }) => type === 'eviction').map(({ message = '' }) => message)
+  return { manager, handler, visit: browser(handler), warnings }
 }
 
 const evicting = ['--maxmemory', '100mb', '--maxmemory-policy', 'volatile-lru']
 
-const badOption = (error: unknown): boolean => {
+const isRefused = (error: unknown): boolean => {
   assert.equal((error as KeepsakeError).code, 'invalid_option')
   assert.match((error as Error).message, /open again .*volatile-lru.*noeviction/)
   return true
 }
 
 suite('sessions in a Redis that may evict them', () => {
-  test('its operator is told once, at the first visit, by every client', async (t) => {
+  test('keepsake warns its operator once, at the first request, through every client', async (t) => {
     const { port, url } = await redisServer(...evicting)
     const ioredis = new Redis(port)
     t.after(() => ioredis.disconnect())
@@ -53,91 +53,96 @@ suite('sessions in a Redis that may evict them', () => {
     t.after(() => own.close?.())
     const moving = movingBackend(memoryBackend(), own)
     for (const backend of [own, redisBackend(ioredis), redisBackend(nodeRedis), moving]) {
-      const { visit, told } = house(backend)
+      const { visit, warnings } = setup(backend)
       await visit('/')
-      await until(() => told().length > 0)
+      await until(() => warnings().length > 0)
       await visit('/')
-      assert.equal(told().length, 1)
-      assert.match(told()[0] ?? '', /evict sessions.*maxmemory 104857600, maxmemory-policy volatile-lru.*noeviction/)
+      assert.equal(warnings().length, 1)
+      assert.match(
+        warnings()[0] ?? '',
+        /evict sessions.*maxmemory 104857600, maxmemory-policy volatile-lru.*noeviction/,
+      )
     }
   })
 
-  test('at the start, where that is asked for; and not before the server is there', async (t) => {
+  test('ready() warns too, but not before the server is up', async (t) => {
     const server = await redisServer(...evicting)
     await server.kill()
     const backend = await connectRedis(server.url)
     t.after(() => backend.close?.())
-    const { manager, visit, told } = house(backend)
+    const { manager, visit, warnings } = setup(backend)
     await manager.ready()
-    assert.deepEqual(told(), [])
+    assert.deepEqual(warnings(), [])
     await server.restart()
     await until(async () => (await visit('/in')).status === 200)
-    await until(() => told().length > 0)
+    await until(() => warnings().length > 0)
     await manager.ready()
-    assert.equal(told().length, 1)
+    assert.equal(warnings().length, 1)
   })
 
-  test('one server of a cluster is enough', async (t) => {
+  test('keepsake warns if one server of a cluster may evict', async (t) => {
     const { nodes, nodesOf } = await redisCluster()
     const { master } = await nodesOf('a')
     await master.cli('config', 'set', 'maxmemory', '100mb')
     await master.cli('config', 'set', 'maxmemory-policy', 'allkeys-lru')
     const backend = await connectRedis(`redis+cluster://127.0.0.1:${nodes[0]?.port}`)
     t.after(() => backend.close?.())
-    const { manager, told } = house(backend)
+    const { manager, warnings } = setup(backend)
     await manager.ready()
-    assert.match(told()[0] ?? '', /allkeys-lru/)
+    assert.match(warnings()[0] ?? '', /allkeys-lru/)
   })
 
-  test('nothing is told where nothing is evicted, or there is no limit', async (t) => {
+  test('there is no warning if the policy is noeviction or there is no memory limit', async (t) => {
     for (const options of [['--maxmemory', '100mb'], ['--maxmemory-policy', 'allkeys-lru'], []]) {
       const { url } = await redisServer(...options)
       const backend = await connectRedis(url)
       t.after(() => backend.close?.())
-      const { manager, told } = house(backend)
+      const { manager, warnings } = setup(backend)
       await manager.ready()
-      assert.deepEqual(told(), [])
+      assert.deepEqual(warnings(), [])
     }
   })
 
-  test('where it may not be looked at, that is told', async (t) => {
+  test('keepsake warns if the user may not read the policy', async (t) => {
     const server = await redisServer(...evicting)
     await server.cli('acl', 'setuser', 'app', 'on', '>x', '~*', '+@all', '-info')
     const backend = await connectRedis(`redis://app:x@127.0.0.1:${server.port}`)
     t.after(() => backend.close?.())
-    const { manager, told } = house(backend)
+    const { manager, warnings } = setup(backend)
     await manager.ready()
-    assert.match(told()[0] ?? '', /could not be looked at.*\+info/)
-    const ends = house(cookieBackend({ secret, ends: backend }))
+    assert.match(warnings()[0] ?? '', /could not check whether.*\+info/)
+    const ends = setup(cookieBackend({ secret, ends: backend }))
     await ends.manager.ready()
-    assert.match(ends.told()[0] ?? '', /could not be looked at.*\+info/)
+    assert.match(ends.warnings()[0] ?? '', /could not check whether.*\+info/)
     assert.equal((await ends.visit('/in')).status, 200)
   })
 })
 
 suite('ends of sessions in a Redis that may evict them', () => {
-  test('are refused, at the start and at every visit, until it does not evict any more', async (t) => {
+  test('are refused at the start and at every request, until the server does not evict any more', async (t) => {
     const server = await redisServer(...evicting)
     const { url, port } = server
     const client = new Redis(port)
     t.after(() => client.disconnect())
-    const given = cookieBackend({ secret, ends: redisBackend(client) })
-    for (const backend of [`cookie:${url}`, given]) {
-      const { manager, visit } = house(backend)
+    const onClient = cookieBackend({ secret, ends: redisBackend(client) })
+    for (const backend of [`cookie:${url}`, onClient]) {
+      const { manager, visit } = setup(backend)
       t.after(() => manager.close())
-      await assert.rejects(manager.ready(), badOption)
+      await assert.rejects(manager.ready(), isRefused)
       await server.cli('config', 'set', 'maxmemory-policy', 'noeviction')
       assert.equal((await visit('/in')).status, 200)
       await server.cli('config', 'set', 'maxmemory-policy', 'volatile-lru')
-      const later = house(typeof backend === 'string' ? backend : cookieBackend({ secret, ends: redisBackend(client) }))
-      t.after(() => later.manager.close())
-      const copy = visit.copy(later.handler)
-      await assert.rejects(async () => copy('/'), badOption)
-      await assert.rejects(async () => copy('/out'), badOption)
+      const restarted = setup(
+        typeof backend === 'string' ? backend : cookieBackend({ secret, ends: redisBackend(client) }),
+      )
+      t.after(() => restarted.manager.close())
+      const copy = visit.copy(restarted.handler)
+      await assert.rejects(async () => copy('/'), isRefused)
+      await assert.rejects(async () => copy('/out'), isRefused)
       await server.cli('config', 'set', 'maxmemory-policy', 'noeviction')
       assert.equal(await (await copy('/')).text(), 'anna')
       assert.equal((await copy('/out')).status, 200)
-      assert.equal(await (await visit('/')).text(), 'nobody')
+      assert.equal(await (await visit('/')).text(), 'anonymous')
       await server.cli('config', 'set', 'maxmemory-policy', 'volatile-lru')
     }
   })

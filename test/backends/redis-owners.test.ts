@@ -1,4 +1,4 @@
-// The sessions of an owner in Redis, over several keys without a transaction: every race with a clear comes out right.
+// The sessions of an owner in Redis, over several keys without a transaction: every race with a clear ends correctly.
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
@@ -8,12 +8,12 @@ import { Redis } from 'ioredis'
 import type { Backend, Entry } from 'keepsake'
 import { redisBackend } from 'keepsake/redis'
 import {
-  clearOwned,
+  addToList,
+  clearOwnedEntry,
   confirmListed,
-  enlist,
   generateEntry,
   markForRemoval,
-  settle,
+  updateList,
 } from '../../src/backends/redis/scripts.ts'
 import { type Clock, clock, DAY } from '../support/clock.ts'
 import { freshKey, OWNER } from '../support/entries.ts'
@@ -25,8 +25,8 @@ const MINUTE = 60_000
 
 type Owned = Backend & { readonly byOwner: NonNullable<Backend['byOwner']> }
 
-type Scene = {
-  /** The backend whose commands are held back, and another process on the same Redis. */
+type Setup = {
+  /** A backend whose commands a test can hold, and a second one, as of another process, on the same Redis. */
   readonly one: Owned
   readonly two: Owned
   readonly watch: ReturnType<typeof watchedRedis>
@@ -35,12 +35,12 @@ type Scene = {
   readonly prefix: string
   /** Generates a session of the owner. */
   login(backend?: Owned, key?: string, more?: Partial<Entry>): Promise<{ key: string; answer: unknown }>
-  /** The keys of the owner's list, struck out or not, as they are kept. */
+  /** The keys of the owner's list, including those that are marked for removal. */
   members(): Promise<string[]>
 }
 
-const scene = async (t: TestContext, given?: Redis): Promise<Scene> => {
-  const redis = given ?? (await ioredisClient(t))
+const setUp = async (t: TestContext, client?: Redis): Promise<Setup> => {
+  const redis = client ?? (await ioredisClient(t))
   const now = clock(Date.now())
   const prefix = freshPrefix()
   const watch = watchedRedis(redis)
@@ -62,16 +62,16 @@ const scene = async (t: TestContext, given?: Redis): Promise<Scene> => {
   }
 }
 
-/** Nothing of the owner is left: no entry under these keys, no list. */
-const nothingLeft = async ({ two, members }: Scene, keys: readonly string[]) => {
+/** Checks that the owner has no entry under these keys, and no list. */
+const checkNothingLeft = async ({ two, members }: Setup, keys: readonly string[]) => {
   for (const key of keys) assert.equal(await two.get(key), undefined)
   assert.deepEqual(await two.byOwner.list(OWNER), [])
   assert.deepEqual(await members(), [])
 }
 
 suite('a login while the sessions of its owner are cleared', () => {
-  test('listed before, inserted after: gone, and not there', async (t) => {
-    const s = await scene(t)
+  test('listed before the clear, inserted after it: the login returns gone, and there is no entry', async (t) => {
+    const s = await setUp(t)
     const hold = s.watch.hold(generateEntry)
     const key = freshKey()
     const login = s.login(s.one, key)
@@ -79,84 +79,84 @@ suite('a login while the sessions of its owner are cleared', () => {
     assert.equal(await s.two.byOwner.clear(OWNER), 0)
     hold.go()
     assert.equal((await login).answer, 'gone')
-    await nothingLeft(s, [key])
+    await checkNothingLeft(s, [key])
   })
 
-  test('inserted before, not yet looked for: gone, and not there', async (t) => {
-    const s = await scene(t)
+  test('inserted before the clear, not yet confirmed: the login returns gone, and there is no entry', async (t) => {
+    const s = await setUp(t)
     const hold = s.watch.hold(confirmListed)
     const key = freshKey()
     const login = s.login(s.one, key)
     await hold.arrived
     assert.equal(await s.two.byOwner.clear(OWNER), 1)
-    await nothingLeft(s, [key])
+    await checkNothingLeft(s, [key])
     hold.go()
     assert.equal((await login).answer, 'gone')
-    await nothingLeft(s, [key])
+    await checkNothingLeft(s, [key])
   })
 
-  test('inserted and looked for while the clear is on its way to it: gone, and not there', async (t) => {
-    const s = await scene(t)
+  test('inserted and confirmed before the clear reaches the entry: the login returns gone, and there is no entry', async (t) => {
+    const s = await setUp(t)
     const login = s.watch.hold(generateEntry)
     const key = freshKey()
-    const going = s.login(s.one, key)
+    const pending = s.login(s.one, key)
     await login.arrived
-    const removal = s.watch.hold(clearOwned)
+    const removal = s.watch.hold(clearOwnedEntry)
     const clear = s.one.byOwner.clear(OWNER)
     await removal.arrived
     login.go()
-    assert.equal((await going).answer, 'gone')
-    assert.equal(await s.two.get(key), undefined, 'already before the clear came to it')
+    assert.equal((await pending).answer, 'gone')
+    assert.equal(await s.two.get(key), undefined, 'already before the clear reached it')
     removal.go()
     assert.equal(await clear, 0)
-    await nothingLeft(s, [key])
+    await checkNothingLeft(s, [key])
   })
 
-  test('inserted between the removal and the end of the clear: gone, and not there', async (t) => {
-    const s = await scene(t)
+  test('inserted between the removal and the end of the clear: the login returns gone, and there is no entry', async (t) => {
+    const s = await setUp(t)
     const login = s.watch.hold(generateEntry)
     const key = freshKey()
-    const going = s.login(s.one, key)
+    const pending = s.login(s.one, key)
     await login.arrived
-    const end = s.watch.hold(settle)
+    const end = s.watch.hold(updateList)
     const clear = s.one.byOwner.clear(OWNER)
     await end.arrived
     login.go()
-    assert.equal((await going).answer, 'gone')
+    assert.equal((await pending).answer, 'gone')
     end.go()
     await clear
-    await nothingLeft(s, [key])
+    await checkNothingLeft(s, [key])
   })
 
-  test('all of its steps after the first of the clear: it stays, listed, for the next', async (t) => {
-    const s = await scene(t)
+  test('all steps of the login after the first of the clear: the session stays, and the next clear ends it', async (t) => {
+    const s = await setUp(t)
     const before = await s.login()
-    const removal = s.watch.hold(clearOwned)
+    const removal = s.watch.hold(clearOwnedEntry)
     const clear = s.one.byOwner.clear(OWNER)
     await removal.arrived
-    const later = await s.login(s.two)
-    assert.equal(later.answer, undefined)
+    const second = await s.login(s.two)
+    assert.equal(second.answer, undefined)
     removal.go()
     assert.equal(await clear, 1)
     assert.deepEqual(
       (await s.two.byOwner.list(OWNER)).map(({ key }) => key),
-      [later.key],
+      [second.key],
     )
     assert.equal(await s.two.byOwner.clear(OWNER), 1)
-    await nothingLeft(s, [before.key, later.key])
+    await checkNothingLeft(s, [before.key, second.key])
   })
 
-  test('in a full Redis that has room again before the clear is over: gone, and not there', async (t) => {
+  test('in a full Redis that has memory again before the clear ends: the login returns gone, and there is no entry', async (t) => {
     const server = await redisServer()
     const redis = new Redis(server.port)
     t.after(() => redis.disconnect())
-    const s = await scene(t, redis)
+    const s = await setUp(t, redis)
     const hold = s.watch.hold(generateEntry)
     const key = freshKey()
     const login = s.login(s.one, key)
     await hold.arrived
     await redis.config('SET', 'maxmemory', '1')
-    const end = s.watch.hold(settle)
+    const end = s.watch.hold(updateList)
     const clear = s.one.byOwner.clear(OWNER)
     await end.arrived
     await redis.config('SET', 'maxmemory', '0')
@@ -164,72 +164,72 @@ suite('a login while the sessions of its owner are cleared', () => {
     assert.equal((await login).answer, 'gone')
     end.go()
     assert.equal(await clear, 0)
-    await nothingLeft(s, [key])
+    await checkNothingLeft(s, [key])
   })
 
   for (const { name, opener } of redisStores) {
-    test(`twenty of them on ${name}: who answered before is gone, who answered gone is not there`, async (t) => {
+    test(`twenty logins on ${name}: an earlier login is cleared, and a login that returned gone has no entry`, async (t) => {
       const open = opener(t)
       const [one, two] = [(await open()) as Owned, (await open()) as Owned]
       for (let round = 0; round < 10; round++) {
         const entry = { value: '{}', metadata: 'h', expiresAt: Date.now() + DAY, owner: OWNER }
-        let began = false
+        let hasBegun = false
         const logins = Array.from({ length: 20 }, async (_, i) => {
           const key = freshKey()
-          // Some at once, the others a few replies later.
+          // Some begin at once, the others a few replies later.
           for (let reply = 0; reply < i % 5; reply++) await two.get(key)
           const answer = await (i % 2 ? one : two).generate(key, { ...entry, version: `version${i % 10}` })
-          return { key, answer, before: !began }
+          return { key, answer, before: !hasBegun }
         })
         const clears = [logins[round]].map(async (first) => {
           await first
-          began = true
+          hasBegun = true
           await one.byOwner.clear(OWNER)
         })
-        const answered = await Promise.all(logins)
+        const results = await Promise.all(logins)
         await Promise.all(clears)
-        for (const { key, answer, before } of answered) {
-          const there = await two.get(key)
-          if (answer === 'gone' || before) assert.equal(there, undefined)
+        for (const { key, answer, before } of results) {
+          const entry = await two.get(key)
+          if (answer === 'gone' || before) assert.equal(entry, undefined)
         }
         const left = (await two.byOwner.list(OWNER)).map(({ key }) => key)
-        for (const { key } of answered) assert.equal((await two.get(key)) !== undefined, left.includes(key))
+        for (const { key } of results) assert.equal((await two.get(key)) !== undefined, left.includes(key))
         await two.byOwner.clear(OWNER)
-        for (const { key } of answered) assert.equal(await two.get(key), undefined)
+        for (const { key } of results) assert.equal(await two.get(key), undefined)
       }
     })
   }
 })
 
-suite('what a driver sends twice, and what breaks off', () => {
+suite('commands that are sent twice, and operations that fail halfway', () => {
   const twice = async (send: () => Promise<unknown>) => {
     await send()
     return send()
   }
 
-  test('a strike whose first reply was lost: all is cleared', async (t) => {
-    const s = await scene(t)
+  test('a mark for removal whose first reply was lost: everything is cleared', async (t) => {
+    const s = await setUp(t)
     const keys = [(await s.login()).key, (await s.login()).key]
     s.watch.plan(markForRemoval, twice)
     assert.equal(await s.one.byOwner.clear(OWNER), 2)
-    await nothingLeft(s, keys)
+    await checkNothingLeft(s, keys)
   })
 
-  test('a login of which everything is sent twice: one entry, listed once', async (t) => {
-    const s = await scene(t)
-    for (const script of [enlist, generateEntry, confirmListed]) s.watch.plan(script, twice)
+  test('a login whose commands are all sent twice: one entry, listed once', async (t) => {
+    const s = await setUp(t)
+    for (const script of [addToList, generateEntry, confirmListed]) s.watch.plan(script, twice)
     const { key, answer } = await s.login()
     assert.equal(answer, undefined)
     assert.deepEqual(await s.members(), [key])
     assert.equal(await s.two.byOwner.clear(OWNER), 1)
-    await nothingLeft(s, [key])
+    await checkNothingLeft(s, [key])
   })
 
-  test('a key that was struck out is not listed again by a second sending', async (t) => {
-    const s = await scene(t)
-    const removal = s.watch.hold(clearOwned)
+  test('a second sending does not list a key again that is marked for removal', async (t) => {
+    const s = await setUp(t)
+    const removal = s.watch.hold(clearOwnedEntry)
     let clear: unknown
-    s.watch.plan(enlist, async (send) => {
+    s.watch.plan(addToList, async (send) => {
       await send()
       clear = s.one.byOwner.clear(OWNER)
       await removal.arrived
@@ -239,56 +239,57 @@ suite('what a driver sends twice, and what breaks off', () => {
     assert.equal(answer, 'gone')
     removal.go()
     await clear
-    await nothingLeft(s, [key])
+    await checkNothingLeft(s, [key])
   })
 
-  test('a clear that breaks off is finished by the next, and until then its sessions are listed', async (t) => {
-    const s = await scene(t)
+  test('the next clear finishes one that failed halfway, and until then its sessions are listed', async (t) => {
+    const s = await setUp(t)
     const keys: string[] = []
     for (let i = 0; i < 5; i++) keys.push((await s.login()).key)
-    for (const script of [clearOwned, settle]) {
+    for (const script of [clearOwnedEntry, updateList]) {
       s.watch.plan(script, async () => {
         throw new Error('Connection is closed.')
       })
       await assert.rejects(async () => s.one.byOwner.clear(OWNER, keys[0]), /Connection is closed/)
       for (const { key } of await s.two.byOwner.list(OWNER)) assert.ok(await s.two.get(key))
-      if (script === clearOwned) assert.equal((await s.two.byOwner.list(OWNER)).length, 2, 'the kept and the missed')
+      if (script === clearOwnedEntry)
+        assert.equal((await s.two.byOwner.list(OWNER)).length, 2, 'the kept one and the missed one')
       else assert.equal((await s.two.byOwner.list(OWNER)).length, 1)
     }
     await s.two.byOwner.clear(OWNER)
-    await nothingLeft(s, keys)
+    await checkNothingLeft(s, keys)
   })
 
-  test('the session that is kept is kept, also after a clear of all broke off', async (t) => {
-    const s = await scene(t)
+  test('an excepted session stays, also after a clear of all failed halfway', async (t) => {
+    const s = await setUp(t)
     const { key } = await s.login()
-    s.watch.plan(clearOwned, async () => {
+    s.watch.plan(clearOwnedEntry, async () => {
       throw new Error('Connection is closed.')
     })
     await assert.rejects(async () => s.one.byOwner.clear(OWNER))
     assert.equal(await s.two.byOwner.clear(OWNER, key), 0)
     assert.ok(await s.two.get(key))
-    assert.ok(Number(await s.redis.zscore(`${s.prefix}owner:${OWNER}`, key)) > 0, 'and is listed as before')
+    assert.ok(Number(await s.redis.zscore(`${s.prefix}owner:${OWNER}`, key)) > 0, 'it is listed as before')
     assert.equal(await s.two.byOwner.clear(OWNER), 1)
-    await nothingLeft(s, [key])
+    await checkNothingLeft(s, [key])
   })
 
-  test('a login that broke off between listing and inserting: no session, and its key goes when its time is over', async (t) => {
-    const s = await scene(t)
+  test('a login that failed between listing and inserting: no session, and its key is removed after its time', async (t) => {
+    const s = await setUp(t)
     s.watch.plan(generateEntry, async () => {
       throw new Error('Connection is closed.')
     })
     const key = freshKey()
     await assert.rejects(s.login(s.one, key))
     assert.deepEqual(await s.two.byOwner.list(OWNER), [])
-    assert.deepEqual(await s.members(), [key], 'it could still be on its way')
+    assert.deepEqual(await s.members(), [key], 'the entry could still come')
     s.now.tick(DAY + MINUTE + 1)
     assert.deepEqual(await s.two.byOwner.list(OWNER), [])
     assert.deepEqual(await s.members(), [])
   })
 
-  test('a login that broke off after it was struck out: nobody was told of its key, and it does expire', async (t) => {
-    const s = await scene(t)
+  test('a login that failed after its key was marked: no visitor has the key, and the entry expires', async (t) => {
+    const s = await setUp(t)
     const hold = s.watch.hold(generateEntry)
     const key = freshKey()
     const login = s.login(s.one, key)
@@ -304,8 +305,8 @@ suite('what a driver sends twice, and what breaks off', () => {
 })
 
 suite('a list stays short', () => {
-  test('a key of a login under way is left alone, by lists and by other logins', async (t) => {
-    const s = await scene(t)
+  test('lists and other logins leave the key of a login in progress alone', async (t) => {
+    const s = await setUp(t)
     const hold = s.watch.hold(generateEntry)
     const login = s.login()
     await hold.arrived
@@ -316,8 +317,8 @@ suite('a list stays short', () => {
     assert.equal((await login).answer, undefined)
   })
 
-  test('one that took longer than its entry lives hears gone, and has none', async (t) => {
-    const s = await scene(t)
+  test('a login that takes longer than its entry lives returns gone, and has no entry', async (t) => {
+    const s = await setUp(t)
     const hold = s.watch.hold(generateEntry)
     const login = s.login()
     await hold.arrived
@@ -329,13 +330,13 @@ suite('a list stays short', () => {
     assert.equal(await s.two.get(key), undefined)
   })
 
-  test('each login takes off up to ten keys whose entries are gone, and gives those that live on a new time', async (t) => {
-    const s = await scene(t)
+  test('each login removes up to ten keys without entries, and gives keys with entries a new time', async (t) => {
+    const s = await setUp(t)
     const gone: string[] = []
     for (let i = 0; i < 25; i++) gone.push((await s.login(s.one, freshKey(), { expiresAt: s.now() + MINUTE })).key)
     const lives = (await s.login(s.one, freshKey(), { expiresAt: s.now() + MINUTE + 1 })).key
     await s.one.touch(lives, s.now() + 30 * DAY)
-    // Redis' own clock does not move with ours.
+    // The clock of Redis does not move with that of the test.
     await s.redis.del(gone.map((key) => s.prefix + key))
     s.now.tick(3 * MINUTE)
     const sizes: number[] = []
@@ -346,11 +347,11 @@ suite('a list stays short', () => {
     assert.deepEqual(sizes, [17, 8, 4, 5])
     assert.equal((await s.two.byOwner.list(OWNER)).filter(({ key }) => key === lives).length, 1)
     assert.equal(await s.two.byOwner.clear(OWNER), 5)
-    await nothingLeft(s, [lives])
+    await checkNothingLeft(s, [lives])
   })
 
-  test('where Redis does not say whether an entry is gone, the login goes on, and the key stays', async (t) => {
-    const s = await scene(t)
+  test('if Redis does not answer whether an entry exists, the login succeeds and the key stays', async (t) => {
+    const s = await setUp(t)
     const { key } = await s.login(s.one, freshKey(), { expiresAt: s.now() + MINUTE })
     s.now.tick(3 * MINUTE)
     s.watch.plan('pttl', async () => {
@@ -360,16 +361,16 @@ suite('a list stays short', () => {
     assert.ok((await s.members()).includes(key))
   })
 
-  test('a logout takes its key off', async (t) => {
-    const s = await scene(t)
+  test('a logout removes its key', async (t) => {
+    const s = await setUp(t)
     const [one, two] = [(await s.login()).key, (await s.login()).key]
     await s.one.clear(one)
     await until(async () => (await s.members()).length === 1)
     assert.deepEqual(await s.members(), [two])
   })
 
-  test('a key that another owner has is not cleared, nor listed', async (t) => {
-    const s = await scene(t)
+  test('the key of another owner is neither cleared nor listed', async (t) => {
+    const s = await setUp(t)
     const { key } = await s.login()
     assert.equal((await s.login(s.one, key, { owner: 'app:bert' })).answer, 'taken')
     assert.deepEqual(await s.one.byOwner.list('app:bert'), [])
@@ -379,15 +380,15 @@ suite('a list stays short', () => {
 })
 
 type Act = 'login' | 'clear' | 'clear others' | 'list' | 'broken clear'
-type Done = {
+type Result = {
   readonly act: Act
   readonly key: string
-  readonly began: number
-  readonly ended: number
+  readonly start: number
+  readonly end: number
   readonly answer: unknown
 }
 
-test('logins, clears and lists at once, each command let through in any order, some of them sent twice', async (t) => {
+test('concurrent logins, clears and lists, with commands in every order and some sent twice', async (t) => {
   const redis = await ioredisClient(t)
   const counts = { gone: 0, cleared: 0, stayed: 0 }
   await fc.assert(
@@ -402,18 +403,18 @@ test('logins, clears and lists at once, each command let through in any order, s
         const prefix = freshPrefix()
         const direct = redisBackend(redis, { prefix }) as Owned
         const scheduled = scheduler.scheduleFunction((send: () => Promise<unknown>) => send())
-        const usual = watchedRedis(redis, async (send) => {
+        const repeating = watchedRedis(redis, async (send) => {
           if ((chance.next().value as number) === 0) await scheduled(send)
           return scheduled(send)
         })
-        const breaking = watchedRedis(redis, async (send) => {
-          const fate = chance.next().value as number
-          if (fate > 1) return scheduled(send)
-          if (fate === 1) await scheduled(send)
+        const failing = watchedRedis(redis, async (send) => {
+          const choice = chance.next().value as number
+          if (choice > 1) return scheduled(send)
+          if (choice === 1) await scheduled(send)
           throw new Error('Connection is closed.')
         })
-        const raced = redisBackend(usual.client, { prefix }) as Owned
-        const broken = redisBackend(breaking.client, { prefix }) as Owned
+        const raced = redisBackend(repeating.client, { prefix }) as Owned
+        const broken = redisBackend(failing.client, { prefix }) as Owned
         let time = 0
         const entryOf = (version: string) => ({
           value: '{}',
@@ -425,55 +426,56 @@ test('logins, clears and lists at once, each command let through in any order, s
         const old = freshKey()
         await direct.generate(old, entryOf('version0'))
 
-        const does: Record<Act, (key: string) => unknown> = {
+        const operations: Record<Act, (key: string) => unknown> = {
           login: (key) => raced.generate(key, entryOf('version1')),
           clear: () => raced.byOwner.clear(OWNER),
           'clear others': () => raced.byOwner.clear(OWNER, old),
           list: () => raced.byOwner.list(OWNER),
           'broken clear': () => Promise.resolve(broken.byOwner.clear(OWNER)).catch(() => 'broken'),
         }
-        const done = await scheduler.waitFor(
+        const results = await scheduler.waitFor(
           Promise.all(
-            acts.map(async (act): Promise<Done> => {
+            acts.map(async (act): Promise<Result> => {
               const key = freshKey()
               for (let step = chance.next().value as number; step > 0; step -= 2) await scheduled(async () => undefined)
-              const began = time++
-              const answer = await does[act](key)
-              return { act, key, began, ended: time++, answer }
+              const start = time++
+              const answer = await operations[act](key)
+              return { act, key, start, end: time++, answer }
             }),
           ),
         )
-        const clears = done.filter(({ act }) => act.includes('clear'))
-        const whole = clears.filter(({ act, answer }) => act !== 'broken clear' || answer !== 'broken')
+        const clears = results.filter(({ act }) => act.includes('clear'))
+        const completeClears = clears.filter(({ act, answer }) => act !== 'broken clear' || answer !== 'broken')
         const listed = (await direct.byOwner.list(OWNER)).map(({ key }) => key)
-        for (const { key, began, ended, answer } of done.filter(({ act }) => act === 'login')) {
-          const there = (await direct.get(key)) !== undefined
-          assert.equal(there, listed.includes(key), 'what is there is listed')
-          const meanwhile = clears.some((clear) => clear.ended > began && clear.began < ended)
+        for (const { key, start, end, answer } of results.filter(({ act }) => act === 'login')) {
+          const exists = (await direct.get(key)) !== undefined
+          assert.equal(exists, listed.includes(key), 'an entry exists if and only if it is listed')
+          const hasConcurrentClear = clears.some((clear) => clear.end > start && clear.start < end)
           if (answer === 'gone') {
-            assert.ok(!there, 'what is gone is not there')
-            assert.ok(meanwhile, 'somebody cleared')
+            assert.ok(!exists, 'a login that returned gone has no entry')
+            assert.ok(hasConcurrentClear, 'a clear was concurrent')
             counts.gone++
           } else {
             assert.equal(answer, undefined)
-            if (whole.some((clear) => clear.began > ended)) assert.ok(!there, 'a later clear reaches it')
-            if (!there)
+            if (completeClears.some((clear) => clear.start > end)) assert.ok(!exists, 'a later clear ends it')
+            if (!exists)
               assert.ok(
-                clears.some((clear) => clear.ended > began),
-                'somebody cleared',
+                clears.some((clear) => clear.end > start),
+                'a clear was concurrent or later',
               )
-            if (there) counts.stayed++
+            if (exists) counts.stayed++
             else counts.cleared++
           }
         }
-        if (whole.some(({ act }) => act !== 'clear others')) assert.equal(await direct.get(old), undefined)
-        if (clears.every(({ act }) => act === 'clear others')) assert.ok(await direct.get(old), 'the kept one is kept')
+        if (completeClears.some(({ act }) => act !== 'clear others')) assert.equal(await direct.get(old), undefined)
+        if (clears.every(({ act }) => act === 'clear others'))
+          assert.ok(await direct.get(old), 'the excepted session stays')
         await direct.byOwner.clear(OWNER)
-        for (const { key } of [{ key: old }, ...done]) assert.equal(await direct.get(key), undefined)
+        for (const { key } of [{ key: old }, ...results]) assert.equal(await direct.get(key), undefined)
         assert.equal(await redis.exists(`${prefix}owner:${OWNER}`), 0)
       },
     ),
     { numRuns: 300 },
   )
-  for (const [what, count] of Object.entries(counts)) assert.ok(count > 10, `${what}: ${count}`)
+  for (const [outcome, count] of Object.entries(counts)) assert.ok(count > 10, `${outcome}: ${count}`)
 })

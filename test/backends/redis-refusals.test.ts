@@ -1,4 +1,4 @@
-// What is said of an error: that nothing was changed, where that is certain, and what to do.
+// Errors of Redis: they state that nothing was changed only if that is certain, and they give advice.
 
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
@@ -7,8 +7,9 @@ import { Redis } from 'ioredis'
 import type { Backend, Entry, KeepsakeError } from 'keepsake'
 import { connectRedis, type RedisOptions, redisBackend } from 'keepsake/redis'
 import { createClient } from 'redis'
-import { linkOf, steady } from '../../src/backends/redis/link.ts'
-import { clearOwned, confirmListed, generateEntry, markForRemoval } from '../../src/backends/redis/scripts.ts'
+import { followClient } from '../../src/backends/redis/client-state.ts'
+import { withRetries } from '../../src/backends/redis/retries.ts'
+import { clearOwnedEntry, confirmListed, generateEntry, markForRemoval } from '../../src/backends/redis/scripts.ts'
 import { entryWith, freshKey, freshVersion, OWNER } from '../support/entries.ts'
 import { proxy } from '../support/proxy.ts'
 import { type RedisServer, redisServer, until } from '../support/redis-server.ts'
@@ -30,7 +31,7 @@ const clients: Readonly<Record<string, (t: TestContext, port: number, options?: 
     t.after(() => client.disconnect())
     return redisBackend(client, options)
   },
-  async 'ioredis, as it comes'(t, port, options) {
+  async 'ioredis with its defaults'(t, port, options) {
     const client = new Redis(port, { ...login, retryStrategy })
     t.after(() => client.disconnect())
     return redisBackend(client, options)
@@ -45,7 +46,7 @@ const clients: Readonly<Record<string, (t: TestContext, port: number, options?: 
   },
 }
 
-/** All ways to change something. */
+/** All operations that change something. */
 const changes = (backend: Backend, key: string, entry: Entry): readonly (() => unknown)[] => [
   () => backend.generate(freshKey(), entryWith()),
   () => backend.generate(freshKey(), entryWith({ owner: OWNER })),
@@ -56,29 +57,29 @@ const changes = (backend: Backend, key: string, entry: Entry): readonly (() => u
   () => backend.byOwner?.clear(OWNER),
 ]
 
-const unavailable = (words: RegExp) => (error: unknown) => {
+const unavailable = (expected: RegExp) => (error: unknown) => {
   const { code, message } = error as KeepsakeError
   assert.equal(code, 'unavailable', String(error))
-  assert.match(message, words)
+  assert.match(message, expected)
   assert.match(message, /Nothing was changed/)
   return true
 }
 
-const allows = ['acl', 'setuser', 'app', 'on', '>x', '~*']
+const setUser = ['acl', 'setuser', 'app', 'on', '>x', '~*']
 
 type Refusal = {
   readonly refuse: (server: RedisServer) => Promise<unknown>
   readonly allow: (server: RedisServer) => Promise<unknown>
-  readonly words: RegExp
-  /** What a full server does all the same: a touch takes room, and the end of a session none. */
-  readonly passes?: number
+  readonly message: RegExp
+  /** How many operations a full server carries out: a touch needs memory, and the end of a session needs none. */
+  readonly successes?: number
 }
 
 const refusals: Readonly<Record<string, Refusal>> = {
   'is a replica': {
     refuse: ({ cli }) => cli('replicaof', '127.0.0.1', '1'),
     allow: ({ cli }) => cli('replicaof', 'no', 'one'),
-    words: /^READONLY .*reconnectOnError/s,
+    message: /^READONLY .*reconnectOnError/s,
   },
   'is a replica that has lost its master': {
     refuse: async ({ cli }) => {
@@ -86,57 +87,60 @@ const refusals: Readonly<Record<string, Refusal>> = {
       await cli('replicaof', '127.0.0.1', '1')
     },
     allow: ({ cli }) => cli('replicaof', 'no', 'one'),
-    // Where a script would write, that it is a replica comes first.
-    words: /^(MASTERDOWN .*master is up|READONLY)/s,
+    // For a script that writes, Redis reports READONLY first.
+    message: /^(MASTERDOWN .*master is up|READONLY)/s,
   },
   'has too few replicas': {
     refuse: ({ cli }) => cli('config', 'set', 'min-replicas-to-write', '1'),
     allow: ({ cli }) => cli('config', 'set', 'min-replicas-to-write', '0'),
-    words: /^NOREPLICAS .*min-replicas-to-write/s,
+    message: /^NOREPLICAS .*min-replicas-to-write/s,
   },
   'is full': {
     refuse: ({ cli }) => cli('config', 'set', 'maxmemory', '1'),
     allow: ({ cli }) => cli('config', 'set', 'maxmemory', '0'),
-    words: /^OOM .*maxmemory/s,
-    passes: 3,
+    message: /^OOM .*maxmemory/s,
+    successes: 3,
   },
-  'does not let its user do that': {
-    refuse: ({ cli }) => cli(...allows, '-@scripting'),
-    allow: ({ cli }) => cli(...allows, '+@all'),
-    words: /^NOPERM .*databases\.md/s,
+  'denies its user the command': {
+    refuse: ({ cli }) => cli(...setUser, '-@scripting'),
+    allow: ({ cli }) => cli(...setUser, '+@all'),
+    message: /^NOPERM .*databases\.md/s,
   },
-  'does not let its user do that within scripts': {
-    refuse: ({ cli }) => cli(...allows, '-@write'),
-    allow: ({ cli }) => cli(...allows, '+@all'),
-    words: /script.*databases\.md/s,
+  'denies its user the command in scripts': {
+    refuse: ({ cli }) => cli(...setUser, '-@write'),
+    allow: ({ cli }) => cli(...setUser, '+@all'),
+    message: /script.*databases\.md/s,
   },
 }
 
 suite('a server that refuses', () => {
   test('the error names the refusal although the client was reconnecting at the last try', async () => {
-    for (const later of ["Stream isn't writeable and enableOfflineQueue options is false", 'The client is offline']) {
-      const answers = ["READONLY You can't write against a read only replica.", later, later]
-      const link = linkOf({}, { isReady: () => true, down: [] })
-      const send = steady({ ...link, rest: async () => {} }, async () => {
-        throw new Error(answers.shift())
+    for (const laterMessage of [
+      "Stream isn't writeable and enableOfflineQueue options is false",
+      'The client is offline',
+    ]) {
+      const messages = ["READONLY You can't write against a read only replica.", laterMessage, laterMessage]
+      const state = followClient({}, { isReady: () => true, downEvents: [] })
+      const send = withRetries({ ...state, waitBeforeRetry: async () => {} }, async () => {
+        throw new Error(messages.shift())
       })
       await assert.rejects(send(['set', 'a', '1']), unavailable(/^READONLY .*reconnectOnError/s))
-      assert.deepEqual(answers, [])
+      assert.deepEqual(messages, [])
     }
   })
 
-  for (const [name, connected] of Object.entries(clients)) {
-    for (const [what, { refuse, allow, words, passes = 0 }] of Object.entries(refusals)) {
-      test(`${name}: it ${what}`, async (t) => {
+  for (const [name, connect] of Object.entries(clients)) {
+    for (const [situation, { refuse, allow, message, successes = 0 }] of Object.entries(refusals)) {
+      test(`${name}: the server ${situation}`, async (t) => {
         const server = await redisServer()
-        await server.cli(...allows, '+@all')
-        const backend = await connected(t, server.port)
+        await server.cli(...setUser, '+@all')
+        const backend = await connect(t, server.port)
         const [key, entry] = [freshKey(), entryWith({ owner: OWNER })]
         await backend.generate(key, entry)
         await refuse(server)
-        const acts = changes(backend, key, entry)
-        for (const act of acts.slice(0, acts.length - passes)) {
-          await assert.rejects(async () => act(), unavailable(words))
+        const operations = changes(backend, key, entry)
+        for (const act of operations.slice(0, operations.length - successes)) {
+          await assert.rejects(async () => act(), unavailable(message))
         }
         await allow(server)
         await until(async () => (await backend.get(key)) !== undefined)
@@ -145,44 +149,44 @@ suite('a server that refuses', () => {
       })
     }
 
-    test(`${name}: it cannot be reached`, async (t) => {
+    test(`${name}: the server cannot be reached`, async (t) => {
       const server = await redisServer()
-      await server.cli(...allows, '+@all')
-      const backend = await connected(t, server.port)
+      await server.cli(...setUser, '+@all')
+      const backend = await connect(t, server.port)
       const [key, entry] = [freshKey(), entryWith({ owner: OWNER })]
       await backend.generate(key, entry)
       await server.kill()
-      // The first may have been sent.
+      // The first command may have been sent.
       await assert.rejects(async () => backend.clear(key))
       for (const act of changes(backend, key, entry)) {
         await assert.rejects(async () => act(), unavailable(/^Redis cannot be reached: .*ECONN/s))
       }
     })
 
-    test(`${name}: a change whose answer is lost may have been made, and nothing else is said of it`, async (t) => {
+    test(`${name}: a change whose answer is lost has an unknown outcome, and the error does not claim more`, async (t) => {
       const server = await redisServer()
-      await server.cli(...allows, '+@all')
-      const way = await proxy(t, server.port)
-      const backend = await connected(t, way.port)
+      await server.cli(...setUser, '+@all')
+      const faulty = await proxy(t, server.port)
+      const backend = await connect(t, faulty.port)
       const [key, entry] = [freshKey(), entryWith()]
       await backend.generate(key, entry)
-      // The script is known from now on.
+      // From now on, the server knows the script.
       await backend.clear(freshKey())
-      way.swallow()
-      const answer = Promise.resolve(backend.clear(key)).then(
-        // By a client that sends it again.
+      faulty.swallow()
+      const outcome = Promise.resolve(backend.clear(key)).then(
+        // The client has sent it again.
         () => 'done',
         ({ code }) => code,
       )
-      assert.notEqual(await answer, 'unavailable')
+      assert.notEqual(await outcome, 'unavailable')
       assert.equal(await server.cli('exists', `keepsake:${key}`), '0')
     })
   }
 
-  test('a client that sends a change again, and then is refused: it may have been made the first time', async (t) => {
+  test('a client that sends a change again and is refused then: the first try may have made the change', async (t) => {
     const server = await redisServer()
-    const way = await proxy(t, server.port)
-    const client = new Redis(way.port, {
+    const faulty = await proxy(t, server.port)
+    const client = new Redis(faulty.port, {
       retryStrategy() {
         execFileSync(program('redis-cli', 'redis-server'), [
           '-p',
@@ -199,9 +203,9 @@ suite('a server that refuses', () => {
     const backend = redisBackend(client)
     const key = freshKey()
     await backend.generate(key, entryWith())
-    // The script is known from now on.
+    // From now on, the server knows the script.
     await backend.clear(freshKey())
-    way.swallow()
+    faulty.swallow()
     await assert.rejects(
       async () => backend.clear(key),
       (error) => {
@@ -213,7 +217,7 @@ suite('a server that refuses', () => {
     assert.equal(await server.cli('exists', `keepsake:${key}`), '0')
   })
 
-  test('a login is refused, with what to do', async (t) => {
+  test('a refused login: the error gives advice', async (t) => {
     const server = await redisServer('--requirepass', 'y')
     for (const user of ['', 'app:x@']) {
       const backend = await connectRedis(`redis://${user}127.0.0.1:${server.port}`)
@@ -224,7 +228,7 @@ suite('a server that refuses', () => {
     }
   })
 
-  test('a cluster that has no server for a slot', async (t) => {
+  test('a cluster without a server for a slot: the error gives advice', async (t) => {
     const server = await redisServer('--cluster-enabled', 'yes')
     const client = new Redis(server.port)
     t.after(() => client.disconnect())
@@ -234,7 +238,7 @@ suite('a server that refuses', () => {
     }
   })
 
-  test('a step that is refused after others were done is no word on those', async (t) => {
+  test('a step that is refused after other steps: the error does not claim that nothing was changed', async (t) => {
     const server = await redisServer()
     const redis = new Redis(server.port)
     t.after(() => redis.disconnect())
@@ -243,23 +247,23 @@ suite('a server that refuses', () => {
     const refused = async () => {
       throw new Error('READONLY You cannot write against a read only replica.')
     }
-    const plainly = (error: unknown) => {
+    const withoutClaim = (error: unknown) => {
       assert.equal((error as KeepsakeError).code, undefined)
       assert.match((error as Error).message, /^READONLY/)
       return true
     }
-    const begin = async () => backend.generate(freshKey(), entryWith({ owner: OWNER }))
+    const login = async () => backend.generate(freshKey(), entryWith({ owner: OWNER }))
     const clear = async () => backend.byOwner?.clear(OWNER)
-    // It is tried three times, as the client may be connecting anew.
-    const thrice = (script: Parameters<typeof plan>[0]) => [1, 2, 3].forEach(() => void plan(script, refused))
-    thrice(generateEntry)
-    await assert.rejects(begin, unavailable(/READONLY/))
-    thrice(confirmListed)
-    await assert.rejects(begin, plainly)
-    thrice(markForRemoval)
+    // Each command is tried three times, because the client may be reconnecting.
+    const refuseThrice = (script: Parameters<typeof plan>[0]) => [1, 2, 3].forEach(() => void plan(script, refused))
+    refuseThrice(generateEntry)
+    await assert.rejects(login, unavailable(/READONLY/))
+    refuseThrice(confirmListed)
+    await assert.rejects(login, withoutClaim)
+    refuseThrice(markForRemoval)
     await assert.rejects(clear, unavailable(/READONLY/))
-    await begin()
-    for (let i = 0; i < 9; i++) thrice(clearOwned)
-    await assert.rejects(clear, plainly)
+    await login()
+    for (let i = 0; i < 9; i++) refuseThrice(clearOwnedEntry)
+    await assert.rejects(clear, withoutClaim)
   })
 })

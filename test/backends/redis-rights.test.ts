@@ -1,4 +1,4 @@
-// What a Redis user has to be allowed, feature by feature, as docs/databases.md says it; and that nothing is printed.
+// The permissions of a Redis user in docs/backends/redis.md are sufficient and necessary, and keepsake prints nothing.
 
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
@@ -17,23 +17,23 @@ import {
 
 const root = join(import.meta.dirname, '../..')
 
-/** The rights of a feature, by the first words of its line in the documentation. */
-const rights = (feature: string): string[] => {
-  const docs = readFileSync(join(root, 'docs/databases.md'), 'utf8')
+/** The permissions of a feature, from the line of docs/backends/redis.md that begins with these words. */
+const permissionsFor = (feature: string): string[] => {
+  const docs = readFileSync(join(root, 'docs/backends/redis.md'), 'utf8')
   const line = docs.split('\n').find((one) => one.startsWith(`| ${feature}`))
-  const list = /`([^`]*)` \|$/.exec(line ?? '')?.[1] ?? assert.fail(`there is no line on ${feature}`)
-  // A table has to escape what parts its columns.
+  const list = /`([^`]*)` \|$/.exec(line ?? '')?.[1] ?? assert.fail(`docs/backends/redis.md has no line for ${feature}`)
+  // In a table, the character | is escaped.
   return list.replaceAll('\\|', '|').split(' ')
 }
 
 const allow = ({ cli }: RedisServer, ...features: readonly string[]) =>
-  cli('acl', 'setuser', 'app', 'reset', 'on', '>x', ...features.flatMap(rights))
+  cli('acl', 'setuser', 'app', 'reset', 'on', '>x', ...features.flatMap(permissionsFor))
 
-/** What a process says that does all that there is to do, and moves what it has to memory. */
-const said = async (url: string, options: object = {}, moves = false) => {
+/** Runs all contract cases in a process, and a move to memory if `moves` is true. Returns the output. */
+const outputOf = async (url: string, options: object = {}, moves = false) => {
   const script = `
     import { backendFromUrl } from 'keepsake'
-import { copySessions } from 'keepsake/moving'
+    import { copySessions } from 'keepsake/moving'
     import { connectRedis } from 'keepsake/redis'
     import { backendCases } from 'keepsake/testing'
     const open = () => backend
@@ -43,7 +43,7 @@ import { copySessions } from 'keepsake/moving'
         if (one.name.startsWith('scan')) continue
         if (one.exempt(backend) === undefined) await one.run(open)
       }
-      if (${moves}) await copySessions(backend, await connect('memory:'))
+      if (${moves}) await copySessions(backend, await backendFromUrl('memory:'))
       console.log('done')
     } catch (error) {
       console.log(error.code, error.message)
@@ -56,47 +56,47 @@ import { copySessions } from 'keepsake/moving'
   return stdout.trim()
 }
 
-suite('the rights of a Redis user', () => {
-  test('sessions, and no more: everything but a move is done, and nothing is printed', async () => {
+suite('the permissions of a Redis user', () => {
+  test('permissions for sessions: everything but a move works, and nothing is printed', async () => {
     const server = await redisServer()
     await allow(server, 'sessions')
     const url = `redis://app:x@127.0.0.1:${server.port}`
-    assert.equal(await said(url), 'done')
-    assert.match(await said(url, {}, true), /^unavailable NOPERM .*'(info|scan)' command.*databases\.md/s)
+    assert.equal(await outputOf(url), 'done')
+    assert.match(await outputOf(url, {}, true), /^unavailable NOPERM .*'(info|scan)' command.*databases\.md/s)
     await allow(server, 'sessions', 'a move')
-    assert.equal(await said(url, {}, true), 'done')
+    assert.equal(await outputOf(url, {}, true), 'done')
   })
 
-  test('replicas that are waited for', async () => {
+  test('permissions for waitReplicas', async () => {
     const { master } = await redisReplicated()
     await allow(master, 'sessions', '`waitReplicas`')
-    assert.equal(await said(`redis://app:x@127.0.0.1:${master.port}`, { waitReplicas: 1, waitTimeout: 30 }), 'done')
+    assert.equal(await outputOf(`redis://app:x@127.0.0.1:${master.port}`, { waitReplicas: 1, waitTimeout: 30 }), 'done')
   })
 
-  test('a cluster', async () => {
+  test('permissions for a cluster', async () => {
     const { nodes } = await redisCluster()
     for (const node of nodes) await allow(node, 'sessions', '`waitReplicas`', 'a cluster', 'a move')
     const url = `redis+cluster://app:x@127.0.0.1:${nodes[0]?.port}`
-    assert.equal(await said(url, { waitReplicas: 1, waitTimeout: 30 }, true), 'done')
+    assert.equal(await outputOf(url, { waitReplicas: 1, waitTimeout: 30 }, true), 'done')
   })
 
-  test('behind Sentinels', async () => {
+  test('permissions behind Sentinels', async () => {
     const { master, sentinels, name } = await redisSentinel()
     await until(async () => (await allow(master, 'sessions')) === 'OK')
     const url = `redis+sentinel://app:x@127.0.0.1:${sentinels[0]?.port}/${name}`
-    assert.equal(await said(url), 'done')
+    assert.equal(await outputOf(url), 'done')
   })
 
-  test('each of them is needed: without it something is refused', async () => {
+  test('each permission is necessary: without it, an operation is refused', async () => {
     const server = await redisServer()
-    const all = rights('sessions')
-    // PTTL is used once a session has expired that its owner's list still has, which takes longer than a test.
-    const commands = all.filter((right) => right.startsWith('+') && right !== '+pttl')
-    for (const right of commands) {
+    const all = permissionsFor('sessions')
+    // PTTL is used only after a listed session has expired, which takes longer than a test.
+    const commands = all.filter((permission) => permission.startsWith('+') && permission !== '+pttl')
+    for (const permission of commands) {
       await allow(server, 'sessions')
-      await server.cli('acl', 'setuser', 'app', right.replace('+', '-'))
-      const words = await said(`redis://app:x@127.0.0.1:${server.port}`)
-      assert.notEqual(words, 'done', `${right} is not needed`)
+      await server.cli('acl', 'setuser', 'app', permission.replace('+', '-'))
+      const output = await outputOf(`redis://app:x@127.0.0.1:${server.port}`)
+      assert.notEqual(output, 'done', `${permission} is not necessary`)
     }
   })
 })

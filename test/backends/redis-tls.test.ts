@@ -1,4 +1,4 @@
-// Redis over TLS with certificates of a private authority, for names and not for addresses, as managed servers have them.
+// Redis over TLS, with certificates of a private authority for names but not addresses, as managed servers have them.
 
 import assert from 'node:assert/strict'
 import { execFile, execFileSync } from 'node:child_process'
@@ -9,13 +9,13 @@ import { after, before, suite, test } from 'node:test'
 import { promisify } from 'node:util'
 import type { Ports } from '../support/ports.ts'
 import { until } from '../support/redis-server.ts'
-import { program, type Server, started } from '../support/servers.ts'
+import { program, type Server, startServer } from '../support/servers.ts'
 
 const openssl = program('openssl', 'openssl')
 const redisCli = program('redis-cli', 'redis-server')
 
-/** A folder with `ca.crt`, and a certificate of it for `localhost` and no address: `own.crt`, `own.key`. */
-const certificates = (): string => {
+/** Makes a folder with `ca.crt`, and a certificate of it for `localhost` and no address: `own.crt`, `own.key`. */
+const createCertificates = (): string => {
   const cwd = mkdtempSync(join(tmpdir(), 'keepsake-'))
   chmodSync(cwd, 0o755)
   const run = (line: string) => execFileSync(openssl, line.split(' '), { cwd, stdio: 'ignore' })
@@ -24,7 +24,7 @@ const certificates = (): string => {
     'req -newkey rsa:2048 -nodes -keyout own.key -out own.csr -subj /CN=localhost -addext subjectAltName=DNS:localhost',
   )
   run('x509 -req -in own.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out own.crt -days 2 -copy_extensions copy')
-  // Redis runs as another user.
+  // Redis runs as another user, and that user must be able to read the file.
   chmodSync(join(cwd, 'own.key'), 0o644)
   return cwd
 }
@@ -32,8 +32,8 @@ const certificates = (): string => {
 const SCRIPT = `
 import { connectRedis } from 'keepsake/redis'
 const backend = await connectRedis(process.argv.at(-1), { storeTimeout: 20 })
-const key = 'A'.repeat(43)
-const entry = { value: '{}', head: '', version: 'version1', expiresAt: Date.now() + 60_000 }
+const key = 'app.aaaaaaaaaaaa'
+const entry = { value: '{}', metadata: '', version: 'version1', expiresAt: Date.now() + 60_000 }
 try {
   console.log(await backend.generate(key, entry), await backend.clear(key), await backend.get(key))
 } catch (error) {
@@ -45,7 +45,7 @@ await backend.close()
 suite('Redis over TLS, with certificates for names', () => {
   let folder = ''
   before(() => {
-    folder = certificates()
+    folder = createCertificates()
   })
   after(() => rmSync(folder, { recursive: true, force: true }))
 
@@ -57,7 +57,7 @@ suite('Redis over TLS, with certificates for names', () => {
     ]
   }
   const server = (args: (ports: Ports) => readonly string[], ready = /Ready to accept/): Promise<Server> =>
-    started({
+    startServer({
       program: program('redis-server', 'redis-server'),
       args: (ports, dir) => [...args(ports), '--dir', dir],
       ready,
@@ -67,8 +67,8 @@ suite('Redis over TLS, with certificates for names', () => {
     const args = ['-h', 'localhost', '-p', `${port}`, '--tls', '--cacert', join(folder, 'ca.crt'), ...command]
     return (await promisify(execFile)(redisCli, args)).stdout
   }
-  /** What a process says that trusts this authority, or only those that Node knows. */
-  const said = async (url: string, trusts = true) => {
+  /** Returns the output of a process. It trusts the private authority, or only those that Node knows. */
+  const outputOf = async (url: string, trusts = true) => {
     const env = { ...process.env, ...(trusts && { NODE_EXTRA_CA_CERTS: join(folder, 'ca.crt') }) }
     const args = ['--input-type=module', '-e', SCRIPT, url]
     const cwd = join(import.meta.dirname, '../..')
@@ -87,26 +87,26 @@ suite('Redis over TLS, with certificates for names', () => {
   }
   const DONE = 'undefined undefined undefined'
 
-  test('a server alone', async () => {
+  test('a single server', async () => {
     const { port } = await server(tls)
-    assert.equal(await said(`rediss://localhost:${port}`), DONE)
+    assert.equal(await outputOf(`rediss://localhost:${port}`), DONE)
   })
 
   test('a cluster that names its servers by name', async () => {
     const names = ['--cluster-announce-hostname', 'localhost', '--cluster-preferred-endpoint-type', 'hostname']
     const { port } = await cluster(...names)
-    assert.equal(await said(`rediss+cluster://localhost:${port}`), DONE)
+    assert.equal(await outputOf(`rediss+cluster://localhost:${port}`), DONE)
   })
 
   test('a cluster that names its servers by address', async () => {
     const { port } = await cluster('--cluster-announce-ip', '127.0.0.1')
-    assert.equal(await said(`rediss+cluster://localhost:${port}`), DONE)
+    assert.equal(await outputOf(`rediss+cluster://localhost:${port}`), DONE)
   })
 
   test('Sentinels that name their master by address', async () => {
     const master = await server(tls)
     const config = `sentinel monitor mymaster 127.0.0.1 ${master.port} 1`
-    const sentinel = await started({
+    const sentinel = await startServer({
       program: program('redis-server', 'redis-server'),
       prepare: (dir) => ['sh', ['-c', 'printf "%s" "$1" > "$2"', 'sh', config, `${dir}/own.conf`]],
       args: (ports, dir) => [`${dir}/own.conf`, ...tls(ports), '--tls-replication', 'yes', '--sentinel'],
@@ -114,18 +114,18 @@ suite('Redis over TLS, with certificates for names', () => {
       signal: 'SIGKILL',
     })
     await until(async () => /flags\nmaster\n/.test(await cli(sentinel, 'sentinel', 'master', 'mymaster')))
-    assert.equal(await said(`rediss+sentinel://localhost:${sentinel.port}/mymaster`), DONE)
+    assert.equal(await outputOf(`rediss+sentinel://localhost:${sentinel.port}/mymaster`), DONE)
   })
 
   for (const kind of ['rediss', 'rediss+cluster']) {
-    test(`${kind}: where the certificate is not for that name, or nobody trusts its authority, it says what to do`, async () => {
+    test(`${kind}: if the certificate is not for the host or its authority is not trusted, the error gives advice`, async () => {
       const { port } = kind === 'rediss' ? await server(tls) : await cluster()
       for (const [host, trusts] of [
         ['127.0.0.1', true],
         ['localhost', false],
       ] as const) {
-        const words = await said(`${kind}://${host}:${port}`, trusts)
-        assert.match(words, /^unavailable Redis cannot be reached: .*certificate.*Name the host.*NODE_EXTRA_CA_CERTS/s)
+        const output = await outputOf(`${kind}://${host}:${port}`, trusts)
+        assert.match(output, /^unavailable Redis cannot be reached: .*certificate.*Name the host.*NODE_EXTRA_CA_CERTS/s)
       }
     })
   }

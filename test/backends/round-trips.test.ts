@@ -1,4 +1,4 @@
-// What a visit asks of a server: one command or statement to read, two to write; all are counted at the client.
+// The round trips of a request to its server, counted at the client: one to read, two to write.
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
@@ -14,7 +14,7 @@ import { freshPrefix, ioredisClient } from '../support/redis-stores.ts'
 import { watchedRedis } from '../support/redis-watched.ts'
 import { closing, freshTable, mysqlUrl, postgresUrl } from '../support/stores.ts'
 
-/** A backend, and what it has sent since it was last asked: the first word of each. */
+/** A backend, and the first words of the commands or statements that it has sent since the last call of `sent`. */
 type Counted = { readonly backend: Backend; sent(): readonly string[] }
 
 const firstWord = (text: string): string => /\w+/.exec(text)?.[0] ?? ''
@@ -64,7 +64,7 @@ type Expected = {
   readonly read: readonly string[]
   readonly write: readonly string[]
   readonly first: readonly string[]
-  /** Of a stranger, and of who has a session that ends with it. */
+  /** A login of an anonymous visitor without a session. `rotation` is a login with one, which ends it. */
   readonly login: readonly string[]
   readonly rotation: readonly string[]
 }
@@ -97,7 +97,7 @@ const expected: Record<string, Expected> = {
 }
 
 for (const [name, { open, ...visits }] of Object.entries(expected)) {
-  test(`${name}: a visit makes as many round trips as it needs`, async (t) => {
+  test(`${name}: a request makes no unnecessary round trip`, async (t) => {
     const { backend, sent } = await open(t)
     const manager = sessionManager({
       backend,
@@ -113,25 +113,25 @@ for (const [name, { open, ...visits }] of Object.entries(expected)) {
       assert.ok(committed.ok)
       return committed.headers.getSetCookie()[0]?.split(';', 1)[0] ?? cookie
     }
-    // A script that the server has not seen is sent again, and as a whole: that is once, and not counted.
+    // The first call of a script sends it twice, because the server does not know it yet. That happens once, so it is not counted.
     const warm = await visit('', (s) => s.set('n', 0))
     await visit(warm, (s) => s.set('n', 1))
     await visit(warm, (s) => s.login('berta'))
     sent()
 
     const anonymous = await visit('', (s) => s.set('n', 1))
-    assert.deepEqual(sent(), visits.first, 'the first write of a stranger')
+    assert.deepEqual(sent(), visits.first, 'the first write of an anonymous visitor')
     await visit(anonymous, (s) => s.get('n'))
     assert.deepEqual(sent(), visits.read, 'a read')
     await visit(anonymous, (s) => s.set('n', Number(s.get('n')) + 1))
     assert.deepEqual(sent(), visits.write, 'a write')
     await visit(anonymous, (s) => s.login('anna'))
-    assert.deepEqual(sent(), visits.rotation, 'a login of who has a session')
+    assert.deepEqual(sent(), visits.rotation, 'a login with a session')
     const anna = await visit('', (s) => s.login('anna'))
-    assert.deepEqual(sent(), visits.login, 'a login of a stranger')
+    assert.deepEqual(sent(), visits.login, 'a login without a session')
     await visit(anna, (s) => s.get('n'))
     assert.deepEqual(sent(), visits.read, 'a read of a session with an owner')
     await visit(anna, (s) => s.set('n', 3))
-    assert.deepEqual(sent(), visits.write, 'a write to it')
+    assert.deepEqual(sent(), visits.write, 'a write to a session with an owner')
   })
 }

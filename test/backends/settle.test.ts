@@ -1,4 +1,4 @@
-// A store that answers before it is sure: what it could still undo is told to nobody as done.
+// A store that answers before a change is durable: no response confirms a change that the store may still undo.
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
@@ -9,22 +9,22 @@ import { browser } from 'keepsake/testing'
 import { newSecret } from '../../src/crypto/seal.ts'
 import { PATIENT } from '../support/clock.ts'
 
-/** A store that is sure of nothing while it is told so, and a visitor who is logged in. */
-const house = async (made: (backend: Backend) => Backend = (backend) => backend) => {
-  const store = { sure: true, asked: 0 }
+/** A store whose changes are not durable while `isDurable` is false, and a visitor who is logged in. */
+const application = async (wrap: (backend: Backend) => Backend = (backend) => backend) => {
+  const store = { isDurable: true, calls: 0 }
   const memory = memoryBackend()
   const backend: Backend = {
     ...memory,
     async ensureDurable() {
-      store.asked++
-      if (!store.sure) throw new Error('too few replicas')
+      store.calls++
+      if (!store.isDurable) throw new Error('too few replicas')
     },
   }
   const secret = newSecret()
-  const handler = (meanwhile?: () => Promise<unknown>) =>
-    sessionManager({ backend: made(backend), storeTimeout: PATIENT, secret })(async (request) => {
+  const handler = (duringRequest?: () => Promise<unknown>) =>
+    sessionManager({ backend: wrap(backend), storeTimeout: PATIENT, secret })(async (request) => {
       const s = await session(request)
-      await meanwhile?.()
+      await duringRequest?.()
       const { pathname } = new URL(request.url)
       if (pathname === '/login') s.login('anna')
       if (pathname === '/ben') s.login('ben')
@@ -37,49 +37,49 @@ const house = async (made: (backend: Backend) => Backend = (backend) => backend)
   return { store, visit, handler }
 }
 
-suite('a store that is not sure', () => {
-  test('is asked by no visit but those that tell of a renewal, or end what is gone already', async () => {
-    const { store, visit } = await house()
+suite('a store that answers before a change is durable', () => {
+  test('an ordinary request does not wait for ensureDurable', async () => {
+    const { store, visit } = await application()
     for (const path of ['/', '/login', '/logout', '/logout', '/login']) await visit(path)
-    assert.equal(store.asked, 0)
+    assert.equal(store.calls, 0)
   })
 
-  for (const [name, made] of [
-    ['alone', undefined],
-    ['on the way from another store', (backend: Backend) => movingBackend(memoryBackend(), backend)],
+  for (const [name, wrap] of [
+    ['one store', undefined],
+    ['a move from another store', (backend: Backend) => movingBackend(memoryBackend(), backend)],
     [
-      'on the way to another store, later',
+      'a later move to another store',
       (backend: Backend) => movingBackend(backend, memoryBackend(), { startsAt: 8e12 }),
     ],
   ] as const) {
-    test(`${name}: a renewal’s key stays here until it is, and the old one opens the session`, async () => {
-      const { store, visit } = await house(made)
-      store.sure = false
+    test(`${name}: a rotated key is not sent until it is durable, and the previous key opens the session`, async () => {
+      const { store, visit } = await application(wrap)
+      store.isDurable = false
       for (const path of ['/renew', '/']) assert.deepEqual((await visit(path)).headers.getSetCookie(), [])
-      store.sure = true
+      store.isDurable = true
       assert.equal((await visit('/')).headers.getSetCookie().length, 1)
       assert.equal(await (await visit('/')).text(), 'anna')
     })
   }
 
   for (const path of ['/logout', '/login']) {
-    test(`a ${path.slice(1)} that finds its session gone fails until it is`, async () => {
-      const { store, visit } = await house()
+    test(`a ${path.slice(1)} that finds its session gone fails until the end is durable`, async () => {
+      const { store, visit } = await application()
       const late = visit.copy()
       await visit('/logout')
-      store.sure = false
+      store.isDurable = false
       assert.equal((await late.copy()(path)).status, 503)
-      store.sure = true
+      store.isDurable = true
       assert.equal((await late(path)).status, 200)
     })
   }
 
-  test('so does a login whose session another ended while it was under way', async () => {
-    const { store, visit, handler } = await house()
+  test('a login whose session another request ended in the meantime fails until the end is durable', async () => {
+    const { store, visit, handler } = await application()
     const other = visit.copy(handler())
-    store.sure = false
-    const between = visit.copy(handler(() => other('/logout')))
-    assert.equal((await between('/ben')).status, 503)
-    assert.equal(store.asked, 1)
+    store.isDurable = false
+    const slow = visit.copy(handler(() => other('/logout')))
+    assert.equal((await slow('/ben')).status, 503)
+    assert.equal(store.calls, 1)
   })
 })

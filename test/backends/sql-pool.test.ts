@@ -1,32 +1,34 @@
+// Connections of a pool that were being made to a server when it was found to be read-only.
+
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import { lending } from '../../src/backends/sql/pool.ts'
-import { KeepsakeError } from '../../src/index.ts'
+import { KeepsakeError } from 'keepsake'
+import { createLender } from '../../src/backends/sql/pool.ts'
 
 const READ_ONLY = new Error('read-only')
 
-/** A pool whose next connections lead to the servers that are named. */
+/** A pool whose next connections lead to these servers, and then to the new one. */
 const poolOf = (...servers: ('old' | 'new')[]) => {
   type Connection = { server: 'old' | 'new' }
   const idle: Connection[] = []
-  let hear: (connection: Connection) => void = () => {}
-  const lend = lending<Connection>({
+  let listener: (connection: Connection) => void = () => {}
+  const lend = createLender<Connection>({
     async connect() {
       const kept = idle.pop()
       if (kept !== undefined) return kept
-      const made: Connection = { server: servers.shift() ?? 'new' }
-      hear(made)
-      return made
+      const connection: Connection = { server: servers.shift() ?? 'new' }
+      listener(connection)
+      return connection
     },
-    births(told) {
-      hear = told
+    onConnection(given) {
+      listener = given
       return true
     },
-    full: () => false,
-    readOnly: (error) => error === READ_ONLY,
+    isFull: () => false,
+    isReadOnly: (error) => error === READ_ONLY,
     identity: (connection) => connection,
     refused: (cause) => new KeepsakeError('unavailable', 'refused', { cause }),
-    giveBack(connection, error) {
+    release(connection, error) {
       if (error === undefined) idle.push(connection)
     },
   })
@@ -40,15 +42,15 @@ const poolOf = (...servers: ('old' | 'new')[]) => {
   }
 }
 
-suite('connections that were on their way to a server when it was found to be read-only', () => {
-  test('a write that one refuses is tried on another', async () => {
+suite('connections that were being made to a server when it was found to be read-only', () => {
+  test('a write that the server refuses is tried on another connection', async () => {
     const { read, write } = poolOf('old', 'old', 'old')
     assert.equal(await read(), 'old')
     await assert.rejects(write, READ_ONLY)
     assert.equal(await write(), 'new')
   })
 
-  test('one that was read from is given up a moment later', async (t) => {
+  test('a connection that only reads is ended a second later', async (t) => {
     t.mock.timers.enable({ apis: ['setTimeout'] })
     const { read, write } = poolOf('old', 'old')
     await assert.rejects(write, READ_ONLY)
@@ -57,7 +59,7 @@ suite('connections that were on their way to a server when it was found to be re
     assert.equal(await read(), 'new')
   })
 
-  test('where all servers are read-only, a write is refused, and does not go on for ever', async () => {
+  test('if all servers are read-only, a write fails after some tries', async () => {
     const { write } = poolOf(...Array.from({ length: 100 }, () => 'old' as const))
     for (let n = 0; n < 5; n++) await assert.rejects(write, READ_ONLY)
   })

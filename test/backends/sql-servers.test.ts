@@ -1,4 +1,4 @@
-// Servers of SQL that are full, become read-only, take no large value, or refuse: what is told of them, and who comes back.
+// SQL servers that are full, become read-only, take no large value, or refuse: the errors, and the recovery.
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
@@ -13,21 +13,21 @@ import * as mariadb from 'mariadb'
 import { createConnection, createPool } from 'mysql2/promise'
 import { Pool, type PoolClient } from 'pg'
 import { code } from '../support/assert.ts'
-import { entryWith, freshKey, freshVersion } from '../support/entries.ts'
+import { entryWith, freshKey, freshVersion, OWNER } from '../support/entries.ts'
+import { retryIfStalled } from '../support/lost.ts'
 import { mariadbServer, noMariadb } from '../support/mariadb-server.ts'
 import { noPostgres, postgresServer } from '../support/postgres-server.ts'
+import type { SqlBackend } from '../support/sql-cases.ts'
 import { closing } from '../support/stores.ts'
 
-/** A KeepsakeError that says that nothing was changed, and why. */
-const refusal = (why: RegExp) => (error: unknown) => {
-  assert.match((error as Error).message, why)
+/** A KeepsakeError with this reason, which states that nothing was changed. */
+const isRefusal = (reason: RegExp) => (error: unknown) => {
+  assert.match((error as Error).message, reason)
   assert.match((error as Error).message, /Nothing was changed\./)
   return code('unavailable')(error)
 }
 
-type Made = Backend & { migrate(): Promise<void> }
-
-/** A role that has no place kept for it, and may not write where others may not. */
+/** The URL of a role without privileges: no connection is reserved for it, and it may not write to a read-only server. */
 const asWeb = (url: string): string => url.replace('//app@', '//web@')
 
 const postgresForWeb = async (t: TestContext, settings: Record<string, string> = {}) => {
@@ -38,7 +38,7 @@ const postgresForWeb = async (t: TestContext, settings: Record<string, string> =
   closing(t, () => admin.end())
   await admin.query('create role web login')
   await admin.query('grant all on schema public to web')
-  return { url: asWeb(server.url), port: server.port, say: (sql: string) => admin.query(sql) }
+  return { url: asWeb(server.url), port: server.port, run: (sql: string) => admin.query(sql) }
 }
 
 const mariadbForWeb = async (t: TestContext, settings: string[] = []) => {
@@ -48,7 +48,7 @@ const mariadbForWeb = async (t: TestContext, settings: string[] = []) => {
   closing(t, () => admin.end())
   await admin.query("create user web@'127.0.0.1'")
   await admin.query("grant all on app.* to web@'127.0.0.1'")
-  return { url: asWeb(server.url), port: server.port, say: (sql: string) => admin.query(sql) }
+  return { url: asWeb(server.url), port: server.port, run: (sql: string) => admin.query(sql) }
 }
 
 const opened = async (t: TestContext, url: string): Promise<Backend> => {
@@ -58,7 +58,7 @@ const opened = async (t: TestContext, url: string): Promise<Backend> => {
 }
 
 suite('a server that has no room for all connections', () => {
-  const crowd = async (t: TestContext, url: string) => {
+  const callConcurrently = async (t: TestContext, url: string) => {
     const processes = [await opened(t, url), await opened(t, url)]
     for (let round = 0; round < 5; round++) {
       await Promise.all(
@@ -71,15 +71,15 @@ suite('a server that has no room for all connections', () => {
       )
     }
   }
-  test('PostgreSQL: two processes share what there is, and no call fails', { skip: noPostgres() }, async (t) => {
+  test('PostgreSQL: two processes share its connections, and no call fails', { skip: noPostgres() }, async (t) => {
     const { url } = await postgresForWeb(t, { max_connections: '16', superuser_reserved_connections: '4' })
-    await crowd(t, url)
+    await callConcurrently(t, url)
   })
-  test('MariaDB: two processes share what there is, and no call fails', { skip: noMariadb() }, async (t) => {
+  test('MariaDB: two processes share its connections, and no call fails', { skip: noMariadb() }, async (t) => {
     const { url } = await mariadbForWeb(t, ['--max-connections=12'])
-    await crowd(t, url)
+    await callConcurrently(t, url)
   })
-  test('PostgreSQL: a call waits while others have all of it, and is told why if it waits in vain', {
+  test('PostgreSQL: a call waits for a connection, and after two seconds its error has the reason', {
     skip: noPostgres(),
   }, async (t) => {
     const { url } = await postgresForWeb(t, { max_connections: '10', superuser_reserved_connections: '5' })
@@ -90,22 +90,22 @@ suite('a server that has no room for all connections', () => {
     const taken: PoolClient[] = []
     const take = async () => taken.push(await others.connect())
     while (await take().catch(() => 0));
-    // It has one connection, which is used by one call after the other.
-    await Promise.all(Array.from({ length: 40 }, async () => backend.get(freshKey())))
+    // The backend has one connection, which one call after the other uses.
+    await retryIfStalled(() => Promise.all(Array.from({ length: 40 }, async () => backend.get(freshKey()))))
     const late = await opened(t, url)
-    await assert.rejects(async () => late.get(freshKey()), refusal(/too many clients|connection slots/))
-    const waits = late.get(freshKey())
+    await assert.rejects(async () => late.get(freshKey()), isRefusal(/too many clients|connection slots/))
+    const call = late.get(freshKey())
     for (const one of taken) one.release(true)
-    assert.equal(await waits, undefined)
+    assert.equal(await call, undefined)
   })
 })
 
-/** A port that leads to another one: new connections go to the one that it means now, those that are open stay. */
-const changingName = async (t: TestContext, port: number) => {
-  let means = port
+/** A port that forwards new connections to another port, which can change. Open connections stay. */
+const openForwarder = async (t: TestContext, port: number) => {
+  let target = port
   const sockets = new Set<Socket>()
   const server = createServer((near) => {
-    const far = connectTo(means, '127.0.0.1')
+    const far = connectTo(target, '127.0.0.1')
     for (const [one, other] of [
       [near, far],
       [far, near],
@@ -123,13 +123,13 @@ const changingName = async (t: TestContext, port: number) => {
   })
   return {
     port: (server.address() as AddressInfo).port,
-    mean(other: number) {
-      means = other
+    forwardTo(other: number) {
+      target = other
     },
   }
 }
 
-const at = (url: string, port: number): string => {
+const withPort = (url: string, port: number): string => {
   const other = new URL(url)
   other.port = String(port)
   return other.href
@@ -157,63 +157,63 @@ const mysqlClients: Record<string, (t: TestContext, url: string) => Promise<Back
   },
 }
 
-type Servers = Awaited<ReturnType<typeof postgresForWeb>>
+type TestServer = { readonly url: string; readonly port: number }
 
-suite('a server that becomes read-only, while its name comes to mean another', () => {
-  const switched = async (
+suite('a server that becomes read-only while its host name changes to another server', () => {
+  const checkSwitch = async (
     t: TestContext,
-    [old, next]: [Servers | Awaited<ReturnType<typeof mariadbForWeb>>, { url: string; port: number }],
+    [old, next]: [TestServer, TestServer],
     open: (t: TestContext, url: string) => Promise<Backend>,
-    { freeze, made }: { freeze: () => Promise<unknown>; made: (url: string) => Promise<Made> },
+    { freeze, connect }: { freeze: () => Promise<unknown>; connect: (url: string) => Promise<SqlBackend> },
   ) => {
-    const name = await changingName(t, old.port)
+    const forwarder = await openForwarder(t, old.port)
     for (const { url } of [old, next]) {
-      const ready = await made(url)
+      const ready = await connect(url)
       await ready.migrate()
       await ready.close?.()
     }
-    const backend = await open(t, at(old.url, name.port))
-    const ended = freshKey()
-    await backend.generate(ended, entryWith())
-    // As many connections as it makes.
+    const backend = await open(t, withPort(old.url, forwarder.port))
+    const oldKey = freshKey()
+    await backend.generate(oldKey, entryWith())
+    // This opens as many connections as the backend may have.
     await Promise.all(Array.from({ length: 30 }, async () => backend.get(freshKey())))
     await freeze()
-    name.mean(next.port)
-    await assert.rejects(async () => backend.generate(freshKey(), entryWith()), refusal(/read.only/))
+    forwarder.forwardTo(next.port)
+    await assert.rejects(async () => backend.generate(freshKey(), entryWith()), isRefusal(/read.only/))
     const keys = Array.from({ length: 30 }, freshKey)
     for (const answer of await Promise.all(keys.map(async (key) => backend.generate(key, entryWith())))) {
-      assert.equal(answer, undefined, 'writes are back')
+      assert.equal(answer, undefined, 'writes go to the new server')
     }
     const read = await Promise.all([...keys, ...keys].map(async (key) => backend.get(key)))
-    assert.ok(!read.includes(undefined), 'so are reads, all of them')
-    const gone = await Promise.all(Array.from({ length: 30 }, async () => backend.get(ended)))
-    assert.ok(gone.every((entry) => entry === undefined))
+    assert.ok(!read.includes(undefined), 'all reads go to the new server')
+    const readOld = await Promise.all(Array.from({ length: 30 }, async () => backend.get(oldKey)))
+    assert.ok(readOld.every((entry) => entry === undefined))
   }
   for (const [client, open] of Object.entries(postgresClients)) {
     test(`PostgreSQL by ${client}`, { skip: noPostgres() }, async (t) => {
       const [old, next] = [await postgresForWeb(t), await postgresForWeb(t)]
       const freeze = async () => {
-        await old.say('alter system set default_transaction_read_only = on')
-        await old.say('select pg_reload_conf()')
-        await old.say("select pg_sleep(0.2) where current_setting('default_transaction_read_only') = 'off'")
+        await old.run('alter system set default_transaction_read_only = on')
+        await old.run('select pg_reload_conf()')
+        await old.run("select pg_sleep(0.2) where current_setting('default_transaction_read_only') = 'off'")
       }
-      await switched(t, [old, next], open, { freeze, made: connectPostgres })
+      await checkSwitch(t, [old, next], open, { freeze, connect: connectPostgres })
     })
   }
   for (const [client, open] of Object.entries(mysqlClients)) {
     test(`MariaDB by ${client}`, { skip: noMariadb() }, async (t) => {
       const [old, next] = [await mariadbForWeb(t), await mariadbForWeb(t)]
-      await switched(t, [old, next], open, {
-        freeze: () => old.say('set global read_only = 1'),
-        made: connectMysql,
+      await checkSwitch(t, [old, next], open, {
+        freeze: () => old.run('set global read_only = 1'),
+        connect: connectMysql,
       })
     })
   }
 })
 
-suite('a MariaDB that takes no more than a mebibyte at once', { skip: noMariadb() }, () => {
+suite('a MariaDB with a max_allowed_packet of one mebibyte', { skip: noMariadb() }, () => {
   for (const [client, open] of Object.entries(mysqlClients)) {
-    test(`by ${client}: what is larger is too_large, and nobody gets the connection that it was sent on`, async (t) => {
+    test(`by ${client}: a larger session is too_large, and no other call gets its connection`, async (t) => {
       const { url } = await mariadbForWeb(t, ['--max-allowed-packet=1M'])
       const ready = await connectMysql(url)
       await ready.migrate()
@@ -231,51 +231,51 @@ suite('a MariaDB that takes no more than a mebibyte at once', { skip: noMariadb(
         const all = await Promise.all(Array.from({ length: 20 }, async () => backend.get(key)))
         for (const one of all) assert.deepEqual(one, { ...entry, owner: undefined })
       }
-      assert.equal((await backend.scan?.(undefined, 5))?.entries.length, 1, 'nothing was saved')
+      assert.equal((await backend.scan?.(undefined, 5))?.entries.length, 1, 'no large session was saved')
       assert.equal(await backend.generate(freshKey(), entryWith({ value: 'x'.repeat(1_000_000) })), undefined)
     })
   }
 })
 
-suite('statements that are prepared', { skip: noMariadb() }, () => {
+suite('prepared statements', { skip: noMariadb() }, () => {
   for (const name of ['mysql2', 'mariadb']) {
-    test(`${name}: as many after a hundred rounds as after three, whatever their limits`, async (t) => {
-      const { url, say } = await mariadbForWeb(t)
+    test(`${name}: the server keeps the same number after a hundred rounds, for any limits`, async (t) => {
+      const { url, run } = await mariadbForWeb(t)
       const { hostname: host, port, username: user, pathname } = new URL(url)
       const settings = { host, port: Number(port), user, database: pathname.slice(1), connectionLimit: 1 }
       const pool = name === 'mysql2' ? createPool(settings) : mariadb.createPool(settings)
       closing(t, () => pool.end())
       const backend = mysqlBackend(pool)
       await backend.migrate()
-      const kept = async () => {
-        const [rows] = await say("show global status like 'Prepared_stmt_count'")
+      const count = async () => {
+        const [rows] = await run("show global status like 'Prepared_stmt_count'")
         return Number((rows as { Value: string }[])[0]?.Value)
       }
       const round = async (i: number) => {
-        const entry = entryWith({ owner: 'app:anna' })
+        const entry = entryWith({ owner: OWNER })
         const key = freshKey()
         const mark = { metadata: 'm', version: freshVersion(), expiresAt: 1 }
         await backend.generate(key, entry)
         await backend.get(key)
         await backend.set(key, entryWith(), entry.version)
         await backend.touch(key, Date.now() + 7_200_000)
-        await backend.byOwner?.list('app:anna')
-        await backend.byOwner?.clear('app:anna', i % 2 ? key : undefined, i % 3 ? mark : undefined)
+        await backend.byOwner?.list(OWNER)
+        await backend.byOwner?.clear(OWNER, i % 2 ? key : undefined, i % 3 ? mark : undefined)
         await backend.clear(key, i % 2 ? entry.version : undefined, i % 3 ? mark : undefined)
         for (let j = 0; j < i % 7; j++) await backend.generate(freshKey(), entryWith({ expiresAt: 5 }))
         await backend.scan?.(key, i + 1)
         while ((await backend.sweep?.(10, (i % 5) + 1)) ?? 0 > i % 5);
       }
       for (let i = 0; i < 12; i++) await round(i)
-      const early = await kept()
+      const early = await count()
       for (let i = 12; i < 100; i++) await round(i)
-      assert.equal(await kept(), early)
+      assert.equal(await count(), early)
     })
   }
 })
 
-test('what a database refuses is unavailable, and all else stays what it is', async () => {
-  const told = async (backend: Backend) => {
+test('a refusal by the database is unavailable, and any other error stays as it is', async () => {
+  const codeOf = async (backend: Backend) => {
     const error: unknown = await Promise.resolve(backend.generate(freshKey(), entryWith())).catch((error) => error)
     return error instanceof KeepsakeError ? error.code : 'unknown'
   }
@@ -283,7 +283,7 @@ test('what a database refuses is unavailable, and all else stays what it is', as
     const query = async () => {
       throw Object.assign(new Error('no'), { code: sqlState })
     }
-    return told(postgresBackend({ connect: () => {}, query }))
+    return codeOf(postgresBackend({ connect: () => {}, query }))
   }
   for (const state of [
     '25006',
@@ -307,7 +307,7 @@ test('what a database refuses is unavailable, and all else stays what it is', as
     const execute = async () => {
       throw Object.assign(new Error('no'), { errno })
     }
-    return told(mysqlBackend({ execute }))
+    return codeOf(mysqlBackend({ execute }))
   }
   for (const errno of [1290, 1792, 1836, 1040, 1203, 1129, 1130, 1045, 1044, 1142, 1146]) {
     assert.equal(await byNumber(errno), 'unavailable', String(errno))
@@ -317,22 +317,22 @@ test('what a database refuses is unavailable, and all else stays what it is', as
   }
 })
 
-test('where no connection can be had, nothing was changed: a pool of one that is taken, full, ended, or leads nowhere', async (t) => {
+test('if a pool gives no connection, the error states that nothing was changed', async (t) => {
   const generate = (backend: Backend) => async () => backend.generate(freshKey(), entryWith())
   const nowhere = new Pool({ connectionString: 'postgres://app@127.0.0.1:1/app' })
-  await assert.rejects(generate(postgresBackend(nowhere)), refusal(/ECONNREFUSED/))
+  await assert.rejects(generate(postgresBackend(nowhere)), isRefusal(/ECONNREFUSED/))
   await nowhere.end()
-  await assert.rejects(generate(postgresBackend(nowhere)), refusal(/after calling end/))
+  await assert.rejects(generate(postgresBackend(nowhere)), isRefusal(/after calling end/))
   const taken = createPool({ port: 1, connectionLimit: 1, queueLimit: 1 })
   closing(t, () => taken.end())
-  await assert.rejects(generate(mysqlBackend(taken)), refusal(/ECONNREFUSED/))
+  await assert.rejects(generate(mysqlBackend(taken)), isRefusal(/ECONNREFUSED/))
   const limits = createPool({ port: 1, waitForConnections: false, connectionLimit: 1 })
   closing(t, () => limits.end())
   const calls = await Promise.allSettled([limits.getConnection(), generate(mysqlBackend(limits))()])
-  assert.ok(calls[1].status === 'rejected' && refusal(/No connections available/)(calls[1].reason))
+  assert.ok(calls[1].status === 'rejected' && isRefusal(/No connections available/)(calls[1].reason))
 })
 
-test('an import of a driver stands in a try: bundlers forgive a package that is missing there, and nowhere else', () => {
+test('each import of a driver is in a try, because bundlers forgive a missing package only there', () => {
   for (const [file, driver] of [
     ['postgres', 'pg'],
     ['mysql', 'mysql2/promise'],
@@ -344,7 +344,7 @@ test('an import of a driver stands in a try: bundlers forgive a package that is 
 })
 
 suite('the number of connections', () => {
-  test('it has to be a whole number of at least 1, in an option or in a URL', async () => {
+  test('it must be a whole number of at least 1, as an option and in a URL', async () => {
     for (const [open, scheme] of [
       [connectPostgres, 'postgres'],
       [connectMysql, 'mysql'],
@@ -355,19 +355,19 @@ suite('the number of connections', () => {
       for (const parameter of ['', '0', '-1', '1.5', 'many', '1e99', 'NaN']) {
         await assert.rejects(
           open(`${scheme}://app@127.0.0.1/app?connections=${parameter}`),
-          /connections has to be a whole number/,
+          /connections must be a whole number/,
         )
       }
     }
   })
-  test('as many are made, and no more: 10, or what a URL says, or an option, which goes before it', async (t) => {
+  test('it is a maximum: the option, otherwise the parameter of the URL, otherwise 10', async (t) => {
     const postgres = await postgresForWeb(t)
     const maria = await mariadbForWeb(t)
     const connected = {
       postgres: async () =>
-        Number((await postgres.say("select count(*) from pg_stat_activity where usename = 'web'")).rows[0].count),
+        Number((await postgres.run("select count(*) from pg_stat_activity where usename = 'web'")).rows[0].count),
       mysql: async () => {
-        const [rows] = await maria.say("select count(*) as n from information_schema.processlist where user = 'web'")
+        const [rows] = await maria.run("select count(*) as n from information_schema.processlist where user = 'web'")
         return Number((rows as { n: number }[])[0]?.n)
       },
     }
@@ -389,15 +389,12 @@ suite('the number of connections', () => {
       }
     }
   })
-  test('a parameter that mysql2 does not know is refused, and nothing is printed', async (t) => {
+  test('a parameter that mysql2 does not know is refused, and mysql2 prints nothing', async (t) => {
     const printed = t.mock.method(console, 'error', () => {})
     for (const unknown of ['ssl-mode=REQUIRED', 'connection_limit=5', 'conections=5']) {
       const opening = connectMysql(`mysql://app@127.0.0.1/app?${unknown}&connections=5`)
       await assert.rejects(opening, (error) => {
-        assert.match(
-          (error as Error).message,
-          new RegExp(`the parameter "${unknown.split('=')[0]}", which is not known`),
-        )
+        assert.match((error as Error).message, new RegExp(`the unknown parameter "${unknown.split('=')[0]}"\\.`))
         return code('invalid_option')(error)
       })
     }

@@ -1,28 +1,19 @@
-// The SQLite backend in a live database keeps the contract, whichever driver opened it, and leaves it the application's.
+// The SQLite backend in a database of the application: it keeps the contract with every driver, and leaves the database as it is.
 
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { randomBytes } from 'node:crypto'
 import { chmodSync, renameSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { suite, type TestContext, test } from 'node:test'
 import Better from 'better-sqlite3'
-import { type Entry, KeepsakeError } from 'keepsake'
+import type { Entry } from 'keepsake'
 import { sqliteBackend } from 'keepsake/sqlite'
 import { backendCases } from 'keepsake/testing'
-import { freshKey } from '../support/entries.ts'
+import { code } from '../support/assert.ts'
+import { entryWith, freshKey, freshVersion } from '../support/entries.ts'
 import { folder } from '../support/folder.ts'
 import { drivers, type Live } from '../support/sqlite-drivers.ts'
-
-const entryWith = (more: Partial<Entry> = {}): Entry => ({
-  value: '{"n":1}',
-  metadata: '1.abc',
-  expiresAt: Date.now() + 60_000,
-  version: randomBytes(6).toString('base64url'),
-  owner: undefined,
-  ...more,
-})
 
 const databaseAt = (t: TestContext, open: (path: string) => Live, path = join(folder(t), 'app.db')): Live => {
   const database = open(path)
@@ -32,13 +23,19 @@ const databaseAt = (t: TestContext, open: (path: string) => Live, path = join(fo
   return database
 }
 
-/** As the documentation asks for it. */
-const readied = (database: Live): Live => {
+const emptyDatabase = (t: TestContext): string => {
+  const path = join(folder(t), 'empty.db')
+  new DatabaseSync(path).close()
+  return path
+}
+
+/** Sets the pragmas that the documentation asks for. */
+const withPragmas = (database: Live): Live => {
   database.exec('pragma journal_mode = wal; pragma busy_timeout = 0')
   return database
 }
 
-/** What a pragma says, whatever the shape of the row. */
+/** The value of a pragma. Drivers differ in the shape of the row. */
 const pragma = (database: Live, name: string): string =>
   String(Object.values(database.prepare(`pragma ${name}`).get() as object)[0])
 
@@ -47,35 +44,35 @@ for (const [name, open] of Object.entries(drivers)) {
     for (const one of backendCases) {
       test(one.name, async (t) => {
         const path = join(folder(t), 'app.db')
-        const handle = () => sqliteBackend(readied(databaseAt(t, open, path)))
-        const type = one.exempt(handle())
-        if (type) return t.diagnostic(`nothing to ask: ${type}`)
+        const handle = () => sqliteBackend(withPragmas(databaseAt(t, open, path)))
+        const reason = one.exempt(handle())
+        if (reason) return t.diagnostic(`skipped: ${reason}`)
         await one.run(handle)
       })
     }
   })
 
   suite(`a database of ${name}`, () => {
-    test('stays with the application: open, its pragmas and its mode as they were, its tables beside ours', async (t) => {
+    test('stays as the application left it: open, with its own pragmas, mode and tables', async (t) => {
       const path = join(folder(t), 'app.db')
       const database = databaseAt(t, open, path)
       chmodSync(path, 0o644)
       database.exec("create table notes (text); insert into notes values ('mine')")
       database.exec('pragma synchronous = extra; pragma busy_timeout = 1234; pragma wal_autocheckpoint = 77')
-      const asked = ['journal_mode', 'synchronous', 'busy_timeout', 'wal_autocheckpoint']
-      const before = asked.map((name) => pragma(database, name))
+      const pragmas = ['journal_mode', 'synchronous', 'busy_timeout', 'wal_autocheckpoint']
+      const before = pragmas.map((name) => pragma(database, name))
       const backend = sqliteBackend(database)
       await backend.generate(freshKey(), entryWith({ owner: 'anna' }))
       await backend.close?.()
-      const after = asked.map((name) => pragma(database, name))
+      const after = pragmas.map((name) => pragma(database, name))
       assert.deepEqual(after, before)
       assert.equal((statSync(path).mode & 0o777).toString(8), '644')
       assert.deepEqual(Object.values(database.prepare('select text from notes').get() as object)[0], 'mine')
-      assert.equal(backend.keepSecret, undefined, 'a secret is not kept where others may read it')
+      assert.equal(backend.keepSecret, undefined, 'no secret is stored in a database that others may read')
     })
 
-    test('lists and clears more than a driver fetches at a time', async (t) => {
-      const backend = sqliteBackend(readied(databaseAt(t, open)))
+    test('lists and clears more entries than a driver fetches at once', async (t) => {
+      const backend = sqliteBackend(withPragmas(databaseAt(t, open)))
       const keys = Array.from({ length: 250 }, freshKey)
       for (const key of keys) await backend.generate(key, entryWith({ owner: 'anna' }))
       const listed = (await backend.byOwner?.list('anna'))?.map(({ key }) => key)
@@ -83,18 +80,18 @@ for (const [name, open] of Object.entries(drivers)) {
       assert.equal(await backend.byOwner?.clear('anna', keys[7]), 249)
     })
 
-    test('while another writes, writes wait without holding up this process, and are then done', async (t) => {
+    test('while another connection writes, writes wait without blocking this process', async (t) => {
       const path = join(folder(t), 'app.db')
-      const database = readied(databaseAt(t, open, path))
+      const database = withPragmas(databaseAt(t, open, path))
       database.exec('pragma busy_timeout = 0')
       const backend = sqliteBackend(database)
-      // By the same driver: the locks of two copies of SQLite do not hold within one process.
+      // By the same driver, because two copies of SQLite in one process do not respect each other's locks.
       const other = databaseAt(t, open, path)
       const reader = sqliteBackend(databaseAt(t, open, path))
       for (let round = 0; round < 3; round++) {
-        const [key, old, entry] = [freshKey(), freshKey(), entryWith()]
+        const [key, old, entry] = [freshKey(), freshKey(), entryWith({ owner: undefined })]
         await backend.generate(old, entry)
-        const change = { value: '{"n":2}', metadata: '', version: freshKey().slice(0, 8) }
+        const change = { value: '{"n":2}', metadata: '', version: freshVersion() }
         other.exec('begin immediate')
         const writes = [
           backend.generate(key, entry),
@@ -103,47 +100,47 @@ for (const [name, open] of Object.entries(drivers)) {
           backend.byOwner?.clear('anna'),
           backend.sweep?.(0, 1),
         ]
-        for (const write of writes) assert.ok(write instanceof Promise, 'it is a promise, because it has to wait')
-        assert.equal(backend.get(key), undefined, 'reading waits for nobody')
+        for (const write of writes) assert.ok(write instanceof Promise, 'it is a promise, because it waits')
+        assert.equal(backend.get(key), undefined, 'a read does not wait')
         other.exec('commit')
         assert.deepEqual(await Promise.all(writes), [undefined, undefined, undefined, 0, 0])
-        assert.deepEqual(await reader.get(key), entry, 'what was said to be saved, is, for others too')
+        assert.deepEqual(await reader.get(key), entry, 'other connections see the saved entry')
         assert.deepEqual(await reader.get(old), { ...entry, ...change, expiresAt: entry.expiresAt + 1 })
       }
     })
 
-    test('nothing is saved into a transaction of the application, and nothing is read in one', async (t) => {
-      const database = readied(databaseAt(t, open))
+    test('no session is read or saved inside a transaction of the application', async (t) => {
+      const database = withPragmas(databaseAt(t, open))
       const backend = sqliteBackend(database)
-      const [key, entry] = [freshKey(), entryWith()]
+      const [key, entry] = [freshKey(), entryWith({ owner: undefined })]
       database.exec('begin')
       const waiting = [backend.generate(key, entry), backend.get(freshKey())]
       for (const one of waiting) assert.ok(one instanceof Promise, 'it waits for the end of the transaction')
       database.exec('rollback')
       assert.deepEqual(await Promise.all(waiting), [undefined, undefined])
-      assert.deepEqual(await backend.get(key), entry, 'a transaction that is taken back takes back no session')
+      assert.deepEqual(await backend.get(key), entry, 'the rollback of a transaction undoes no session')
     })
 
-    test('on a full disk nothing is changed, and the error says what frees it', async (t) => {
-      const database = readied(databaseAt(t, open))
+    test('on a full disk nothing is changed, and the error names the remedy', async (t) => {
+      const database = withPragmas(databaseAt(t, open))
       const backend = sqliteBackend(database)
       const [key, entry] = [freshKey(), entryWith({ owner: 'anna', value: 'x'.repeat(2_000) })]
       await backend.generate(key, entry)
-      // What SQLite says when a database may not grow is what it says when its disk is full.
+      // SQLite gives the same error for a full disk and for a database that has reached its limit of pages.
       database.exec(`pragma max_page_count = ${pragma(database, 'page_count')}`)
       const full = { code: 'unavailable', message: /disk is full.*Nothing was changed. Free space.*end_failed/ }
       await assert.rejects(async () => {
         for (;;) await backend.generate(freshKey(), entry)
       }, full)
-      const change = { value: 'x'.repeat(20_000), metadata: '', version: freshKey().slice(0, 8) }
+      const change = { value: 'x'.repeat(20_000), metadata: '', version: freshVersion() }
       await assert.rejects(async () => backend.set(key, change, entry.version), full)
       assert.deepEqual(await backend.get(key), entry)
     })
 
-    test('whose file has gone is not written to, and used again when the file is back', async (t) => {
+    test('throws while its file is gone, and works again when the file is back', async (t) => {
       const path = join(folder(t), 'app.db')
-      const backend = sqliteBackend(readied(databaseAt(t, open, path)))
-      const [key, entry] = [freshKey(), entryWith()]
+      const backend = sqliteBackend(withPragmas(databaseAt(t, open, path)))
+      const [key, entry] = [freshKey(), entryWith({ owner: undefined })]
       await backend.generate(key, entry)
       renameSync(path, `${path}.away`)
       for (const act of [() => backend.get(key), () => backend.clear(key)]) {
@@ -156,40 +153,47 @@ for (const [name, open] of Object.entries(drivers)) {
       assert.deepEqual(await backend.get(key), entry)
     })
 
-    test('a lock and a transaction that never end are errors in the end, not hangs', async (t) => {
+    test('a lock or a transaction that never ends becomes an error after two seconds', async (t) => {
       const path = join(folder(t), 'app.db')
-      const [locked, left] = [readied(databaseAt(t, open, path)), readied(databaseAt(t, open))]
-      const [writer, other] = [sqliteBackend(locked), sqliteBackend(left)]
+      const [locked, busy] = [withPragmas(databaseAt(t, open, path)), withPragmas(databaseAt(t, open))]
+      const [writer, other] = [sqliteBackend(locked), sqliteBackend(busy)]
+      const [key, entry] = [freshKey(), entryWith({ owner: undefined })]
+      await writer.generate(key, entry)
       const holder = databaseAt(t, open, path)
       holder.exec('begin immediate')
-      left.exec('begin')
+      busy.exec('begin')
       await Promise.all([
         assert.rejects(async () => writer.generate(freshKey(), entryWith()), /database is locked/),
         assert.rejects(async () => other.get(freshKey()), { code: 'unavailable', message: /await nothing/ }),
       ])
       holder.exec('rollback')
-      left.exec('rollback')
+      busy.exec('rollback')
+      // libsql leaves the failed statement in progress. A later write by another statement must be committed all the same.
+      await writer.sweep?.(0, 1)
+      await writer.touch(key, entry.expiresAt + 1)
+      const reader = sqliteBackend(withPragmas(databaseAt(t, open, path)))
+      assert.equal((await reader.get(key))?.expiresAt, entry.expiresAt + 1, 'other connections see the next write')
     })
 
-    test('that is closed, or in a transaction, is a KeepsakeError that says what to do', (t) => {
+    test('throws a KeepsakeError with the remedy if it is closed or in a transaction', (t) => {
       const database = open(join(folder(t), 'app.db'))
       database.exec('begin')
       assert.throws(() => sqliteBackend(database), { code: 'unavailable', message: /await nothing/ })
       database.exec('rollback')
       database.close()
-      assert.throws(() => sqliteBackend(database), { code: 'unavailable', message: /Give one that is open/ })
+      assert.throws(() => sqliteBackend(database), { code: 'unavailable', message: /Pass one that is open/ })
     })
   })
 }
 
-test('what one driver writes, the others read and change, each in a process of its own', async (t) => {
+test('every driver reads and changes the entries of every other, each in its own process', async (t) => {
   const path = join(folder(t), 'app.db')
   const owner = 'app:Zoë 🦊'
   const kept = new Map<string, Entry>()
   const names = ['a path', ...Object.keys(drivers)]
-  // And back, so that each comes after each.
+  // In both directions, so that each driver follows each other one.
   for (const name of [...names, ...names.reverse()]) {
-    const [key, version] = [freshKey(), freshKey().slice(0, 8)]
+    const [key, version] = [freshKey(), freshVersion()]
     const run = spawnSync(process.execPath, ['test/support/sqlite-process.ts', name, path, owner, key, version], {
       encoding: 'utf8',
     })
@@ -201,9 +205,9 @@ test('what one driver writes, the others read and change, each in a process of i
     const answers = lines.pop()
     assert.deepEqual(answers, [...[...kept].flatMap(() => ['done', 'done']), 'done', 'taken'], name)
     const found = lines.map(([{ key, ...listed }, got]) => [key, [listed, got]]).sort()
-    // As JSON, which leaves out what is undefined.
+    // JSON drops undefined properties.
     const expected = [...kept].map(([key, entry]) => [key, [entry, entry]]).sort()
-    assert.deepEqual(found, JSON.parse(JSON.stringify(expected)), `${name} finds what the others left`)
+    assert.deepEqual(found, JSON.parse(JSON.stringify(expected)), `${name} finds the entries of the others`)
     for (const [key, entry] of kept) {
       kept.set(key, { ...entry, value: JSON.stringify(name), metadata: '', version, expiresAt: entry.expiresAt + 1 })
     }
@@ -211,10 +215,10 @@ test('what one driver writes, the others read and change, each in a process of i
   }
 })
 
-test('the tables are made once other processes let it, though the database itself has no patience', async (t) => {
+test('the tables are created once the lock is free, although the database itself does not wait', async (t) => {
   const database = databaseAt(t, (path) => new DatabaseSync(path))
   let tries = 0
-  const shy = {
+  const lockedTwice = {
     prepare: (sql: string) => database.prepare(sql),
     exec(sql: string) {
       tries++
@@ -222,25 +226,19 @@ test('the tables are made once other processes let it, though the database itsel
       return database.exec(sql)
     },
   }
-  const backend = sqliteBackend(shy)
-  assert.equal(tries, 1, 'it does not hold up the process for it')
+  const backend = sqliteBackend(lockedTwice)
+  assert.equal(tries, 1, 'it does not block the process')
   assert.equal(await backend.generate(freshKey(), entryWith()), undefined)
   assert.equal(tries, 3)
 })
 
-test('what is no database, and an option that a live one cannot have, are errors', (t) => {
-  const bad = (act: () => unknown) =>
-    assert.throws(act, (error) => error instanceof KeepsakeError && error.code === 'invalid_option')
-  for (const none of [undefined, null, 7, {}, new Map()]) bad(() => sqliteBackend(none as never))
+test('an argument that is no database, and the option durability for an open database, throw', (t) => {
+  for (const none of [undefined, null, 7, {}, new Map()]) {
+    assert.throws(() => sqliteBackend(none as never), code('invalid_option'))
+  }
   const database = databaseAt(t, (path) => new DatabaseSync(path))
-  bad(() => sqliteBackend(database, { durability: 'power' }))
-  const readOnly = new Better(databasePath(t), { readonly: true })
+  assert.throws(() => sqliteBackend(database, { durability: 'power' }), code('invalid_option'))
+  const readOnly = new Better(emptyDatabase(t), { readonly: true })
   t.after(() => readOnly.close())
   assert.throws(() => sqliteBackend(readOnly), { code: 'unavailable', message: /readonly.*written to/ })
 })
-
-const databasePath = (t: TestContext): string => {
-  const path = join(folder(t), 'empty.db')
-  new DatabaseSync(path).close()
-  return path
-}

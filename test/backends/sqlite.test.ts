@@ -1,8 +1,7 @@
-// The SQLite backend: its file is for its owner alone, a lock of another process holds up nobody, and faults say what to do.
+// The SQLite backend: its file is private, a lock of another process does not block this one, and errors name the remedy.
 
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { randomBytes } from 'node:crypto'
 import {
   appendFileSync,
   chmodSync,
@@ -27,10 +26,10 @@ import { setImmediate } from 'node:timers/promises'
 import { type Backend, backendFromUrl, KeepsakeError } from 'keepsake'
 import { sqliteBackend } from 'keepsake/sqlite'
 import { code } from '../support/assert.ts'
-import { freshKey } from '../support/entries.ts'
+import { freshKey, freshVersion } from '../support/entries.ts'
 import { folder } from '../support/folder.ts'
 
-const KEY = 'A'.repeat(43)
+const KEY = 'app.AAAAAAAAAAAA'
 const entry = { value: '{}', metadata: 'h', version: 'version1', expiresAt: Date.now() + 1e6 }
 
 const opened = (t: TestContext, path: string): Backend => {
@@ -40,7 +39,7 @@ const opened = (t: TestContext, path: string): Backend => {
 }
 
 suite('the backend in SQLite', () => {
-  test('its files are for their owner alone, whatever the umask, and whatever the file had', async (t) => {
+  test('its files are private to their user, despite the umask and the earlier mode of the file', async (t) => {
     const before = process.umask(0)
     t.after(() => process.umask(before))
     const place = folder(t)
@@ -50,19 +49,19 @@ suite('the backend in SQLite', () => {
     const modes = readdirSync(place).map((name) => (statSync(join(place, name)).mode & 0o777).toString(8))
     assert.deepEqual(modes, ['600', '600', '600'])
   })
-  test('a file that another connection keeps locked is opened at the first use that can be, and until then holds up nobody', async (t) => {
+  test('a file that another connection has locked is opened by the first operation that can, without blocking the process', async (t) => {
     const path = join(folder(t), 'sessions.db')
     const other = new DatabaseSync(path)
     t.after(() => other.close())
     other.exec('begin immediate; create table first (a)')
     const backend = opened(t, path)
     const waiting = [backend.generate(KEY, entry), backend.keepSecret?.('a secret')]
-    for (const one of waiting) assert.ok(one instanceof Promise, 'it waits for the other, as a promise')
+    for (const one of waiting) assert.ok(one instanceof Promise, 'it waits for the other connection as a promise')
     other.exec('commit')
     assert.deepEqual(await Promise.all(waiting), [undefined, 'a secret'])
     assert.ok(await backend.get(KEY))
   })
-  test('who finds the tables and the secret there waits for no writer', async (t) => {
+  test('a backend that finds the tables and the secret waits for no writer', async (t) => {
     const path = join(folder(t), 'sessions.db')
     await opened(t, path).keepSecret?.('the first')
     const other = new DatabaseSync(path)
@@ -71,20 +70,20 @@ suite('the backend in SQLite', () => {
     assert.equal(opened(t, path).keepSecret?.('the second'), 'the first')
     other.exec('rollback')
   })
-  test('while another process writes, a write waits without holding up this one, and is then done', async (t) => {
+  test('while another process writes, a write waits without blocking this process', async (t) => {
     const path = join(folder(t), 'sessions.db')
     const backend = opened(t, path)
     const other = new DatabaseSync(path)
     t.after(() => other.close())
     other.exec('begin immediate')
     const write = backend.generate(KEY, entry)
-    assert.ok(write instanceof Promise, 'it is a promise, because it has to wait')
-    assert.equal(backend.get(KEY), undefined, 'reading waits for nobody')
+    assert.ok(write instanceof Promise, 'it is a promise, because it waits')
+    assert.equal(backend.get(KEY), undefined, 'a read does not wait')
     other.exec('commit')
     assert.equal(await write, undefined)
     assert.ok(await backend.get(KEY))
   })
-  test('of two hundred writes that wait one tries, without blocking, and they are done in the order in which they came', async (t) => {
+  test('of two hundred waiting writes only the first tries, without blocking, and they are done in their order', async (t) => {
     const path = join(folder(t), 'sessions.db')
     const databases = new Set<DatabaseSync>()
     const { exec } = DatabaseSync.prototype
@@ -104,7 +103,7 @@ suite('the backend in SQLite', () => {
       assert.equal(await backend.generate(freshKey(), entry), undefined)
       order.push(i)
     })
-    assert.equal(tries.callCount(), 1, 'who comes second stands behind the first')
+    assert.equal(tries.callCount(), 1, 'the second write waits behind the first')
     while (tries.callCount() < 5) await setImmediate()
     assert.deepEqual(order, [])
     other.exec('commit')
@@ -115,7 +114,7 @@ suite('the backend in SQLite', () => {
     )
     assert.equal(await opened(t, path).sweep?.(entry.expiresAt, 1000), 200)
   })
-  test('a lock that is never given back is an error in the end, for all who wait, and nothing was changed', async (t) => {
+  test('if a lock is never released, all waiting writes throw in the end, and nothing is changed', async (t) => {
     const path = join(folder(t), 'sessions.db')
     const backend = opened(t, path)
     const other = new DatabaseSync(path)
@@ -125,15 +124,15 @@ suite('the backend in SQLite', () => {
     await Promise.all([1, 2, 3].map(() => assert.rejects(async () => backend.generate(KEY, entry), refused)))
     other.exec('rollback')
     assert.equal(await backend.get(KEY), undefined)
-    assert.equal(await backend.generate(KEY, entry), undefined, 'and then it goes on')
+    assert.equal(await backend.generate(KEY, entry), undefined, 'after the lock, writes work again')
   })
-  test('on a full disk a logout changes nothing, says what frees it, and is done once there is room', async (t) => {
+  test('on a full disk a logout changes nothing and throws an error with the remedy; it works once there is space', async (t) => {
     const place = folder(t)
     const mount = ['-t', 'tmpfs', '-o', 'size=1m,mode=0700', 'tmpfs', place]
     if (process.geteuid?.() !== 0 || spawnSync('mount', mount).status !== 0) {
-      return t.diagnostic('left out: it takes root and mount')
+      return t.diagnostic('skipped: this needs root and mount')
     }
-    // Not in a hook, which would come after the one that removes the folder.
+    // In `finally`, because a hook would run after the hook that removes the folder.
     try {
       const backend = sqliteBackend(join(place, 'sessions.db'))
       await backend.generate(KEY, { ...entry, owner: 'anna' })
@@ -154,14 +153,14 @@ suite('the backend in SQLite', () => {
       spawnSync('umount', ['-l', place])
     }
   })
-  test('its log gives back what a long reader made it grow by', async (t) => {
+  test('after a long read its log shrinks again', async (t) => {
     const path = join(folder(t), 'sessions.db')
     const backend = opened(t, path)
     await backend.generate(KEY, entry)
     let version = entry.version
     const write = async (times: number) => {
       for (let i = 0; i < times; i++) {
-        const next = randomBytes(6).toString('base64url')
+        const next = freshVersion()
         const change = { value: JSON.stringify('x'.repeat(3_000)), metadata: 'h', version: next }
         assert.equal(await backend.set(KEY, change, version), undefined)
         version = next
@@ -176,9 +175,9 @@ suite('the backend in SQLite', () => {
     reader.exec('commit')
     reader.close()
     await write(200)
-    assert.ok(size() <= 2 ** 20, `${size()} bytes when it is done`)
+    assert.ok(size() <= 2 ** 20, `${size()} bytes after the read`)
   })
-  test('a file that is no database, a folder, and no path are errors that say what to do; the file stays as it was', async (t) => {
+  test('a file that is no database, a folder and an empty path throw errors with the remedy, and the file stays as it was', async (t) => {
     const place = folder(t)
     const path = join(place, 'notes.txt')
     const text = 'not a database, but something that somebody wrote\n'.repeat(40)
@@ -191,11 +190,19 @@ suite('the backend in SQLite', () => {
     await assert.rejects(backendFromUrl('sqlite:'), code('invalid_option'))
     assert.throws(() => sqliteBackend('x.db', { durability: 'moon' as 'power' }), code('invalid_option'))
   })
-  test('durability: power waits for the disk at each write, process does not', (t) => {
-    const said: string[] = []
+  test('an operator finds the entry of a label with one select', async (t) => {
+    const path = join(folder(t), 'sessions.db')
+    await opened(t, path).generate('sid.Q2hhcmxvdHRl', { ...entry, owner: 'sid:charlotte' })
+    const database = new DatabaseSync(path)
+    t.after(() => database.close())
+    const row = database.prepare("select owner from keepsake_sessions where key = 'sid.Q2hhcmxvdHRl'").get()
+    assert.equal(row?.owner, 'sid:charlotte')
+  })
+  test('durability: with power each write waits for the disk, with process it does not', (t) => {
+    const statements: string[] = []
     const { exec } = DatabaseSync.prototype
     t.mock.method(DatabaseSync.prototype, 'exec', function (this: DatabaseSync, sql: string) {
-      said.push(sql)
+      statements.push(sql)
       exec.call(this, sql)
     })
     const place = folder(t)
@@ -203,17 +210,17 @@ suite('the backend in SQLite', () => {
       ['process', 'normal'],
       ['power', 'full'],
     ] as const) {
-      said.length = 0
+      statements.length = 0
       sqliteBackend(join(place, `${durability}.db`), { durability }).close?.()
-      assert.ok(said.includes(`pragma synchronous = ${word}`), durability)
+      assert.ok(statements.includes(`pragma synchronous = ${word}`), durability)
     }
   })
 })
 
-suite('a file that is not where it was', () => {
-  const gone = (message: RegExp) => ({ code: 'unavailable', message })
-  /** Everything that is asked and written says so. */
-  const told = async (backend: Backend, message: RegExp) => {
+suite('a file that was deleted, moved or replaced', () => {
+  const unavailable = (message: RegExp) => ({ code: 'unavailable', message })
+  /** Every operation throws this error. */
+  const allThrow = async (backend: Backend, message: RegExp) => {
     for (const act of [
       () => backend.get(KEY),
       () => backend.generate(freshKey(), entry),
@@ -221,14 +228,14 @@ suite('a file that is not where it was', () => {
       () => backend.clear(KEY),
       () => backend.byOwner?.list('anna'),
     ]) {
-      await assert.rejects(async () => act(), gone(message))
+      await assert.rejects(async () => act(), unavailable(message))
     }
   }
-  const rid = (path: string) => {
+  const removeFiles = (path: string) => {
     for (const suffix of ['', '-wal', '-shm']) rmSync(path + suffix, { force: true })
   }
-  /** A whole database of sessions, with one session. */
-  const another = async (t: TestContext, key: string) => {
+  /** The path of another whole database, with one session. */
+  const otherDatabase = async (t: TestContext, key: string) => {
     const path = join(folder(t), 'another.db')
     const backend = sqliteBackend(path)
     await backend.generate(key, entry)
@@ -237,7 +244,7 @@ suite('a file that is not where it was', () => {
   }
 
   for (const suffixes of [[''], ['', '-wal', '-shm']]) {
-    test(`moved away, it is missed at once, and used again when it is back: ${suffixes.length} file(s)`, async (t) => {
+    test(`after a move every operation throws, until the file is back: ${suffixes.length} file(s)`, async (t) => {
       const place = folder(t)
       const path = join(place, 'sessions.db')
       const backend = opened(t, path)
@@ -248,59 +255,59 @@ suite('a file that is not where it was', () => {
         for (const suffix of suffixes) renameSync(join(from, `sessions.db${suffix}`), join(to, `sessions.db${suffix}`))
       }
       move(place, away)
-      await told(backend, /has gone.*Put it back; or start again/)
-      assert.ok(!readdirSync(place).includes('sessions.db'), 'none is made in its place')
+      await allThrow(backend, /was deleted or moved.*Put it back, or restart/)
+      assert.ok(!readdirSync(place).includes('sessions.db'), 'no new file is created')
       move(away, place)
       assert.ok(await backend.get(KEY))
       assert.equal(await backend.clear(KEY, entry.version), undefined)
     })
   }
 
-  test('replaced by another, that one is used, and what is saved is in it', async (t) => {
+  test('if another whole database replaces it, sessions are read from and saved to that one', async (t) => {
     const path = join(folder(t), 'sessions.db')
-    const [theirs, born] = [freshKey(), freshKey()]
-    const copy = await another(t, theirs)
+    const [theirs, created] = [freshKey(), freshKey()]
+    const copy = await otherDatabase(t, theirs)
     const backend = opened(t, path)
     await backend.generate(KEY, entry)
-    rid(path)
+    removeFiles(path)
     renameSync(copy, path)
     const third = opened(t, path)
-    assert.equal(await backend.generate(born, entry), undefined)
+    assert.equal(await backend.generate(created, entry), undefined)
     assert.deepEqual([await backend.get(KEY), (await backend.get(theirs))?.version], [undefined, entry.version])
-    for (const other of [third, opened(t, path)]) assert.ok(await other.get(born), 'others see it')
+    for (const other of [third, opened(t, path)]) assert.ok(await other.get(created), 'other handles see it')
   })
 
-  test('replaced by half of a copy, or by an empty file, nothing is made of it until it is whole', async (t) => {
+  test('if an incomplete copy or an empty file replaces it, that file is not changed, and not used until it is whole', async (t) => {
     const path = join(folder(t), 'sessions.db')
     const theirs = freshKey()
-    const copy = await another(t, theirs)
+    const copy = await otherDatabase(t, theirs)
     const backend = opened(t, path)
     await backend.generate(KEY, entry)
-    rid(path)
+    removeFiles(path)
     writeFileSync(path, '')
-    await told(backend, /was replaced.*Put a whole copy.*no such table/)
+    await allThrow(backend, /was replaced.*Put a whole copy.*no such table/)
     assert.equal(readFileSync(path, 'utf8'), '')
     copyFileSync(copy, path)
     truncateSync(path, 4096)
-    await told(backend, /was replaced.*Put a whole copy/)
+    await allThrow(backend, /was replaced.*Put a whole copy/)
     assert.equal(statSync(path).size, 4096)
     copyFileSync(copy, path)
     assert.ok(await backend.get(theirs))
   })
 
-  test('replaced beside the log of the one before, it is not opened: that log would damage it', async (t) => {
+  test('if it is replaced but the log of the previous file remains, it is not opened, because that log would damage it', async (t) => {
     const path = join(folder(t), 'sessions.db')
     const theirs = freshKey()
-    const copy = await another(t, theirs)
+    const copy = await otherDatabase(t, theirs)
     const backend = opened(t, path)
     await backend.generate(KEY, entry)
     renameSync(copy, path)
-    await told(backend, /-wal of the one before.*remove its -wal and -shm/)
+    await allThrow(backend, /-wal of the previous file.*remove its -wal and -shm/)
     for (const suffix of ['-wal', '-shm']) rmSync(path + suffix)
     assert.ok(await backend.get(theirs))
   })
 
-  test('without its log, it takes no more than 32 writes until none is done that others would not see', async (t) => {
+  test('if its log is lost, writes throw after 32 at most, because other processes would not see them', async (t) => {
     const path = join(folder(t), 'sessions.db')
     const backend = opened(t, path)
     await backend.generate(KEY, entry)
@@ -309,17 +316,17 @@ suite('a file that is not where it was', () => {
       try {
         await backend.touch(KEY, entry.expiresAt + i)
       } catch {
-        // Which of them is the first depends on how many there were before.
+        // The number of the first write that throws depends on the writes before.
       }
     }
     for (let i = 0; i < 3; i++) {
-      await assert.rejects(async () => backend.clear(KEY), gone(/lost its -wal.*Stop all processes/))
+      await assert.rejects(async () => backend.clear(KEY), unavailable(/lost its -wal.*Stop all processes/))
     }
     renameSync(`${path}-away`, `${path}-wal`)
     assert.equal(await backend.clear(KEY), undefined)
   })
 
-  test('it is the one that it was opened as, wherever the process goes', async (t) => {
+  test('a change of the working directory does not change its file', async (t) => {
     const before = process.cwd()
     t.after(() => process.chdir(before))
     process.chdir(folder(t))
@@ -328,16 +335,16 @@ suite('a file that is not where it was', () => {
     assert.equal(await backend.generate(KEY, entry), undefined)
   })
 
-  test('closed, it says so', async (t) => {
+  test('after close every operation throws', async (t) => {
     const backend = opened(t, join(folder(t), 'sessions.db'))
     await backend.close?.()
-    assert.throws(() => backend.get(KEY), gone(/was closed/))
+    assert.throws(() => backend.get(KEY), unavailable(/was closed/))
   })
 })
 
-suite('whose file it is', { skip: process.geteuid?.() !== 0 && 'it takes root' }, () => {
+suite('the owner of the file', { skip: process.geteuid?.() !== 0 && 'this needs root' }, () => {
   const [NOBODY, OTHER] = [65_534, 4_002]
-  /** Saves a session as another user, and says how that went. */
+  /** Saves a session as another user. Returns `saved`, or the error. */
   const savedAs = (user: number, path: string): string => {
     const script = `
       process.setegid(${user})
@@ -358,7 +365,7 @@ suite('whose file it is', { skip: process.geteuid?.() !== 0 && 'it takes root' }
     return path
   }
 
-  test('one that root made, and lets others write to, is used as it is', (t) => {
+  test('a file of root that others may write to is used as it is', (t) => {
     const path = join(place(t), 'sessions.db')
     writeFileSync(path, '')
     chmodSync(path, 0o666)
@@ -369,13 +376,13 @@ suite('whose file it is', { skip: process.geteuid?.() !== 0 && 'it takes root' }
   })
 
   const planted: Record<string, (path: string) => string> = {
-    'the file of another user': (path) => {
+    'a file of another user': (path) => {
       writeFileSync(path, '')
       chmodSync(path, 0o666)
       chownSync(path, OTHER, OTHER)
       return path
     },
-    'a link that another user put there': (path) => {
+    'a link of another user': (path) => {
       writeFileSync(`${path}.real`, '')
       symlinkSync(`${path}.real`, path)
       lchownSync(path, OTHER, OTHER)
@@ -383,7 +390,7 @@ suite('whose file it is', { skip: process.geteuid?.() !== 0 && 'it takes root' }
     },
   }
   for (const suffix of ['-wal', '-shm', '-journal']) {
-    planted[`the ${suffix} of another user beside it`] = (path) => {
+    planted[`a ${suffix} of another user beside it`] = (path) => {
       writeFileSync(path, '')
       writeFileSync(path + suffix, '')
       chownSync(path + suffix, OTHER, OTHER)
@@ -391,24 +398,24 @@ suite('whose file it is', { skip: process.geteuid?.() !== 0 && 'it takes root' }
     }
   }
   for (const [what, plant] of Object.entries(planted)) {
-    test(`refused, and left as it was: ${what}`, (t) => {
+    test(`${what} is refused and stays as it was`, (t) => {
       const path = join(place(t), 'sessions.db')
-      const bad = plant(path)
-      const before = lstatSync(bad)
+      const refused = plant(path)
+      const before = lstatSync(refused)
       assert.throws(
         () => sqliteBackend(path),
         (error) =>
           error instanceof KeepsakeError &&
           error.code === 'invalid_option' &&
-          error.message.includes(`${JSON.stringify(bad)} belongs to user ${OTHER}`) &&
+          error.message.includes(`${JSON.stringify(refused)} belongs to user ${OTHER}`) &&
           error.message.includes('chown'),
       )
-      const { uid, mode, size } = lstatSync(bad)
+      const { uid, mode, size } = lstatSync(refused)
       assert.deepEqual([uid, mode, size], [before.uid, before.mode, before.size])
     })
   }
 
-  test('one that another user puts in its place is refused, too', async (t) => {
+  test('a file of another user that replaces it is refused too', async (t) => {
     const path = join(place(t), 'sessions.db')
     const backend = opened(t, path)
     await backend.generate(KEY, entry)
@@ -419,7 +426,7 @@ suite('whose file it is', { skip: process.geteuid?.() !== 0 && 'it takes root' }
 })
 
 suite('the index of owners', () => {
-  test('is made in a file of before there was one, and finds what lies there', async (t) => {
+  test('is created in a file that has none, and finds the entries in it', async (t) => {
     const path = join(folder(t), 'sessions.db')
     const before = sqliteBackend(path)
     const keys = Array.from({ length: 20 }, freshKey)
@@ -434,7 +441,7 @@ suite('the index of owners', () => {
     assert.equal(await backend.byOwner?.clear('anna'), 10)
   })
 
-  test('is what list and clear look into, and nothing of a session without an owner is in it', async (t) => {
+  test('list and clear use it, and it has no row for a session without an owner', async (t) => {
     const path = join(folder(t), 'sessions.db')
     const backend = opened(t, path)
     const database = new DatabaseSync(path)
@@ -452,6 +459,6 @@ suite('the index of owners', () => {
     database.exec('vacuum')
     const withIndex = pages()
     database.exec('drop index keepsake_sessions_owner; vacuum')
-    assert.equal(withIndex, pages() + 1, 'the root of an empty index is all')
+    assert.equal(withIndex, pages() + 1, 'an empty index takes one page')
   })
 })

@@ -1,4 +1,4 @@
-// The application that `npm start` runs, as its visitors see it: by a client that keeps cookies, and in Chromium.
+// The first example as visitors see it, with a client that keeps cookies and in Chromium.
 
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
@@ -19,7 +19,7 @@ const startExample = (t: TestContext, backend: string, port = '0') =>
 
 suite('the first example', () => {
   for (const scheme of ['sqlite', 'file', 'cookie:sqlite'] as const) {
-    test(`on ${scheme} logs a visitor in, knows him at the next visit, and after a restart`, async (t) => {
+    test(`on ${scheme} it logs a visitor in, and knows them in the next request and after a restart`, async (t) => {
       const backend = `${scheme}:${join(folder(t), 'sessions')}`
       const one = await startExample(t, backend)
       const first = await fetch(one.url)
@@ -41,12 +41,12 @@ suite('the first example', () => {
     })
   }
 
-  test('in memory it forgets with its process', async (t) => {
+  test('in memory it forgets the sessions when its process ends', async (t) => {
     const one = await startExample(t, 'memory:')
     assert.equal(await (await fetch(one.url)).text(), FIRST)
   })
 
-  test('refuses to start on a store that it cannot open, and says what to do', async (t) => {
+  test('it does not start on a store that it cannot open, and prints the next step', async (t) => {
     const { ended, errors } = start(t, 'examples/1-session/session.ts', [], {
       SESSIONS: 'sqlite:/nowhere/at/all.db',
       PORT: '0',
@@ -55,7 +55,7 @@ suite('the first example', () => {
     assert.match(errors(), /cannot be used: ENOENT.*Give a path in a folder that this process may write to/)
   })
 
-  test('in Chromium: both answers, a cookie that scripts cannot see, and another port another session', async (t) => {
+  test('in Chromium it gives both answers, scripts cannot read the cookie, and another port has another session', async (t) => {
     const backend = `sqlite:${join(folder(t), 'sessions.db')}`
     const [one, two] = [await startExample(t, backend), await startExample(t, backend)]
     const page = await (await opened(t)).newPage()

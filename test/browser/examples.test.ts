@@ -1,4 +1,4 @@
-// The examples after the first, each as its README says: started as a program, visited by a client that keeps cookies.
+// The examples after the first, each started as a program and visited by a client that keeps cookies.
 
 import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
@@ -11,10 +11,10 @@ import { follow, opened } from '../support/chromium.ts'
 import { folder } from '../support/folder.ts'
 import { type Served, served } from '../support/served.ts'
 
-/** An example on a database of the test's own, which it is started on again at the same port. */
-/** Without the marks of sessions that have ended. */
+/** Counts the sessions, without the marks of ended ones. */
 const SESSIONS = "select count(*) as count from keepsake_sessions where metadata not like 'ended.%'"
 
+/** Starts an example on a new database. `restart` starts it again on the same database and port. */
 const program = async (t: TestContext, example: string, env: Record<string, string> = {}) => {
   const path = join(folder(t), 'sessions.db')
   let running = await served(t, example, { SESSIONS: `sqlite:${path}`, ...env })
@@ -46,7 +46,7 @@ type Client = {
   readonly page: (path: string) => Promise<string>
   /** The token of the form on a page. */
   readonly token: (path: string) => Promise<string>
-  /** Sends the form that is on a page, as a browser does, with its Origin. */
+  /** Sends the form of a page with an Origin, like a browser. */
   readonly send: (
     page: string,
     action: string,
@@ -85,7 +85,7 @@ const seeOther = (response: Response, location: string): void => {
 suite('2-cookie', () => {
   const post = (visit: Browser, url: string, path: string) => visit(path, { method: 'POST', headers: { origin: url } })
 
-  test('sets, reads and drops what a visitor prefers, sealed, without a session, and over a restart', async (t) => {
+  test('sets, reads and deletes a visitor’s preference, sealed, without a session, and after a restart', async (t) => {
     const { url, port, rows, restart } = await program(t, '2-cookie/cookie')
     const { visit, page } = client(url)
     const first = await visit('/')
@@ -111,7 +111,7 @@ suite('2-cookie', () => {
     assert.equal(rows(), 0)
   })
 
-  test('a value opens in its own cookie alone, and nobody else can make one', async (t) => {
+  test('a value opens only in its own cookie, and a value of another application does not', async (t) => {
     const { url, port } = await program(t, '2-cookie/cookie')
     const { visit } = client(url)
     await post(visit, url, '/speak/de')
@@ -136,7 +136,7 @@ suite('2-cookie', () => {
 })
 
 suite('3-form', () => {
-  test('echoes a message, escaped, tells the size of a file, and stores nothing for a stranger', async (t) => {
+  test('shows a message, escaped, and the size of a file, and stores nothing for an anonymous visitor', async (t) => {
     const { url, rows } = await program(t, '3-form/form')
     const { visit, send, token } = client(url)
     const plain = await send('/', '/', { message: '<b>"Tea" & milk</b>' })
@@ -154,7 +154,7 @@ suite('3-form', () => {
     assert.equal(rows(), 0)
   })
 
-  test('the token of a page is good after a restart, and is another at each rendering', async (t) => {
+  test('the token of a page is valid after a restart, and different on every render', async (t) => {
     const { url, restart } = await program(t, '3-form/form')
     const { visit, token } = client(url)
     const [one, two] = [await token('/'), await token('/')]
@@ -166,7 +166,7 @@ suite('3-form', () => {
     }
   })
 
-  test('each outcome has its status and its words; what was typed stays where that is safe', async (t) => {
+  test('each outcome has its status and its message, and the typed text stays if that is safe', async (t) => {
     const { url, path } = await program(t, '3-form/form')
     const { visit, token } = client(url)
     const stranger = client(url)
@@ -189,7 +189,7 @@ suite('3-form', () => {
     })
     assert.deepEqual(await post(new URLSearchParams({ _csrf: await stranger.token('/'), message })), {
       status: 403,
-      error: 'You logged in or out since this form was opened. Please send it again.',
+      error: 'You logged in or out after you opened this form. Please send it again.',
       typed: message,
     })
 
@@ -208,7 +208,7 @@ suite('3-form', () => {
     const unchecked = 'This form could not be checked. Please open the page again.'
     assert.deepEqual(await post(new URLSearchParams({ message })), {
       ...unsafe,
-      error: 'This form did not come from our page. Please open the page again.',
+      error: 'This form is incomplete. Please open the page again.',
     })
     assert.deepEqual(await post(new URLSearchParams({ _csrf: 'made up', message })), { ...unsafe, error: unchecked })
     assert.deepEqual(await post(new URLSearchParams(`_csrf=${_csrf}&_csrf=${_csrf}&message=${message}`)), {
@@ -216,16 +216,20 @@ suite('3-form', () => {
       error: unchecked,
     })
 
-    assert.deepEqual(await post('{"message":"typed"}'), { status: 415, error: 'This is not a form.', typed: '' })
+    assert.deepEqual(await post('{"message":"typed"}'), {
+      status: 415,
+      error: 'This form did not arrive completely. Please send it again.',
+      typed: '',
+    })
     assert.deepEqual(await post(new URLSearchParams({ _csrf, message: 'x'.repeat(2 ** 20) })), {
       status: 413,
-      error: 'This form is too large.',
+      error: 'Your entries or files are too large. Please shorten them and try again.',
       typed: '',
     })
     assert.equal((await post(new URLSearchParams({ _csrf, message }))).status, 200)
   })
 
-  test('a file that comes before a good token is not read', async (t) => {
+  test('a file before a valid token is not read', async (t) => {
     const { url } = await program(t, '3-form/form')
     const { visit, token } = client(url)
     const body = new FormData()
@@ -236,7 +240,7 @@ suite('3-form', () => {
     assert.doesNotMatch(await early.text(), /early\.bin/)
   })
 
-  test('in Chromium: a large file is taken; one with a form that is not good any more is answered all the same', async (t) => {
+  test('in Chromium: a large file is accepted, and one with an invalid token still gets the response', async (t) => {
     const { url } = await program(t, '3-form/form')
     const page = await (await opened(t)).newPage()
     const large = join(folder(t), 'large.bin')
@@ -252,7 +256,7 @@ suite('3-form', () => {
     await page.fill('[name=message]', 'And again')
     await page.context().clearCookies()
     await send()
-    assert.match((await page.textContent('.error')) ?? '', /^You logged in or out since this form was opened/)
+    assert.match((await page.textContent('.error')) ?? '', /^You logged in or out after you opened this form/)
     assert.equal(await page.inputValue('[name=message]'), 'And again')
     await send()
     assert.equal(await page.textContent('p'), 'You wrote: And again, and sent large.bin of 9000000 bytes')
@@ -260,7 +264,7 @@ suite('3-form', () => {
 })
 
 suite('4-flash', () => {
-  test('a message is shown on the next page, once, without a session, and over a restart', async (t) => {
+  test('a message is shown once, on the next page, without a session and after a restart', async (t) => {
     const { url, rows, restart } = await program(t, '4-flash/flash')
     const { page, send } = client(url)
     seeOther(await send('/', '/', { text: 'Water <the> plants' }), '/')
@@ -272,7 +276,7 @@ suite('4-flash', () => {
     assert.equal(rows(), 0)
   })
 
-  test('a form that was not ours leaves its reason as a message', async (t) => {
+  test('the reason of a refused form is shown as a message', async (t) => {
     const { url } = await program(t, '4-flash/flash')
     const { page, send } = client(url)
     seeOther(await send('/', '/', { _csrf: 'made up', text: 'Not this' }), '/')
@@ -281,7 +285,7 @@ suite('4-flash', () => {
     assert.doesNotMatch(shown, /Not this/)
   })
 
-  test('in Chromium: sent, shown, and gone at a reload, which sends nothing again', async (t) => {
+  test('in Chromium: a message is shown after the form was sent, and a reload shows and sends nothing', async (t) => {
     const { url } = await program(t, '4-flash/flash')
     const page = await (await opened(t)).newPage()
     await page.goto(url)
@@ -296,7 +300,7 @@ suite('4-flash', () => {
 suite('5-typed', () => {
   const linesOf = (page: string) => [...page.matchAll(/<li>([^<]*)<\/li>/g)].map(([, line]) => line)
 
-  test('what version 1 kept is migrated by version 2, changed, and kept over a restart', async (t) => {
+  test('version 2 migrates the session of version 1, changes it, and has it after a restart', async (t) => {
     const { url, restart, rows } = await program(t, '5-typed/typed', { VERSION: '1' })
     const { page, send } = client(url)
     assert.deepEqual(linesOf(await page('/')), ['Nothing yet.'])
@@ -311,7 +315,7 @@ suite('5-typed', () => {
     assert.equal(rows(), 1, 'in the session that it was')
   })
 
-  test('version 1 leaves alone what version 2 kept, until something is put in: that begins another session', async (t) => {
+  test('version 1 leaves the session of version 2 unchanged, and a change creates another session', async (t) => {
     const { url, restart, rows } = await program(t, '5-typed/typed')
     const { page, send } = client(url)
     await send('/', '/', { item: 'tea' })
@@ -327,14 +331,14 @@ suite('5-typed', () => {
     assert.equal(rows(), 2)
   })
 
-  test('what the shop does not have is refused, and no cart is begun', async (t) => {
+  test('an unknown product is refused, and no session is created', async (t) => {
     const { url, rows } = await program(t, '5-typed/typed')
     const { send } = client(url)
     assert.equal((await send('/', '/', { item: 'coffee' })).status, 422)
     assert.equal(rows(), 0)
   })
 
-  test('in Chromium: a cart filled by version 1 is there in version 2', async (t) => {
+  test('in Chromium: version 2 shows a cart that version 1 filled', async (t) => {
     const { url, restart } = await program(t, '5-typed/typed', { VERSION: '1' })
     const page = await (await opened(t)).newPage()
     await page.goto(url)
@@ -359,7 +363,7 @@ suite('6-login', () => {
       : /<h1>([^<]*)/.exec(await page('/'))?.[1]
   }
 
-  test('a stranger is sent to the form; the right password opens the desk, also after a restart', async (t) => {
+  test('an anonymous visitor is sent to the form, and the right password opens the desk, also after a restart', async (t) => {
     const { url, rows, restart } = await program(t, '6-login/login')
     const one = client(url)
     assert.equal(await desk(one), 'sent to /login')
@@ -372,7 +376,7 @@ suite('6-login', () => {
     assert.equal(await desk(one), 'The desk of anna')
   })
 
-  test('a wrong password and an unknown name have one and the same answer, and store nothing', async (t) => {
+  test('a wrong password and an unknown name give the same response, and store nothing', async (t) => {
     const { url, rows } = await program(t, '6-login/login')
     const one = client(url)
     const answers: string[] = []
@@ -391,7 +395,7 @@ suite('6-login', () => {
     assert.equal(rows(), 0)
   })
 
-  test('a login makes a new key, and the one of before is dead', async (t) => {
+  test('a login makes a new key, and the previous key opens nothing', async (t) => {
     const { url, port } = await program(t, '6-login/login')
     const one = client(url)
     await one.send('/login', '/login', anna)
@@ -403,7 +407,7 @@ suite('6-login', () => {
     assert.equal(await desk(thief), 'sent to /login')
   })
 
-  test('a logout says goodbye once, takes the cookie away, and ends every copy of it', async (t) => {
+  test('a logout shows its message once, deletes the cookie, and ends every copy of it', async (t) => {
     const { url, port, rows } = await program(t, '6-login/login')
     const one = client(url)
     await one.send('/login', '/login', anna)
@@ -417,7 +421,7 @@ suite('6-login', () => {
     assert.equal(rows(), 0)
   })
 
-  test('the desk lists the devices, and logs out the others and not this one', async (t) => {
+  test('the desk lists the devices, and logs out all others but not this one', async (t) => {
     const { url, rows } = await program(t, '6-login/login')
     const [phone, laptop, ben_] = [client(url), client(url), client(url)]
     await phone.send('/login', '/login', anna, { headers: { 'user-agent': 'A <phone>' } })
@@ -440,7 +444,7 @@ suite('6-login', () => {
     assert.match(await laptop.page('/'), /role="status">You logged in or out/)
   })
 
-  test('nobody is logged in or out by the form of another', async (t) => {
+  test('a form of another visitor or origin logs nobody in or out', async (t) => {
     const { url } = await program(t, '6-login/login')
     const [one, other] = [client(url), client(url)]
     const _csrf = await other.token('/login')
@@ -456,7 +460,7 @@ suite('6-login', () => {
     assert.equal(await desk(one), 'The desk of anna')
   })
 
-  test('a login form of before a login is shown again with the name, says why, and is then taken', async (t) => {
+  test('a login form from before a login is shown again with the name and the reason, and then accepted', async (t) => {
     const { url } = await program(t, '6-login/login')
     const one = client(url)
     const _csrf = await one.token('/login')
@@ -464,7 +468,7 @@ suite('6-login', () => {
     const old = await one.send('/login', '/login', { ...ben, _csrf })
     assert.equal(old.status, 403)
     const shown = await old.text()
-    assert.match(shown, /role="alert">You logged in or out since this form was opened\. Please send it again\.</)
+    assert.match(shown, /role="alert">You logged in or out after you opened this form\. Please send it again\.</)
     assert.match(shown, /name="name" value="ben"/)
     assert.doesNotMatch(shown, /coffee/)
     assert.equal(await desk(one), 'The desk of anna')
@@ -472,7 +476,7 @@ suite('6-login', () => {
     assert.equal(await desk(one), 'The desk of ben')
   })
 
-  test('in Chromium: an error in the form, a login, a logout, and nothing of the desk by going back', async (t) => {
+  test('in Chromium: an error in the form, a login, a logout, and the back button shows nothing of the desk', async (t) => {
     const { url } = await program(t, '6-login/login')
     const page = await (await opened(t)).newPage()
     await page.goto(url)

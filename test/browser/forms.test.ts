@@ -1,4 +1,4 @@
-// Forms, flash messages and foreign pages, as Chromium has them: what its headers, cookies, tabs and prefetches do to them.
+// Forms, flash messages and pages of other origins in Chromium, with its headers, cookies, tabs and prefetches.
 
 import assert from 'node:assert/strict'
 import { suite, type TestContext, test } from 'node:test'
@@ -34,7 +34,7 @@ const served = async (t: TestContext, handler: Handler): Promise<string> => {
 
 type Seen = { readonly method: string; readonly headers: Headers }
 
-/** An application with notes, a form for another, and a login; and what requests it saw and refused. */
+/** An application with notes, a form for a new one, and a login. It records its requests and events. */
 const application = async (t: TestContext, guard: (next: Handler) => Handler) => {
   const seen: Seen[] = []
   const types: EventType[] = []
@@ -50,12 +50,12 @@ const application = async (t: TestContext, guard: (next: Handler) => Handler) =>
     )
   }
   const write = async (request: Request) => {
-    const came = await readForm(request)
-    if (!came.ok) {
-      const typed = came.error === 'wrong_session' ? (came.fields.get('note') ?? '') : ''
-      return form(request, { error: came.message, typed, status: came.status })
+    const result = await readForm(request)
+    if (!result.ok) {
+      const typed = result.error === 'wrong_session' ? (result.fields.get('note') ?? '') : ''
+      return form(request, { error: result.message, typed, status: result.status })
     }
-    const note = came.fields.get('note') ?? ''
+    const note = result.fields.get('note') ?? ''
     ;(await session(request)).update('notes', (notes: readonly string[] = []) => [...notes, note])
     return seeOther('/')
   }
@@ -98,23 +98,23 @@ const write = async (page: Page, note: string) => {
 
 suite('a form in Chromium', () => {
   for (const [guard, name] of [
-    [crossOriginProtection, 'with crossOrigin'],
-    [unguarded, 'without crossOrigin'],
+    [crossOriginProtection, 'with crossOriginProtection'],
+    [unguarded, 'without crossOriginProtection'],
   ] as const) {
-    test(`${name}: what a page of ours posts is taken`, async (t) => {
+    test(`${name}: a form of an own page is accepted`, async (t) => {
       const { url, types } = await application(t, (next) => guard(next))
       const page = await (await opened(t)).newPage()
       await page.goto(url)
-      await write(page, 'for a stranger')
-      assert.deepEqual(await notesOf(page), ['for a stranger'])
+      await write(page, 'for nobody')
+      assert.deepEqual(await notesOf(page), ['for nobody'])
       await page.goto(`${url}/login`)
       await write(page, 'for anna')
-      assert.deepEqual(await notesOf(page), ['for a stranger', 'for anna'])
+      assert.deepEqual(await notesOf(page), ['for nobody', 'for anna'])
       assert.ok(!types.includes('cross_origin_rejected') && !types.includes('form_rejected'))
     })
   }
 
-  test('two strangers’ tabs: what the first one sends does not spoil the form in the second', async (t) => {
+  test('two tabs of an anonymous visitor: a form sent in one leaves the form in the other valid', async (t) => {
     const { url } = await application(t, crossOriginProtection)
     const context = await (await opened(t)).newContext()
     const [one, two] = [await context.newPage(), await context.newPage()]
@@ -129,7 +129,7 @@ suite('a form in Chromium', () => {
     ['login', '/'],
     ['logout', '/login'],
   ] as const) {
-    test(`two tabs, a ${turn} in one: the form in the other is shown again with what was typed, and is then taken`, async (t) => {
+    test(`two tabs, a ${turn} in one: the form in the other is shown again with the typed text, and then accepted`, async (t) => {
       const { url, types } = await application(t, crossOriginProtection)
       const context = await (await opened(t)).newContext()
       const [one, two] = [await context.newPage(), await context.newPage()]
@@ -140,7 +140,7 @@ suite('a form in Chromium', () => {
       assert.equal((await answer).status(), 403)
       assert.equal(
         await one.textContent('.error'),
-        'You logged in or out since this form was opened. Please send it again.',
+        'You logged in or out after you opened this form. Please send it again.',
       )
       assert.equal(await one.inputValue('[name=note]'), 'written "before" <it>')
       assert.deepEqual(await notesOf(one), [])
@@ -156,14 +156,14 @@ suite('a form in Chromium', () => {
   }
 })
 
-/** A page that sends a form to the application by itself, whatever it takes to look like one of its own. */
+/** A page that sends a form to the application by a script. The form imitates the application's. */
 const trap = (url: string, token: string): string =>
   `<form method="post" action="${url}/"><input name="_csrf" value="${token}"><input name="note" value="planted"></form>
   <script>document.forms[0].submit()</script>`
 
-/** How a foreign page sends it, and what Chromium says of where it came from. */
+/** The ways in which a page of another origin sends the form, with the Origin and the cookies of Chromium. */
 const attacks = {
-  'a page on another port, which the cookies come along from': {
+  'a page on another port, with the cookies': {
     page: trap,
     at: (origin: string) => origin,
     origin: (origin: string) => origin,
@@ -182,7 +182,7 @@ const attacks = {
     origin: () => 'null',
     cookies: false,
   },
-  'a script on another port, which the cookies come along from': {
+  'a script on another port, with the cookies': {
     page: (url: string, token: string) =>
       `<script>fetch('${url}/', { method: 'POST', mode: 'no-cors', credentials: 'include',
         body: new URLSearchParams({ _csrf: '${token}', note: 'planted' }) })</script>`,
@@ -192,9 +192,9 @@ const attacks = {
   },
 }
 
-suite('a form that a foreign page sends in Chromium', () => {
+suite('a form that a page of another origin sends in Chromium', () => {
   for (const [guard, by, type] of [
-    [crossOriginProtection, 'crossOrigin', 'cross_origin_rejected'],
+    [crossOriginProtection, 'crossOriginProtection', 'cross_origin_rejected'],
     [unguarded, 'its token', 'form_rejected'],
   ] as const) {
     for (const [name, attack] of Object.entries(attacks)) {
@@ -208,7 +208,7 @@ suite('a form that a foreign page sends in Chromium', () => {
         await write(victim, 'mine')
         const { length } = seen
 
-        // The best that an attacker can get: a form's token of his own.
+        // An attacker can get no better token than one for their own session.
         const own = await browser((request) => fetch(request), { origin: url })('/')
         const token = /name="_csrf" type="hidden" value="([\w-]+)"/.exec(await own.text())?.[1] as string
         body = attack.page(url, token)
@@ -217,20 +217,24 @@ suite('a form that a foreign page sends in Chromium', () => {
         await page.goto(attack.at(foreign))
         assert.equal((await answer).status(), 403)
 
-        const came = seen.slice(length).find(({ method }) => method === 'POST')
-        assert.equal(came?.headers.get('origin'), attack.origin(foreign))
-        assert.equal(/\bsid-\d/.test(came?.headers.get('cookie') ?? ''), attack.cookies, 'as browsers are known to')
+        const attackRequest = seen.slice(length).find(({ method }) => method === 'POST')
+        assert.equal(attackRequest?.headers.get('origin'), attack.origin(foreign))
+        assert.equal(
+          /\bsid-\d/.test(attackRequest?.headers.get('cookie') ?? ''),
+          attack.cookies,
+          'the cookies that browsers send',
+        )
         assert.ok(types.includes(type))
         await victim.reload()
         assert.deepEqual(await notesOf(victim), ['mine'])
         await write(victim, 'mine too')
-        assert.deepEqual(await notesOf(victim), ['mine', 'mine too'], 'and her session is as it was')
+        assert.deepEqual(await notesOf(victim), ['mine', 'mine too'], 'the session is unchanged')
       })
     }
   }
 })
 
-/** Opens a WebSocket from a page; gives what its console says of why it could not. */
+/** Opens a WebSocket from a page, and returns the error that the browser reports. */
 const socketFrom = async (page: Page, url: string): Promise<string> => {
   const failed = new Promise<string>((resolve) => {
     page.once('websocket', (socket) => socket.once('socketerror', resolve))
@@ -241,7 +245,7 @@ const socketFrom = async (page: Page, url: string): Promise<string> => {
   return failed
 }
 
-test('a WebSocket of a page on another port is refused by crossOrigin; one of our own page reaches the handler', async (t) => {
+test('crossOriginProtection refuses a WebSocket of a page on another port, and passes on one of an own page', async (t) => {
   const { url, seen, types } = await application(t, crossOriginProtection)
   const foreign = await served(t, () => html('<p>Another application'))
   const context = await (await opened(t)).newContext()
@@ -254,14 +258,14 @@ test('a WebSocket of a page on another port is refused by crossOrigin; one of ou
   assert.match(await socketFrom(page, url), /Unexpected response code: 403/)
   assert.ok(types.includes('cross_origin_rejected'))
   const { headers } = seen.at(-1) as Seen
-  assert.match(headers.get('cookie') ?? '', /\bsid-\d/, 'though the cookie came along')
+  assert.match(headers.get('cookie') ?? '', /\bsid-\d/, 'although the cookie was sent')
   assert.equal(headers.get('origin'), foreign)
 })
 
-/** An application that leaves a message at /leave, and shows it on /, with whatever is on the two pages. */
+/** An application that adds a message at /leave and shows it on /. `parts` is more HTML for the two pages. */
 const flashing = async (t: TestContext, parts: { readonly left?: string; readonly shown?: string }) => {
   const seen: string[] = []
-  let hear = () => {}
+  let notify = () => {}
   const withSessions = sessionManager({ backend: 'memory:' })
   const url = await served(
     t,
@@ -269,8 +273,8 @@ const flashing = async (t: TestContext, parts: { readonly left?: string; readonl
       const { pathname } = new URL(request.url)
       const purpose = request.headers.get('sec-purpose')
       seen.push(purpose === null ? pathname : `${pathname} ${purpose}`)
-      hear()
-      // A session and a token for every path: what an application does that has no thought of icons.
+      notify()
+      // A session and a token for every path, as in an application that does not treat icons differently.
       const tag = await csrfTag(request)
       switch (pathname) {
         case '/login':
@@ -290,11 +294,11 @@ const flashing = async (t: TestContext, parts: { readonly left?: string; readonl
   )
   return {
     url,
-    /** Settled once a request was seen. */
-    async heard(wanted: string): Promise<void> {
+    /** Waits until the application got this request. */
+    async requested(wanted: string): Promise<void> {
       while (!seen.includes(wanted)) {
         await new Promise<void>((resolve) => {
-          hear = resolve
+          notify = resolve
         })
       }
     },
@@ -302,8 +306,8 @@ const flashing = async (t: TestContext, parts: { readonly left?: string; readonl
 }
 
 const visitors = {
-  'a stranger': async (context: BrowserContext) => context.newPage(),
-  'somebody logged in': async (context: BrowserContext, url: string) => {
+  'an anonymous visitor': async (context: BrowserContext) => context.newPage(),
+  'a logged-in visitor': async (context: BrowserContext, url: string) => {
     const page = await context.newPage()
     await page.goto(`${url}/login`)
     return page
@@ -314,39 +318,39 @@ const flashesOn = (page: Page) => page.locator('.flash').allTextContents()
 
 suite('a flash message in Chromium', () => {
   for (const [who, arrive] of Object.entries(visitors)) {
-    test(`for ${who} it is shown once, whatever icons and pictures the pages ask for`, async (t) => {
+    test(`for ${who} it is shown once, also if the pages load icons and pictures`, async (t) => {
       const icon = '<link rel="icon" href="/favicon.ico"><img src="/favicon.ico" alt="">'
-      const { url, heard } = await flashing(t, { left: icon, shown: `${icon}<img src="/picture.png" alt="">` })
+      const { url, requested } = await flashing(t, { left: icon, shown: `${icon}<img src="/picture.png" alt="">` })
       const page = await arrive(await (await opened(t)).newContext(), url)
       await page.goto(`${url}/leave`)
-      await heard('/favicon.ico')
+      await requested('/favicon.ico')
       await page.goto(url)
       assert.deepEqual(await flashesOn(page), ['Only once'])
-      await heard('/picture.png')
+      await requested('/picture.png')
       await page.reload()
       assert.deepEqual(await flashesOn(page), [])
     })
 
-    test(`for ${who} a prefetch does not take it, and the page that was prefetched shows it`, async (t) => {
-      const { url, heard } = await flashing(t, { left: '<link rel="prefetch" href="/">' })
+    test(`for ${who} a prefetch does not take it, and the prefetched page shows it`, async (t) => {
+      const { url, requested } = await flashing(t, { left: '<link rel="prefetch" href="/">' })
       const page = await arrive(await (await opened(t)).newContext(), url)
       await page.goto(`${url}/leave`)
-      await heard('/ prefetch')
+      await requested('/ prefetch')
       await follow(page, 'a')
       assert.deepEqual(await flashesOn(page), ['Only once'])
       await page.reload()
       assert.deepEqual(await flashesOn(page), [])
     })
 
-    test(`for ${who} it is shown once also where a page is rendered before anybody asks for it`, async (t) => {
+    test(`for ${who} it is shown once, also if Chromium prerenders the page`, async (t) => {
       const rules = '<script type="speculationrules">{"prerender":[{"source":"list","urls":["/"]}]}</script>'
-      const { url, heard } = await flashing(t, { left: rules })
+      const { url, requested } = await flashing(t, { left: rules })
       const page = await arrive(await (await opened(t)).newContext(), url)
       await page.goto(`${url}/leave`)
-      await heard('/ prefetch;prerender')
+      await requested('/ prefetch;prerender')
       await page.click('a')
       await page.waitForURL(`${url}/`)
-      // The page that was rendered before has none; Chromium may also have asked for another.
+      // The prerendered page shows no message, but Chromium may have requested the page again.
       const first = await flashesOn(page)
       await page.reload()
       assert.deepEqual([...first, ...(await flashesOn(page))], ['Only once'])

@@ -1,227 +1,238 @@
-// A server that is held, killed, cut off, or lost, under traffic by every driver: answers in time, nothing lost, soon back.
+// A server is held, killed, cut off or lost under traffic through every driver: answers in time, no loss, quick recovery.
 
 import assert from 'node:assert/strict'
 import { after, before, suite, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { lost, now } from '../support/lost.ts'
+import { lostTime, now } from '../support/lost.ts'
 import { mariadbServer, noMariadb } from '../support/mariadb-server.ts'
-import type { Answer, Kept, Told } from '../support/outage.ts'
+import type { Answer, Report, SessionReport } from '../support/outage.ts'
 import { noPostgres, postgresServer } from '../support/postgres-server.ts'
 import { start } from '../support/process.ts'
-import { proxy, type Proxy as Way } from '../support/proxy.ts'
+import { type FaultyProxy, proxy as startProxy } from '../support/proxy.ts'
 import { redisServer } from '../support/redis-server.ts'
 
-/** Milliseconds that a visit may wait for its store, and what may come on top of it beside the time that its process could not run. */
-const BUDGET = 2_000
-const SPARE = 100
-/** Milliseconds after which service has to be back. */
-const BACK = 5_000
+/** Milliseconds that a request may wait for its store. */
+const STORE_TIMEOUT = 2_000
+/** Milliseconds that an answer may take beyond that, apart from the time that the process could not run. */
+const TOLERANCE = 100
+/** Milliseconds after an outage in which requests may still fail. */
+const RECOVERY_LIMIT = 5_000
 
-type Visited = {
+type Application = {
   readonly driver: string
-  readonly way: Way
-  /** Of every visit so far, those under way not among them. */
+  readonly proxy: FaultyProxy
+  /** The answers so far. */
   readonly answers: readonly Answer[]
-  /** Stops, reads all sessions, and goes on. */
-  check(): Promise<Kept>
-  /** What is amiss with the process itself. */
-  ills(): string
+  /** Pauses the requests, and reads all sessions. */
+  check(): Promise<SessionReport>
+  /** The errors of the process itself. Empty if there are none. */
+  problems(): string
 }
 
-type Closers = { after(close: () => unknown): void }
+type TestHooks = { after(close: () => unknown): void }
 
-/** Starts a process that visits by this driver, through a proxy of its own. */
-const visited = async (t: Closers, driver: string, url: string): Promise<Visited> => {
+/** Starts a process that makes requests through this driver, through a proxy of its own. */
+const startApplication = async (t: TestHooks, driver: string, url: string): Promise<Application> => {
   const through = new URL(url)
-  const way = await proxy(t, Number(through.port))
-  through.port = String(way.port)
+  const proxy = await startProxy(t, Number(through.port))
+  through.port = String(proxy.port)
   const place = `outage_${driver.replaceAll(/\W/g, '_')}`
   const { child, errors } = start(t, 'test/support/outage.ts', [driver, through.href, place], {
     NODE_OPTIONS: '--unhandled-rejections=strict',
   })
   const answers: Answer[] = []
-  let heard = (_: Kept) => {}
-  child.on('message', (told: Told) => {
-    if ('kept' in told) return heard(told.kept)
-    answers.push(...told.answers)
+  let onSessions = (_: SessionReport) => {}
+  child.on('message', (report: Report) => {
+    if ('sessions' in report) return onSessions(report.sessions)
+    answers.push(...report.answers)
   })
-  const dead = () => child.exitCode !== null || child.signalCode !== null
+  const hasEnded = () => child.exitCode !== null || child.signalCode !== null
   return {
     driver,
-    way,
+    proxy,
     answers,
     check: () =>
       new Promise((resolve, reject) => {
-        heard = resolve
-        if (dead()) reject(new Error(`The process has ended: ${errors()}`))
+        onSessions = resolve
+        if (hasEnded()) reject(new Error(`The process has ended: ${errors()}`))
         else child.send('check')
       }),
-    ills: () => (dead() ? `It has ended (${child.exitCode}, ${child.signalCode}). ${errors()}` : errors()),
+    problems: () =>
+      hasEnded() ? `The process has ended (${child.exitCode}, ${child.signalCode}). ${errors()}` : errors(),
   }
 }
 
-const ok = ({ status }: Answer): boolean => status === 200
+const isOk = ({ status }: Answer): boolean => status === 200
 
-/** Waits for a second of good answers since then, and no longer than it could matter: `judge` says what is wrong. */
-const steady = async ({ answers, ills }: Visited, since: number): Promise<void> => {
+/** Waits for a second of good answers since then. It gives up when `checkOutage` would fail anyway. */
+const waitForService = async ({ answers, problems }: Application, since: number): Promise<void> => {
   for (;;) {
     await sleep(50)
-    const later = answers.filter(({ at }) => at > since)
-    const good = later.length - 1 - later.findLastIndex((answer) => !ok(answer))
-    const late = now() - since - BACK - 2 * BUDGET
-    if (good >= 45 || late > lost(since) || ills() !== '') return
+    const recent = answers.filter(({ at }) => at > since)
+    const good = recent.length - 1 - recent.findLastIndex((answer) => !isOk(answer))
+    const late = now() - since - RECOVERY_LIMIT - 2 * STORE_TIMEOUT
+    if (good >= 45 || late > lostTime(since) || problems() !== '') return
   }
 }
 
-/** Waits until a visit has failed that came since then: on a machine that stands still, nobody comes for a while. */
-const felt = async ({ answers, ills }: Visited, from: number): Promise<void> => {
-  while (answers.slice(from).every(ok) && ills() === '') await sleep(50)
+/** Waits until a request after the first `from` answers has failed. A stalled machine makes no requests for a while. */
+const waitForFailure = async ({ answers, problems }: Application, from: number): Promise<void> => {
+  while (answers.slice(from).every(isOk) && problems() === '') await sleep(50)
 }
 
 type Outage = {
-  /** To one way that stays, or to all of them and the server. */
-  readonly break: (ways: readonly Way[], server: Killable) => unknown
-  readonly mend: (ways: readonly Way[], server: Killable) => unknown
+  /** Breaks the proxies or the server. */
+  readonly break: (proxies: readonly FaultyProxy[], server: Killable) => unknown
+  readonly repair: (proxies: readonly FaultyProxy[], server: Killable) => unknown
+  /** Milliseconds from the break to the repair. */
   readonly lasts: number
-  /** Whether visits have to fail meanwhile, or there was no outage: it lasts until some have. */
+  /** Whether requests must fail. If so, the outage lasts until some have failed. */
   readonly fails: boolean
 }
 type Killable = { kill(): Promise<void>; restart(): Promise<void> }
 
-const each = (act: (way: Way) => unknown) => (ways: readonly Way[]) => Promise.all(ways.map(act))
+const each = (act: (proxy: FaultyProxy) => unknown) => (proxies: readonly FaultyProxy[]) =>
+  Promise.all(proxies.map(act))
 
 const outages: Readonly<Record<string, Outage>> = {
-  'held for 3 s': { break: each((way) => way.hold()), mend: each((way) => way.pass()), lasts: 3_000, fails: true },
+  'held for 3 s': {
+    break: each((proxy) => proxy.hold()),
+    repair: each((proxy) => proxy.pass()),
+    lasts: 3_000,
+    fails: true,
+  },
   'killed, and started again after 3 s': {
-    break: (ways, server) => Promise.all([server.kill(), ...ways.map((way) => way.refuse())]),
-    mend: async (ways, server) => {
+    break: (proxies, server) => Promise.all([server.kill(), ...proxies.map((proxy) => proxy.refuse())]),
+    repair: async (proxies, server) => {
       await server.restart()
-      for (const way of ways) way.pass()
+      for (const proxy of proxies) proxy.pass()
     },
     lasts: 3_000,
     fails: true,
   },
-  'reset, all of its connections, five times in a second': {
-    break: async (ways) => {
+  'cut off five times in a second': {
+    break: async (proxies) => {
       for (let i = 0; i < 5; i++) {
-        for (const way of ways) way.reset()
+        for (const proxy of proxies) proxy.reset()
         await sleep(200)
       }
     },
-    mend: () => {},
+    repair: () => {},
     lasts: 0,
     fails: false,
   },
-  'cut off in the midst of ten replies': {
-    break: async (ways) => {
+  'cut off in the middle of ten replies': {
+    break: async (proxies) => {
       for (let i = 0; i < 10; i++) {
-        await Promise.all(ways.map((way) => way.halve()))
+        await Promise.all(proxies.map((proxy) => proxy.halve()))
         await sleep(100)
       }
     },
-    mend: each((way) => way.pass()),
+    repair: each((proxy) => proxy.pass()),
     lasts: 0,
-    // The first reply of a visit is that of its read, which a client of Redis asks for again.
+    // The first reply of a request is that of its read, which a Redis client sends again.
     fails: false,
   },
   'refusing connections for 1 s': {
-    break: each((way) => way.refuse()),
-    mend: each((way) => way.pass()),
+    break: each((proxy) => proxy.refuse()),
+    repair: each((proxy) => proxy.pass()),
     lasts: 1_000,
     fails: true,
   },
-  'behind what takes connections and cuts them, for 1 s': {
-    break: each((way) => way.shut()),
-    mend: each((way) => way.pass()),
+  'behind a proxy that accepts connections and cuts them, for 1 s': {
+    break: each((proxy) => proxy.shut()),
+    repair: each((proxy) => proxy.pass()),
     lasts: 1_000,
     fails: true,
   },
-  'out of reach for 3 s, its connections reset afterwards': {
-    break: each((way) => way.drop()),
-    mend: each((way) => {
-      way.pass()
-      way.reset()
+  'unreachable for 3 s, and its connections are reset afterwards': {
+    break: each((proxy) => proxy.drop()),
+    repair: each((proxy) => {
+      proxy.pass()
+      proxy.reset()
     }),
     lasts: 3_000,
     fails: true,
   },
-  'out of reach for 3 s, its connections silent for ever': {
-    break: each((way) => way.drop()),
-    mend: each((way) => way.pass()),
+  'unreachable for 3 s, and its connections stay silent for ever': {
+    break: each((proxy) => proxy.drop()),
+    repair: each((proxy) => proxy.pass()),
     lasts: 3_000,
     fails: true,
   },
 }
 
-/** What was seen, for who runs this by hand. */
+/** Measurements, printed if OUTAGE_FIGURES is set. */
 const figures: Record<string, unknown>[] = []
 
-/** What has to hold, from the last answer before an outage to a second after it. */
-const judge = async (
-  one: Visited,
+/** Checks the answers from an outage until a second of good service, and all sessions. */
+const checkOutage = async (
+  one: Application,
   {
     from,
-    made,
-    mended,
-    most,
-    what,
+    connectionsBefore,
+    repaired,
+    connectionLimit,
+    name,
   }: {
-    /** How many answers and connections there were before. */
+    /** The number of answers and connections before the outage. */
     readonly from: number
-    readonly made: number
-    readonly mended: number
-    readonly most: Kind['connections']
-    readonly what: string
+    readonly connectionsBefore: number
+    /** The time of the repair. */
+    readonly repaired: number
+    readonly connectionLimit: Kind['connections']
+    readonly name: string
   },
 ) => {
-  await steady(one, mended)
-  const { driver, answers, way } = one
-  const connections = way.connections() - made
-  const kept = await one.check()
+  await waitForService(one, repaired)
+  const { driver, answers, proxy } = one
+  const connections = proxy.connections() - connectionsBefore
+  const sessions = await one.check()
   const seen = answers.slice(from)
   const longest = Math.max(...seen.map(({ took, late }) => took - late))
-  const failures = seen.filter((answer) => !ok(answer))
-  const last = failures.findLast(({ at }) => at > mended)
-  const back = last === undefined ? 0 : last.at - mended
-  const away = lost(mended, mended + back)
-  const limit = most(seen.length, (now() - (seen[0]?.at ?? mended)) / 1000)
+  const failures = seen.filter((answer) => !isOk(answer))
+  const last = failures.findLast(({ at }) => at > repaired)
+  const recovery = last === undefined ? 0 : last.at - repaired
+  const stalled = lostTime(repaired, repaired + recovery)
+  const limit = connectionLimit(seen.length, (now() - (seen[0]?.at ?? repaired)) / 1000)
   const statuses = [...new Set(seen.map(({ status }) => status))].sort()
   figures.push({
     driver,
-    what,
+    name,
     longest: Math.round(longest),
-    back: Math.round(back),
+    recovery: Math.round(recovery),
     connections,
     limit: Math.round(limit),
-    ...kept,
-    wrong: kept.wrong.length,
+    ...sessions,
+    wrong: sessions.wrong.length,
     failed: failures.length,
   })
-  assert.equal(one.ills(), '', `${driver}: ${one.ills()}`)
+  assert.equal(one.problems(), '', `${driver}: ${one.problems()}`)
   assert.ok(
-    longest <= BUDGET + SPARE,
-    `${driver}: an answer took ${longest} ms, beside the time that its process could not run`,
+    longest <= STORE_TIMEOUT + TOLERANCE,
+    `${driver}: an answer took ${longest} ms, apart from the time that its process could not run`,
   )
   const others = statuses.filter((status) => status !== 200 && status !== 503)
   assert.equal(others.length, 0, `${driver}: answers ${others}`)
-  assert.equal(kept.unanswered, 0, `${driver}: ${kept.unanswered} visits hang`)
-  assert.equal(kept.wrong.length, 0, `${driver}, sessions: ${kept.wrong.slice(0, 5).join('; ')}`)
+  assert.equal(sessions.unanswered, 0, `${driver}: ${sessions.unanswered} requests have no answer`)
+  assert.equal(sessions.wrong.length, 0, `${driver}, sessions: ${sessions.wrong.slice(0, 5).join('; ')}`)
   assert.ok(
-    back <= BACK + away,
-    `${driver}: a visit failed that came ${back} ms after the end of the outage, and the machine lost ${away} of them`,
+    recovery <= RECOVERY_LIMIT + stalled,
+    `${driver}: a request failed ${recovery} ms after the end of the outage, and the machine stalled for ${stalled} ms of them`,
   )
   assert.ok(connections <= limit, `${driver}: ${connections} connections`)
 }
 
 type Kind = {
   readonly drivers: readonly string[]
-  readonly serve: () => Promise<Killable & { readonly url: string }>
-  readonly none: string | false
-  /** Connections that one process may try to make while so many visits come in so many seconds: a pool makes one a visit. */
-  readonly connections: (visits: number, seconds: number) => number
+  readonly startServer: () => Promise<Killable & { readonly url: string }>
+  /** The reason to skip the tests, or false. */
+  readonly skip: string | false
+  /** How many connections one process may make during so many requests and seconds: a pool makes one per request. */
+  readonly connections: (requests: number, seconds: number) => number
   /**
-   * Drivers that go on using a connection that fell silent, until TCP gives it up after minutes: none of their timeouts
-   * is for that. Visits end in time all the same. Another client would do, and this one is its application's.
+   * Drivers that go on using a silent connection until TCP closes it after minutes, because they have no timeout for it.
+   * Their requests end in time, but service is not restored, so they are left out.
    */
   readonly trusting: readonly string[]
 }
@@ -229,63 +240,70 @@ type Kind = {
 const kinds: Readonly<Record<string, Kind>> = {
   PostgreSQL: {
     drivers: ['pg', 'connect', 'postgres.js'],
-    serve: () => postgresServer(),
-    none: noPostgres(),
-    connections: (visits) => visits + 10,
+    startServer: () => postgresServer(),
+    skip: noPostgres(),
+    connections: (requests) => requests + 10,
     trusting: ['postgres.js'],
   },
   MariaDB: {
     drivers: ['mysql2', 'connect', 'mariadb'],
-    // What is acknowledged has to be with the operating system, which is not killed.
-    serve: () => mariadbServer(['--innodb-flush-log-at-trx-commit=2']),
-    none: noMariadb(),
-    connections: (visits) => visits + 10,
+    // An acknowledged write must have reached the operating system, which is not killed.
+    startServer: () => mariadbServer(['--innodb-flush-log-at-trx-commit=2']),
+    skip: noMariadb(),
+    connections: (requests) => requests + 10,
     trusting: ['mysql2'],
   },
   Redis: {
     drivers: ['ioredis', 'connect', 'node-redis'],
-    serve: () => redisServer('--appendonly', 'yes', '--appendfsync', 'always'),
-    none: false,
+    startServer: () => redisServer('--appendonly', 'yes', '--appendfsync', 'always'),
+    skip: false,
     connections: (_, seconds) => 10 + 5 * seconds,
     trusting: ['node-redis'],
   },
 }
 
-suite('an outage under fifty visits a second', { concurrency: 3 }, () => {
-  for (const [name, { drivers, serve, none, connections: most, trusting }] of Object.entries(kinds)) {
-    suite(name, { skip: none, concurrency: 1 }, () => {
-      const closers: (() => unknown)[] = []
-      const t: Closers = { after: (close) => void closers.push(close) }
+suite('an outage under fifty requests a second', { concurrency: 3 }, () => {
+  for (const [name, { drivers, startServer, skip, connections: connectionLimit, trusting }] of Object.entries(kinds)) {
+    suite(name, { skip, concurrency: 1 }, () => {
+      const hooks: (() => unknown)[] = []
+      const t: TestHooks = { after: (close) => void hooks.push(close) }
       let server: Killable & { readonly url: string }
-      let all: readonly Visited[]
+      let all: readonly Application[]
 
       before(async () => {
-        server = await serve()
-        all = await Promise.all(drivers.map((driver) => visited(t, driver, server.url)))
-        await Promise.all(all.map((one) => steady(one, now())))
+        server = await startServer()
+        all = await Promise.all(drivers.map((driver) => startApplication(t, driver, server.url)))
+        await Promise.all(all.map((one) => waitForService(one, now())))
       })
       after(async () => {
-        for (const close of closers.reverse()) await close()
+        for (const close of hooks.reverse()) await close()
         await server?.kill()
       })
 
-      for (const [what, { break: broken, mend, lasts, fails }] of Object.entries(outages)) {
-        test(`${name} is ${what}: answers in time, none but 200 and 503, nothing lost, back in 5 s`, async () => {
-          const forever = what.endsWith('for ever')
-          const those = forever ? all.filter(({ driver }) => !trusting.includes(driver)) : all
-          const ways = those.map(({ way }) => way)
-          for (const one of those) await steady(one, now())
-          const then = those.map(({ answers, way }) => ({ from: answers.length, made: way.connections() }))
-          await broken(ways, server)
+      for (const [outage, { break: breakIt, repair, lasts, fails }] of Object.entries(outages)) {
+        test(`${name} is ${outage}: answers in time, only 200 and 503, no loss, service again within 5 s`, async () => {
+          const isForever = outage.endsWith('for ever')
+          const affected = isForever ? all.filter(({ driver }) => !trusting.includes(driver)) : all
+          const proxies = affected.map(({ proxy }) => proxy)
+          for (const one of affected) await waitForService(one, now())
+          const states = affected.map(({ answers, proxy }) => ({
+            from: answers.length,
+            connectionsBefore: proxy.connections(),
+          }))
+          await breakIt(proxies, server)
           await sleep(lasts)
-          if (fails) await Promise.all(those.map((one, i) => felt(one, then[i]?.from ?? 0)))
-          await mend(ways, server)
-          const mended = now()
-          const judged = await Promise.allSettled(
-            those.map((one, i) => judge(one, { ...(then[i] as (typeof then)[0]), mended, most, what })),
+          if (fails) await Promise.all(affected.map((one, i) => waitForFailure(one, states[i]?.from ?? 0)))
+          await repair(proxies, server)
+          const repaired = now()
+          const checks = await Promise.allSettled(
+            affected.map((one, i) =>
+              checkOutage(one, { ...(states[i] as (typeof states)[0]), repaired, connectionLimit, name: outage }),
+            ),
           )
-          const ills = judged.flatMap((one) => (one.status === 'rejected' ? [(one.reason as Error).message] : []))
-          assert.deepEqual(ills, [])
+          const failures = checks.flatMap((check) =>
+            check.status === 'rejected' ? [(check.reason as Error).message] : [],
+          )
+          assert.deepEqual(failures, [])
         })
       }
     })

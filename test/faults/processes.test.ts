@@ -1,27 +1,30 @@
-// Several processes on one session through every driver: nothing is lost, nothing comes back, and all may start at once.
+// Several processes use one session through every driver: no change is lost, no ended session comes back.
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { suite, type TestContext, test } from 'node:test'
-import { allowing, now, stoodStill } from '../support/lost.ts'
+import { hasStalled, now, retryIfStalled } from '../support/lost.ts'
 import { start } from '../support/process.ts'
 import { freshPrefix, sharedCluster, sharedRedis } from '../support/redis-stores.ts'
 import { closing, freshTable, mysqlUrl, postgresUrl } from '../support/stores.ts'
 
-type Where = { readonly url: string; readonly place: string }
+type Location = { readonly url: string; readonly place: string }
 
-/** A fresh table of this database. */
-const tableOf = (url: () => Promise<string>) => async (): Promise<Where> => ({ url: await url(), place: freshTable() })
+/** Returns a function that makes a fresh table of a database. */
+const tableOf = (url: () => Promise<string>) => async (): Promise<Location> => ({
+  url: await url(),
+  place: freshTable(),
+})
 
-const inRedis = async (): Promise<Where> => ({ url: await sharedRedis(), place: freshPrefix() })
+const inRedis = async (): Promise<Location> => ({ url: await sharedRedis(), place: freshPrefix() })
 
-const inCluster = async (): Promise<Where> => {
+const inCluster = async (): Promise<Location> => {
   const { nodes } = await sharedCluster()
   return { url: nodes[0]?.url as string, place: freshPrefix() }
 }
 
-/** An empty database, or what there is of it in Redis. */
-const empty: Readonly<Record<string, (t: TestContext) => Promise<string>>> = {
+/** The URL of an empty database, or of the shared Redis. */
+const emptyDatabases: Readonly<Record<string, (t: TestContext) => Promise<string>>> = {
   async postgres(t) {
     const { Client } = await import('pg')
     const url = new URL(await postgresUrl())
@@ -52,14 +55,18 @@ const empty: Readonly<Record<string, (t: TestContext) => Promise<string>>> = {
   redis: sharedRedis,
 }
 
-type Page = { readonly status: number; readonly set: string | undefined; readonly fields: Record<string, unknown> }
+type Page = {
+  readonly status: number
+  readonly setCookie: string | undefined
+  readonly fields: Record<string, unknown>
+}
 
-/** Starts so many processes by this driver in one place; gives a way to visit each of them with one cookie. */
-const processes = async (t: TestContext, count: number, driver: string, { url, place }: Where) => {
+/** Starts so many processes with this driver in one place, and sends requests with one cookie to each of them. */
+const startProcesses = async (t: TestContext, count: number, driver: string, { url, place }: Location) => {
   const secret = randomBytes(32).toString('base64url')
-  const started = Array.from({ length: count }, () => start(t, 'test/support/driven.ts', [driver, url, place, secret]))
+  const scripts = Array.from({ length: count }, () => start(t, 'test/support/driven.ts', [driver, url, place, secret]))
   const addresses = await Promise.all(
-    started.map(async ({ lines, errors }) => {
+    scripts.map(async ({ lines, errors }) => {
       const { value = '' } = await lines.next()
       const address = /http:\S+/.exec(value)?.[0]
       assert.ok(address, `${driver}: ${value} ${errors()}`)
@@ -67,70 +74,82 @@ const processes = async (t: TestContext, count: number, driver: string, { url, p
     }),
   )
   let cookie = ''
-  const visit = async (which: number, path: string, kept = cookie): Promise<Page> => {
-    const response = await fetch(addresses[which % count] + path, { headers: { cookie: kept } })
-    const [set] = response.headers.getSetCookie()
+  const visit = async (which: number, path: string, sentCookie = cookie): Promise<Page> => {
+    const response = await fetch(addresses[which % count] + path, { headers: { cookie: sentCookie } })
+    const [setCookie] = response.headers.getSetCookie()
     const text = await response.text()
     const fields = response.ok ? JSON.parse(text) : {}
-    return { status: response.status, set, fields }
+    return { status: response.status, setCookie, fields }
   }
-  const errors = () => started.map(({ errors }) => errors()).join('')
-  /** A visit that is served, though not at the first try where the machine stood still: clients by URL give up soon. */
-  const served = (which: number, path: string, kept?: string) =>
-    allowing(async () => {
-      const page = await visit(which, path, kept)
+  const errors = () => scripts.map(({ errors }) => errors()).join('')
+  /** Sends a request until the status is 200. It retries only if the machine stalled: clients from URLs give up soon. */
+  const visitUntilServed = (which: number, path: string, sentCookie?: string) =>
+    retryIfStalled(async () => {
+      const page = await visit(which, path, sentCookie)
       assert.equal(page.status, 200, errors())
       return page
     })
-  const begin = async () => {
-    const { set = '' } = await served(0, '/set?field=begun', '')
-    cookie = set.slice(0, set.indexOf(';'))
+  const createSession = async () => {
+    const { setCookie = '' } = await visitUntilServed(0, '/set?field=begun', '')
+    cookie = setCookie.slice(0, setCookie.indexOf(';'))
   }
-  return { visit, served, begin, errors }
+  return { visit, visitUntilServed, createSession, errors }
 }
 
-/** A hundred visits at once, a share of them in each process. */
-const keepsAll = async ({ visit, served, begin, errors }: Awaited<ReturnType<typeof processes>>) => {
-  await begin()
+/** Sends a hundred concurrent requests, distributed over the processes, and checks that none of them is lost. */
+const checkConcurrentChanges = async ({
+  visit,
+  visitUntilServed,
+  createSession,
+  errors,
+}: Awaited<ReturnType<typeof startProcesses>>) => {
+  await createSession()
   const since = now()
   const fields = Array.from({ length: 50 }, (_, i) => `field${i}`)
   const [sets, adds] = await Promise.all([
     Promise.all(fields.map((field, i) => visit(i, `/set?field=${field}`))),
     Promise.all(fields.map((_, i) => visit(i, '/add'))),
   ])
-  const done = ({ status }: Page) => status === 200
-  // What was given up because the machine stood still may be either way.
-  const others = [...sets, ...adds].filter((page) => !done(page)).map(({ status }) => status)
-  assert.ok(others.length === 0 || (others.every((status) => status === 503) && stoodStill(since)), errors())
-  const { fields: kept } = await served(1, '/')
+  const isDone = ({ status }: Page) => status === 200
+  // A request that gave up because the machine stalled has an unknown outcome.
+  const otherStatuses = [...sets, ...adds].filter((page) => !isDone(page)).map(({ status }) => status)
+  assert.ok(
+    otherStatuses.length === 0 || (otherStatuses.every((status) => status === 503) && hasStalled(since)),
+    errors(),
+  )
+  const { fields: kept } = await visitUntilServed(1, '/')
   assert.deepEqual(
-    fields.filter((field, i) => done(sets[i] as Page) && kept[field] !== true),
+    fields.filter((field, i) => isDone(sets[i] as Page) && kept[field] !== true),
     [],
   )
   const n = Number(kept.n ?? 0)
-  assert.ok(n >= adds.filter(done).length && n <= 50, `${n}`)
-  if (others.length === 0) assert.equal(n, 50)
+  assert.ok(n >= adds.filter(isDone).length && n <= 50, `${n}`)
+  if (otherStatuses.length === 0) assert.equal(n, 50)
 }
 
-/** One process is slow with a visit, and another ends its session meanwhile. */
-const staysEnded = async ({ visit, served, begin }: Awaited<ReturnType<typeof processes>>) => {
-  await begin()
+/** One process serves a slow request, and another ends its session in the meantime. */
+const checkLogoutDuringRequest = async ({
+  visit,
+  visitUntilServed,
+  createSession,
+}: Awaited<ReturnType<typeof startProcesses>>) => {
+  await createSession()
   const since = now()
   const slow = visit(1, '/slow')
-  await visit(1, '/there')
-  const out = await served(2, '/logout')
-  assert.match(out.set ?? '', /Max-Age=0/)
+  await visit(1, '/arrived')
+  const logout = await visitUntilServed(2, '/logout')
+  assert.match(logout.setCookie ?? '', /Max-Age=0/)
   await visit(1, '/go')
   const late = await slow
-  assert.ok(late.status === 409 || (late.status === 503 && stoodStill(since)), `${late.status}`)
-  assert.equal(late.set, undefined)
-  for (let which = 0; which < 4; which++) assert.deepEqual((await served(which, '/')).fields, {})
+  assert.ok(late.status === 409 || (late.status === 503 && hasStalled(since)), `${late.status}`)
+  assert.equal(late.setCookie, undefined)
+  for (let which = 0; which < 4; which++) assert.deepEqual((await visitUntilServed(which, '/')).fields, {})
 }
 
-/** Nothing was said but of calls that were given up because the machine stood still. */
-const quiet = (errors: string, since: number) => assert.ok(errors === '' || stoodStill(since), errors)
+/** The processes printed nothing, unless the machine stalled. */
+const checkPrinted = (errors: string, since: number) => assert.ok(errors === '' || hasStalled(since), errors)
 
-const places: Readonly<Record<string, () => Promise<Where>>> = {
+const places: Readonly<Record<string, () => Promise<Location>>> = {
   pg: tableOf(postgresUrl),
   'postgres.js': tableOf(postgresUrl),
   mysql2: tableOf(mysqlUrl),
@@ -140,35 +159,35 @@ const places: Readonly<Record<string, () => Promise<Where>>> = {
   'ioredis cluster': inCluster,
 }
 
-suite('four processes on one session: 50 fields and 50 increments stay, and what ended stays ended', {
+suite('four processes on one session: 50 fields and 50 increments are kept, and an ended session stays ended', {
   concurrency: 3,
 }, () => {
   for (const [driver, place] of Object.entries(places)) {
-    test(`by ${driver}`, async (t) => {
+    test(`through ${driver}`, async (t) => {
       const since = now()
-      const four = await processes(t, 4, driver, await place())
-      await keepsAll(four)
-      await staysEnded(four)
-      quiet(four.errors(), since)
+      const four = await startProcesses(t, 4, driver, await place())
+      await checkConcurrentChanges(four)
+      await checkLogoutDuringRequest(four)
+      checkPrinted(four.errors(), since)
     })
   }
 
-  for (const [name, made] of Object.entries(empty)) {
-    test(`by ${name}://, and eight, on an empty database, whose first visits come at once and all are served`, async (t) => {
+  for (const [name, create] of Object.entries(emptyDatabases)) {
+    test(`through ${name}:// with eight processes on an empty database: the first requests are concurrent and all succeed`, async (t) => {
       const since = now()
-      const eight = await processes(t, 8, 'connect', { url: await made(t), place: '' })
-      await Promise.all(Array.from({ length: 16 }, (_, i) => eight.served(i, '/add', '')))
-      await keepsAll(eight)
-      await staysEnded(eight)
-      quiet(eight.errors(), since)
+      const eight = await startProcesses(t, 8, 'connect', { url: await create(t), place: '' })
+      await Promise.all(Array.from({ length: 16 }, (_, i) => eight.visitUntilServed(i, '/add', '')))
+      await checkConcurrentChanges(eight)
+      await checkLogoutDuringRequest(eight)
+      checkPrinted(eight.errors(), since)
     })
   }
 
-  test('by PGlite, which is one database a process, so in one', async (t) => {
+  test('through PGlite, in one process because each process has a database of its own', async (t) => {
     const since = now()
-    const one = await processes(t, 1, 'PGlite', { url: '', place: freshTable() })
-    await keepsAll(one)
-    await staysEnded(one)
-    quiet(one.errors(), since)
+    const one = await startProcesses(t, 1, 'PGlite', { url: '', place: freshTable() })
+    await checkConcurrentChanges(one)
+    await checkLogoutDuringRequest(one)
+    checkPrinted(one.errors(), since)
   })
 })

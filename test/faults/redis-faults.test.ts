@@ -1,4 +1,4 @@
-// Redis that dies, stands still, fails over or is full: what was acknowledged stays, errors are told, service comes back.
+// Redis is killed, suspended, replaced or full: acknowledged changes stay, failures are reported, and service returns.
 
 import assert from 'node:assert/strict'
 import { suite, type TestContext, test } from 'node:test'
@@ -11,7 +11,7 @@ import { createClient, createSentinel } from 'redis'
 import { replicaWaiter } from '../../src/backends/redis/replicas.ts'
 import { PATIENT } from '../support/clock.ts'
 import { entryWith, freshKey, freshVersion, OWNER } from '../support/entries.ts'
-import { allowing } from '../support/lost.ts'
+import { retryIfStalled } from '../support/lost.ts'
 import { proxy } from '../support/proxy.ts'
 import {
   type RedisServer,
@@ -27,7 +27,7 @@ const HOUR = 3_600_000
 
 type Owned = Backend & { readonly byOwner: NonNullable<Backend['byOwner']> }
 
-const opened = async (t: TestContext, url: string, options = {}): Promise<Owned> => {
+const open = async (t: TestContext, url: string, options = {}): Promise<Owned> => {
   const backend = (await connectRedis(url, options)) as Owned
   t.after(() => backend.close?.())
   return backend
@@ -35,22 +35,25 @@ const opened = async (t: TestContext, url: string, options = {}): Promise<Owned>
 
 const login = async (backend: Backend, key = freshKey()): Promise<string> => {
   const entry = entryWith({ owner: OWNER })
-  assert.equal(await allowing(() => backend.generate(key, entry)), undefined)
+  assert.equal(await retryIfStalled(() => backend.generate(key, entry)), undefined)
   return key
 }
 
-/** Waits until an operation goes through. */
-const through = (act: () => unknown) =>
+/** Repeats an operation until it succeeds. */
+const untilSuccess = (act: () => unknown) =>
   until(async () => {
     await act()
     return true
   })
 
-const fails = (act: () => unknown) => assert.rejects(async () => act())
+const assertFails = (act: () => unknown) => assert.rejects(async () => act())
 
-/** Too few replicas: unless the machine stood still, when it may be the server itself that is too late. */
-const short = (act: () => unknown) =>
-  allowing(() =>
+/**
+ * Too few replicas confirm. If the machine stalled, the server itself may have been too late, so the operation is
+ * repeated.
+ */
+const assertTooFewReplicas = (act: () => unknown) =>
+  retryIfStalled(() =>
     assert.rejects(
       async () => act(),
       (error) => {
@@ -61,91 +64,91 @@ const short = (act: () => unknown) =>
     ),
   )
 
-const waits = async ({ cli }: RedisServer): Promise<number> =>
+const waitCount = async ({ cli }: RedisServer): Promise<number> =>
   Number(/cmdstat_wait:calls=(\d+)/.exec(await cli('info', 'commandstats'))?.[1] ?? 0)
 
-suite('a client of our own', () => {
-  test('a server that is down at the start: calls fail, and go through when it is up, without a restart of ours', async (t) => {
+suite('the client of a Redis URL', () => {
+  test('a server that is down at the start: calls fail, and succeed when it is up, without a restart of the application', async (t) => {
     const server = await redisServer()
     await server.kill()
-    const backend = await opened(t, server.url)
+    const backend = await open(t, server.url)
     const key = freshKey()
     for (let i = 0; i < 3; i++) await assert.rejects(async () => backend.get(key), /cannot be reached: .*ECONNREFUSED/)
-    await fails(() => backend.generate(key, entryWith()))
+    await assertFails(() => backend.generate(key, entryWith()))
     await server.restart()
-    await through(() => backend.get(key))
+    await untilSuccess(() => backend.get(key))
     assert.equal(
-      await allowing(() => backend.get(key)),
+      await retryIfStalled(() => backend.get(key)),
       undefined,
-      'what was told to have failed is not carried out later',
+      'a write that was reported as failed is not carried out later',
     )
     await login(backend)
   })
 
-  test('a server that is killed and started again: the same, and time and again', async (t) => {
+  test('a server that is killed and started again, three times: calls fail, and succeed when it is up', async (t) => {
     const server = await redisServer()
-    const backend = await opened(t, server.url)
+    const backend = await open(t, server.url)
     for (let i = 0; i < 3; i++) {
       const key = await login(backend)
-      assert.ok(await allowing(() => backend.get(key)))
+      assert.ok(await retryIfStalled(() => backend.get(key)))
       await server.kill()
       const late = freshKey()
-      await fails(() => backend.get(key))
-      await fails(() => backend.generate(late, entryWith()))
+      await assertFails(() => backend.get(key))
+      await assertFails(() => backend.generate(late, entryWith()))
       await server.restart()
-      await through(() => backend.get(key))
+      await untilSuccess(() => backend.get(key))
       for (const one of [key, late])
-        assert.equal(await allowing(() => backend.get(one)), undefined, 'it keeps nothing on disk')
+        assert.equal(await retryIfStalled(() => backend.get(one)), undefined, 'the server keeps nothing on disk')
     }
   })
 
-  test('what was on its way when it was killed is told to have failed, and is not sent again', async (t) => {
+  test('a write that was in transit when the server was killed is reported as failed, and is not sent again', async (t) => {
     const server = await redisServer()
-    const way = await proxy(t, server.port)
-    const backend = await opened(t, `redis://127.0.0.1:${way.port}`)
-    await allowing(() => backend.get(freshKey()))
-    way.hold()
+    const faulty = await proxy(t, server.port)
+    const backend = await open(t, `redis://127.0.0.1:${faulty.port}`)
+    await retryIfStalled(() => backend.get(freshKey()))
+    faulty.hold()
     const late = freshKey()
-    const going = fails(() => backend.generate(late, entryWith()))
-    // A process that stood still looks at its connection before it sends anything.
-    await until(() => way.waiting() > 0)
+    const pending = assertFails(() => backend.generate(late, entryWith()))
+    // After a pause, a process checks its connection before it sends.
+    await until(() => faulty.waiting() > 0)
     await server.kill()
     await server.restart()
-    way.pass()
-    await going
-    await through(() => backend.get(late))
-    assert.equal(await allowing(() => backend.get(late)), undefined)
+    faulty.pass()
+    await pending
+    await untilSuccess(() => backend.get(late))
+    assert.equal(await retryIfStalled(() => backend.get(late)), undefined)
   })
 
-  test('calls in flight when it is killed fail, each of them', async (t) => {
+  test('all calls in transit fail when the server is killed', async (t) => {
     const server = await redisServer()
-    const way = await proxy(t, server.port)
-    const backend = await opened(t, `redis://127.0.0.1:${way.port}`)
-    await allowing(() => backend.get(freshKey()))
-    way.hold()
+    const faulty = await proxy(t, server.port)
+    const backend = await open(t, `redis://127.0.0.1:${faulty.port}`)
+    await retryIfStalled(() => backend.get(freshKey()))
+    faulty.hold()
     const calls = Array.from({ length: 50 }, async () => backend.get(freshKey()))
     const settled = Promise.allSettled(calls)
-    await until(() => way.waiting() > 0)
+    await until(() => faulty.waiting() > 0)
     await server.kill()
-    way.pass()
+    faulty.pass()
     assert.ok((await settled).every(({ status }) => status === 'rejected'))
   })
 
-  test('a server that stands still: calls fail in time, and go through when it goes on', async (t) => {
+  test('a suspended server: calls fail in time, and succeed when it continues', async (t) => {
     const server = await redisServer()
-    const backend = await opened(t, server.url)
+    const backend = await open(t, server.url)
     const key = await login(backend)
     const { resume } = await server.pause()
-    await fails(() => backend.get(key))
-    await fails(() => backend.clear(key))
+    await assertFails(() => backend.get(key))
+    await assertFails(() => backend.clear(key))
     resume()
-    await through(() => backend.get(key))
+    await untilSuccess(() => backend.get(key))
   })
 
-  test('visits: 503 while it is down, and the session is there afterwards', async (t) => {
+  test('requests get 503 while the server is suspended, and the session exists afterwards', async (t) => {
     const { master: server, replica } = await redisReplicated()
     await replica.kill()
-    const backend = await opened(t, server.url)
+    const backend = await open(t, server.url)
     const handler = sessionManager({ backend, ...settings })(async (request) => {
       const s = await session(request)
       if (new URL(request.url).pathname === '/login') s.login('anna')
@@ -162,45 +165,49 @@ suite('a client of our own', () => {
 })
 
 suite('a full Redis', () => {
-  test('refuses new sessions, loses none, and lets sessions end', async (t) => {
+  test('refuses new sessions, loses none, and still ends sessions', async (t) => {
     const server = await redisServer('--maxmemory', '8mb', '--maxmemory-policy', 'noeviction')
-    const backend = await opened(t, server.url)
+    const backend = await open(t, server.url)
     const anna = [await login(backend), await login(backend), await login(backend)]
     const kept: string[] = []
     const value = JSON.stringify('x'.repeat(10_000))
     const fill = async (value: string) => {
       for (;;) {
         const key = freshKey()
-        await allowing(() => backend.generate(key, entryWith({ value })))
+        await retryIfStalled(() => backend.generate(key, entryWith({ value })))
         kept.push(key)
       }
     }
     await assert.rejects(fill(value), (error) => {
       assert.match((error as Error).message, /^OOM/)
-      assert.doesNotMatch(inspect(error, { depth: 9 }), /xxx/, 'the session is not in it')
+      assert.doesNotMatch(inspect(error, { depth: 9 }), /xxx/, 'the error does not contain the session')
       return true
     })
     assert.ok(kept.length > 100)
-    for (const key of kept) assert.equal((await allowing(() => backend.get(key)))?.value, value)
-    for (let again = 0; again < 10; again++) await assert.rejects(fill('"small"'), /OOM/)
-    await allowing(() => backend.byOwner.clear(OWNER, anna[0]))
-    const left = (await allowing(() => backend.byOwner.list(OWNER))).map(({ key }) => key)
-    assert.deepEqual(left, [anna[0]], 'full as it is')
+    for (const key of kept) assert.equal((await retryIfStalled(() => backend.get(key)))?.value, value)
+    for (let tries = 0; tries < 10; tries++) await assert.rejects(fill('"small"'), /OOM/)
+    await retryIfStalled(() => backend.byOwner.clear(OWNER, anna[0]))
+    const left = (await retryIfStalled(() => backend.byOwner.list(OWNER))).map(({ key }) => key)
+    assert.deepEqual(left, [anna[0]], 'a clear works while the memory is full')
     const mark = { metadata: 'ended', expiresAt: Date.now() + HOUR, version: freshVersion() }
-    await allowing(() => backend.clear(anna[0] as string, undefined, mark))
-    assert.equal((await allowing(() => backend.get(anna[0] as string)))?.metadata, 'ended', 'with a mark, too')
-    assert.deepEqual(await allowing(() => backend.byOwner.list(OWNER)), [])
-    await allowing(() => backend.clear(kept[0] as string))
-    assert.equal(await allowing(() => backend.get(kept[0] as string)), undefined)
+    await retryIfStalled(() => backend.clear(anna[0] as string, undefined, mark))
+    assert.equal(
+      (await retryIfStalled(() => backend.get(anna[0] as string)))?.metadata,
+      'ended',
+      'a clear with a mark works too',
+    )
+    assert.deepEqual(await retryIfStalled(() => backend.byOwner.list(OWNER)), [])
+    await retryIfStalled(() => backend.clear(kept[0] as string))
+    assert.equal(await retryIfStalled(() => backend.get(kept[0] as string)), undefined)
   })
 })
 
 suite('a Redis that evicts', () => {
-  test('a clear of an owner whose list may be gone says that sessions may be left, not that there were none', async (t) => {
+  test('a clear of an owner whose list may have been evicted reports that sessions may be left', async (t) => {
     const server = await redisServer('--maxmemory', '4mb', '--maxmemory-policy', 'allkeys-lru')
-    const backend = await opened(t, server.url)
+    const backend = await open(t, server.url)
     const list = `keepsake:owner:${OWNER}`
-    const doubtful = (act: () => unknown, count: number) =>
+    const assertIncomplete = (act: () => unknown, count: number) =>
       assert.rejects(
         async () => act(),
         (error) => {
@@ -210,21 +217,21 @@ suite('a Redis that evicts', () => {
         },
       )
     const keys = [await login(backend), await login(backend)]
-    assert.equal(await backend.byOwner.clear(OWNER), 2, 'nothing has been evicted so far, and the list is there')
+    assert.equal(await backend.byOwner.clear(OWNER), 2, 'nothing has been evicted so far, and the list exists')
     for (const key of keys) assert.equal(await backend.get(key), undefined)
-    await doubtful(() => backend.byOwner.clear(OWNER), 0)
+    await assertIncomplete(() => backend.byOwner.clear(OWNER), 0)
     const value = JSON.stringify('x'.repeat(10_000))
     await login(backend)
     while ((await server.cli('exists', list)) === '1') await backend.generate(freshKey(), entryWith({ value }))
-    await doubtful(() => backend.byOwner.clear(OWNER), 0)
+    await assertIncomplete(() => backend.byOwner.clear(OWNER), 0)
     const key = await login(backend)
-    await doubtful(() => backend.byOwner.clear(OWNER), 1)
-    assert.equal(await backend.get(key), undefined, 'what it knows of, it ends')
+    await assertIncomplete(() => backend.byOwner.clear(OWNER), 1)
+    assert.equal(await backend.get(key), undefined, 'it ends the listed sessions')
     await server.cli('config', 'set', 'maxmemory-policy', 'noeviction')
     assert.equal(await backend.byOwner.clear(OWNER), 0)
     await server.cli('config', 'set', 'maxmemory-policy', 'allkeys-lru')
     await server.cli('config', 'set', 'maxmemory', '0')
-    assert.equal(await backend.byOwner.clear(OWNER), 0, 'without a limit, nothing is evicted')
+    assert.equal(await backend.byOwner.clear(OWNER), 0, 'without a memory limit, Redis evicts nothing')
   })
 })
 
@@ -242,102 +249,106 @@ suite('waiting for replicas', () => {
     },
   }
 
-  for (const [name, connected] of Object.entries(clients)) {
-    test(`${name}: a login and a logout wait for as many as they are told to, and other writes for none`, async (t) => {
+  for (const [name, connect] of Object.entries(clients)) {
+    test(`${name}: a login and a logout wait for the given number of replicas, and other writes for none`, async (t) => {
       const { master, replica } = await redisReplicated()
-      const client = await connected(t, master.port)
+      const client = await connect(t, master.port)
       const backend = redisBackend(client, { waitReplicas: 1, waitTimeout: 10 }) as Owned
       t.after(() => backend.close?.())
-      const stranger = freshKey()
+      const anonymous = freshKey()
       const entry = entryWith()
-      const before = await waits(master)
-      await allowing(() => backend.generate(stranger, entry))
-      await allowing(() => backend.set(stranger, { value: '{}', metadata: '', version: freshVersion() }, entry.version))
-      await allowing(() => backend.touch(stranger, entry.expiresAt + 1))
-      await allowing(() => backend.get(stranger))
-      assert.equal(await waits(master), before)
+      const before = await waitCount(master)
+      await retryIfStalled(() => backend.generate(anonymous, entry))
+      await retryIfStalled(() =>
+        backend.set(anonymous, { value: '{}', metadata: '', version: freshVersion() }, entry.version),
+      )
+      await retryIfStalled(() => backend.touch(anonymous, entry.expiresAt + 1))
+      await retryIfStalled(() => backend.get(anonymous))
+      assert.equal(await waitCount(master), before)
       const key = await login(backend)
-      assert.equal(await waits(master), before + 2, 'for the entry, and for the list that it is on')
-      await allowing(() => backend.clear(key))
-      assert.equal(await waits(master), before + 3)
+      assert.equal(await waitCount(master), before + 2, 'one for the entry, and one for its list')
+      await retryIfStalled(() => backend.clear(key))
+      assert.equal(await waitCount(master), before + 3)
       assert.equal(await replica.cli('exists', `keepsake:${key}`), '0')
       const more = redisBackend(client, { waitReplicas: 2, waitTimeout: 0.05 })
       t.after(() => more.close?.())
-      await short(() => login(more))
+      await assertTooFewReplicas(() => login(more))
     })
 
-    test(`${name}: while a replica is down, they throw and stay done, others go on, and it heals`, async (t) => {
+    test(`${name}: while a replica is down, they throw but stay done, other operations work, and service returns`, async (t) => {
       const { master, replica } = await redisReplicated()
-      const client = await connected(t, master.port)
+      const client = await connect(t, master.port)
       const patient = redisBackend(client, { waitReplicas: 1, waitTimeout: 10 }) as Owned
       const hasty = redisBackend(client, { waitReplicas: 1, waitTimeout: 0.5 }) as Owned
       for (const backend of [patient, hasty]) t.after(() => backend.close?.())
       const keys = [await login(patient), await login(patient), await login(patient)]
       const { resume } = await replica.pause()
-      await short(() => hasty.clear(keys[0] as string))
-      assert.equal(await allowing(() => hasty.get(keys[0] as string)), undefined, 'it stays done')
+      await assertTooFewReplicas(() => hasty.clear(keys[0] as string))
+      assert.equal(await retryIfStalled(() => hasty.get(keys[0] as string)), undefined, 'the logout stays done')
       const other = redisBackend(client, { waitReplicas: 1, waitTimeout: 0.1 }) as Owned
       t.after(() => other.close?.())
-      await short(() => other.clear(keys[0] as string))
+      await assertTooFewReplicas(() => other.clear(keys[0] as string))
       const fresh = freshKey()
       const entry = entryWith({ owner: OWNER })
-      await short(() => hasty.generate(fresh, entry))
-      assert.deepEqual(await allowing(() => hasty.get(fresh)), entry)
-      await short(() => other.generate(fresh, entry))
-      await short(() => hasty.byOwner.clear(OWNER))
-      await short(() => other.byOwner.clear(OWNER))
-      for (const key of keys) assert.equal(await allowing(() => hasty.get(key)), undefined)
-      const before = await waits(master)
-      let waiting = true
-      const logouts = Promise.all(Array.from({ length: 20 }, () => short(() => hasty.clear(freshKey())))).then(() => {
-        waiting = false
+      await assertTooFewReplicas(() => hasty.generate(fresh, entry))
+      assert.deepEqual(await retryIfStalled(() => hasty.get(fresh)), entry)
+      await assertTooFewReplicas(() => other.generate(fresh, entry))
+      await assertTooFewReplicas(() => hasty.byOwner.clear(OWNER))
+      await assertTooFewReplicas(() => other.byOwner.clear(OWNER))
+      for (const key of keys) assert.equal(await retryIfStalled(() => hasty.get(key)), undefined)
+      const before = await waitCount(master)
+      let isWaiting = true
+      const logouts = Promise.all(
+        Array.from({ length: 20 }, () => assertTooFewReplicas(() => hasty.clear(freshKey()))),
+      ).then(() => {
+        isWaiting = false
       })
-      const stranger = freshKey()
-      await allowing(() => hasty.generate(stranger, entryWith()))
-      for (let i = 0; i < 5; i++) assert.ok(await allowing(() => hasty.get(stranger)))
-      // What came in the same moment is heard first.
+      const anonymous = freshKey()
+      await retryIfStalled(() => hasty.generate(anonymous, entryWith()))
+      for (let i = 0; i < 5; i++) assert.ok(await retryIfStalled(() => hasty.get(anonymous)))
+      // Replies that arrived at the same time are handled first.
       await new Promise(setImmediate)
-      assert.ok(waiting, 'the others do not wait behind it')
+      assert.ok(isWaiting, 'other operations do not wait behind the logouts')
       await logouts
-      assert.ok((await waits(master)) - before <= 2, 'twenty logouts waited together')
+      assert.ok((await waitCount(master)) - before <= 2, 'twenty logouts waited together')
       resume()
-      await allowing(() => patient.byOwner.clear(OWNER))
-      assert.deepEqual(await allowing(() => patient.byOwner.list(OWNER)), [])
+      await retryIfStalled(() => patient.byOwner.clear(OWNER))
+      assert.deepEqual(await retryIfStalled(() => patient.byOwner.list(OWNER)), [])
       await login(patient)
     })
 
-    test(`${name}: the connection that waits comes back after the server was killed`, async (t) => {
+    test(`${name}: the connection for these writes is opened again after the server was killed`, async (t) => {
       const { master, replica, synced } = await redisReplicated()
-      const backend = redisBackend(await connected(t, master.port), { waitReplicas: 1, waitTimeout: 10 }) as Owned
+      const backend = redisBackend(await connect(t, master.port), { waitReplicas: 1, waitTimeout: 10 }) as Owned
       t.after(() => backend.close?.())
       await login(backend)
       await master.kill()
       await master.restart()
       await synced()
-      await through(() => backend.get(freshKey()))
+      await untilSuccess(() => backend.get(freshKey()))
       const key = await login(backend)
       const { resume } = await replica.pause()
-      const before = await waits(master)
-      const going = fails(() => backend.clear(key))
-      await until(async () => (await waits(master)) > before)
+      const before = await waitCount(master)
+      const pending = assertFails(() => backend.clear(key))
+      await until(async () => (await waitCount(master)) > before)
       await master.kill()
-      await going
+      await pending
       resume()
       await master.restart()
-      await through(() => login(backend))
+      await untilSuccess(() => login(backend))
     })
   }
 
-  test('a second try of what is done already writes all the same, or WAIT would say nothing of the first', async (t) => {
+  test('a second try of a completed operation writes too, because otherwise WAIT would not cover the first', async (t) => {
     const { master } = await redisReplicated()
-    const backend = await opened(t, master.url, { waitReplicas: 1, waitTimeout: 10 })
+    const backend = await open(t, master.url, { waitReplicas: 1, waitTimeout: 10 })
     const key = freshKey()
     const entry = entryWith({ owner: OWNER })
-    await allowing(() => backend.generate(key, entry))
+    await retryIfStalled(() => backend.generate(key, entry))
     const marked = freshKey()
     const mark = { metadata: 'ended', expiresAt: Date.now() + HOUR, version: freshVersion() }
-    await allowing(() => backend.generate(marked, entry))
-    await allowing(() => backend.clear(marked, entry.version, mark))
+    await retryIfStalled(() => backend.generate(marked, entry))
+    await retryIfStalled(() => backend.clear(marked, entry.version, mark))
     const tries = [
       () => backend.generate(key, entry),
       () => backend.clear(key),
@@ -347,7 +358,7 @@ suite('waiting for replicas', () => {
       ...[undefined, entry.version].map((version) => () => backend.clear(marked, version, mark)),
       () => backend.clear(marked, undefined, { ...mark, version: freshVersion() }),
       async () => {
-        // As a clear of all leaves it that broke off behind the mark.
+        // A clear that failed halfway leaves the key like this, after the entry became a mark.
         await master.cli('zadd', `keepsake:owner:${OWNER}`, '-1', marked)
         await backend.byOwner.clear(OWNER, undefined, { ...mark, version: freshVersion() })
       },
@@ -361,23 +372,23 @@ suite('waiting for replicas', () => {
       )
       return [...calls].reduce((sum, [, count]) => sum + Number(count), 0)
     }
-    for (const again of tries) {
+    for (const retry of tries) {
       const before = await writes()
-      await again()
+      await retry()
       assert.ok((await writes()) > before)
     }
-    assert.equal(await allowing(() => backend.get(key)), undefined)
-    assert.equal((await allowing(() => backend.get(marked)))?.metadata, 'ended')
+    assert.equal(await retryIfStalled(() => backend.get(key)), undefined)
+    assert.equal((await retryIfStalled(() => backend.get(marked)))?.metadata, 'ended')
   })
 
-  const visited = async (t: TestContext) => {
+  const loggedInVisitor = async (t: TestContext) => {
     const { master, replica } = await redisReplicated()
-    const backend = await opened(t, master.url, { waitReplicas: 1, waitTimeout: 0.1 })
+    const backend = await open(t, master.url, { waitReplicas: 1, waitTimeout: 0.1 })
     const handler = sessionManager({ backend, ...settings })(async (request) => {
       const s = await session(request)
       const { pathname } = new URL(request.url)
       if (pathname === '/login') s.login('anna')
-      if (pathname === '/renew') s.rotateKey()
+      if (pathname === '/rotate') s.rotateKey()
       if (pathname === '/logout') s.invalidate()
       return new Response(s.owner)
     })
@@ -386,10 +397,10 @@ suite('waiting for replicas', () => {
     return { replica, visit }
   }
 
-  test('the key of a renewal is given out once replicas have it: where they never will, the old one is good', async (t) => {
-    const { replica, visit } = await visited(t)
+  test('a rotated key is sent only after replicas have confirmed it, and until then the previous key works', async (t) => {
+    const { replica, visit } = await loggedInVisitor(t)
     const { resume } = await replica.pause()
-    for (const path of ['/renew', '/', '/renew']) {
+    for (const path of ['/rotate', '/', '/rotate']) {
       const answer = await visit(path)
       assert.equal(answer.status, 200)
       assert.deepEqual(answer.headers.getSetCookie(), [], path)
@@ -401,56 +412,57 @@ suite('waiting for replicas', () => {
     assert.equal(await (await visit('/')).text(), 'anna')
   })
 
-  test('a logout or a login that finds its session gone counts once replicas know that it is', async (t) => {
-    const { replica, visit } = await visited(t)
-    const [twice, again, late] = [visit.copy(), visit.copy(), visit.copy()]
+  test('a logout or a login that finds no session succeeds only after replicas have confirmed the end', async (t) => {
+    const { replica, visit } = await loggedInVisitor(t)
+    const [second, relogin, late] = [visit.copy(), visit.copy(), visit.copy()]
     const { resume } = await replica.pause()
     assert.equal((await visit('/logout')).status, 503)
-    assert.equal(await (await late.copy()('/')).text(), '', 'it is gone')
-    assert.equal((await twice.copy()('/logout')).status, 503, 'and may be back')
-    assert.equal((await again('/login')).status, 503)
+    assert.equal(await (await late.copy()('/')).text(), '', 'the session is gone')
+    assert.equal((await second.copy()('/logout')).status, 503, 'but may come back')
+    assert.equal((await relogin('/login')).status, 503)
     resume()
-    await until(async () => (await twice.copy()('/logout')).status === 200)
+    await until(async () => (await second.copy()('/logout')).status === 200)
     assert.equal((await late('/login')).status, 200)
   })
 
-  test('a connection that failed or fell silent is left, and the next write has another', async () => {
+  test('a connection that failed or fell silent is dropped, and the next write uses another', async () => {
     const never = new Promise<never>(() => {})
-    const ways = [
+    const sends = [
       () => never,
-      async () => assert.fail('it broke'),
+      async () => assert.fail('the send failed'),
       async () => [new Error('READONLY'), 1],
       async () => ['OK', 1],
     ]
-    const ends: number[] = []
+    const closed: number[] = []
     let opened = 0
-    const open = async () => {
+    const openConnection = async () => {
       const i = opened++
-      return { send: ways[i] as () => Promise<unknown[]>, isOpen: () => true, close: () => void ends.push(i) }
+      return { send: sends[i] as () => Promise<unknown[]>, isOpen: () => true, close: () => void closed.push(i) }
     }
-    const none = { send: () => never, keyPrefix: '', nodeOf: () => '', refresh() {}, onEnd() {} }
-    const { write } = replicaWaiter({ ...none, open }, 1, 1, 1)
-    for (const words of [/in time/, /it broke/, /READONLY/]) await assert.rejects(write('a', ['del', 'a']), words)
+    const none = { send: () => never, keyPrefix: '', nodeOf: () => '', refreshSlots() {}, onClose() {} }
+    const { write } = replicaWaiter({ ...none, openConnection }, 1, 1, 1)
+    for (const message of [/in time/, /the send failed/, /READONLY/])
+      await assert.rejects(write('a', ['del', 'a']), message)
     assert.equal(await write('a', ['del', 'a']), 'OK')
-    assert.deepEqual([opened, ends], [4, [0, 1, 2]])
+    assert.deepEqual([opened, closed], [4, [0, 1, 2]])
   })
 
-  test('a server that stands still: what waits fails in time', async (t) => {
+  test('a suspended server: writes that wait for replicas fail in time', async (t) => {
     const { master } = await redisReplicated()
-    const patient = await opened(t, master.url, { waitReplicas: 1, waitTimeout: 10 })
-    const hasty = await opened(t, master.url, { waitReplicas: 1, waitTimeout: 0.1 })
+    const patient = await open(t, master.url, { waitReplicas: 1, waitTimeout: 10 })
+    const hasty = await open(t, master.url, { waitReplicas: 1, waitTimeout: 0.1 })
     await login(patient)
-    await through(() => hasty.clear(freshKey()))
+    await untilSuccess(() => hasty.clear(freshKey()))
     const { resume } = await master.pause()
-    await fails(() => hasty.clear(freshKey()))
+    await assertFails(() => hasty.clear(freshKey()))
     resume()
-    await allowing(() => patient.clear(freshKey()))
-    await through(() => hasty.clear(freshKey()))
+    await retryIfStalled(() => patient.clear(freshKey()))
+    await untilSuccess(() => hasty.clear(freshKey()))
   })
 })
 
 suite('a cluster', () => {
-  test('replicas are waited for on the server of each key, also after the keys have moved', async (t) => {
+  test('a write waits for the replicas of its key, also after the key has moved', async (t) => {
     const cluster = await redisCluster()
     const [first] = cluster.nodes as [RedisServer]
     const client = new Cluster([{ host: '127.0.0.1', port: first.port }])
@@ -459,56 +471,57 @@ suite('a cluster', () => {
     const hasty = redisBackend(client, { waitReplicas: 1, waitTimeout: 0.1 })
     for (const backend of [patient, hasty]) t.after(() => backend.close?.())
     const keys = await Promise.all(Array.from({ length: 60 }, () => login(patient)))
-    assert.equal(await allowing(() => patient.byOwner.clear(OWNER, keys[0])), 59)
+    assert.equal(await retryIfStalled(() => patient.byOwner.clear(OWNER, keys[0])), 59)
     const key = keys[0] as string
     const { master, replica } = await cluster.nodesOf(`keepsake:${key}`)
-    // The replica takes over, in good order: the client does not know of it until it is told where the key is.
+    // An orderly failover: the client learns of it only from the redirection of the key.
     await replica.cli('cluster', 'failover')
     await until(async () => (await master.cli('role')).startsWith('slave'))
-    await allowing(() => patient.clear(key))
-    assert.equal(await allowing(() => patient.get(key)), undefined)
-    // Now without a replica for its keys; others have theirs.
-    const here: string[] = []
+    await retryIfStalled(() => patient.clear(key))
+    assert.equal(await retryIfStalled(() => patient.get(key)), undefined)
+    // Now this master has no replica, but the others have theirs.
+    const affected: string[] = []
     const others: string[] = []
-    while (here.length < 1 || others.length < 3) {
+    while (affected.length < 1 || others.length < 3) {
       const other = await login(patient)
       const { port } = (await cluster.nodesOf(`keepsake:${other}`)).master
-      ;(port === replica.port ? here : others).push(other)
+      ;(port === replica.port ? affected : others).push(other)
     }
     const { resume } = await master.pause()
-    await short(() => hasty.clear(here[0] as string))
-    for (const other of others) await allowing(() => patient.clear(other))
+    await assertTooFewReplicas(() => hasty.clear(affected[0] as string))
+    for (const other of others) await retryIfStalled(() => patient.clear(other))
     resume()
-    await allowing(() => patient.clear(here[0] as string))
+    await retryIfStalled(() => patient.clear(affected[0] as string))
   })
 
-  test('a master is killed: no acknowledged login or logout is lost, and all goes on by itself', async (t) => {
+  test('a master is killed: no acknowledged login or logout is lost, and service returns by itself', async (t) => {
     const cluster = await redisCluster()
     const url = `redis+cluster://${cluster.nodes.map(({ port }) => `127.0.0.1:${port}`).join()}`
-    const backend = await opened(t, url, { waitReplicas: 1, waitTimeout: 10 })
+    const backend = await open(t, url, { waitReplicas: 1, waitTimeout: 10 })
     const keys = await Promise.all(Array.from({ length: 40 }, () => login(backend)))
-    const out = keys.splice(0, 20)
-    await Promise.all(out.map((key) => backend.clear(key)))
+    const ended = keys.splice(0, 20)
+    await Promise.all(ended.map((key) => backend.clear(key)))
     const { master, replica } = await cluster.nodesOf(`keepsake:${keys[0]}`)
     await master.kill()
     await cluster.takenOver(replica)
-    for (const key of keys) await through(async () => assert.ok(await backend.get(key)))
-    for (const key of out) assert.equal(await allowing(() => backend.get(key)), undefined, 'what ended stays ended')
-    await through(async () =>
+    for (const key of keys) await untilSuccess(async () => assert.ok(await backend.get(key)))
+    for (const key of ended)
+      assert.equal(await retryIfStalled(() => backend.get(key)), undefined, 'an ended session stays ended')
+    await untilSuccess(async () =>
       assert.deepEqual(
-        (await allowing(() => backend.byOwner.list(OWNER))).map(({ key }) => key).sort(),
+        (await retryIfStalled(() => backend.byOwner.list(OWNER))).map(({ key }) => key).sort(),
         [...keys].sort(),
       ),
     )
-    // Its new master has no replica until the old one is back.
+    // The new master has no replica until the previous master is back.
     await master.restart()
-    await through(() => backend.byOwner.clear(OWNER))
-    for (const key of keys) assert.equal(await allowing(() => backend.get(key)), undefined)
+    await untilSuccess(() => backend.byOwner.clear(OWNER))
+    for (const key of keys) assert.equal(await retryIfStalled(() => backend.get(key)), undefined)
   })
 })
 
 suite('Sentinels', () => {
-  test('a master is killed: sessions go on at the next one, with every client', async (t) => {
+  test('a master is killed: sessions continue on the next one, through every client', async (t) => {
     const { sentinels, name, settled, takenOver } = await redisSentinel()
     const { master, replica } = await settled()
     const nodes = sentinels.map(({ port }) => ({ host: '127.0.0.1', port }))
@@ -519,35 +532,37 @@ suite('Sentinels', () => {
     t.after(() => ioredis.disconnect())
     const wait = { waitReplicas: 1, waitTimeout: 1 }
     const backends = [
-      await opened(t, url, wait),
+      await open(t, url, wait),
       redisBackend(sentinel, wait) as Owned,
       redisBackend(ioredis, wait) as Owned,
     ]
     for (const backend of backends) t.after(() => backend.close?.())
     const kept: string[] = []
-    const out: string[] = []
+    const ended: string[] = []
     for (const backend of backends) {
       kept.push(await login(backend))
-      out.push(await login(backend))
-      await allowing(() => backend.clear(out.at(-1) as string))
+      ended.push(await login(backend))
+      await retryIfStalled(() => backend.clear(ended.at(-1) as string))
     }
-    await short(() => (redisBackend(sentinel, { waitReplicas: 2, waitTimeout: 0.05 }) as Owned).clear(freshKey()))
+    await assertTooFewReplicas(() =>
+      (redisBackend(sentinel, { waitReplicas: 2, waitTimeout: 0.05 }) as Owned).clear(freshKey()),
+    )
     await master.kill()
     await takenOver(replica)
     for (const backend of backends) {
-      for (const key of kept) await through(async () => assert.ok(await backend.get(key)))
-      for (const key of out) assert.equal(await allowing(() => backend.get(key)), undefined)
-      const stranger = freshKey()
-      await through(() => backend.generate(stranger, entryWith()))
+      for (const key of kept) await untilSuccess(async () => assert.ok(await backend.get(key)))
+      for (const key of ended) assert.equal(await retryIfStalled(() => backend.get(key)), undefined)
+      const anonymous = freshKey()
+      await untilSuccess(() => backend.generate(anonymous, entryWith()))
     }
-    // The new master has no replica until the old one is back, and follows.
-    const hasty = await opened(t, url, { waitReplicas: 1, waitTimeout: 0.1 })
-    await short(() => hasty.clear(freshKey()))
+    // The new master has no replica until the previous master is back and follows it.
+    const hasty = await open(t, url, { waitReplicas: 1, waitTimeout: 0.1 })
+    await assertTooFewReplicas(() => hasty.clear(freshKey()))
     await master.restart()
-    // Sentinels would see to it, after ten seconds.
+    // The Sentinels would do this after ten seconds.
     await master.cli('replicaof', '127.0.0.1', `${replica.port}`)
-    for (const backend of backends) await through(() => login(backend))
-    await through(() => backends[0]?.byOwner.clear(OWNER))
-    for (const backend of backends) assert.deepEqual(await allowing(() => backend.byOwner.list(OWNER)), [])
+    for (const backend of backends) await untilSuccess(() => login(backend))
+    await untilSuccess(() => backends[0]?.byOwner.clear(OWNER))
+    for (const backend of backends) assert.deepEqual(await retryIfStalled(() => backend.byOwner.list(OWNER)), [])
   })
 })

@@ -1,4 +1,4 @@
-// A process that stood still, and connections that were closed, moved or fell silent meanwhile: no visit pays for it.
+// A suspended process, and connections that are closed, moved or silent in the meantime: no operation fails.
 
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
@@ -9,22 +9,16 @@ import { connectRedis, redisBackend } from 'keepsake/redis'
 import { createClient } from 'redis'
 import { driverOf } from '../../src/backends/redis/client.ts'
 import { replicaWaiter } from '../../src/backends/redis/replicas.ts'
-import { freshKey, freshVersion } from '../support/entries.ts'
+import { entryWith, freshKey, freshVersion } from '../support/entries.ts'
 import { proxy } from '../support/proxy.ts'
 import { type RedisServer, redisCluster, redisReplicated, redisServer } from '../support/redis-server.ts'
 import { program } from '../support/servers.ts'
 
-const entryOf = (more: Partial<Entry> = {}): Entry => ({
-  value: '{"n":1}',
-  metadata: '1.abc',
-  expiresAt: Date.now() + 3_600_000,
-  version: freshVersion(),
-  owner: undefined,
-  ...more,
-})
+/** An entry as Redis returns it: without an owner, it has the field all the same. */
+const entryOf = (more: Partial<Entry> = {}): Entry => entryWith({ owner: undefined, ...more })
 
-/** This process stands still while these servers close all their connections. */
-const closedMeanwhile = (...servers: readonly Pick<RedisServer, 'port'>[]): void => {
+/** Blocks this process while these servers close all their connections. */
+const closeWhileBlocked = (...servers: readonly Pick<RedisServer, 'port'>[]): void => {
   for (const { port } of servers) {
     execFileSync(program('redis-cli', 'redis-server'), [
       '-p',
@@ -37,25 +31,25 @@ const closedMeanwhile = (...servers: readonly Pick<RedisServer, 'port'>[]): void
       'yes',
     ])
   }
-  busy(30)
+  block(30)
 }
 
-/** Somebody else computes. */
-const busy = (milliseconds: number): void => {
+/** Blocks the event loop. */
+const block = (milliseconds: number): void => {
   const until = performance.now() + milliseconds
   while (performance.now() < until);
 }
 
-const closing = (t: TestContext, backend: Backend): Backend => {
+const closeAfter = (t: TestContext, backend: Backend): Backend => {
   t.after(() => backend.close?.())
   return backend
 }
 const options = { enableOfflineQueue: false, maxRetriesPerRequest: 0, autoResendUnfulfilledCommands: false }
 
 const clients: Readonly<Record<string, (t: TestContext, server: RedisServer) => Promise<Backend>>> = {
-  url: async (t, { url }) => closing(t, await connectRedis(url)),
-  'url, and replicas that are waited for': async (t, { url }) =>
-    closing(t, await connectRedis(url, { waitReplicas: 1, waitTimeout: 10 })),
+  url: async (t, { url }) => closeAfter(t, await connectRedis(url)),
+  'url, with waitReplicas': async (t, { url }) =>
+    closeAfter(t, await connectRedis(url, { waitReplicas: 1, waitTimeout: 10 })),
   async ioredis(t, { port }) {
     const client = new Redis(port, { ...options, retryStrategy: () => 20 })
     t.after(() => client.disconnect())
@@ -69,85 +63,84 @@ const clients: Readonly<Record<string, (t: TestContext, server: RedisServer) => 
   },
 }
 
-suite('connections that were closed while the process stood still', () => {
-  for (const [name, connected] of Object.entries(clients)) {
-    test(`${name}: each operation that comes next is done, and done once`, async (t) => {
+suite('connections that were closed while the process was blocked', () => {
+  for (const [name, connect] of Object.entries(clients)) {
+    test(`${name}: each following operation succeeds, and happens once`, async (t) => {
       const { master } = await redisReplicated()
-      const backend = await connected(t, master)
+      const backend = await connect(t, master)
       const [key, entry] = [freshKey(), entryOf({ owner: 'app:anna' })]
-      closedMeanwhile(master)
+      closeWhileBlocked(master)
       assert.equal(await backend.generate(key, entry), undefined)
-      closedMeanwhile(master)
+      closeWhileBlocked(master)
       assert.deepEqual(await backend.get(key), entry)
       const change = { value: '{"n":2}', metadata: 'h', version: freshVersion() }
-      closedMeanwhile(master)
+      closeWhileBlocked(master)
       assert.equal(await backend.set(key, change, entry.version), undefined)
-      closedMeanwhile(master)
+      closeWhileBlocked(master)
       assert.equal((await backend.byOwner?.list('app:anna'))?.length, 1)
-      closedMeanwhile(master)
+      closeWhileBlocked(master)
       assert.equal(await backend.byOwner?.clear('app:anna'), 1)
-      closedMeanwhile(master)
+      closeWhileBlocked(master)
       assert.equal(await backend.clear(key), undefined)
     })
   }
 
-  test('of a cluster, the same', async (t) => {
+  test('a cluster: each following operation succeeds', async (t) => {
     const { nodes } = await redisCluster()
     const backend = await connectRedis(`redis+cluster://${nodes.map(({ port }) => `127.0.0.1:${port}`).join()}`)
     t.after(() => backend.close?.())
     const [key, entry] = [freshKey(), entryOf()]
     await backend.generate(key, entry)
-    closedMeanwhile(...nodes)
+    closeWhileBlocked(...nodes)
     assert.deepEqual(await backend.get(key), entry)
-    closedMeanwhile(...nodes)
+    closeWhileBlocked(...nodes)
     assert.equal(await backend.clear(key, entry.version), undefined)
   })
 })
 
-suite('a client of our own', () => {
-  /** A driver that cuts after 300 ms of silence, through a proxy. */
-  const impatient = async (t: TestContext) => {
+suite('the client of a Redis URL', () => {
+  /** A driver through a proxy, which cuts a connection after 300 ms of silence. */
+  const impatientDriver = async (t: TestContext) => {
     const server = await redisServer()
-    const way = await proxy(t, server.port)
-    const client = new Redis(way.port, { ...options, retryStrategy: () => 1 })
+    const faulty = await proxy(t, server.port)
+    const client = new Redis(faulty.port, { ...options, retryStrategy: () => 1 })
     t.after(() => client.disconnect())
-    const driver = driverOf(client, { connecting: 5_000, silent: 300 })
+    const driver = driverOf(client, { connecting: 5_000, silence: 300 })
     assert.equal(await driver.send(['get', 'a']), null)
-    return { way, driver }
+    return { faulty, driver }
   }
 
-  test('an answer that is in the socket is taken, however long the process stood still', async (t) => {
-    const { driver } = await impatient(t)
+  test('an answer that is in the socket is used, although the process was blocked for long', async (t) => {
+    const { driver } = await impatientDriver(t)
     const answers = Promise.all(Array.from({ length: 20 }, () => driver.send(['get', 'a'])))
-    // What was asked goes out.
+    // The commands are sent.
     await new Promise(setImmediate)
-    busy(900)
+    block(900)
     assert.deepEqual(new Set(await answers), new Set([null]))
   })
 
-  test('a connection that falls silent is cut, and the next is good', async (t) => {
-    const { way, driver } = await impatient(t)
-    way.drop()
-    const lost = assert.rejects(driver.send(['set', 'a', '1']))
-    await lost
-    way.pass()
+  test('a silent connection is cut, and the next one works', async (t) => {
+    const { faulty, driver } = await impatientDriver(t)
+    faulty.drop()
+    await assert.rejects(driver.send(['set', 'a', '1']))
+    faulty.pass()
     assert.equal(await driver.send(['get', 'a']), null)
   })
 
-  test('the answer to a WAIT that is in the socket is taken, too', async (t) => {
+  test('the answer to a WAIT that is in the socket is used too', async (t) => {
     const server = await redisServer()
     const client = new Redis(server.port)
     t.after(() => client.disconnect())
     const { write, close } = replicaWaiter(driverOf(client), 1, 1, 1_500)
     t.after(close)
-    await assert.rejects(write('a', ['set', 'a', '1']), /0 of the 1 replicas/)
-    const going = assert.rejects(write('a', ['set', 'a', '2']), /0 of the 1 replicas/)
+    await assert.rejects(write('a', ['set', 'a', '1']), /0 of the 1 required replicas/)
+    const pending = assert.rejects(write('a', ['set', 'a', '2']), /0 of the 1 required replicas/)
     for (let i = 0; i < 8; i++) await new Promise(setImmediate)
-    busy(1_700)
-    await going
+    block(1_700)
+    await pending
   })
 
-  test('waits as long as a visit may for an answer, and longer', async (t) => {
+  test('a call waits for an answer as long as a request may, and longer', async (t) => {
     const server = await redisServer()
     for (const storeTimeout of [0, -1, '1', Number.NaN, 3601]) {
       await assert.rejects(connectRedis(server.url, { storeTimeout } as object), (error) => {
@@ -169,13 +162,13 @@ suite('a client of our own', () => {
   })
 })
 
-suite('a slot of a cluster that is on its way to another server', () => {
+suite('a slot of a cluster that is moving to another server', () => {
   for (const waitReplicas of [0, 1]) {
-    test(`what is asked for is found there, and ends there, waitReplicas ${waitReplicas}`, async (t) => {
+    test(`sessions are found and ended on the new server, waitReplicas ${waitReplicas}`, async (t) => {
       const cluster = await redisCluster()
       const client = new Cluster(cluster.nodes.map(({ port }) => ({ host: '127.0.0.1', port })))
       t.after(() => client.disconnect())
-      const backend = closing(t, redisBackend(client, { waitReplicas, waitTimeout: 10 }))
+      const backend = closeAfter(t, redisBackend(client, { waitReplicas, waitTimeout: 10 }))
       const keys = [freshKey(), freshKey(), freshKey()] as const
       const entry = entryOf({ owner: 'app:anna' })
       for (const key of keys) await backend.generate(key, { ...entry, version: freshVersion() })

@@ -180,7 +180,7 @@ suite('calls under way', () => {
     })(async (request) => Response.json((await session(request)).owner ?? null))
     const first = asked(page)
     assert.equal((await asked(page)).status, 503)
-    assert.match(String(events[0]?.error), /has 1 calls under way, as many as it may \(maxInFlight\)/)
+    assert.match(String(events[0]?.error), /has 1 calls in progress, as many as maxInFlight allows/)
     await first
   })
 })

@@ -1,4 +1,4 @@
-// Bodies of forms, as senders that mean harm make them: nothing throws, nothing waits, nothing is kept beyond the limits.
+// Hostile bodies of forms: nothing throws, nothing waits, and nothing beyond the limits is kept.
 
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
@@ -17,13 +17,13 @@ import {
   type UploadedFile,
 } from 'keepsake'
 import { browser } from 'keepsake/testing'
-import { fieldIn, readBody } from '../../src/forms/body.ts'
+import { findField, readBody } from '../../src/forms/body.ts'
 import { endless, inPieces, MULTIPART, posting, URLENCODED } from '../support/bodies.ts'
 
 const MIB = 2 ** 20
 const limits = { maxBytes: MIB, maxParts: 1_001, maxFileBytes: 10 * MIB }
 
-/** What becomes of a body, and its fields and files. */
+/** The outcome of a body, with its fields and files. */
 const read = async (request: Request, more: Partial<typeof limits> = {}) => {
   const pairs: [string, string][] = []
   const field = (name: string, value: string) => pairs.push([name, value]) > 0
@@ -35,20 +35,23 @@ const read = async (request: Request, more: Partial<typeof limits> = {}) => {
 const part = (headers: string, value = 'v', boundary = 'b') => `--${boundary}\r\n${headers}\r\n\r\n${value}\r\n`
 const disposition = 'Content-Disposition: form-data'
 
-suite('what a parser gives is not trusted', () => {
-  const odd: Record<string, string> = {
+suite('the output of the parser is checked', () => {
+  const nameless: Record<string, string> = {
     'a part without a name': part(disposition),
     'a file without a name': part(`${disposition}; filename="a"`),
     'a part of bytes without a name': part(`${disposition}\r\nContent-Type: application/octet-stream`),
     'a name without a value': part(`${disposition}; name`),
     'a part without a name after a good one': part(`${disposition}; name="a"`) + part(disposition),
   }
-  for (const [name, body] of Object.entries(odd)) {
+  for (const [name, body] of Object.entries(nameless)) {
     for (const sizes of [[1], [7, 1], [100_000]]) {
-      test(`${name}, in pieces of ${sizes}, is a form that broke off`, async () => {
+      test(`${name}, in pieces of ${sizes}, is a broken body`, async () => {
         const whole = `${body}--b--\r\n`
         assert.equal((await read(posting(inPieces(Buffer.from(whole), sizes), MULTIPART))).outcome, 'broken')
-        assert.equal(await fieldIn(posting(inPieces(Buffer.from(part(disposition)), sizes), MULTIPART), 'x'), undefined)
+        assert.equal(
+          await findField(posting(inPieces(Buffer.from(part(disposition)), sizes), MULTIPART), 'x'),
+          undefined,
+        )
       })
     }
   }
@@ -56,7 +59,7 @@ suite('what a parser gives is not trusted', () => {
     const body = `${part(`${disposition}; name=""`)}--b--\r\n`
     assert.deepEqual(await read(posting(body, MULTIPART)), { outcome: 'done', pairs: [['', 'v']] })
   })
-  test('a body of anything but bytes is a form that broke off', async () => {
+  test('a stream of values that are no bytes is a broken body', async () => {
     for (const piece of ['a=1', 5, null, new Uint16Array(3), new ArrayBuffer(3), [97]]) {
       for (const type of [URLENCODED, MULTIPART]) {
         const body = new ReadableStream({ start: (controller) => controller.enqueue(piece) })
@@ -64,7 +67,7 @@ suite('what a parser gives is not trusted', () => {
       }
     }
   })
-  test('bytes of another realm are bytes', async () => {
+  test('bytes of another realm are accepted', async () => {
     const body = new ReadableStream({
       start: (controller) => {
         controller.enqueue(runInNewContext('Uint8Array.of(97, 61, 49)'))
@@ -73,15 +76,15 @@ suite('what a parser gives is not trusted', () => {
     })
     assert.deepEqual(await read(posting(body, URLENCODED)), { outcome: 'done', pairs: [['a', '1']] })
   })
-  test('a body that somebody else reads has no field for us', async () => {
+  test('findField finds nothing in a body that another reader has locked', async () => {
     const request = posting('a=1', URLENCODED)
     request.body?.getReader()
-    assert.equal(await fieldIn(request, 'a'), undefined)
+    assert.equal(await findField(request, 'a'), undefined)
   })
 })
 
-test('urlencoded pairs are those of URLSearchParams, in whatever pieces they come', async () => {
-  // Not both at once: Node's own parser mixes up what is not ASCII and escapes that are no UTF-8.
+test('urlencoded pairs equal those of URLSearchParams, in pieces of any size', async () => {
+  // Not both at once, because Node's parser confuses characters outside ASCII with escapes that are no UTF-8.
   const of = (units: string) => fc.array(fc.string({ unit: fc.constantFrom(...units), maxLength: 12 }))
   const texts = fc.oneof(of('ab&=+%4fFcC3?;\0\r\n'), of('ab&=+é🦊?;\uFEFF'))
   await fc.assert(
@@ -89,20 +92,20 @@ test('urlencoded pairs are those of URLSearchParams, in whatever pieces they com
       const text = words.join('&')
       const { outcome, pairs } = await read(posting(inPieces(Buffer.from(text), sizes), URLENCODED))
       assert.equal(outcome, 'done')
-      // The constructor takes a first `?` for the beginning of a query, which a body has none of.
+      // The constructor removes a first `?`, and a body has no such mark.
       assert.deepEqual(pairs, [...new URLSearchParams(`&${text}`)])
     }),
     { numRuns: 1_000 },
   )
 })
 
-test('multipart fields and files are those of Request.formData, in whatever pieces they come', async () => {
+test('multipart fields and files equal those of Request.formData, in pieces of any size', async () => {
   const value = fc.string({ unit: fc.constantFrom(...'ab\r\n-é🦊\0'), maxLength: 60 })
   const entry = fc.record({ value, file: fc.boolean() })
   const sizes = fc.array(fc.integer({ min: 1, max: 40 }), { minLength: 1 })
   await fc.assert(
     fc.asyncProperty(fc.array(entry, { minLength: 1, maxLength: 6 }), sizes, async (entries, pieces) => {
-      // Node's own parser wants a boundary of 27 characters or more.
+      // Node's own parser requires a boundary of 27 characters or more.
       const boundary = 'Z'.repeat(27)
       const one = (e: (typeof entries)[number], n: number) =>
         part(
@@ -124,8 +127,8 @@ test('multipart fields and files are those of Request.formData, in whatever piec
   )
 })
 
-suite('a limit is kept as soon as it is passed', () => {
-  test('pairs and parts are counted before the rest is looked at', async () => {
+suite('reading stops as soon as a limit is exceeded', () => {
+  test('pairs and parts are counted before the rest is read', async () => {
     const pairs = endless('', 'a&')
     assert.equal((await read(posting(pairs.body, URLENCODED), { maxBytes: 500 * MIB })).outcome, 'too_large')
     assert.ok(pairs.taken.bytes <= 2 * MIB, `${pairs.taken.bytes}`)
@@ -142,7 +145,7 @@ suite('a limit is kept as soon as it is passed', () => {
     return (await page(posting(body, MULTIPART))).json()
   }
   const named = `--b\r\n${disposition}; name="a"`
-  const never: Record<string, [head: string, more: string, most: number]> = {
+  const endlessBodies: Record<string, [head: string, more: string, most: number]> = {
     'a field': [`${named}\r\n\r\n`, 'x', MIB],
     'a field after others': [`${part(`${disposition}; name="c"`).repeat(50)}${named}\r\n\r\n`, 'x', MIB],
     'fields, each short,': ['', part(`${disposition}; name="a"`, 'x'.repeat(2_000)), 1.2 * MIB],
@@ -151,14 +154,14 @@ suite('a limit is kept as soon as it is passed', () => {
     'a part that is no field': ['--b\r\nContent-Disposition: attachment\r\n\r\n', 'x', 0.1 * MIB],
     'parts that are no fields': ['', part('X: y', 'x'.repeat(100)), 0.2 * MIB],
     'parts without headers': ['', '--b\r\n', 0.1 * MIB],
-    'what comes after the last part': [`${part(`${disposition}; name="a"`)}--b--\r\n`, 'x', 0.1 * MIB],
+    'the text after the last part': [`${part(`${disposition}; name="a"`)}--b--\r\n`, 'x', 0.1 * MIB],
     'a file': [`${named}; filename="f"\r\n\r\n`, 'x', 3 * MIB],
     'files, each short,': ['', part(`${disposition}; name="a"; filename="f"`, 'x'.repeat(2_000)), 0.4 * MIB],
   }
-  /** Read ahead, and the piece under way. */
+  /** Bytes that are read in advance, and the current piece. */
   const SLACK = 0.3 * MIB
-  for (const [what, [head, more, most]] of Object.entries(never)) {
-    test(`${what} without an end, beside uploads: too_large, and no more is read than the limit`, async () => {
+  for (const [what, [head, more, most]] of Object.entries(endlessBodies)) {
+    test(`${what} without an end, with uploads: too_large, and no more is read than the limit`, async () => {
       const { body, taken } = endless(head, more)
       let atRefusal = 0
       const page = sessionManager({ backend: 'memory:' })(async (request) => {
@@ -178,7 +181,7 @@ suite('a limit is kept as soon as it is passed', () => {
     }
     await assert.rejects(uploads(body, full), /the disk is full/)
   })
-  test('the bytes of an upload are its reader’s own', async () => {
+  test('the reader of an upload may change and transfer its bytes', async () => {
     const value = '\r\n--\r\n-x'.repeat(5_000)
     let seen = ''
     const upload = async ({ stream }: UploadedFile) => {
@@ -194,19 +197,19 @@ suite('a limit is kept as soon as it is passed', () => {
   })
 })
 
-suite('a body is taken as fast as it comes, and holds up nobody', () => {
-  /** How often the event loop went round meanwhile. */
-  const turnsOf = async (work: () => Promise<unknown>): Promise<number> => {
-    let turns = 0
+suite('a body that has arrived does not block other requests', () => {
+  /** The number of rounds of the event loop during the work. */
+  const roundsOf = async (work: () => Promise<unknown>): Promise<number> => {
+    let rounds = 0
     let counting = true
     const count = () => {
-      turns++
+      rounds++
       if (counting) setImmediate(count)
     }
     setImmediate(count)
     await work()
     counting = false
-    return turns
+    return rounds
   }
   const bodies: Record<string, [type: string, body: string]> = {
     'one pair': [URLENCODED, `a=${'%41'.repeat(MIB / 3 - 1)}`],
@@ -219,22 +222,22 @@ suite('a body is taken as fast as it comes, and holds up nobody', () => {
     'one large header': [MULTIPART, part(`X: ${';='.repeat(MIB / 2 - 100)}\r\n${disposition}; name="a"`)],
   }
   for (const [what, [type, body]] of Object.entries(bodies)) {
-    test(`others have their turn after each 16 KiB of ${what}`, async () => {
+    test(`the event loop runs other work after each 16 KiB of ${what}`, async () => {
       const request = posting(body, type)
       // A header that is too large ends the reading early.
       const least = what === 'one large header' ? 2 : body.length / 16_384 - 1
-      const turns = await turnsOf(() => read(request))
-      assert.ok(turns >= least, `${turns} turns`)
+      const rounds = await roundsOf(() => read(request))
+      assert.ok(rounds >= least, `${rounds} rounds`)
     })
   }
-  test('and after 16 384 pieces of one byte', async () => {
+  test('the event loop runs other work after each 16 384 pieces of one byte', async () => {
     const request = posting(inPieces(Buffer.alloc(100_000, 'a')), URLENCODED)
-    const turns = await turnsOf(() => read(request))
-    assert.ok(turns >= 6, `${turns} turns`)
+    const rounds = await roundsOf(() => read(request))
+    assert.ok(rounds >= 6, `${rounds} rounds`)
   })
 })
 
-test('a body in pieces of one byte, read or looked into, costs little more memory than it has bytes', async () => {
+test('a body in pieces of one byte, read or searched, needs little more memory than its bytes', async () => {
   const script = new URL('../support/memory-of-bodies.ts', import.meta.url)
   const { stdout } = await promisify(execFile)(process.execPath, ['--expose-gc', fileURLToPath(script)])
   const grew: Record<string, number> = JSON.parse(stdout)
@@ -244,10 +247,10 @@ test('a body in pieces of one byte, read or looked into, costs little more memor
   }
 })
 
-suite('the body of a refused request is read to its end, or given up, so that its connection is free', () => {
+suite('the body of a refused request is read to its end or cancelled, so that its connection is free', () => {
   const bytes = Buffer.from(`${part(`${disposition}; name="f"; filename="f"`, 'x'.repeat(300_000))}--b--\r\n`)
   const made = (type: string) => {
-    const { promise: over, resolve } = Promise.withResolvers<string>()
+    const { promise: end, resolve } = Promise.withResolvers<string>()
     let at = 0
     const body = new ReadableStream<Uint8Array>(
       {
@@ -258,11 +261,11 @@ suite('the body of a refused request is read to its end, or given up, so that it
           controller.close()
           resolve('read')
         },
-        cancel: () => resolve('given up'),
+        cancel: () => resolve('cancelled'),
       },
       { highWaterMark: 0 },
     )
-    return { over, request: (headers = {}) => posting(body, type, headers) }
+    return { end, request: (headers = {}) => posting(body, type, headers) }
   }
   const forms = (options: FormOptions) => async (request: Request) => {
     const form = await readForm(request, undefined, options)
@@ -288,33 +291,33 @@ suite('the body of a refused request is read to its end, or given up, so that it
     'an upload that throws': [forms({ csrf: false, upload: full }), MULTIPART, { 'sec-fetch-site': 'same-origin' }],
   }
   for (const [why, [handler, type, headers]] of Object.entries(refusals)) {
-    test(why, async () => {
+    test(`after a refusal for the reason: ${why}`, async () => {
       const page = sessionManager({ backend: 'memory:' })(crossOriginProtection(handler))
-      const { over, request } = made(type)
+      const { end, request } = made(type)
       const status = await Promise.resolve(page(request(headers))).then(
         (response) => response.status,
         (error: Error) => error.message,
       )
       assert.ok([403, 413, 415, 'the disk is full'].includes(status), `${status}`)
-      assert.match(await over, /^(read|given up)$/)
+      assert.match(await end, /^(read|cancelled)$/)
     })
   }
-  test('a token whose session cannot be had', async () => {
+  test('after a request with a token whose session cannot be read', async () => {
     const page = sessionManager({
       secret: randomBytes(32),
       backend: {
         name: 'broken',
-        load: () => Promise.reject(new Error('down')),
+        get: () => Promise.reject(new Error('down')),
       } as never,
     })(crossOriginProtection(forms({})))
-    const { over, request } = made(MULTIPART)
+    const { end, request } = made(MULTIPART)
     const headers = { 'x-csrf-token': 'x', cookie: `__Host-Http-sid=${'k'.repeat(43)}` }
-    assert.ok([403, 503].includes((await page(request(headers))).status))
-    assert.match(await over, /^(read|given up)$/)
+    assert.equal((await page(request(headers))).status, 503)
+    assert.match(await end, /^(read|cancelled)$/)
   })
 })
 
-test('a form whose token is good is read once it was looked into, whatever its pieces', async () => {
+test('a form with a valid token can be read after it was searched, in pieces of any size', async () => {
   const page = sessionManager({ backend: 'memory:' })(
     crossOriginProtection(async (request) => {
       if (request.method === 'GET') return new Response(await csrfToken(request))

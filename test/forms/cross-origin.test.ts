@@ -1,4 +1,4 @@
-// What pages of other sites ask for in a visitor's name is refused; what the visitor's own pages ask for is not.
+// crossOriginProtection: requests from pages of other origins are refused, and requests from own pages are not.
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
@@ -21,7 +21,7 @@ const asked = async (
   { url = URL_, ...init }: Asked,
 ): Promise<number> => (await handler(new Request(url, init))).status
 
-/** 200 for what is to be accepted; the cases that leave a choice say here what we chose. */
+/** The expected status. Some cases leave a choice, and this is the one that keepsake made. */
 const expectedStatus = (name: string, expected: string): number => {
   if (name === 'wrong-case value') return 403
   if (name === 'unknown value') return 200
@@ -30,7 +30,7 @@ const expectedStatus = (name: string, expected: string): number => {
   return expected.startsWith('accept') ? 200 : 403
 }
 
-suite('CSRF-1, CSRF-2, CSRF-3: a request of another site', () => {
+suite('CSRF-1, CSRF-2, CSRF-3: a request from another origin', () => {
   for (const { name, value, expected } of cases.requests) {
     for (const origins of [undefined, ['https://app.test']]) {
       test(`${name}, ${origins ? 'origins listed' : 'none listed'}: ${expected}`, async () => {
@@ -41,21 +41,21 @@ suite('CSRF-1, CSRF-2, CSRF-3: a request of another site', () => {
   }
 })
 
-suite('crossOrigin', () => {
-  test('D53: GET, HEAD and OPTIONS pass; every other method is looked at, whatever its Content-Type', async () => {
+suite('crossOriginProtection', () => {
+  test('D53: GET, HEAD and OPTIONS pass, and every other method is checked, with any Content-Type', async () => {
     const handler = crossOriginProtection(ok)
-    const foreign = { 'sec-fetch-site': 'cross-site' }
+    const crossOrigin = { 'sec-fetch-site': 'cross-site' }
     for (const method of ['GET', 'HEAD', 'OPTIONS'])
-      assert.equal(await asked(handler, { method, headers: foreign }), 200)
+      assert.equal(await asked(handler, { method, headers: crossOrigin }), 200)
     for (const method of ['POST', 'PUT', 'PATCH', 'DELETE', 'PROPFIND', 'get-all', 'options2']) {
       for (const type of ['application/json', 'TEXT/plain;x', '']) {
-        const headers = { ...foreign, ...(type && { 'content-type': type }) }
+        const headers = { ...crossOrigin, ...(type && { 'content-type': type }) }
         assert.equal(await asked(handler, { method, headers }), 403, `${method} ${type}`)
       }
     }
   })
 
-  test('D53: a WebSocket upgrade is looked at like a write', async () => {
+  test('D53: a WebSocket upgrade is checked like a write', async () => {
     const handler = crossOriginProtection(ok)
     const upgrade = { connection: 'Upgrade', upgrade: 'WebSocket' }
     assert.equal(await asked(handler, { headers: { ...upgrade, origin: 'https://evil.test' } }), 403)
@@ -64,16 +64,16 @@ suite('crossOrigin', () => {
     assert.equal(await asked(handler, { headers: { ...upgrade, origin: 'https://app.test' } }), 200)
   })
 
-  test('D53: ports and IPv6 hosts are compared as browsers print them', async () => {
+  test('D53: ports and IPv6 hosts are compared in the format of browsers', async () => {
     const post = { method: 'POST' }
     const handler = crossOriginProtection(ok)
     const from = (origin: string, url: string) => asked(handler, { ...post, url, headers: { origin } })
-    assert.equal(await from('https://a.test', 'https://a.test:443/'), 200, 'the usual port is not printed')
+    assert.equal(await from('https://a.test', 'https://a.test:443/'), 200, 'browsers leave out the default port')
     assert.equal(await from('http://[::1]:8080', 'http://[::1]:8080/'), 200)
     assert.equal(await from('http://[::1]:8081', 'http://[::1]:8080/'), 403)
   })
 
-  test('D54: origins that are listed may ask, also from another site, and then no others by Host', async () => {
+  test('D54: listed origins are allowed, also of another site, and then the origin of the URL is not', async () => {
     const handler = crossOriginProtection(ok, { origins: ['https://app.test', 'https://shop.test:8443'] })
     const from = (origin: string, site?: string) =>
       asked(handler, { method: 'POST', headers: { origin, ...(site && { 'sec-fetch-site': site }) } })
@@ -86,14 +86,14 @@ suite('crossOrigin', () => {
     assert.equal(await asked(handler, spoofed), 403)
   })
 
-  test('an origin that no browser prints is refused when the handler is made', () => {
+  test('an origin in another format than that of browsers is refused when the handler is made', () => {
     for (const origin of ['https://app.test/', 'app.test', 'https://APP.test', 'null', 'https://*.app.test', '']) {
       assert.throws(() => crossOriginProtection(ok, { origins: [origin] }), { code: 'invalid_option' }, origin)
     }
     assert.throws(() => crossOriginProtection(ok, { origin: [] } as never), { code: 'invalid_option' })
   })
 
-  test('what shows nothing of where it comes from needs a token, in its header or in its form, which stays readable', async () => {
+  test('a request without evidence of its origin needs a token, in its header or in its form, which stays readable', async () => {
     const page = sessionManager({ backend: 'memory:' })(
       crossOriginProtection(async (request) => {
         if (request.method === 'GET') return new Response(await csrfToken(request))
@@ -117,13 +117,13 @@ suite('crossOrigin', () => {
     data.append('_csrf', token)
     data.append('a', '1')
     data.append('big', new File([Buffer.alloc(5 * 2 ** 20)], 'big'))
-    assert.equal(await (await post(data)).json(), 'too_large', 'a long body is looked into as far as its token')
-    const foreign = { 'x-csrf-token': token, origin: 'https://evil.test' }
-    assert.equal((await post(form, foreign)).status, 403, 'a token is no help against evidence')
+    assert.equal(await (await post(data)).json(), 'too_large', 'a long body is read as far as its token')
+    const crossOrigin = { 'x-csrf-token': token, origin: 'https://evil.test' }
+    assert.equal((await post(form, crossOrigin)).status, 403, 'a token does not outweigh evidence')
     assert.equal((await browser(page)('/', { method: 'POST', body: form })).status, 403, 'a token of another visitor')
   })
 
-  test('Origin: null is no evidence: a token decides, in the header or in the form, if nothing else tells', async () => {
+  test('Origin: null is no evidence, so without Sec-Fetch-Site a token in the header or in the form decides', async () => {
     const messages: string[] = []
     const page = sessionManager({ backend: 'memory:', onEvent: ({ message = '' }) => messages.push(message) })(
       crossOriginProtection(async (request) => {
@@ -150,15 +150,15 @@ suite('crossOrigin', () => {
     const about = messages.filter((message) => message.startsWith('A request'))
     assert.equal(about.length, 6)
     assert.deepEqual(
-      about.filter((message) => /list it/.test(message)),
+      about.filter((message) => /add it to the option origins/.test(message)),
       [],
-      'origins takes no null',
+      'null cannot be listed in origins',
     )
     assert.equal(await post({ _csrf: token }, { origin: 'https://evil.test' }), 403)
-    assert.match(messages.at(-1) ?? '', /its origin is "https:\/\/evil\.test".*list it in origins/)
+    assert.match(messages.at(-1) ?? '', /Its origin is "https:\/\/evil\.test".*add it to the option origins/)
   })
 
-  test('what else it is called with is handed on, to what is allowed', async () => {
+  test('further arguments are passed on to the handler of an allowed request', async () => {
     const seen: unknown[][] = []
     const handler = crossOriginProtection((...args: unknown[]) => {
       seen.push(args.slice(1))
@@ -175,7 +175,7 @@ suite('crossOrigin', () => {
     ])
   })
 
-  test('the copy of a body that was looked into is let go: nothing is kept for it', async () => {
+  test('the copy of a body that was searched is cancelled, so nothing is kept for it', async () => {
     const body = new FormData()
     body.append('_csrf', 'x')
     body.append('file', new File([Buffer.alloc(500_000)], 'a'))
@@ -191,7 +191,7 @@ suite('crossOrigin', () => {
     assert.deepEqual(await copy?.body?.getReader().read(), { done: true, value: undefined })
   })
 
-  test('CSRF-11: a refusal is 403 in general words, an event, and opens no session', async () => {
+  test('CSRF-11: a refusal is a 403 without details and an event, and opens no session', async () => {
     const events: unknown[] = []
     let opened = 0
     const page = sessionManager({ backend: 'memory:', onEvent: (event) => events.push(event) })(
@@ -205,7 +205,7 @@ suite('crossOrigin', () => {
     assert.equal(response.status, 403)
     assert.equal(
       await response.text(),
-      'This request came from another website and was refused. Please use the form on our own page.\n',
+      'This request came from another website, so we refused it. Please use the form on our own page.\n',
     )
     assert.deepEqual(response.headers.getSetCookie(), [])
     assert.equal(opened, 0)
@@ -213,12 +213,12 @@ suite('crossOrigin', () => {
       events.map((event) => (event as { type: string }).type),
       ['cross_origin_rejected'],
     )
-    const heard: string[] = []
-    await crossOriginProtection(ok, { onEvent: ({ type }) => heard.push(type) })(new Request(URL_, { method: 'POST' }))
-    assert.deepEqual(heard, ['cross_origin_rejected'])
+    const types: string[] = []
+    await crossOriginProtection(ok, { onEvent: ({ type }) => types.push(type) })(new Request(URL_, { method: 'POST' }))
+    assert.deepEqual(types, ['cross_origin_rejected'])
   })
 
-  test('what it stands on is opened and closed with it', async () => {
+  test('ready and close of the handler are called through it', async () => {
     const done: string[] = []
     const inner = Object.assign(ok, {
       ready: async () => void done.push('ready'),

@@ -1,4 +1,4 @@
-// Form tokens: bound to this visitor and this hour, other at each rendering, and refused as a value whatever they are.
+// Form tokens: bound to the visitor, valid for one hour, different on every render, and refused with a result.
 
 import assert from 'node:assert/strict'
 import { createHmac } from 'node:crypto'
@@ -18,8 +18,8 @@ const HOUR = 3_600_000
 const token = (visit: Visitor, options?: TokenOptions) =>
   visit((_, request) => csrfToken(request, options)) as Promise<string>
 
-/** What becomes of a token at this visitor's next visit. */
-const judged = async (visit: Visitor, given: unknown, action?: string): Promise<string> => {
+/** The outcome of a token in the visitor's next request. */
+const checkToken = async (visit: Visitor, given: unknown, action?: string): Promise<string> => {
   const outcome = (await visit((_, request) =>
     verifyCsrfToken(request, given, action === undefined ? {} : { action }),
   )) as Awaited<ReturnType<typeof verifyCsrfToken>>
@@ -27,34 +27,42 @@ const judged = async (visit: Visitor, given: unknown, action?: string): Promise<
 }
 
 suite('a form token', () => {
-  test('D47, CSRF-8: a stranger’s costs a sealed cookie and no store call, and is good at his next visit', async () => {
+  test('D47, CSRF-8: for an anonymous visitor it needs a sealed cookie and no store call, and is valid in the next request', async () => {
     const h = await setup()
     const visit = h.visitor()
     const made = await token(visit)
     assert.match(made, /^[\w-]{84}$/)
-    assert.equal(await judged(visit, made), 'ok')
-    assert.equal(await judged(visit, made), 'ok', 'it may be used again: a visitor goes back and sends it twice')
+    assert.equal(await checkToken(visit, made), 'ok')
+    assert.equal(
+      await checkToken(visit, made),
+      'ok',
+      'it may be used again, because visitors go back and send a form twice',
+    )
     assert.equal(h.total(), 0)
     assert.deepEqual([...visit.browser.cookies.keys()], ['__Host-Http-sid-pre'])
   })
 
-  test('D47, CSRF-7: is good for an hour, or as long as it says, to the millisecond', async () => {
+  test('D47, CSRF-7: is valid for one hour, or for validFor, to the millisecond', async () => {
     const h = await setup()
     const visit = h.visitor()
     const [made, short] = [await token(visit), await token(visit, { validFor: 0.5 })]
     h.now.tick(499)
-    assert.equal(await judged(visit, short), 'ok')
+    assert.equal(await checkToken(visit, short), 'ok')
     h.now.tick(1)
-    assert.equal(await judged(visit, short), 'expired')
+    assert.equal(await checkToken(visit, short), 'expired')
     h.now.tick(HOUR - 501)
-    assert.equal(await judged(visit, made), 'ok')
+    assert.equal(await checkToken(visit, made), 'ok')
     h.now.tick(1)
-    assert.equal(await judged(visit, made), 'expired')
+    assert.equal(await checkToken(visit, made), 'expired')
     const outcome = await visit((_, request) => verifyCsrfToken(request, made))
-    assert.deepEqual(outcome, { ok: false, error: 'expired', expiredAt: h.now() }, 'D48: it is told since when')
+    assert.deepEqual(
+      outcome,
+      { ok: false, error: 'expired', expiredAt: h.now() },
+      'D48: the outcome has the time of the expiry',
+    )
   })
 
-  test('CSRF-6: is another one at each rendering, and every one that has not expired is good', async () => {
+  test('CSRF-6: is different on every render, and every one that has not expired is valid', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit((s) => s.set('a', 1))
@@ -73,54 +81,54 @@ suite('a form token', () => {
     })
   })
 
-  test('CSRF-6: what follows its expiry differs between two renderings in every part', async () => {
+  test('CSRF-6: all bytes after the expiry differ between two renders', async () => {
     const h = await setup()
     const visit = h.visitor()
     const [one, two] = [await token(visit), await token(visit)].map((text) => Buffer.from(text, 'base64url'))
     for (let at = 7; at < 63; at += 8) assert.notDeepEqual(one?.subarray(at, at + 8), two?.subarray(at, at + 8))
   })
 
-  test('CSRF-5: dies at login and at logout, and survives a renewal and a first write', async () => {
+  test('CSRF-5: ends at a login and a logout, and survives a rotation and a first write', async () => {
     const h = await setup()
     const visit = h.visitor()
-    const stranger = await token(visit)
+    const anonymous = await token(visit)
     await visit((s) => s.set('cart', 1))
-    assert.equal(await judged(visit, stranger), 'ok')
+    assert.equal(await checkToken(visit, anonymous), 'ok')
     await visit((s) => s.rotateKey())
     await visit((s) => s.get('cart'))
-    assert.equal(await judged(visit, stranger), 'ok')
+    assert.equal(await checkToken(visit, anonymous), 'ok')
     await visit((s) => s.login('anna', { keep: ['cart'] }))
-    assert.equal(await judged(visit, stranger), 'wrong_session')
+    assert.equal(await checkToken(visit, anonymous), 'wrong_session')
     const anna = await token(visit)
-    assert.equal(await judged(visit, anna), 'ok')
+    assert.equal(await checkToken(visit, anna), 'ok')
     await visit((s) => s.login('anna'))
-    assert.equal(await judged(visit, anna), 'wrong_session')
+    assert.equal(await checkToken(visit, anna), 'wrong_session')
     const again = await token(visit)
     await visit((s) => s.invalidate())
-    assert.equal(await judged(visit, again), 'wrong_session')
+    assert.equal(await checkToken(visit, again), 'wrong_session')
   })
 
-  test('CSRF-5: one that is rendered behind a login in the same visit is the new session’s', async () => {
+  test('CSRF-5: belongs to the new session if it is rendered after a login in the same request', async () => {
     const h = await setup()
     const visit = h.visitor()
     const made = (await visit((s, request) => {
       s.login('anna')
       return csrfToken(request)
     })) as string
-    assert.equal(await judged(visit, made), 'ok')
+    assert.equal(await checkToken(visit, made), 'ok')
   })
 
-  test('CSRF-5: one that is made for an action is good for that alone, and no other for it', async () => {
+  test('CSRF-5: is valid only for the action that it was made for', async () => {
     const h = await setup()
     const visit = h.visitor()
     const made = await token(visit, { action: 'delete' })
-    assert.equal(await judged(visit, made, 'delete'), 'ok')
-    assert.equal(await judged(visit, made, 'delet'), 'invalid_token')
-    assert.equal(await judged(visit, made), 'invalid_token')
-    assert.equal(await judged(visit, await token(visit), 'delete'), 'invalid_token')
+    assert.equal(await checkToken(visit, made, 'delete'), 'ok')
+    assert.equal(await checkToken(visit, made, 'delet'), 'invalid_token')
+    assert.equal(await checkToken(visit, made), 'invalid_token')
+    assert.equal(await checkToken(visit, await token(visit), 'delete'), 'invalid_token')
   })
 
-  test('CSRF-9: a cookie and a token of the attacker’s, tossed next to the victim’s session, are refused', async () => {
+  test('CSRF-9: an attacker’s pre-session cookie and token are refused beside the victim’s session cookie', async () => {
     const h = await setup()
     const [attacker, victim] = [h.visitor(), h.visitor()]
     const made = await token(attacker)
@@ -139,13 +147,13 @@ suite('a form token', () => {
     const visit = h.visitor()
     const tag = (await visit((_, request) => csrfTag(request))) as string
     const [, value] = /^<input name="_csrf" type="hidden" value="([\w-]{84})">$/.exec(tag) ?? []
-    assert.equal(await judged(visit, value), 'ok')
+    assert.equal(await checkToken(visit, value), 'ok')
     const field = (await visit((_, request) => csrfField(request))) as { name: string; value: string }
     assert.equal(field.name, '_csrf')
-    assert.equal(await judged(visit, field.value), 'ok')
+    assert.equal(await checkToken(visit, field.value), 'ok')
   })
 
-  test('CSRF-12: a response that was asked for one is not kept by shared caches, and says so where it was to be', async () => {
+  test('CSRF-12: shared caches do not keep the response, and an event reports a replaced Cache-Control', async () => {
     const h = await setup()
     const visit = h.visitor()
     const cached = (value?: string) =>
@@ -161,13 +169,13 @@ suite('a form token', () => {
     assert.equal((await visit.raw(() => {})).headers.get('cache-control'), null)
   })
 
-  test('CSRF-11: a refusal is an event with the outcome and the label, without the token, and changes nothing', async () => {
+  test('CSRF-11: a refusal changes nothing, and its event has the outcome and the label but not the token', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit((s) => s.set('a', 1))
     const before = h.total()
     const made = `${(await token(visit)).slice(0, -4)}AAAA`
-    assert.equal(await judged(visit, made), 'invalid_token')
+    assert.equal(await checkToken(visit, made), 'invalid_token')
     const event = h.events.at(-1) as Record<string, unknown>
     assert.equal(event.type, 'form_rejected')
     assert.equal(event.message, 'invalid_token')
@@ -177,7 +185,7 @@ suite('a form token', () => {
     assert.equal(h.total(), before + 2, 'two reads')
   })
 
-  test('options that cannot be are refused', async () => {
+  test('invalid options are refused', async () => {
     const h = await setup()
     const visit = h.visitor()
     for (const validFor of [0, -1, Number.NaN, Number.POSITIVE_INFINITY, '60', 401 * DAY]) {
@@ -213,8 +221,8 @@ suite('a hostile token', () => {
     $CSRF_OTHER_ACTION: (visit) => token(visit, { action: 'transfer' }),
     $CSRF_RAW_SECRET: (visit) => visit(async (_, request) => formSecret(await workOf(request))),
   }
-  const elsewhere = ['$CSRF_COOKIE_ONLY', '$CSRF_IN_QUERY']
-  for (const { name, value, expected } of cases.tokens.filter(({ value }) => !elsewhere.includes(value as string))) {
+  const testedBelow = ['$CSRF_COOKIE_ONLY', '$CSRF_IN_QUERY']
+  for (const { name, value, expected } of cases.tokens.filter(({ value }) => !testedBelow.includes(value as string))) {
     test(`${name}: ${expected}`, async () => {
       const h = await setup()
       const [visit, other] = [h.visitor(), h.visitor()]
@@ -223,12 +231,12 @@ suite('a hostile token', () => {
       else if (typeof value === 'object' && '$repeat' in value)
         given = String(value.$repeat).repeat(Number(value.times))
       h.now.tick(2)
-      if (expected.startsWith('accept')) assert.equal(await judged(visit, given), 'ok')
-      else assert.notEqual(await judged(visit, given), 'ok')
+      if (expected.startsWith('accept')) assert.equal(await checkToken(visit, given), 'ok')
+      else assert.notEqual(await checkToken(visit, given), 'ok')
     })
   }
 
-  test('token only in cookie, token in query string: CSRF-10: neither is looked at', async () => {
+  test('token only in cookie, token in query string: CSRF-10: neither is read', async () => {
     const page = sessionManager({ backend: 'memory:' })(async (request) =>
       request.method === 'GET'
         ? new Response(await csrfToken(request))
@@ -253,7 +261,7 @@ suite('a hostile token', () => {
     assert.equal((await (await visit('/', { ...sent, headers: { 'x-csrf-token': made } })).json()).script.ok, true)
   })
 
-  test('no flipped bit, no truncation, no addition and no other spelling is taken', async () => {
+  test('a token with a flipped bit, a missing or an added character, or another spelling is refused', async () => {
     const h = await setup()
     const visit = h.visitor()
     let made = await token(visit)
@@ -281,29 +289,29 @@ suite('a hostile token', () => {
     })
   })
 
-  test('whatever it is, the answer is a value', async () => {
+  test('every value gives a result and no error', async () => {
     const h = await setup()
     const visit = h.visitor()
     await fc.assert(
       fc.asyncProperty(fc.oneof(fc.anything(), fc.string({ unit: 'binary' })), async (given) => {
-        assert.notEqual(await judged(visit, given), 'ok')
+        assert.notEqual(await checkToken(visit, given), 'ok')
       }),
       { numRuns: runs(300) },
     )
   })
 })
 
-test('SEC-2: what signs is another key than what seals, an older secret still recognises, and a short MAC is none', () => {
+test('SEC-2: the key that signs is not the key that seals, an older secret still verifies, and a short MAC is refused', () => {
   const [secret, newer] = [newSecret(), newSecret()]
   const one = keyRing([secret])
   const mac = one.sign('message')
-  assert.ok(one.signed('message', mac))
-  assert.ok(one.signed('message', mac.subarray(0, 16)))
-  assert.ok(!one.signed('message', mac.subarray(0, 15)), 'a MAC that is too short is none')
-  assert.ok(!one.signed('message', Buffer.concat([mac, mac])))
-  assert.ok(!one.signed('messag', mac))
-  assert.ok(!keyRing([newer]).signed('message', mac))
-  assert.ok(keyRing([newer, secret]).signed('message', mac))
+  assert.ok(one.verify('message', mac))
+  assert.ok(one.verify('message', mac.subarray(0, 16)))
+  assert.ok(!one.verify('message', mac.subarray(0, 15)), 'a MAC that is too short')
+  assert.ok(!one.verify('message', Buffer.concat([mac, mac])))
+  assert.ok(!one.verify('messag', mac))
+  assert.ok(!keyRing([newer]).verify('message', mac))
+  assert.ok(keyRing([newer, secret]).verify('message', mac))
   const keys = ['seal', 'csrf', 'kid'].map((purpose) =>
     hkdf(Buffer.from(secret, 'hex'), `keepsake/v1/${purpose}`, 32).toString('hex'),
   )

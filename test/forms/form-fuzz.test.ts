@@ -1,4 +1,4 @@
-// Forms that nobody thought of: no throw, no 5xx, no wait, and work in proportion to the bytes. FUZZ_SECONDS makes it long.
+// Generated forms: no error, no 5xx, no long block, and work in proportion to the bytes. FUZZ_SECONDS sets the time.
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
@@ -25,11 +25,11 @@ test('generated and mutated bodies end in a documented outcome, with linear work
   const code = await new Promise((resolve) => child.once('close', resolve))
   const printed = output.trimEnd().split('\n')
   for (const line of printed) t.diagnostic(line)
-  assert.equal(code, 0, 'an error, or a rejection that nobody handled; its seed is above')
+  assert.equal(code, 0, 'an error, or a rejection without a handler; its seed is above')
   const { cases, outcomes, longest, heap, ratios }: Seen = JSON.parse(printed.at(-1) as string)
 
   assert.ok(cases >= (seconds > 0 ? 1 : 1_500))
-  // That the generators reach what they are about.
+  // The generators must reach each of these outcomes.
   for (const outcome of ['ok', 'missing_token', 'invalid_token', 'many_tokens', 'wrong_content_type', 'too_large']) {
     assert.ok((outcomes[outcome] ?? 0) > 0, `${outcome} was reached by no body`)
   }
@@ -37,8 +37,8 @@ test('generated and mutated bodies end in a documented outcome, with linear work
     assert.ok(ratio < 4, `${shape}: in bodies of eight times the size, a byte took ${ratio.toFixed(1)} times the work`)
   }
   if (seconds < 60) return
-  assert.ok(longest.stall < 50, `${longest.stall} ms of work without a turn for others: ${longest.what}`)
-  // What is always held shows in the least; the first third is for what is compiled and cached.
+  assert.ok(longest.stall < 50, `${longest.stall} ms of work without a pause: ${longest.what}`)
+  // The minimum shows the memory that is never freed. The first third is left out, because it has compilation and caches.
   const third = Math.floor(heap.length / 3)
   const [early, late] = [Math.min(...heap.slice(third, 2 * third)), Math.min(...heap.slice(2 * third))]
   assert.ok(late < early + 5, `the heap grew from ${early} to ${late} MB`)

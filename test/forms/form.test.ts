@@ -1,4 +1,4 @@
-// Forms that came back: each outcome of Dream's form, fields in its order, files within limits, uploads after the token.
+// readForm: each outcome of Dream's form, the order of fields, files within limits, and uploads after the token.
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
@@ -14,7 +14,7 @@ import { setup, type Visitor } from '../support/visits.ts'
 const FORM = 'application/x-www-form-urlencoded'
 const token = (visit: Visitor) => visit((_, request) => csrfToken(request)) as Promise<string>
 
-type Told = {
+type Outcome = {
   readonly outcome: string
   readonly fields?: [string, string][]
   readonly files?: [string, string, string, string][]
@@ -22,8 +22,8 @@ type Told = {
   readonly expiredAt?: number
 }
 
-/** What becomes of a body: the outcome's name, and what it carries. */
-const told = async (request: Request, options?: FormOptions): Promise<Told> => {
+/** The name of a form's outcome, with its fields and files as text. */
+const outcomeOf = async (request: Request, options?: FormOptions): Promise<Outcome> => {
   const form = await readForm(request, undefined, options)
   const { ok, ...rest } = form
   return {
@@ -48,12 +48,12 @@ const told = async (request: Request, options?: FormOptions): Promise<Told> => {
 
 const posted = (visit: Visitor, body: BodyInit | null, more: RequestInit & { options?: FormOptions } = {}) => {
   const { options, ...init } = more
-  const answer = visit.raw(async (_, request) => Response.json(await told(request, options)), {
+  const answer = visit.raw(async (_, request) => Response.json(await outcomeOf(request, options)), {
     method: 'POST',
     body,
     ...init,
   })
-  return answer.then((response) => response.json()) as Promise<Told>
+  return answer.then((response) => response.json()) as Promise<Outcome>
 }
 
 const fieldsOf = (pairs: readonly (readonly [string, string])[], multipart: boolean): BodyInit => {
@@ -67,7 +67,7 @@ for (const multipart of [false, true]) {
   suite(`a form, ${multipart ? 'multipart' : 'urlencoded'}`, () => {
     const body = (...pairs: (readonly [string, string])[]) => fieldsOf(pairs, multipart)
 
-    test('D50: ok: the fields without the token, sorted by name, those of one name in their order', async () => {
+    test('D50: ok: the fields without the token, sorted by name, and fields of one name in their order', async () => {
       const h = await setup()
       const visit = h.visitor()
       const made = await token(visit)
@@ -83,10 +83,10 @@ for (const multipart of [false, true]) {
         ],
         files: [],
       })
-      assert.equal(h.total(), 0, 'CSRF-8: all this of a stranger, and no row')
+      assert.equal(h.total(), 0, 'CSRF-8: an anonymous visitor needs no store call')
     })
 
-    test('D50: expired, with the fields and since when', async () => {
+    test('D50: expired, with the fields and the time of the expiry', async () => {
       const h = await setup()
       const visit = h.visitor()
       const made = await token(visit)
@@ -110,7 +110,7 @@ for (const multipart of [false, true]) {
       assert.deepEqual(h.types.filter((type) => type === 'form_rejected').length, 4)
     })
 
-    test('D54: a script’s token comes in the header X-CSRF-Token', async () => {
+    test('D54: a script sends the token in the header X-CSRF-Token', async () => {
       const h = await setup()
       const visit = h.visitor()
       const made = await token(visit)
@@ -121,7 +121,7 @@ for (const multipart of [false, true]) {
       )
     })
 
-    test('D50: without csrf it is taken as it is; with an action the token has to be for that', async () => {
+    test('D50: csrf: false accepts a form without a token, and an action requires a token for that action', async () => {
       const h = await setup()
       const visit = h.visitor()
       assert.equal((await posted(visit, body(['q', 'tea']), { options: { csrf: false } })).outcome, 'ok')
@@ -131,7 +131,7 @@ for (const multipart of [false, true]) {
       assert.equal((await posted(visit, body(['_csrf', made]))).outcome, 'invalid_token')
     })
 
-    test('a body over its limit of bytes or fields is too_large, and one at it is not', async () => {
+    test('a body over the limit of bytes or fields is too_large, and a body at the limit is not', async () => {
       const h = await setup()
       const visit = h.visitor()
       const made = await token(visit)
@@ -146,11 +146,11 @@ for (const multipart of [false, true]) {
       assert.equal((await posted(visit, large(bytes), { options: { maxBytes: bytes * 2 } })).outcome, 'ok')
     })
 
-    test('any fields come back as they were sent', async () => {
+    test('all fields arrive as they were sent', async () => {
       const h = await setup()
       const visit = h.visitor()
       const made = await token(visit)
-      // FormData makes CRLF of every line break, and takes no names with them through all parsers.
+      // FormData turns every line break into CRLF, and not every parser accepts names with line breaks.
       const word = fc
         .string({ unit: 'grapheme', maxLength: 20 })
         .map((text) => text.replace(/[\r\n\0"\\%]/g, '').toWellFormed())
@@ -167,7 +167,7 @@ for (const multipart of [false, true]) {
       )
     })
 
-    test('a schema gives the fields a type; what it refuses is invalid_fields, with the issues and the fields', async () => {
+    test('a schema gives the fields a type, and if it refuses them, the outcome is invalid_fields with the issues', async () => {
       const h = await setup()
       const visit = h.visitor()
       const made = await token(visit)
@@ -192,11 +192,11 @@ for (const multipart of [false, true]) {
   })
 }
 
-suite('what is no form', () => {
+suite('a body that is no form', () => {
   const types: Record<string, string> = {
     'no Content-Type': '',
     'another Content-Type': 'application/json',
-    'one that only begins like it': `${FORM}x`,
+    'a Content-Type with the right beginning': `${FORM}x`,
     'a multipart without a boundary': 'multipart/form-data',
   }
   for (const [name, type] of Object.entries(types)) {
@@ -207,7 +207,7 @@ suite('what is no form', () => {
       assert.deepEqual(await posted(h.visitor(), body, { headers }), { outcome: 'wrong_content_type', status: 415 })
     })
   }
-  test('D50: the Content-Type may have any case, blanks and parameters', async () => {
+  test('D50: the Content-Type may have any case, spaces and parameters', async () => {
     const h = await setup()
     const visit = h.visitor()
     const made = await token(visit)
@@ -216,7 +216,7 @@ suite('what is no form', () => {
       assert.equal(outcome.outcome, 'ok', type)
     }
   })
-  test('D51: a multipart body that breaks off anywhere, or is rubbish, is wrong_content_type or lacks its token', async () => {
+  test('D51: a multipart body that breaks off or is random bytes is wrong_content_type or missing_token', async () => {
     const h = await setup()
     const visit = h.visitor()
     const made = await token(visit)
@@ -235,7 +235,7 @@ suite('what is no form', () => {
       { numRuns: runs(200) },
     )
   })
-  test('a body whose connection breaks off is wrong_content_type, not an error', async () => {
+  test('a body whose connection breaks off is wrong_content_type and no error', async () => {
     const h = await setup()
     const visit = h.visitor()
     for (const type of [FORM, 'multipart/form-data; boundary=x']) {
@@ -247,7 +247,7 @@ suite('what is no form', () => {
       assert.equal((await posted(visit, body, init)).outcome, 'wrong_content_type')
     }
   })
-  test('options that nobody reads, and limits that cannot be, are refused', async () => {
+  test('unknown options and invalid limits are refused', async () => {
     const h = await setup()
     const visit = h.visitor()
     for (const options of [{ maxByte: 5 }, { maxBytes: 0 }, { maxFields: Number.NaN }, { maxFileBytes: '1' }]) {
@@ -266,7 +266,7 @@ suite('files', () => {
     for (const [field, name, text] of files) data.append(field, new File([text], name, { type: 'text/plain' }))
     return data
   }
-  test('D51: are told beside the fields, sorted by field, without folders; an empty input is none', async () => {
+  test('D51: come beside the fields, sorted by field and without folders, and an empty input gives no file', async () => {
     const h = await setup()
     const visit = h.visitor()
     const made = await token(visit)
@@ -282,7 +282,7 @@ suite('files', () => {
       ],
     })
   })
-  test('a file in the place of the token is no token', async () => {
+  test('a file with the name of the token is no token', async () => {
     const h = await setup()
     const visit = h.visitor()
     const data = new FormData()
@@ -290,7 +290,7 @@ suite('files', () => {
     assert.equal((await posted(visit, data)).outcome, 'missing_token')
   })
 
-  /** Uploads, and tells what the taker of files saw. */
+  /** Sends a form with files, and returns the outcome and the files that the upload function saw. */
   const uploaded = async (visit: Visitor, data: FormData, options: FormOptions = {}, take?: FormOptions['upload']) => {
     const seen: string[] = []
     const upload = async (file: UploadedFile) => {
@@ -300,7 +300,7 @@ suite('files', () => {
     }
     return { ...(await posted(visit, data, { options: { upload, ...options } })), seen }
   }
-  test('D52: an upload is handed over as it comes, and only once the token was seen', async () => {
+  test('D52: an upload is a stream, and the function gets it only after the token was checked', async () => {
     const h = await setup()
     const visit = h.visitor()
     const made = await token(visit)
@@ -323,7 +323,7 @@ suite('files', () => {
       })
     }
   })
-  test('D52: a token in the header lets a file come first', async () => {
+  test('D52: with a token in the header, a file may come first', async () => {
     const h = await setup()
     const visit = h.visitor()
     const made = await token(visit)
@@ -334,7 +334,7 @@ suite('files', () => {
     const { outcome } = await posted(visit, data, { headers: { 'x-csrf-token': made }, options: { upload } })
     assert.deepEqual([outcome, seen], ['ok', ['one']])
   })
-  test('what the taker does not read is discarded, and the next part comes', async () => {
+  test('bytes that the upload function does not read are discarded, and the next part follows', async () => {
     const h = await setup()
     const visit = h.visitor()
     const made = await token(visit)
@@ -342,7 +342,7 @@ suite('files', () => {
     const { outcome, seen } = await uploaded(visit, withFiles(made, ['a', 'x', big], ['b', 'y', big]), {}, () => {})
     assert.deepEqual([outcome, seen.length], ['ok', 2])
   })
-  test('a file over its limit is too_large, its stream ends in an error, and one at it is not', async () => {
+  test('a file over its limit is too_large and its stream fails, and a file at the limit is accepted', async () => {
     const h = await setup()
     const visit = h.visitor()
     const made = await token(visit)
@@ -358,7 +358,7 @@ suite('files', () => {
     assert.equal(over.outcome, 'too_large')
     assert.match(String(read), /too large/)
   })
-  test('with uploads, the fields together have the limit of the body', async () => {
+  test('with uploads, maxBytes limits all fields together', async () => {
     const h = await setup()
     const visit = h.visitor()
     const fields = async (...sizes: number[]) => {
@@ -370,7 +370,7 @@ suite('files', () => {
     assert.equal(await fields(400, 400, 400), 'too_large')
     assert.equal(await fields(1001), 'too_large')
   })
-  test('what the taker throws is thrown on', async () => {
+  test('readForm throws the error of the upload function', async () => {
     const h = await setup()
     const visit = h.visitor()
     const made = await token(visit)
@@ -379,7 +379,7 @@ suite('files', () => {
     }
     await assert.rejects(uploaded(visit, withFiles(made, ['a', 'x', 'one']), {}, take), /the disk is full/)
   })
-  test('an upload that breaks off is wrong_content_type, and its taker’s error about that is no news', async () => {
+  test('an upload that breaks off is wrong_content_type, and the error of its reader is dropped', async () => {
     const h = await setup()
     const visit = h.visitor()
     const made = await token(visit)
@@ -390,7 +390,7 @@ suite('files', () => {
   })
 })
 
-test('an upload whose connection is lost in the middle of a file is wrong_content_type, and nobody waits for more', async () => {
+test('an upload whose connection breaks off in a file is wrong_content_type, and its reader gets an error at once', async () => {
   const h = await setup()
   const visit = h.visitor()
   const head = `--x\r\nContent-Disposition: form-data; name="_csrf"\r\n\r\n${await token(visit)}\r\n--x\r\nContent-Disposition: form-data; name="f"; filename="a"\r\n\r\nsome of it`
@@ -413,7 +413,7 @@ test('an upload whose connection is lost in the middle of a file is wrong_conten
   assert.deepEqual(errors, ['The upload broke off.'])
 })
 
-test('over HTTP: a login form works for a stranger, with no row before the login and one after', async (t) => {
+test('over HTTP: a login form works for an anonymous visitor, with no entry before the login and one after', async (t) => {
   const h = await setup()
   const page = sessionManager({ backend: h.backend })(async (request) => {
     const s: Session = await session(request)
@@ -436,10 +436,10 @@ test('over HTTP: a login form works for a stranger, with no row before the login
   assert.equal(h.calls.generate, 1)
   assert.equal(h.total(), 1)
   const old = await login(new URLSearchParams({ _csrf: made, user: 'bert' }))
-  assert.equal(await old.text(), 'You logged in or out since this form was opened. Please send it again.')
+  assert.equal(await old.text(), 'You logged in or out after you opened this form. Please send it again.')
 })
 
-test('what is left of a refused body is read and thrown away, so that its sender hears the answer', async () => {
+test('the rest of a refused body is read and discarded, so that its sender gets the response', async () => {
   const h = await setup()
   const { promise: read, resolve: end } = Promise.withResolvers<void>()
   let left = 20
@@ -456,7 +456,7 @@ test('what is left of a refused body is read and thrown away, so that its sender
   await read
 })
 
-test('over HTTP: whoever sends too much hears so, and his connection is not cut', async (t) => {
+test('over HTTP: the sender of a refused upload gets the response, and the connection is not cut', async (t) => {
   const page = sessionManager({ backend: 'memory:' })(async (request) => {
     const form = await readForm(request, undefined, { maxFileBytes: 1_000, upload: () => {} })
     return Response.json(form.ok ? 'ok' : form.error)

@@ -1,4 +1,4 @@
-// A form that is refused in the middle of a large upload: the rest is still taken, because browsers read the answer only then.
+// A form that is refused during a large upload: the rest is read, because browsers read the response only then.
 
 import assert from 'node:assert/strict'
 import { connect } from 'node:net'
@@ -9,7 +9,7 @@ import { serve } from 'keepsake/serve'
 const refusing = (limits: Parameters<typeof readForm>[2]): Handler => {
   return async (request) => {
     const form = await readForm(request, undefined, limits)
-    return new Response(form.ok ? 'taken' : form.error, { status: form.ok ? 200 : form.status })
+    return new Response(form.ok ? 'accepted' : form.error, { status: form.ok ? 200 : form.status })
   }
 }
 
@@ -20,16 +20,16 @@ const handlers: Record<string, Handler> = {
 }
 
 for (const [why, handler] of Object.entries(handlers)) {
-  test(`a browser can send all of a form that is refused because ${why}`, async (t) => {
+  test(`a browser can send the whole of a form that is refused because ${why}`, async (t) => {
     const running = await serve(sessionManager({ backend: 'memory:' })(handler), { port: 0 })
     t.after(() => running.close())
     const head = '--x\r\ncontent-disposition: form-data; name="file"; filename="large.bin"\r\n\r\n'
     const body = Buffer.concat([Buffer.from(head), Buffer.alloc(20_000_000), Buffer.from('\r\n--x--\r\n')])
     const socket = connect(running.port, '127.0.0.1')
     t.after(() => socket.destroy())
-    let answer = ''
+    let response = ''
     socket.setEncoding('latin1').on('data', (text) => {
-      answer += text
+      response += text
     })
     const lines = [
       'POST / HTTP/1.1',
@@ -44,6 +44,6 @@ for (const [why, handler] of Object.entries(handlers)) {
       socket.write('\r\n0\r\n\r\n', (error) => resolve(error ?? 'sent'))
     })
     assert.equal(sent, 'sent')
-    assert.match(answer, /^HTTP\/1\.1 4\d\d /)
+    assert.match(response, /^HTTP\/1\.1 4\d\d /)
   })
 }

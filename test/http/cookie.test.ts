@@ -1,4 +1,4 @@
-// Cookies on the wire: what is read of a header, and what a name and its attributes may be.
+// Cookies on the wire: the values that a Cookie header gives, and the names and attributes that are allowed.
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
@@ -7,36 +7,36 @@ import { browser } from 'keepsake/testing'
 import { cookieValues, formatAttributes, formatSetCookie } from '../../src/http/cookie.ts'
 import { code } from '../support/assert.ts'
 
-const all = () => true
+const acceptAll = () => true
 
-suite('reading', () => {
-  test('a value may contain an equals sign, and order is kept', () => {
-    assert.deepEqual(cookieValues('a=1; sid=x==; sid=y', 'sid', all), ['x==', 'y'])
+suite('reading a Cookie header', () => {
+  test('a value may contain an equals sign, and the values stay in their order', () => {
+    assert.deepEqual(cookieValues('a=1; sid=x==; sid=y', 'sid', acceptAll), ['x==', 'y'])
   })
-  test('at most four values that differ and could be what is looked for', () => {
+  test('at most four different accepted values are returned', () => {
     const header = Array.from({ length: 20 }, (_, i) => `sid=${i % 10}`).join('; ')
     assert.deepEqual(
       cookieValues(header, 'sid', (value) => Number(value) % 2 === 0),
       ['0', '2', '4', '6'],
     )
   })
-  test('names are whole, and as they are written', () => {
-    assert.deepEqual(cookieValues('xsid=1; sidx=2; SID=3; =sid=4; a=sid=5; a=1, sid=6; sid', 'sid', all), [])
-    assert.deepEqual(cookieValues(' \tsid\t=\t"7" ; b=1', 'sid', all), ['"7"'])
+  test('names are compared whole and exactly', () => {
+    assert.deepEqual(cookieValues('xsid=1; sidx=2; SID=3; =sid=4; a=sid=5; a=1, sid=6; sid', 'sid', acceptAll), [])
+    assert.deepEqual(cookieValues(' \tsid\t=\t"7" ; b=1', 'sid', acceptAll), ['"7"'])
   })
-  test('a value of ours ends at a comma, and one that others wrote does not', () => {
-    assert.deepEqual(cookieValues('a=1 , b=2; sid=x ,y; sid=z,', 'sid', all), ['x', 'z'])
-    assert.deepEqual(cookieValues('a=1 , b=2; sid=x ,y; sid=z,', 'sid', all, ';'), ['x ,y', 'z,'])
+  test('a value ends at a comma, unless another program wrote it', () => {
+    assert.deepEqual(cookieValues('a=1 , b=2; sid=x ,y; sid=z,', 'sid', acceptAll), ['x', 'z'])
+    assert.deepEqual(cookieValues('a=1 , b=2; sid=x ,y; sid=z,', 'sid', acceptAll, ';'), ['x ,y', 'z,'])
   })
-  test('reading ends whatever the name and the header are', () => {
+  test('reading ends for every name and every header', () => {
     for (const header of ['', ';', ';;=;', 'a', 'a=b', '=', '= ; =x', ' '.repeat(100)]) {
-      for (const name of ['', 'a', ';', '=', ' ']) assert.ok(cookieValues(header, name, all).length <= 4)
+      for (const name of ['', 'a', ';', '=', ' ']) assert.ok(cookieValues(header, name, acceptAll).length <= 4)
     }
   })
 })
 
-suite('writing', () => {
-  test('the prefix is inferred from domain and path', async () => {
+suite('writing a Set-Cookie', () => {
+  test('the prefix follows from domain and path', async () => {
     const name = async (cookie: object) => {
       const visit = browser(
         sessionManager({ backend: 'memory:', cookie })(async (request) => {
@@ -57,7 +57,7 @@ suite('writing', () => {
       '__Secure-x=…; Max-Age=2592000; Path=/; Domain=example.test; Secure; HttpOnly; SameSite=None; Partitioned; Priority=High',
     )
   })
-  test('attributes that could smuggle something in are refused', () => {
+  test('attributes that could add another attribute or header are refused', () => {
     for (const bad of [
       { path: '/; HttpOnly=0' },
       { path: 'app' },

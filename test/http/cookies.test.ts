@@ -1,4 +1,4 @@
-// The application's own cookies and sealed texts: safe unless it says otherwise, and good for nothing but what they are for.
+// The application's own cookies and sealed texts: safe by default, and each valid for its one purpose.
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
@@ -22,7 +22,7 @@ import { runs } from '../support/quick.ts'
 
 type Act = (request: Request) => Promise<unknown> | unknown
 
-/** A browser, and what its next visit does: a response, or what Response.json makes one of. */
+/** A browser, and functions that set the work of its next request. Other results than a Response become JSON. */
 const stage = (options: Partial<SessionManagerOptions> = {}, origin = 'https://app.test') => {
   const now = clock()
   let act: Act = () => null
@@ -56,7 +56,7 @@ suite('a cookie of the application', () => {
     assert.deepEqual([...jar.cookies.keys()], ['__Host-Http-theme'])
   })
 
-  test('D31: its prefix follows from domain, path and httpOnly, when it is set and when it is read', async () => {
+  test('D31: the prefix of its name follows from domain, path and httpOnly, in setting and in reading', async () => {
     for (const [options, name] of [
       [{ httpOnly: false }, '__Host-theme'],
       [{ path: '/x' }, '__Secure-theme'],
@@ -72,7 +72,7 @@ suite('a cookie of the application', () => {
     }
   })
 
-  test('D32: attributes, an age and a plain value go out as they are given', async () => {
+  test('D32: attributes, maxAge and a plain value are sent as they are given', async () => {
     const { set, read } = stage()
     const options = { sealed: false, httpOnly: false, sameSite: 'strict', maxAge: 90.2, priority: 'low' } as const
     const [line] = (await set('theme', 'a=b', options)).headers.getSetCookie()
@@ -84,14 +84,14 @@ suite('a cookie of the application', () => {
     assert.equal(
       await read('theme', { httpOnly: false }),
       null,
-      'a plain value is none of ours where a sealed one is wanted',
+      'a plain value does not count if a sealed one is expected',
     )
   })
 
-  test('D33: what another application sealed, whatever its name, is undefined', async () => {
+  test('D33: a value that another application sealed is undefined', async () => {
     const { set, jar } = stage()
     await set('theme', 'dark')
-    let seen: unknown = 'nothing was asked'
+    let seen: unknown = 'not read'
     await stage().visit(
       async (request) => {
         seen = await getCookie(request, 'theme')
@@ -101,7 +101,7 @@ suite('a cookie of the application', () => {
     assert.equal(seen, undefined)
   })
 
-  test('D46, ENC-3: a value of one cookie opens as no other, nor as a session’s or a text', async () => {
+  test('D46, ENC-3: the value of one cookie does not open as another cookie, a session or a text', async () => {
     const secret = newSecret()
     const values = new Map<string, string>()
     const { set, jar } = stage({ secret })
@@ -128,11 +128,11 @@ suite('a cookie of the application', () => {
     assert.equal(
       await read(planted, (request) => getCookie(request, 'a')),
       '5',
-      'one that was planted before it does not hide it',
+      'a planted cookie before it does not hide it',
     )
   })
 
-  test('ENC-6: a sealed one that is over is undefined, whatever the browser sends', async () => {
+  test('ENC-6: an expired sealed value is undefined, also if the browser still sends it', async () => {
     const { set, now, visit, jar } = stage()
     await set('code', '1234', { maxAge: 60 })
     const header = { headers: { cookie: `__Host-Http-code=${jar.cookies.get('__Host-Http-code')}` } }
@@ -143,7 +143,7 @@ suite('a cookie of the application', () => {
     assert.equal(await read(), null)
   })
 
-  test('D34: deleteCookie really drops it, with the attributes it was set with', async () => {
+  test('D34: deleteCookie deletes it, with the attributes that it was set with', async () => {
     for (const place of [{}, { path: '/' }, { httpOnly: false }, { domain: 'app.test' }]) {
       const { set, jar, visit } = stage()
       await set('theme', 'dark', place)
@@ -154,7 +154,7 @@ suite('a cookie of the application', () => {
     }
   })
 
-  test('CK-7: one that is set twice in a response goes out once, the later; others stay', async () => {
+  test('CK-7: of two of the same name in one response only the later is sent, and others stay', async () => {
     const { visit } = stage()
     const response = await visit(async (request) => {
       let answer = new Response(null, { headers: { 'set-cookie': 'own=1' } })
@@ -169,7 +169,7 @@ suite('a cookie of the application', () => {
     assert.deepEqual(lines, ['own=1', '__Host-Http-a=2', '__Host-Http-b='])
   })
 
-  test('a redirect, whose headers cannot be changed, comes back as a copy with it', async () => {
+  test('a redirect, whose headers cannot be changed, is returned as a copy with the cookie', async () => {
     const { visit, jar } = stage()
     const response = await visit((request) =>
       setCookie(Response.redirect('https://app.test/next', 303), request, 'a', '1'),
@@ -178,7 +178,7 @@ suite('a cookie of the application', () => {
     assert.equal(jar.cookies.size, 1)
   })
 
-  test('over plain HTTP on this machine it has a plain name, and fetch gets it back', async (t) => {
+  test('over plain HTTP on this machine it has a plain name, and fetch sends it back', async (t) => {
     const running = await serve(
       memorySessions(async (request) =>
         request.url.endsWith('/set')
@@ -194,7 +194,7 @@ suite('a cookie of the application', () => {
     assert.equal(await (await visit('/')).json(), 'dark')
   })
 
-  test('a plain one that a script or another server wrote comes back whole, commas and all', async () => {
+  test('a plain value that a script or another server wrote is read whole, with its commas', async () => {
     const { read, visit } = stage()
     for (const value of ['a,b', '1,2,3', ',', '{"a":1,"b":2}']) {
       const headers = { cookie: `x=1; __Host-Http-list=${value}; y=2` }
@@ -206,7 +206,7 @@ suite('a cookie of the application', () => {
     assert.equal(await read('list', { sealed: false }), null)
   })
 
-  test('any text comes back, and hostile headers give undefined', async () => {
+  test('every text is read as it was set, and hostile headers give undefined', async () => {
     const { set, read, visit } = stage()
     await fc.assert(
       fc.asyncProperty(fc.string({ unit: 'grapheme', maxLength: 100 }), async (text) => {
@@ -225,7 +225,7 @@ suite('a cookie of the application', () => {
     )
   })
 
-  test('D37: names, values and options that cannot be are refused, and nothing is smuggled in', async () => {
+  test('D37: invalid names, values and options are refused, so none can add an attribute or a header', async () => {
     const { visit } = stage()
     const refused = (act: Act, code = 'invalid_option') =>
       visit(async (request) => {
@@ -256,7 +256,7 @@ suite('a cookie of the application', () => {
     await assert.rejects(getCookie(new Request('https://app.test/'), 'a'), { code: 'no_middleware' })
   })
 
-  test('costs no session: none is opened, none is sent', async () => {
+  test('opens no session and sends no session cookie', async () => {
     const events: string[] = []
     const { set, jar, read } = stage({ onEvent: ({ type }) => events.push(type) })
     await set('a', '1')
@@ -282,7 +282,7 @@ suite('a sealed text', () => {
     }
   })
 
-  test('may be made in a request and opened in a job, of the same application', async () => {
+  test('can be sealed in a request and opened in a job of the same application', async () => {
     const secret = newSecret()
     const manager = sessionManager({ backend: 'memory:', secret })
     const handler = manager(async (request) => {
@@ -296,7 +296,7 @@ suite('a sealed text', () => {
     assert.equal(await other.unseal(sealed, 'letter'), undefined, 'of another application under the same secret')
   })
 
-  test('has a limit, and has to be for something', async () => {
+  test('has a limit of bytes, and requires associated data', async () => {
     const manager = sessionManager({ backend: 'memory:' })
     const long = 'é'.repeat(32_768)
     assert.equal(await manager.unseal(await manager.seal(long, 'x'), 'x'), long)

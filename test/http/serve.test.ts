@@ -1,8 +1,9 @@
-// A handler on a port: it says where, answers errors, and ends without cutting a request.
+// serve: it prints its URL, answers errors, and stops without cutting a request.
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { Agent, get, type IncomingMessage } from 'node:http'
+import { registerHooks } from 'node:module'
 import { connect } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import { join } from 'node:path'
@@ -10,11 +11,13 @@ import { suite, type TestContext, test } from 'node:test'
 import { type Handler, KeepsakeError, memorySessions, session, sessionManager } from 'keepsake'
 import { logger, serve } from 'keepsake/serve'
 import { browser } from 'keepsake/testing'
+import { code } from '../support/assert.ts'
+import { freshVersion } from '../support/entries.ts'
 import { folder } from '../support/folder.ts'
 import { start } from '../support/process.ts'
 
-/** A handler that answers when it is let. */
-const held = () => {
+/** A handler that answers when the test lets it. */
+const heldHandler = () => {
   const arrived = Promise.withResolvers<void>()
   const gone = Promise.withResolvers<void>()
   return {
@@ -43,7 +46,7 @@ const textOf = async (response: IncomingMessage): Promise<string> =>
   (await response.setEncoding('utf8').toArray()).join('')
 
 const refused = async (url: string): Promise<void> => {
-  // Until its listening has ended, for which nobody can wait from outside.
+  // Tries again until the server has stopped listening, because no event shows that from outside.
   for (;;) {
     const socket = connect(Number(new URL(url).port), new URL(url).hostname)
     const code = await once(socket, 'connect').then(
@@ -60,10 +63,10 @@ const mockedConsole = (t: TestContext): (() => string) => {
   return () => mock.calls.flatMap(({ arguments: words }) => words).join('\n')
 }
 
-suite('run', () => {
-  test('lets responses under way finish when it closes, then closes what the handler stands on', async () => {
+suite('serve', () => {
+  test('close lets responses in progress finish, then calls the handler’s close', async () => {
     const order: string[] = []
-    const { arrived, go, handler } = held()
+    const { arrived, go, handler } = heldHandler()
     const running = await serve(
       Object.assign(
         async () => {
@@ -88,8 +91,8 @@ suite('run', () => {
     assert.deepEqual(order, ['ready', 'answered', 'closed'])
     await assert.rejects(fetch(running.url))
   })
-  test('a connection on which nothing ever came, and one that is idle, end at once', async (t) => {
-    // Nobody moves this clock, so whoever waits for its ten seconds waits for ever.
+  test('close ends unused and idle connections at once', async (t) => {
+    // The clock does not move, so a close that waited ten seconds would never end.
     t.mock.timers.enable({ apis: ['setTimeout'] })
     const running = await serve(() => new Response('x'), { port: 0 })
     const socket = connect(running.port, '127.0.0.1')
@@ -99,10 +102,10 @@ suite('run', () => {
     await running.close()
     await ended
   })
-  test('a request whose head is half sent when it closes is answered', async () => {
+  test('a request whose head is half sent at close is answered', async () => {
     const running = await serve(({ url }) => new Response(new URL(url).pathname), { port: 0 })
     const socket = connect(running.port, '127.0.0.1').setEncoding('utf8')
-    // A whole request shows that the half behind it has come.
+    // The response to the first request shows that the half of the second has arrived.
     socket.write('GET /first HTTP/1.1\r\nHost: x\r\n\r\nGET /second HTTP/1.1\r\nHo')
     const [first] = await once(socket, 'data')
     assert.match(first, /\/first/)
@@ -113,7 +116,7 @@ suite('run', () => {
     assert.match(rest, /connection: close.*\/second/is)
     await closing
   })
-  test('a close waits for what the handler gave to waitUntil', async () => {
+  test('close waits for the work that the handler passed to waitUntil', async () => {
     const { promise, resolve } = Promise.withResolvers<void>()
     let done = false
     const running = await serve(
@@ -134,7 +137,7 @@ suite('run', () => {
     await closing
     assert.ok(done)
   })
-  test('what two servers have in common is closed with the later one, and once', async () => {
+  test('a handler of two servers is closed once, with the later server', async () => {
     let closed = 0
     const handler: Handler = Object.assign(() => new Response('x'), { close: async () => void closed++ })
     const first = await serve(handler, { port: 0 })
@@ -145,7 +148,7 @@ suite('run', () => {
     await second.close()
     assert.equal(closed, 1)
   })
-  test('a store that never closes is left after ten seconds', async (t) => {
+  test('a handler whose close never settles is left after ten seconds', async (t) => {
     t.mock.timers.enable({ apis: ['setTimeout'] })
     const { promise: asked, resolve } = Promise.withResolvers<void>()
     const close = () => {
@@ -165,17 +168,17 @@ suite('run', () => {
   for (const hostname of [undefined, '127.0.0.1', '0.0.0.0', '0', '::1', '::', 'localhost']) {
     const ipv6 = hostname?.includes(':')
     const there = Object.values(networkInterfaces()).some((all) => all?.some(({ address }) => address === '::1'))
-    test(`what it prints for the hostname ${hostname} can be opened`, { skip: ipv6 && !there }, async (t) => {
+    test(`the URL that it prints for the hostname ${hostname} can be opened`, { skip: ipv6 && !there }, async (t) => {
       const { mock } = t.mock.method(console, 'log', () => {})
       const running = await serve(() => new Response('here'), { port: 0, hostname })
       t.after(() => running.close())
       assert.deepEqual(mock.calls[0]?.arguments, [`Running at ${running.url}`])
       assert.equal(await (await fetch(running.url)).text(), 'here')
-      // Browsers connect to no such address; and a name may be another address than the one listened on.
+      // Browsers cannot connect to such an address, and a name may have another address than the server.
       assert.doesNotMatch(running.url, hostname === 'localhost' ? /\/0|\[::\]/ : /\/0|\[::\]|localhost/)
     })
   }
-  test('an error of the handler is 500 without its words', async (t) => {
+  test('an error of the handler gives 500 without the error message', async (t) => {
     const printed = mockedConsole(t)
     const running = await serve(
       () => {
@@ -189,7 +192,7 @@ suite('run', () => {
     assert.equal(await response.text(), 'Internal Server Error\n')
     assert.match(printed(), /Error: the table is gone\n +at /)
   })
-  test('of an error the stack, the code and the causes are printed, and no command with its values', async (t) => {
+  test('the stack, the code and the causes of an error are printed, but no command with its values', async (t) => {
     const printed = mockedConsole(t)
     const thrown: Record<string, unknown> = {
       '/driver': Object.assign(
@@ -221,7 +224,7 @@ suite('run', () => {
     assert.match(printed(), /the first.*the second.*a text.*circle/s)
     assert.doesNotMatch(printed(), /hunter2/)
   })
-  test('what is no response, and a body that breaks off, are printed too', async (t) => {
+  test('an answer that is no Response, and a body that breaks off, are printed too', async (t) => {
     const printed = mockedConsole(t)
     const running = await serve(
       ({ url }) => {
@@ -232,11 +235,11 @@ suite('run', () => {
     )
     t.after(() => running.close())
     assert.equal((await fetch(running.url)).status, 500)
-    assert.match(printed(), /has to give a Response, and gave undefined/)
+    assert.match(printed(), /The handler returned undefined\. Return a Response/)
     await assert.rejects(fetch(`${running.url}/body`))
     assert.match(printed(), /it broke off/)
   })
-  test('a port that is taken, or none, is a KeepsakeError that says so', async (t) => {
+  test('a port that is in use, and an invalid port or hostname, throw a KeepsakeError', async (t) => {
     const running = await serve(() => new Response(), { port: 0 })
     t.after(() => running.close())
     await assert.rejects(
@@ -247,8 +250,8 @@ suite('run', () => {
         /EADDRINUSE.*Choose another port/.test(error.message),
     )
     const none = { port: Number('80a') }
-    const odd = [none, { hostname: '' }, { hostname: 1 as unknown as string }, { host: '::1' } as object]
-    for (const options of odd)
+    const invalid = [none, { hostname: '' }, { hostname: 1 as unknown as string }, { host: '::1' } as object]
+    for (const options of invalid)
       await assert.rejects(
         serve(() => new Response(), options),
         { code: 'invalid_option' },
@@ -265,25 +268,25 @@ suite('at SIGTERM', () => {
       return value?.split(' ').at(-1) ?? assert.fail(child.errors())
     }
     const urls = [await url(), await url()] as const
-    const said = async (word: string) => {
+    const messageFrom = async (word: string) => {
       for (;;) if ((await once(child.child, 'message'))[0] === word) return
     }
-    return { ...child, backend, urls, said }
+    return { ...child, backend, urls, messageFrom }
   }
 
-  test('all servers of a process answer what is under way, and say that it is the last', async (t) => {
-    const { child, urls, said, ended, errors } = await started(t)
+  test('all servers of a process answer their requests in progress, with Connection: close', async (t) => {
+    const { child, urls, messageFrom, ended, errors } = await started(t)
     const [one, other] = urls
     const agents = [kept(t), kept(t), kept(t)] as const
     const idle = kept(t)
     await textOf(await asked(one, { agent: idle }))
-    const arrived = [said('/a'), said('/b')]
+    const arrived = [messageFrom('/a'), messageFrom('/b')]
     const a = asked(`${one}/a`, { agent: agents[0] })
     const b = asked(`${other}/b`, { agent: agents[1] })
     await Promise.all(arrived)
-    const told = said('told to end')
+    const stopping = messageFrom('told to end')
     child.kill('SIGTERM')
-    await told
+    await stopping
     await refused(one)
     await refused(other)
     const late = await asked(one, { agent: idle })
@@ -293,7 +296,7 @@ suite('at SIGTERM', () => {
     const first = await a
     assert.equal(first.headers.connection, 'close')
     assert.equal(await textOf(first), '/a')
-    // The other server has not ended meanwhile, nor has the store that both stand on.
+    // The other server still runs, and so does the backend that both use.
     child.send('/b')
     const second = await b
     assert.equal(second.headers.connection, 'close')
@@ -301,13 +304,13 @@ suite('at SIGTERM', () => {
     assert.equal(await ended, 0, errors())
   })
   test('an endless response is cut after ten seconds, and its session is saved', async (t) => {
-    const { backend, child, urls, said, ended, errors } = await started(t)
+    const { backend, child, urls, messageFrom, ended, errors } = await started(t)
     const stream = await asked(`${urls[0]}/endless`, { agent: kept(t) })
     const cookie = stream.headers['set-cookie']?.[0]?.split(';')[0] ?? ''
     await once(stream, 'readable')
-    const told = said('told to end')
+    const stopping = messageFrom('told to end')
     child.kill('SIGTERM')
-    await told
+    await stopping
     await refused(urls[0])
     child.send('ten seconds')
     assert.equal(await ended, 0, errors())
@@ -318,7 +321,7 @@ suite('at SIGTERM', () => {
 })
 
 suite('logger', () => {
-  test('a line a response: number, method, path, status, time, and the label where a session was touched', async () => {
+  test('one line for each response: number, method, path, status, time, and the label of a session that was used', async () => {
     const lines: string[] = []
     let label = ''
     const page = memorySessions(async (request) => {
@@ -336,7 +339,7 @@ suite('logger', () => {
     assert.match(lines[1] ?? '', new RegExp(`^\\d+ GET /login 200 \\d+\\.\\d ms ${label}$`))
     assert.equal(Number.parseInt(lines[1] ?? '', 10) - Number.parseInt(lines[0] ?? '', 10), 1)
   })
-  test('what a handler throws is a line, and is thrown on', async () => {
+  test('an error of a handler is logged by its name and thrown on', async () => {
     const lines: string[] = []
     const visit = browser(
       logger(
@@ -350,4 +353,28 @@ suite('logger', () => {
     assert.match(lines[0] ?? '', /GET \/ aborted by RangeError/)
     assert.ok(!lines[0]?.includes('secret words'))
   })
+})
+
+test('without the package srvx, serve throws missing_package with the command that installs it', async (t) => {
+  const hooks = registerHooks({
+    resolve(specifier, context, next) {
+      if (specifier.startsWith('srvx') && context.parentURL?.includes('/src/')) {
+        throw Object.assign(new Error("Cannot find package 'srvx'"), { code: 'ERR_MODULE_NOT_FOUND' })
+      }
+      return next(specifier, context)
+    },
+  })
+  t.after(() => hooks.deregister())
+  const fresh = await import(`../../src/serve.ts?${freshVersion()}`)
+  let opened = false
+  const handler = Object.assign(() => new Response('done'), {
+    ready: async () => {
+      opened = true
+    },
+  })
+  await assert.rejects(fresh.serve(handler, { port: 0 }), (error) => {
+    assert.match((error as Error).message, /^keepsake\/serve needs the package srvx: npm install srvx$/)
+    return code('missing_package')(error)
+  })
+  assert.equal(opened, false, 'the backend is not opened')
 })

@@ -1,113 +1,115 @@
-// The order of writes of a visit, as a small machine of plain values that every interleaving can be run through.
+// A model of the order of writes of a request: a state machine of plain values, so that a test can run every interleaving.
 
 import { hash } from 'node:crypto'
 
-/** What one visit asks for, in the order in which the library carries it out. */
+/** The acts of one request, in the order in which keepsake performs them. */
 export type Script = {
-  /** A field that only this visit sets. */
+  /** A field that only this request sets. */
   readonly set?: string
   /** Adds one to the field `n`. */
   readonly add?: true
-  readonly renew?: true
-  /** 'same': a login of the owner that the session already has. */
-  readonly turn?: 'login' | 'same' | 'invalidate'
-  /** A field set after the login or the invalidate. */
+  readonly rotate?: true
+  /** 'reauthenticate': a login of the owner that the session already has. */
+  readonly transition?: 'login' | 'reauthenticate' | 'invalidate'
+  /** A field that is set after the login or the invalidate. */
   readonly after?: string
-  /** The clock of the node that serves it is hours wrong. */
+  /** The clock of the server is hours wrong. */
   readonly clock?: 'ahead' | 'behind'
-  /** Sent only when the reply of this visit (an index) has arrived or is lost. */
+  /** The index of a request. This one is sent after the reply of that one arrived or was lost. */
   readonly follows?: number
 }
 
-/** A rule of the protocol that a test leaves out, to see the model object. */
+/** A rule of the protocol that a test removes, to see a promise broken. */
 export type Mutation =
-  | 'upsert' // a late save makes the entry again
+  | 'upsert' // a late save creates the entry again
   | 'blind' // a save does not compare versions
-  | 'no grace' // the old secret dies at the first presentation of the new one
-  | 'fresh offer' // every renewal by a holder of the old secret is another new secret
-  | 'late offer' // an offer is sent however old it is
-  | 'send first' // the cookie of a login leaves before the old session is dead
-  | 'forget' // a login does not look again at what it keeps
-  | 'same survives' // a login of the same owner does not end with its session
-  | 'no mark' // a key that has just ended is as unknown as one that was made up
-  | 'blind logout' // a logout clears the cookie, also if another request has ended its session
-  | 'sweeping clock' // a node removes what it takes for expired
-  | 'ends nothing' // a logout ends only a session that its node can read
+  | 'no grace' // the previous key stops working at the first use of the new one
+  | 'fresh offer' // every rotation by a request with the previous key makes another new key
+  | 'late offer' // an offered key is sent at any age
+  | 'send first' // a login sends its cookie before the previous session has ended
+  | 'forget' // a login does not read the fields that it keeps again
+  | 'same survives' // a login of the same owner succeeds although its session ended
+  | 'no mark' // the key of a session that just ended counts as unknown
+  | 'blind logout' // a logout clears the cookie although another request ended the session
+  | 'sweeping clock' // a server removes entries that are expired by its own clock
+  | 'ends nothing' // a logout ends only a session that its server can read
 
-/** Ages are ticks since something happened, and stop counting where they stop mattering: so the worlds are finite. */
-type Head = {
+/** Ages are ticks. They stop at the last value that matters, so that the number of worlds is finite. */
+type Metadata = {
   readonly current: string
   readonly previous?: string
-  /** Kept from a renewal to the first presentation of its secret. */
+  /** From a rotation until the first use of its key. */
   readonly salt?: string
-  /** Since that presentation. */
+  /** Ticks since that first use. */
   readonly confirmed?: number
 }
 type Fields = Readonly<Record<string, number>>
-type Entry = { readonly metadata: Head; readonly fields: Fields; readonly version: string }
+type Entry = { readonly metadata: Metadata; readonly fields: Fields; readonly version: string }
 type Key = { readonly label: string; readonly secret: string }
 type Place =
-  | 'home'
+  | 'unsent'
   | 'sent'
   | 'save'
-  | 'look'
+  | 'read again'
   | 'clear'
   | 'create'
-  | 'retire'
-  | 'look back'
+  | 'end previous'
+  | 'reread'
   | 'create again'
   | 'undo'
   | 'reply'
-  | 'over'
-type Visit = {
+  | 'done'
+type RequestState = {
   readonly script: Script
   readonly place: Place
   readonly key?: Key
-  /** The session that the visit came with, as last read. */
+  /** The session of the request, as last read. */
   readonly entry?: Entry
-  /** The label that it came with, once the visit is over. */
-  readonly came?: string
-  /** Since it was sent; from its opening on, since the store last told of its session. */
+  /** The label of that session, once the request is done. */
+  readonly oldLabel?: string
+  /** Ticks since the request was sent, and after its first read, since its last read or write. */
   readonly age?: number
-  /** It found that another visit had ended its session, while it was under way: no cookie may leave, but that of a login. */
+  /** Another request ended its session while it was in progress, so only a login may set a cookie. */
   readonly overtaken?: true
-  /** Its node cannot read the session, because of its clock. */
-  readonly aside?: true
+  /** Its server cannot read the session, because of its clock. */
+  readonly unreadable?: true
   /** Its key opened nothing, although it was sent less than a grace ago. */
   readonly refused?: true
-  readonly made?: string
+  /** The version of the session that it created. */
+  readonly newVersion?: string
+  /** Nothing was saved, because the session ended. */
   readonly ended?: true
   readonly cookie?: Key | 'clear'
 }
-type Reply = { readonly visit: number; readonly age: number; readonly cookie: Key | 'clear' }
+type Reply = { readonly request: number; readonly age: number; readonly cookie: Key | 'clear' }
 
 export type World = {
   readonly store: Readonly<Record<string, Entry>>
   readonly jar?: Key
-  readonly visits: readonly Visit[]
+  readonly requests: readonly RequestState[]
   readonly replies: readonly Reply[]
-  /** What was promised: fields acknowledged to a client, by the label of their session. */
+  /** The promises: fields that a response acknowledged, by the label of their session. */
   readonly acknowledged: Readonly<Record<string, readonly string[]>>
-  /** Increments carried out, by label; those that a login takes along count again. */
+  /** Increments that were written, by label. Those that a login keeps count again. */
   readonly added: Readonly<Record<string, number>>
-  /** Who ended a label: the index of the visit that cleared it. */
+  /** By label: the index of the request that ended the session. */
   readonly ended: Readonly<Record<string, number>>
   readonly crashes: number
-  /** A cookie left that replaces a newer one in the browser. */
+  /** A response set a cookie that replaces a newer one in the browser. */
   readonly undone?: true
 }
 
-/** Ticks that an old secret still opens after the new one was first presented. */
+/** Ticks that the previous key works after the first use of the new one. */
 const GRACE = 3
-/** Ticks that a reply may be under way: with a slower network an old offer may replace a newer key. */
-const FLIGHT = 1
-/** An offer leaves only if the store's word for it is younger: then it arrives before the renewal after it can begin. */
-const FRESH = GRACE - FLIGHT
+/** Ticks that a reply may take. In a slower network an old offer could replace a newer key. */
+const RESPONSE_TRANSIT = 1
+/** An offered key is sent only if its read is younger: then it arrives before the next rotation can start. */
+const OFFER_MAX_AGE = GRACE - RESPONSE_TRANSIT
 
 export const world = (scripts: readonly Script[]): World => ({
   store: { L: { metadata: { current: 'k' }, fields: { n: 0 }, version: 'v' } },
   jar: { label: 'L', secret: 'k' },
-  visits: scripts.map((script) => ({ script, place: 'home' })),
+  requests: scripts.map((script) => ({ script, place: 'unsent' })),
   replies: [],
   acknowledged: {},
   added: {},
@@ -115,76 +117,81 @@ export const world = (scripts: readonly Script[]): World => ({
   crashes: 0,
 })
 
-/** How a key stands to an entry: what opening decides. */
-const standing = (w: World, key: Key | undefined): 'current' | 'old' | 'grace' | 'none' => {
-  const head = key && w.store[key.label]?.metadata
-  if (!head) return 'none'
-  if (head.current === key.secret) return 'current'
-  if (head.previous !== key.secret) return 'none'
-  if (head.confirmed === undefined) return 'old'
-  return head.confirmed < GRACE ? 'grace' : 'none'
+/** The status of a key, which decides whether it opens the session. */
+const keyStatus = (w: World, key: Key | undefined): 'current' | 'old' | 'grace' | 'none' => {
+  const metadata = key && w.store[key.label]?.metadata
+  if (!metadata) return 'none'
+  if (metadata.current === key.secret) return 'current'
+  if (metadata.previous !== key.secret) return 'none'
+  if (metadata.confirmed === undefined) return 'old'
+  return metadata.confirmed < GRACE ? 'grace' : 'none'
 }
 
-const derived = (secret: string, salt: string) => `${secret}/${salt}`
+const rotatedKey = (secret: string, salt: string) => `${secret}/${salt}`
 
-/** The head that a save leaves behind, and the key that the client is to be told. */
-const renewed = (v: Visit, i: number, entry: Entry, mutation?: Mutation): { metadata: Head; cookie?: Key } => {
+/** The metadata that a save writes, and the key that its response sets. */
+const nextMetadata = (
+  v: RequestState,
+  i: number,
+  entry: Entry,
+  mutation?: Mutation,
+): { metadata: Metadata; cookie?: Key } => {
   const { script } = v
   const { label, secret } = v.key as Key
-  let head = entry.metadata
-  if (head.confirmed === GRACE) head = { current: head.current }
-  const pending = head.salt !== undefined && head.previous !== undefined
-  if (pending && head.current === secret) {
-    head = {
-      current: head.current,
-      ...(mutation !== 'no grace' && { previous: head.previous as string, confirmed: 0 }),
+  let metadata = entry.metadata
+  if (metadata.confirmed === GRACE) metadata = { current: metadata.current }
+  const pending = metadata.salt !== undefined && metadata.previous !== undefined
+  if (pending && metadata.current === secret) {
+    metadata = {
+      current: metadata.current,
+      ...(mutation !== 'no grace' && { previous: metadata.previous as string, confirmed: 0 }),
     }
-  } else if (script.renew && head.current === secret && head.previous === undefined) {
-    head = { current: derived(secret, `s${i}`), previous: secret, salt: `s${i}` }
-  } else if (script.renew && mutation === 'fresh offer' && pending && head.previous === secret) {
-    head = { current: derived(secret, `s${i}`), previous: secret, salt: `s${i}` }
+  } else if (script.rotate && metadata.current === secret && metadata.previous === undefined) {
+    metadata = { current: rotatedKey(secret, `s${i}`), previous: secret, salt: `s${i}` }
+  } else if (script.rotate && mutation === 'fresh offer' && pending && metadata.previous === secret) {
+    metadata = { current: rotatedKey(secret, `s${i}`), previous: secret, salt: `s${i}` }
   }
-  if (head.previous !== secret || head.salt === undefined) return { metadata: head }
-  return { metadata: head, cookie: { label, secret: derived(secret, head.salt) } }
+  if (metadata.previous !== secret || metadata.salt === undefined) return { metadata }
+  return { metadata, cookie: { label, secret: rotatedKey(secret, metadata.salt) } }
 }
 
-const written = (fields: Fields, script: Script): Fields => ({
+const withWrites = (fields: Fields, script: Script): Fields => ({
   ...fields,
   ...(script.set && { [script.set]: 1 }),
   ...(script.add && { n: (fields.n ?? 0) + 1 }),
 })
 
-const logsIn = ({ turn }: Script) => turn === 'login' || turn === 'same'
+const logsIn = ({ transition }: Script) => transition === 'login' || transition === 'reauthenticate'
 
-/** What a session begun by this visit holds: a login keeps all fields here, so that the model can ask for them. */
-const begun = (v: Visit): Fields => ({
-  ...(logsIn(v.script) && written(v.entry?.fields ?? {}, v.script)),
-  ...(v.script.turn === undefined && written({}, v.script)),
+/** The fields of a session that this request creates. A login keeps all fields here, so that the model can check them. */
+const newFields = (v: RequestState): Fields => ({
+  ...(logsIn(v.script) && withWrites(v.entry?.fields ?? {}, v.script)),
+  ...(v.script.transition === undefined && withWrites({}, v.script)),
   ...(v.script.after && { [v.script.after]: 1 }),
 })
 
-const begins = ({ script }: Visit) =>
+const createsSession = ({ script }: RequestState) =>
   logsIn(script) ||
   script.after !== undefined ||
-  (script.turn === undefined && (script.set !== undefined || script.add === true))
+  (script.transition === undefined && (script.set !== undefined || script.add === true))
 
 const without = <T>(record: Readonly<Record<string, T>>, name: string): Record<string, T> => {
   const { [name]: _, ...rest } = record
   return rest
 }
 
-/** One step of visit `i`: one store operation, or the reply. */
+/** One step of the request `i`: one backend operation, or the reply. */
 const step = (w: World, i: number, mutation?: Mutation): World => {
-  const v = w.visits[i] as Visit
+  const v = w.requests[i] as RequestState
   const { script, key } = v
   const label = key?.label ?? ''
-  const mine = `L${i}`
-  const become = (next: Visit, rest: Partial<World> = {}): World => ({
+  const newLabel = `L${i}`
+  const become = (next: RequestState, rest: Partial<World> = {}): World => ({
     ...w,
     ...rest,
-    visits: w.visits.map((other, j) => (j === i ? next : other)),
+    requests: w.requests.map((other, j) => (j === i ? next : other)),
   })
-  const go = (place: Place, more: Partial<Visit> = {}, rest: Partial<World> = {}) =>
+  const go = (place: Place, more: Partial<RequestState> = {}, rest: Partial<World> = {}) =>
     become({ ...v, ...more, place }, rest)
   const cleared = () => ({
     store: without(w.store, label),
@@ -192,19 +199,19 @@ const step = (w: World, i: number, mutation?: Mutation): World => {
   })
   const saved = (name: string, entry: Entry) => ({ store: { ...w.store, [name]: entry } })
   switch (v.place) {
-    case 'home':
+    case 'unsent':
       return go('sent', { age: 0, ...(w.jar && { key: w.jar }) })
     case 'sent': {
-      const entry = standing(w, key) === 'none' ? undefined : w.store[label]
-      const more: Partial<Visit> = { age: 0, ...(entry && { entry }) }
+      const entry = keyStatus(w, key) === 'none' ? undefined : w.store[label]
+      const more: Partial<RequestState> = { age: 0, ...(entry && { entry }) }
       if (entry && script.clock) {
         const destroyed = mutation === 'sweeping clock' && script.clock === 'ahead' ? cleared() : {}
-        const aside: Partial<Visit> = { age: 0, aside: true }
-        if (script.turn === 'invalidate' && mutation !== 'ends nothing') return go('clear', aside)
-        if (script.turn === 'invalidate') return go('reply', { ...aside, cookie: 'clear' })
-        if (logsIn(script)) return go('create', aside)
-        const refused: Partial<Visit> = script.clock === 'behind' && begins(v) ? { ended: true } : {}
-        return go(begins(v) && !refused.ended ? 'create' : 'reply', { ...aside, ...refused }, destroyed)
+        const unreadable: Partial<RequestState> = { age: 0, unreadable: true }
+        if (script.transition === 'invalidate' && mutation !== 'ends nothing') return go('clear', unreadable)
+        if (script.transition === 'invalidate') return go('reply', { ...unreadable, cookie: 'clear' })
+        if (logsIn(script)) return go('create', unreadable)
+        const refused: Partial<RequestState> = script.clock === 'behind' && createsSession(v) ? { ended: true } : {}
+        return go(createsSession(v) && !refused.ended ? 'create' : 'reply', { ...unreadable, ...refused }, destroyed)
       }
       if (!entry) {
         const refused = (v.age as number) < GRACE
@@ -212,31 +219,31 @@ const step = (w: World, i: number, mutation?: Mutation): World => {
         if (overtaken && mutation !== 'no mark' && !logsIn(script)) {
           return go('reply', { ...more, overtaken, ended: true })
         }
-        return go(begins(v) ? 'create' : 'reply', {
+        return go(createsSession(v) ? 'create' : 'reply', {
           ...more,
           ...(refused && { refused }),
           ...(overtaken && { overtaken }),
-          ...(script.turn === 'invalidate' && { cookie: 'clear' }),
+          ...(script.transition === 'invalidate' && { cookie: 'clear' }),
         })
       }
-      if (script.turn === 'invalidate') return go('clear', more)
-      if (script.turn) return go('create', more)
+      if (script.transition === 'invalidate') return go('clear', more)
+      if (script.transition) return go('create', more)
       const confirms = entry.metadata.current === key?.secret && entry.metadata.salt !== undefined
-      if (script.set || script.add || script.renew || confirms) return go('save', more)
-      const { cookie } = renewed({ ...v, ...more }, i, entry)
+      if (script.set || script.add || script.rotate || confirms) return go('save', more)
+      const { cookie } = nextMetadata({ ...v, ...more }, i, entry)
       return go('reply', { ...more, ...(cookie && { cookie }) })
     }
     case 'save': {
       const entry = w.store[label]
       if (!entry && mutation !== 'upsert') return go('reply', { ended: true })
       const base = v.entry as Entry
-      if (entry && entry.version !== base.version && mutation !== 'blind') return go('look')
-      const { metadata: head, cookie } = renewed(v, i, base, mutation)
+      if (entry && entry.version !== base.version && mutation !== 'blind') return go('read again')
+      const { metadata, cookie } = nextMetadata(v, i, base, mutation)
       const added = script.add ? { ...w.added, [label]: (w.added[label] ?? 0) + 1 } : w.added
-      const next = { metadata: head, fields: written(base.fields, script), version: `v${i}` }
+      const next = { metadata, fields: withWrites(base.fields, script), version: `v${i}` }
       return go('reply', { age: 0, ...(cookie && { cookie }) }, { ...saved(label, next), added })
     }
-    case 'look': {
+    case 'read again': {
       const entry = w.store[label]
       return entry ? go('save', { entry, age: 0 }) : go('reply', { ended: true })
     }
@@ -245,69 +252,79 @@ const step = (w: World, i: number, mutation?: Mutation): World => {
         const overtaken = true
         return go('reply', { overtaken, ...(mutation === 'blind logout' ? { cookie: 'clear' } : { ended: true }) })
       }
-      return begins(v) ? go('create', {}, cleared()) : go('reply', { cookie: 'clear' }, cleared())
+      return createsSession(v) ? go('create', {}, cleared()) : go('reply', { cookie: 'clear' }, cleared())
     case 'create': {
-      const entry: Entry = { metadata: { current: `k${i}` }, fields: begun(v), version: `v${i}` }
-      const cookie: Key = { label: mine, secret: `k${i}` }
-      const more: Partial<Visit> = { made: `v${i}`, cookie }
-      const retires = (v.entry !== undefined || v.aside === true) && logsIn(script)
-      const added = { ...w.added, [mine]: entry.fields.n ?? 0 }
-      const next = go(retires ? 'retire' : 'reply', more, { ...saved(mine, entry), ...(!retires && { added }) })
-      if (!retires || mutation !== 'send first') return next
-      return { ...next, replies: [...w.replies, { visit: i, age: 0, cookie }] }
+      const entry: Entry = { metadata: { current: `k${i}` }, fields: newFields(v), version: `v${i}` }
+      const cookie: Key = { label: newLabel, secret: `k${i}` }
+      const more: Partial<RequestState> = { newVersion: `v${i}`, cookie }
+      const endsPrevious = (v.entry !== undefined || v.unreadable === true) && logsIn(script)
+      const added = { ...w.added, [newLabel]: entry.fields.n ?? 0 }
+      const next = go(endsPrevious ? 'end previous' : 'reply', more, {
+        ...saved(newLabel, entry),
+        ...(!endsPrevious && { added }),
+      })
+      if (!endsPrevious || mutation !== 'send first') return next
+      return { ...next, replies: [...w.replies, { request: i, age: 0, cookie }] }
     }
-    case 'retire':
-      if (v.aside) return go('reply', {}, { ...cleared(), added: { ...w.added, [mine]: w.store[mine]?.fields.n ?? 0 } })
-      if (mutation !== 'forget' && w.store[label]?.version !== v.entry?.version) return go('look back')
+    case 'end previous':
+      if (v.unreadable)
+        return go('reply', {}, { ...cleared(), added: { ...w.added, [newLabel]: w.store[newLabel]?.fields.n ?? 0 } })
+      if (mutation !== 'forget' && w.store[label]?.version !== v.entry?.version) return go('reread')
       return go(
         'reply',
         {},
-        { ...cleared(), added: { ...w.added, [mine]: (w.added[label] ?? 0) + (script.add ? 1 : 0) } },
+        { ...cleared(), added: { ...w.added, [newLabel]: (w.added[label] ?? 0) + (script.add ? 1 : 0) } },
       )
-    case 'look back': {
+    case 'reread': {
       const entry = w.store[label]
       if (entry) return go('create again', { entry })
-      return go(script.turn === 'same' && mutation !== 'same survives' ? 'undo' : 'reply')
+      return go(script.transition === 'reauthenticate' && mutation !== 'same survives' ? 'undo' : 'reply')
     }
     case 'create again': {
-      const version = `${v.made}+`
-      return go('retire', { made: version }, saved(mine, { ...(w.store[mine] as Entry), fields: begun(v), version }))
+      const version = `${v.newVersion}+`
+      return go(
+        'end previous',
+        { newVersion: version },
+        saved(newLabel, { ...(w.store[newLabel] as Entry), fields: newFields(v), version }),
+      )
     }
     case 'undo': {
-      const { cookie: _, made: __, ...rest } = v
-      return become({ ...rest, place: 'reply', ended: true }, { store: without(w.store, mine) })
+      const { cookie: _, newVersion: __, ...rest } = v
+      return become({ ...rest, place: 'reply', ended: true }, { store: without(w.store, newLabel) })
     }
     case 'reply': {
-      const name = v.made ? mine : label
-      const fields = [v.made && script.turn ? undefined : script.set, script.after].filter((f) => f !== undefined)
-      const promised = !v.ended && fields.length > 0 && (v.made !== undefined || script.turn === undefined)
+      const name = v.newVersion ? newLabel : label
+      const fields = [v.newVersion && script.transition ? undefined : script.set, script.after].filter(
+        (f) => f !== undefined,
+      )
+      const promised = !v.ended && fields.length > 0 && (v.newVersion !== undefined || script.transition === undefined)
       const acknowledged = promised
         ? { ...w.acknowledged, [name]: [...(w.acknowledged[name] ?? []), ...fields] }
         : w.acknowledged
-      const offer = typeof v.cookie === 'object' && !v.made
-      const late = offer && mutation !== 'late offer' && (v.age as number) >= FRESH
+      const offer = typeof v.cookie === 'object' && !v.newVersion
+      const late = offer && mutation !== 'late offer' && (v.age as number) >= OFFER_MAX_AGE
       const silent = v.ended || late || (mutation === 'send first' && logsIn(script)) || v.cookie === undefined
-      const replies = silent ? w.replies : [...w.replies, { visit: i, age: 0, cookie: v.cookie as Key | 'clear' }]
-      const over: Visit = {
+      const replies = silent ? w.replies : [...w.replies, { request: i, age: 0, cookie: v.cookie as Key | 'clear' }]
+      const done: RequestState = {
         script,
-        place: 'over',
-        ...((v.entry || v.aside) && { came: label }),
+        place: 'done',
+        ...((v.entry || v.unreadable) && { oldLabel: label }),
         ...(v.refused && { refused: v.refused }),
-        ...(v.aside && !v.ended && { aside: v.aside }),
+        ...(v.unreadable && !v.ended && { unreadable: v.unreadable }),
       }
       const undone = !silent && v.overtaken && !logsIn(script)
-      return become(over, { acknowledged, replies, ...(undone && { undone }) })
+      return become(done, { acknowledged, replies, ...(undone && { undone }) })
     }
-    case 'over':
+    case 'done':
       return w
   }
 }
 
-/** A tick of the clock. A reply that takes longer than a flight is lost. */
+/** A tick of the clock. A reply that takes longer than RESPONSE_TRANSIT is lost. */
 const tick = (w: World): World => ({
   ...w,
-  visits: w.visits.map((v) => (v.age === undefined ? v : { ...v, age: Math.min(v.age + 1, GRACE) })),
-  replies: w.replies.map((r) => ({ ...r, age: r.age + 1 })).filter((r) => r.age <= FLIGHT),
+  requests: w.requests.map((v) => (v.age === undefined ? v : { ...v, age: Math.min(v.age + 1, GRACE) })),
+  replies: w.replies.map((r) => ({ ...r, age: r.age + 1 })).filter((r) => r.age <= RESPONSE_TRANSIT),
   store: Object.fromEntries(
     Object.entries(w.store).map(([label, entry]) => {
       const { confirmed } = entry.metadata
@@ -317,22 +334,26 @@ const tick = (w: World): World => ({
   ),
 })
 
-/** Where a crash leaves something behind; elsewhere it is a visit that never was, or a reply that is lost. */
-const halfway: readonly Place[] = ['create', 'retire', 'look back', 'create again', 'undo']
+/** The steps at which a crash leaves an entry behind. At any other step it equals a request that was never sent, or a lost reply. */
+const halfway: readonly Place[] = ['create', 'end previous', 'reread', 'create again', 'undo']
 
-/** Everything that may happen next: a step, a crash, a reply that arrives or is lost, a tick of the clock. */
+/** All possible next events: a step, a crash, a reply that arrives or is lost, a tick of the clock. */
 const moves = (w: World, timed: boolean, mutation?: Mutation): readonly World[] => {
   const next: World[] = []
-  w.visits.forEach((v, i) => {
-    if (v.place === 'over') return
+  w.requests.forEach((v, i) => {
+    if (v.place === 'done') return
     const leader = v.script.follows
     const waits = (leader: number) =>
-      w.visits[leader]?.place !== 'over' || w.replies.some((reply) => reply.visit === leader)
-    if (v.place === 'home' && leader !== undefined && waits(leader)) return
+      w.requests[leader]?.place !== 'done' || w.replies.some((reply) => reply.request === leader)
+    if (v.place === 'unsent' && leader !== undefined && waits(leader)) return
     next.push(step(w, i, mutation))
     if (w.crashes === 0 && halfway.includes(v.place)) {
-      const crashed: Visit = { script: v.script, place: 'over', ...(v.entry && { came: v.key?.label as string }) }
-      next.push({ ...w, visits: w.visits.map((other, j) => (j === i ? crashed : other)), crashes: 1 })
+      const crashed: RequestState = {
+        script: v.script,
+        place: 'done',
+        ...(v.entry && { oldLabel: v.key?.label as string }),
+      }
+      next.push({ ...w, requests: w.requests.map((other, j) => (j === i ? crashed : other)), crashes: 1 })
     }
   })
   w.replies.forEach((reply) => {
@@ -349,12 +370,12 @@ const moves = (w: World, timed: boolean, mutation?: Mutation): readonly World[] 
 /** The promise that a world breaks, in words. */
 const broken = (w: World): string | undefined => {
   if (w.undone) return 'the cookie of a late request replaced a newer one'
-  const left = w.visits.find(
-    (v) => v.aside && v.script.turn === 'invalidate' && v.place === 'over' && w.store[v.came as string],
+  const left = w.requests.find(
+    (v) => v.unreadable && v.script.transition === 'invalidate' && v.place === 'done' && w.store[v.oldLabel as string],
   )
-  if (left) return `a logout was carried out, and ${left.came} is there`
+  if (left) return `a logout was carried out, and ${left.oldLabel} is there`
   const by = w.ended.L
-  if (by !== undefined && !w.visits[by]?.script.turn) return 'a wrong clock destroyed L'
+  if (by !== undefined && !w.requests[by]?.script.transition) return 'a wrong clock destroyed L'
   for (const label of Object.keys(w.ended)) if (w.store[label]) return `${label} ended and is back`
   for (const [label, fields] of Object.entries(w.acknowledged)) {
     const entry = w.store[label]
@@ -365,31 +386,31 @@ const broken = (w: World): string | undefined => {
     const n = w.store[label]?.fields.n
     if (n !== undefined && n !== count) return `${count} increments were carried out and ${label} counts ${n}`
   }
-  if (!w.visits.some((v) => v.script.turn || v.script.clock)) {
-    if (standing(w, w.jar) === 'none') return 'nobody ended the session, and the browser lost it'
-    if (w.visits.some((v) => v.refused)) return 'nobody ended the session, and a request under way was refused'
+  if (!w.requests.some((v) => v.script.transition || v.script.clock)) {
+    if (keyStatus(w, w.jar) === 'none') return 'nobody ended the session, and the browser lost it'
+    if (w.requests.some((v) => v.refused)) return 'nobody ended the session, and a request in progress was refused'
   }
-  for (const { visit, cookie } of w.replies) {
-    const { script, came, aside } = w.visits[visit] as Visit
-    const begunHere = typeof cookie === 'object' && cookie.label === `L${visit}`
-    const entry = w.store[`L${visit}`]
-    if (!begunHere || came === undefined || !entry) continue
-    // A wrong clock serves strangers: who writes there begins a session beside the one that the node cannot see.
-    if (aside && !script.turn) continue
-    if (w.store[came]) return `the key of L${visit} was sent while ${came} was alive`
-    // Where another ended the session first, a login keeps what it had read of it; a node that could not read it, nothing.
-    const owed = logsIn(script) && !aside && w.ended[came] === visit ? (w.acknowledged[came] ?? []) : []
+  for (const { request, cookie } of w.replies) {
+    const { script, oldLabel, unreadable } = w.requests[request] as RequestState
+    const createdHere = typeof cookie === 'object' && cookie.label === `L${request}`
+    const entry = w.store[`L${request}`]
+    if (!createdHere || oldLabel === undefined || !entry) continue
+    // With a wrong clock the request is anonymous, and a write creates a session beside the one that the server cannot read.
+    if (unreadable && !script.transition) continue
+    if (w.store[oldLabel]) return `the key of L${request} was sent while ${oldLabel} was alive`
+    // A login owes the acknowledged fields only if it ended the session itself and its server could read it.
+    const owed = logsIn(script) && !unreadable && w.ended[oldLabel] === request ? (w.acknowledged[oldLabel] ?? []) : []
     const lost = owed.find((field) => entry.fields[field] === undefined)
-    if (lost) return `${lost} was acknowledged before the login, and did not come along`
-    if (script.turn === 'same' && w.ended[came] !== visit)
-      return `${came} was ended by another, and a login of the same owner outlived it`
+    if (lost) return `${lost} was acknowledged before the login, and the login lost it`
+    if (script.transition === 'reauthenticate' && w.ended[oldLabel] !== request)
+      return `${oldLabel} was ended by another, and a login of the same owner outlived it`
   }
   return undefined
 }
 
-/** Runs every interleaving of some visits, one crash anywhere; the first broken promise, or how many worlds there are. */
+/** Runs every interleaving of some requests, with at most one crash. Returns the first broken promise and the number of worlds. */
 export const explore = (scripts: readonly Script[], mutation?: Mutation): { worlds: number; broken?: string } => {
-  const timed = scripts.some((script) => script.renew)
+  const timed = scripts.some((script) => script.rotate)
   const seen = new Set<string>()
   const open: World[] = [world(scripts)]
   for (let w = open.pop(); w !== undefined; w = open.pop()) {

@@ -27,7 +27,7 @@ const rules: Readonly<Record<string, readonly string[]>> = {
   'keyed-session': ['crypto/', 'http/', 'backends/contract', 'session/'],
   request: ['http/', 'session/'],
   response: ['http/', 'session/'],
-  accounts: ['session/', 'backends/'],
+  accounts: ['crypto/', 'session/', 'backends/'],
   flash: ['http/', 'session/', 'request'],
   'sealed-text': ['request'],
   cookies: ['http/', 'session/', 'request', 'response'],
@@ -36,15 +36,17 @@ const rules: Readonly<Record<string, readonly string[]>> = {
   serve: ['http/', 'logger'],
   options: ['crypto/', 'http/', 'backends/', 'session/'],
   middleware: ['http/', 'session/', 'request', 'response'],
+  'lazy-backend': ['crypto/', 'backends/', 'session/', 'options'],
   manager: [
     ...['crypto/', 'http/', 'backends/', 'session/'],
-    ...['request', 'response', 'accounts', 'sealed-text', 'options', 'middleware'],
+    ...['request', 'response', 'accounts', 'sealed-text', 'options', 'lazy-backend', 'middleware'],
   ],
+  'dream-sessions': ['http/', 'options', 'manager'],
   testing: ['testing/'],
   'testing/': ['http/', 'backends/contract'],
   index: [
     ...['http/', 'backends/', 'session/', 'forms/', 'request', 'accounts', 'flash', 'sealed-text', 'cookies'],
-    ...['options', 'manager', 'response'],
+    ...['options', 'manager', 'response', 'dream-sessions'],
   ],
 }
 

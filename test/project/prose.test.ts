@@ -44,7 +44,7 @@ suite('prose', () => {
     assert.equal(sample('where', 'If the store fails, the answer is 503.'), 0)
     assert.equal(sample('he', 'A visitor keeps his session.'), 1)
     assert.equal(sample('rare', 'Another request changed it meanwhile.'), 1)
-    assert.equal(sample('quotes', 'The error says «gone».'), 1)
+    assert.equal(sample('quotes', 'The error says «gone».'), 2)
     assert.equal(findingsIn('a.ts', "const what = 'where'\n// It is plain.").length, 0)
     assert.equal(findingsIn('a.ts', '// It tells what failed.').length, 1)
   })

@@ -1,4 +1,4 @@
-// Every TypeScript block of the README and of the docs runs, through the package's own exports, and does what the page says.
+// Runs every TypeScript block of the README and of the docs on the exports of the package.
 
 import assert from 'node:assert/strict'
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -10,37 +10,40 @@ import { start } from '../support/process.ts'
 import { QUICK } from '../support/quick.ts'
 
 const root = resolve(import.meta.dirname, '../..')
-const pageOf = (path: string) => readFileSync(join(root, path), 'utf8')
-const blocksOf = (page: string) => [...page.matchAll(/```ts\n(.*?)```/gs)].map(([, code]) => code as string)
-const readme = pageOf('README.md')
-const blocks = blocksOf(readme)
-const pages = ['README.md', ...readdirSync(join(root, 'docs')).map((name) => `docs/${name}`)].filter((path) =>
-  path.endsWith('.md'),
-)
+const readPage = (path: string) => readFileSync(join(root, path), 'utf8')
+const blocksIn = (page: string) => [...page.matchAll(/```ts\n(.*?)```/gs)].map(([, code]) => code as string)
 
-/** A block as a file of the package, so that `keepsake` means what it means to a user. */
-/** Another for each run, because two may go on at once. */
-const place = join('test/.readme', String(process.pid))
+/** Decisions quote programs that no longer exist. */
+const pages = [
+  'README.md',
+  ...readdirSync(join(root, 'docs'), { recursive: true, encoding: 'utf8' })
+    .map((name) => `docs/${name.replaceAll('\\', '/')}`)
+    .filter((path) => path.endsWith('.md') && !path.startsWith('docs/decisions/'))
+    .sort(),
+]
 
-const filed = (code: string, name: string): string => {
-  mkdirSync(join(root, place), { recursive: true })
-  writeFileSync(join(root, place, name), code)
-  return join(place, name)
+/** The folder of the blocks. Each run has its own, because two runs may be in progress. */
+const folder = join('test/.readme', String(process.pid))
+
+/** Writes a block as a file of the package, so that `keepsake` resolves to the same module as in an application. */
+const writeBlock = (code: string, name: string): string => {
+  mkdirSync(join(root, folder), { recursive: true })
+  writeFileSync(join(root, folder, name), code)
+  return join(folder, name)
 }
 
-test.after(() => rmSync(join(root, place), { recursive: true, force: true }))
+test.after(() => rmSync(join(root, folder), { recursive: true, force: true }))
 
-const numbered = pages.flatMap((page) => blocksOf(pageOf(page)).map((code, i) => ({ page, code, number: i + 1 })))
+const blocks = pages.flatMap((page) => blocksIn(readPage(page)).map((code, i) => ({ page, code, number: i + 1 })))
 
-for (const { page, code, number } of numbered) {
-  const first = code.split('\n').find((line) => !line.startsWith('import') && line !== '')
-  // PGlite is a server in one process, and takes as long to start.
+for (const { page, code, number } of blocks) {
+  const firstLine = code.split('\n').find((line) => !line.startsWith('import') && line !== '')
+  // PGlite is a server in one process and starts as slowly.
   const skip = QUICK && code.includes('PGlite')
-  test(`${page}, block ${number} runs: ${first}`, { skip }, async (t) => {
-    const served = code.includes('await serve(')
+  test(`${page}, block ${number} runs: ${firstLine}`, { skip }, async (t) => {
     const name = `${page.replace(/\W/g, '-')}-${number}.ts`
-    const { lines, ended, errors } = start(t, filed(code, name), [], { PORT: '0' })
-    if (!served) {
+    const { lines, ended, errors } = start(t, writeBlock(code, name), [], { PORT: '0' })
+    if (!code.includes('await serve(')) {
       assert.equal(await ended, 0, errors())
       return
     }
@@ -54,27 +57,22 @@ for (const { page, code, number } of numbered) {
   })
 }
 
-suite('the backend of the README keeps the contract', async () => {
-  const code = blocks.find((block) => block.includes('mapBackend')) ?? assert.fail('the README shows a backend')
-  const { mapBackend }: { mapBackend: () => Backend } = await import(join(root, filed(code, 'map-backend.ts')))
-  for (const one of backendCases) {
-    test(one.name, async (t) => {
+suite('the backend of docs/reference/contract.md keeps the contract', async () => {
+  const { code } = blocks.find(({ code }) => code.includes('mapBackend')) ?? assert.fail('no page shows a backend')
+  const { mapBackend }: { mapBackend: () => Backend } = await import(join(root, writeBlock(code, 'map-backend.ts')))
+  for (const { name, exempt, run } of backendCases) {
+    test(name, async (t) => {
       const backend = mapBackend()
-      const type = one.exempt(backend)
-      if (type) return t.diagnostic(`nothing to ask: ${type}`)
-      await one.run(() => backend)
+      const reason = exempt(backend)
+      if (reason) return t.diagnostic(`does not apply: ${reason}`)
+      await run(() => backend)
     })
   }
 })
 
-test('every file that the README links to is there', () => {
-  const missing = [...readme.matchAll(/\]\((?!https?:)([^)#]+)\)/g)].filter(([, path]) => {
-    try {
-      readFileSync(join(root, path as string))
-      return false
-    } catch (error) {
-      return (error as NodeJS.ErrnoException).code !== 'EISDIR'
-    }
-  })
-  assert.deepEqual(missing, [])
+test('the README has at most 900 words', () => {
+  const words = readPage('README.md')
+    .split(/\s+/)
+    .filter((word) => /\w/.test(word))
+  assert.ok(words.length <= 900, `${words.length}`)
 })

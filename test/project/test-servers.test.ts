@@ -1,4 +1,4 @@
-// The servers of tests have their ports to themselves, whoever else takes ports at the same time.
+// Test servers never share a port, even if other processes take ports at the same time.
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
@@ -8,12 +8,12 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { type TestContext, test } from 'node:test'
 import { type Ports, ports } from '../support/ports.ts'
-import { program, started } from '../support/servers.ts'
+import { program, startServer } from '../support/servers.ts'
 
-const both = ({ port, bus }: Ports) => [port, bus]
+const portsOf = ({ port, bus }: Ports) => [port, bus]
 
-/** Another process that takes so many, and keeps them. */
-const taken = async (t: TestContext, count: number): Promise<number[]> => {
+/** Starts another process that reserves so many pairs of ports, and keeps them. */
+const reserveElsewhere = async (t: TestContext, count: number): Promise<number[]> => {
   const script = `
     import { ports } from './test/support/ports.ts'
     console.log(JSON.stringify(await Promise.all(Array.from({ length: ${count} }, ports))))
@@ -25,33 +25,36 @@ const taken = async (t: TestContext, count: number): Promise<number[]> => {
   })
   t.after(() => child.kill())
   const [line] = await once(createInterface({ input: child.stdout }), 'line')
-  return (JSON.parse(line) as Ports[]).flatMap(both)
+  return (JSON.parse(line) as Ports[]).flatMap(portsOf)
 }
 
-/** Somebody who listens on a port. */
-const squatter = async (t: TestContext, port: number) => {
+/** Listens on a port until the end of the test. */
+const occupy = async (t: TestContext, port: number) => {
   const server = createServer().listen({ port, host: '127.0.0.1' })
   t.after(() => server.close())
   await once(server, 'listening')
 }
 
-test('three processes that take ports at once have none in common', async (t) => {
-  const here = Promise.all(Array.from({ length: 100 }, ports))
-  const all = [...(await here).flatMap(both), ...(await Promise.all([taken(t, 100), taken(t, 100)])).flat()]
+test('three processes that reserve ports concurrently have none in common', async (t) => {
+  const own = Promise.all(Array.from({ length: 100 }, ports))
+  const all = [
+    ...(await own).flatMap(portsOf),
+    ...(await Promise.all([reserveElsewhere(t, 100), reserveElsewhere(t, 100)])).flat(),
+  ]
   assert.equal(new Set(all).size, 600)
 })
 
-test('a port on which somebody listens is passed over', async (t) => {
+test('a port on which another process listens is skipped', async (t) => {
   const { port } = await ports()
-  // The next three, unless they are taken already.
-  await squatter(t, port + 4).catch(() => {})
+  // A port of the next group, unless it is taken already.
+  await occupy(t, port + 4).catch(() => {})
   const next = await ports()
-  assert.ok(!both(next).includes(port + 4))
+  assert.ok(!portsOf(next).includes(port + 4))
 })
 
-test('a server whose port is taken when it starts gets others; and one that ends for another reason is an error', async (t) => {
+test('a server whose port is taken when it starts gets other ports, but a server that ends for another reason is an error', async (t) => {
   const { port: foreign } = await ports()
-  await squatter(t, foreign)
+  await occupy(t, foreign)
   const recipe = {
     program: program('redis-server', 'redis-server'),
     ready: /Ready to accept/,
@@ -62,7 +65,7 @@ test('a server whose port is taken when it starts gets others; and one that ends
     tried.push(tried.length < 2 ? foreign : port)
     return ['--bind', '127.0.0.1', '--save', '', '--port', String(tried.at(-1))]
   }
-  const server = await started({ ...recipe, args })
+  const server = await startServer({ ...recipe, args })
   assert.deepEqual(tried, [foreign, foreign, server.port])
-  await assert.rejects(started({ ...recipe, args: () => ['--no-such-option', 'x'] }), /ended at once/)
+  await assert.rejects(startServer({ ...recipe, args: () => ['--no-such-option', 'x'] }), /ended at once/)
 })

@@ -1,4 +1,4 @@
-// What is sealed opens for its purpose alone, under the secrets of its ring, and nothing else opens.
+// Sealing: a token opens only for its own context and under the secrets of its key ring.
 
 import assert from 'node:assert/strict'
 import { createHash, createSecretKey, randomBytes } from 'node:crypto'
@@ -54,8 +54,8 @@ suite('published vectors', () => {
   }
 })
 
-suite('a ring', () => {
-  test('opens what it sealed, for all bytes', () => {
+suite('a key ring', () => {
+  test('opens the tokens that it sealed, for all bytes', () => {
     const keys = keyRing([secret()])
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 2900 }), (plain) => {
@@ -85,7 +85,7 @@ suite('a ring', () => {
     }
     assert.equal(text(keys.open({ purpose: 'ab', name: 'c', audience: 'd' }, token)), 'x')
   })
-  test('ENC-3: nor once the right context was opened, whatever characters the two have', () => {
+  test('ENC-3: nor after the right context was opened, with any characters in the two contexts', () => {
     const parts = fc.string({ unit: fc.constantFrom('a', '\0', ' ', '1', ';'), maxLength: 3 })
     const contexts = fc.record({ purpose: parts, name: parts, audience: parts })
     fc.assert(
@@ -107,7 +107,7 @@ suite('a ring', () => {
       },
     )
   })
-  test('takes a secret whose bytes are of another realm, as a test runner gives them', () => {
+  test('accepts a secret whose bytes are of another realm, as in test runners', () => {
     const bytes = runInNewContext('Uint8Array.from(bytes)', { bytes: [...Buffer.from(SECRET, 'hex')] })
     assert.ok(!(bytes instanceof Uint8Array))
     assert.equal(text(keyRing([SECRET]).open(context, keyRing([bytes]).seal(context, Buffer.from('x')))), 'x')
@@ -131,14 +131,14 @@ suite('a ring', () => {
     const spellings = [...alphabet].filter((last) => keys.open(context, token.slice(0, -1) + last) !== undefined)
     assert.equal(spellings.length, 1)
   })
-  test('never throws, whatever it is given to open', () => {
+  test('opening never throws, for any text', () => {
     const keys = keyRing([secret()])
     fc.assert(
       fc.property(fc.string({ unit: 'binary', maxLength: 300 }), (token) => keys.open(context, token) === undefined),
     )
     assert.equal(keys.open(context, 'A'.repeat(2 ** 20)), undefined)
   })
-  test('ENC-7: the first secret seals, all open, and one that is gone opens nothing', () => {
+  test('ENC-7: the first secret seals, all secrets open, and a removed one opens nothing', () => {
     const [a, b] = [secret(), secret()]
     const old = keyRing([a]).seal(context, Buffer.from('old'))
     const rotated = keyRing([b, a])
@@ -156,7 +156,7 @@ suite('a secret', () => {
       () => keyRing(secrets),
       (error) => error instanceof KeepsakeError && error.code === 'invalid_option',
     )
-  test('SEC-1: short ones, phrases, samples, repetitions and other types are refused', () => {
+  test('SEC-1: short secrets, phrases, samples, repetitions and other types are refused', () => {
     for (const bad of [
       'secret',
       'A'.repeat(31),
@@ -175,7 +175,7 @@ suite('a secret', () => {
       refused([bad])
     }
   })
-  test('SEC-1: 32 random bytes are taken, as bytes, hex, base64 and base64url', () => {
+  test('SEC-1: 32 random bytes are accepted, as bytes, hex, base64 and base64url', () => {
     for (let i = 0; i < 200; i++) {
       const bytes = randomBytes(32)
       const token = keyRing([bytes]).seal(context, Buffer.from('x'))
@@ -185,14 +185,14 @@ suite('a secret', () => {
     }
     keyRing([newSecret()])
   })
-  test('an empty ring, and the same secret twice, are refused; a kept one may be among them', () => {
+  test('an empty list and the same secret twice are refused, but a stored secret may be in the list', () => {
     refused([])
-    const kept = newSecret()
-    refused([kept, kept])
-    refused([kept, hex(kept)])
-    const token = keyRing([kept]).seal(context, Buffer.from('x'))
-    for (const configured of [[secret()], [hex(kept)], []]) {
-      assert.equal(text(keyRing(configured, kept).open(context, token)), 'x')
+    const stored = newSecret()
+    refused([stored, stored])
+    refused([stored, hex(stored)])
+    const token = keyRing([stored]).seal(context, Buffer.from('x'))
+    for (const configured of [[secret()], [hex(stored)], []]) {
+      assert.equal(text(keyRing(configured, stored).open(context, token)), 'x')
     }
   })
   test('a message about a secret does not contain it', () => {

@@ -1,4 +1,4 @@
-// What is sealed for one application, cookie, path or domain is nothing for another, under the same secret.
+// A value that is sealed for one application, cookie, path or domain cannot be opened for another under the same secret.
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
@@ -21,8 +21,8 @@ const SECRET = newSecret()
 
 type Place = Pick<SessionManagerOptions, 'namespace' | 'cookie'>
 
-/** Two of each differ in one thing, and their cookies may have one name: only what is sealed tells them apart. */
-const apart: readonly (readonly [string, Place, Place])[] = [
+/** Pairs that differ in one setting. Their cookies may have the same name, so only the sealed value differs. */
+const pairs: readonly (readonly [string, Place, Place])[] = [
   ['namespaces', { namespace: 'a' }, { namespace: 'b' }],
   ['names, in one namespace', { namespace: 'a' }, { namespace: 'a', cookie: { name: 'other' } }],
   ['paths', { cookie: { path: '/a' } }, { cookie: { path: '/b' } }],
@@ -59,8 +59,8 @@ const application = (place: Place, more: Partial<SessionManagerOptions>) => {
   return { visit, name }
 }
 
-/** The cookies of a response as a client that renames them would send them to an application of another name. */
-const carried = (
+/** The cookies of a response, renamed by the client for an application whose cookie has another name. */
+const renamedCookies = (
   response: Response,
   from: string,
   to: { cookie?: CookieOptions | undefined; name: string },
@@ -74,16 +74,16 @@ const carried = (
 }
 
 suite('two applications under one secret', () => {
-  for (const [what, one, other] of apart) {
+  for (const [difference, one, other] of pairs) {
     for (const backend of ['memory:', 'cookie:']) {
-      test(`that differ in their ${what}, sessions in ${backend}: what one gave out is nothing to the other`, async () => {
+      test(`with other ${difference}, sessions in ${backend}: neither accepts a value of the other`, async () => {
         const [a, b] = [application(one, { backend }), application(other, { backend })]
         for (const method of ['POST', 'PUT']) {
           const given = await a.visit(method)
           const token = await given.text()
           const nothing = { role: null, cookie: null, flash: 0 }
           const headers = (to: typeof a, place: Place) => ({
-            cookie: carried(given, a.name, { ...place, name: to.name }),
+            cookie: renamedCookies(given, a.name, { ...place, name: to.name }),
             'x-csrf-token': token,
           })
           const { token: refused, ...seen } = await (await b.visit('GET', headers(b, other))).json()
@@ -91,14 +91,18 @@ suite('two applications under one secret', () => {
           assert.equal(refused.ok, false)
           const own = await (await a.visit('GET', headers(a, one))).json()
           const role = method === 'POST' ? 'admin' : null
-          assert.deepEqual(own, { role, cookie: role, flash: 1, token: { ok: true } }, 'and all that it is to itself')
+          assert.deepEqual(
+            own,
+            { role, cookie: role, flash: 1, token: { ok: true } },
+            'the application itself accepts all of them',
+          )
         }
       })
     }
   }
 })
 
-test('a place has one text, that no other place has, and no equals sign', () => {
+test('every place has its own text, which contains no equals sign', () => {
   const places = [
     {},
     { path: '/a' },
@@ -118,7 +122,7 @@ test('a place has one text, that no other place has, and no equals sign', () => 
   assert.equal(sealedPlace({ path: '/' }), '')
 })
 
-test('a namespace that no UTF-8 can have, or that is a novel, is refused', () => {
+test('a namespace that UTF-8 cannot encode, or that is longer than 1000 characters, is refused', () => {
   for (const namespace of ['half \ud83e', 'x'.repeat(1001), 5 as never]) {
     assert.throws(() => sessionManager({ backend: 'memory:', namespace }), { code: 'invalid_option' })
   }

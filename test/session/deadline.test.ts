@@ -1,4 +1,4 @@
-// The time that a request has for its backend: real time, of a process that runs, whatever a test does to its clocks.
+// The time limit of a request for its backend: real time while the process runs, even if a test replaces its clocks.
 
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
@@ -10,7 +10,7 @@ import { callBackend } from '../../src/backends/deadline.ts'
 
 const secret = 'q7Jm3vX0bT9sLk2Wd5Rf8Yh1Zc4Ng6Pa_EuIoBxVtQw'
 
-test('a clock that a test replaces after the application was made is looked at', async () => {
+test('a clock that a test replaces after the application was created is used', async () => {
   const page = memorySessions(async (request) => {
     const s = await session(request)
     s.update('visits', (n = 0) => n + 1)
@@ -28,7 +28,7 @@ test('a clock that a test replaces after the application was made is looked at',
   }
 })
 
-test('a backend that never answers is given up although a test has replaced all timers', async () => {
+test('a call that a backend never answers fails in time, although a test has replaced all timers', async () => {
   const inner = await backendFromUrl('memory:')
   const backend: Backend = { ...inner, get: () => new Promise(() => {}) }
   const page = sessionManager({ backend, secret, storeTimeout: 0.05 })(async (request) =>
@@ -43,11 +43,11 @@ test('a backend that never answers is given up although a test has replaced all 
   }
 })
 
-test('an answer that arrives while the process stands still is read before it counts as late', async () => {
+test('an answer that arrives while the process stands still is not late', async () => {
   const deadline = { left: 300 }
   const { promise, resolve } = Promise.withResolvers<string>()
   const waiting = callBackend(deadline, 'test', true, () => promise)
-  // The answer is at hand when the loop goes on: what arrives is read after the timers, in which the clock is looked at.
+  // The answer is ready when the event loop continues, but Node runs the timers, which check the clock, before it reads answers.
   await new Promise<void>((done) =>
     setImmediate(() => {
       const until = performance.now() + 600
@@ -57,27 +57,27 @@ test('an answer that arrives while the process stands still is read before it co
     }),
   )
   assert.equal(await waiting, 'saved')
-  assert.ok(deadline.left > 0, 'what the process did not run is not counted')
+  assert.ok(deadline.left > 0, 'the time of the standstill is not counted')
 })
 
-test('on Cloudflare’s Workers each call has a timer of its own, and none is shared', async () => {
+test('on Cloudflare Workers each call has a timer of its own', async () => {
   const program = `
     Object.defineProperty(globalThis, 'navigator', { value: { userAgent: 'Cloudflare-Workers' } })
     globalThis.setInterval = () => { throw new Error('shared') }
-    const { within } = await import(${JSON.stringify(import.meta.resolve('../../src/backends/deadline.ts'))})
-    const late = within({ left: 20 }, 'test', false, () => new Promise(() => {}))
-    const done = await within({ left: 60_000 }, 'test', false, async () => 'done')
-    console.log(done, await late.catch((error) => error.code))`
+    const { callBackend } = await import(${JSON.stringify(import.meta.resolve('../../src/backends/deadline.ts'))})
+    const late = callBackend({ left: 20 }, 'test', false, () => new Promise(() => {}))
+    const answer = await callBackend({ left: 60_000 }, 'test', false, async () => 'done')
+    console.log(answer, await late.catch((error) => error.code))`
   const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', program])
-  // The timer of the call that was answered would keep the process for a minute.
+  // If the answered call had left its timer, the process would run for a minute.
   assert.equal(stdout.trim(), 'done unavailable')
 })
 
-suite('after a change', () => {
+suite('errors after a change', () => {
   const fail = (error: unknown) => () => {
     throw error
   }
-  const code = (call: () => unknown): string => {
+  const codeOf = (call: () => unknown): string => {
     try {
       call()
     } catch (error) {
@@ -86,49 +86,49 @@ suite('after a change', () => {
     return 'none'
   }
   const refused = new KeepsakeError('unavailable', 'The server is read-only. Nothing was changed.')
-  test('a read that fails is unavailable before the first change, and unknown_outcome after it', () => {
+  test('a failed read is unavailable before the first change, and unknown_outcome after it', () => {
     const deadline = { left: 1_000 }
     assert.equal(
-      code(() => callBackend(deadline, 'test', false, fail(new Error('reset')))),
+      codeOf(() => callBackend(deadline, 'test', false, fail(new Error('reset')))),
       'unavailable',
     )
     callBackend(deadline, 'test', true, () => 'stale')
     callBackend(deadline, 'test', true, () => 'gone')
     callBackend(deadline, 'test', true, () => 'taken')
     assert.equal(
-      code(() => callBackend(deadline, 'test', false, fail(new Error('reset')))),
+      codeOf(() => callBackend(deadline, 'test', false, fail(new Error('reset')))),
       'unavailable',
     )
     callBackend(deadline, 'test', true, () => undefined)
     assert.equal(
-      code(() => callBackend(deadline, 'test', false, fail(new Error('reset')))),
+      codeOf(() => callBackend(deadline, 'test', false, fail(new Error('reset')))),
       'unknown_outcome',
     )
     deadline.left = 0
     assert.equal(
-      code(() => callBackend(deadline, 'test', false, () => undefined)),
+      codeOf(() => callBackend(deadline, 'test', false, () => undefined)),
       'unknown_outcome',
     )
   })
-  test('a refusal that surely changed nothing is unavailable, unless something was changed before', () => {
+  test('a refused write is unavailable, but unknown_outcome after a change', () => {
     const deadline = { left: 1_000 }
     assert.equal(
-      code(() => callBackend(deadline, 'test', true, fail(refused))),
+      codeOf(() => callBackend(deadline, 'test', true, fail(refused))),
       'unavailable',
     )
     assert.equal(
-      code(() => callBackend(deadline, 'test', true, fail(new Error('reset')))),
+      codeOf(() => callBackend(deadline, 'test', true, fail(new Error('reset')))),
       'unknown_outcome',
     )
     assert.equal(
-      code(() => callBackend(deadline, 'test', true, fail(refused))),
+      codeOf(() => callBackend(deadline, 'test', true, fail(refused))),
       'unknown_outcome',
     )
   })
-  test('a call that is refused because too many are under way as well', () => {
-    const deadline = { left: 1_000, bulkhead: { inFlight: 1, most: 1 }, changed: true }
+  test('a call beyond maxInFlight is unknown_outcome after a change', () => {
+    const deadline = { left: 1_000, inFlight: { count: 1, max: 1 }, changed: true }
     assert.equal(
-      code(() => callBackend(deadline, 'test', false, () => undefined)),
+      codeOf(() => callBackend(deadline, 'test', false, () => undefined)),
       'unknown_outcome',
     )
   })

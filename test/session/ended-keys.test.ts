@@ -1,4 +1,4 @@
-// A request that was under way when its session ended: it is told so, saves nothing, and takes nothing from the browser.
+// A request that was in progress when its session ended: it saves nothing, and changes no cookie of the browser.
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
@@ -10,7 +10,7 @@ import { setup } from '../support/visits.ts'
 
 const secret = 'q7Jm3vX0bT9sLk2Wd5Rf8Yh1Zc4Ng6Pa_EuIoBxVtQw'
 
-/** Pages that do what their path says, before a network that holds back whatever asks for a path below /late. */
+/** A manager with one page for each act, behind a network that delays every request for a path below /late. */
 const shop = (backend: Backend | string) => {
   const now = clock(Date.now())
   const types: string[] = []
@@ -51,7 +51,7 @@ const shop = (backend: Backend | string) => {
 }
 
 for (const { name, opener } of stores) {
-  test(`on ${name}: a write that comes after the login undoes it neither in the store nor in the browser`, async (t) => {
+  test(`on ${name}: a write that arrives after the login undoes it neither in the backend nor in the browser`, async (t) => {
     const { visit, open, whoAmI, types } = shop(await opener(t)())
     await visit('/write')
     const late = visit('/late/write')
@@ -63,7 +63,7 @@ for (const { name, opener } of stores) {
     assert.equal(await whoAmI(visit), 'anna')
     assert.ok(types.includes('ended_key') && types.includes('write_after_end'))
   })
-  test(`on ${name}: nor does one that comes after a logout begin another session`, async (t) => {
+  test(`on ${name}: a write that arrives after a logout does not create another session`, async (t) => {
     const { visit, open, whoAmI } = shop(await opener(t)())
     await visit('/login')
     const late = visit('/late/write')
@@ -73,7 +73,7 @@ for (const { name, opener } of stores) {
     assert.equal(visit.cookies.size, 0)
     assert.equal(await whoAmI(visit), null)
   })
-  test(`on ${name}: nor after a revocation, of one or of all`, async (t) => {
+  test(`on ${name}: a write that arrives after a revocation does not create another session`, async (t) => {
     for (const all of [false, true]) {
       const { manager, visit, open } = shop(await opener(t)())
       await visit('/login')
@@ -88,7 +88,7 @@ for (const { name, opener } of stores) {
   })
 }
 
-test('in a cookie, with ends', async () => {
+test('on the cookie backend with ends: a write that arrives after the login does not undo it', async () => {
   const { visit, open, whoAmI } = shop('cookie:memory:')
   await visit('/write')
   const late = visit('/late/write')
@@ -100,15 +100,15 @@ test('in a cookie, with ends', async () => {
   assert.equal(await whoAmI(visit), 'anna')
 })
 
-suite('what such a request may ask', () => {
-  const late = async (act: string, end = 'login') => {
+suite('a request that arrives after its session ended', () => {
+  const lateRequest = async (act: string, end = 'login') => {
     const site = shop('memory:')
     if (end === 'logout') await site.visit('/login')
     await site.visit('/write')
-    const under = site.visit(`/late/${act}`)
+    const delayed = site.visit(`/late/${act}`)
     await site.visit(`/${end}`)
     site.open()
-    const response = await under
+    const response = await delayed
     return {
       ...site,
       status: response.status,
@@ -116,50 +116,50 @@ suite('what such a request may ask', () => {
       body: await response.json().catch(() => null),
     }
   }
-  test('to read: it is an anonymous visitor’s, and no cookie leaves', async () => {
-    const { status, cookies, body } = await late('read')
+  test('reads as an anonymous request, and sets no cookie', async () => {
+    const { status, cookies, body } = await lateRequest('read')
     assert.deepEqual([status, cookies, body], [200, [], {}])
   })
-  test('a form’s token: the page is shown, and no cookie leaves, so that the form is refused later', async () => {
-    const { status, cookies } = await late('form')
+  test('can show a form but sets no cookie, so the form is rejected later', async () => {
+    const { status, cookies } = await lateRequest('form')
     assert.deepEqual([status, cookies], [200, []])
   })
-  test('flash messages: they wait on for the session of the login', async () => {
+  test('takes no flash messages, so they wait for the session of the login', async () => {
     const site = shop('memory:')
     await site.visit('/write')
-    const under = site.visit('/late/taken')
+    const delayed = site.visit('/late/taken')
     await site.visit('/login')
     await site.visit('/flash')
     site.open()
-    assert.deepEqual(await (await under).json(), [])
+    assert.deepEqual(await (await delayed).json(), [])
     assert.equal(((await (await site.visit('/taken')).json()) as unknown[]).length, 1)
   })
-  test('to leave a message: that would need a cookie, so it is refused', async () => {
-    const { status, cookies } = await late('flash')
+  test('cannot add a flash message, because that would need a cookie', async () => {
+    const { status, cookies } = await lateRequest('flash')
     assert.deepEqual([status, cookies], [409, []])
   })
-  test('to log out: refused after a login, because it would end another session than it was sent to', async () => {
-    const { status, cookies, visit, whoAmI } = await late('logout')
+  test('cannot log out after a login, because that would end another session', async () => {
+    const { status, cookies, visit, whoAmI } = await lateRequest('logout')
     assert.deepEqual([status, cookies], [409, []])
     assert.equal(await whoAmI(visit), 'anna')
   })
-  test('to log out a second time: that is done already, and no cookie leaves', async () => {
-    const { status, cookies } = await late('logout', 'logout')
+  test('can log out again, and sets no cookie', async () => {
+    const { status, cookies } = await lateRequest('logout', 'logout')
     assert.deepEqual([status, cookies], [200, []])
   })
-  test('to begin anew after an invalidate: refused', async () => {
-    const { status, cookies, visit, whoAmI } = await late('again')
+  test('cannot create a session after an invalidate', async () => {
+    const { status, cookies, visit, whoAmI } = await lateRequest('again')
     assert.deepEqual([status, cookies], [409, []])
     assert.equal(await whoAmI(visit), 'anna')
   })
-  test('to log in: whoever sends a login form twice is logged in', async () => {
-    const { status, cookies, visit, whoAmI } = await late('login')
+  test('can log in, so a login form that is sent twice logs the visitor in', async () => {
+    const { status, cookies, visit, whoAmI } = await lateRequest('login')
     assert.deepEqual([status, cookies.length], [200, 1])
     assert.equal(await whoAmI(visit), 'anna')
   })
 })
 
-test('half a minute later a key that ended is as unknown as one that nobody gave out', async () => {
+test('30 seconds after its session ended, a key is unknown', async () => {
   for (const [seconds, status] of [
     [29, 409],
     [31, 200],
@@ -174,7 +174,7 @@ test('half a minute later a key that ended is as unknown as one that nobody gave
   }
 })
 
-test('the touch of a read that was under way does not make the mark last', async () => {
+test('the touch of a read in progress does not extend the mark', async () => {
   const h = await setup()
   const visit = h.visitor()
   await visit((s) => s.set('a', 1))
@@ -190,7 +190,7 @@ test('the touch of a read that was under way does not make the mark last', async
   assert.equal((await copy.raw((s) => s.set('b', 1))).status, 200)
 })
 
-test('outside a middleware the answer is a value', async () => {
+test('outside a middleware, commit returns the failure as a value', async () => {
   const now = clock()
   const manager = sessionManager({ backend: 'memory:', now })
   const arrive = (cookie?: string) =>

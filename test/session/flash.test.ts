@@ -1,4 +1,4 @@
-// Flash messages: for the next page, once, in order, bounded, for strangers too, and back where no page was shown.
+// Flash messages: shown once on the next page, in order, limited, also for anonymous visitors, and returned if no page was shown.
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
@@ -19,20 +19,20 @@ const add =
   (_, request) => {
     for (const text of texts) addFlash(request, 'info', text)
   }
-const taken: Act = async (_, request) => (await takeFlash(request)).map(({ text }) => text)
-const take = (visit: Visitor) => visit(taken) as Promise<string[]>
+const takeTexts: Act = async (_, request) => (await takeFlash(request)).map(({ text }) => text)
+const take = (visit: Visitor) => visit(takeTexts) as Promise<string[]>
 const SECRET = newSecret()
 const RUNS = 2000
 
 const kinds: Record<string, () => Backend> = {
-  'in a store': () => memoryBackend(),
+  'in a backend': () => memoryBackend(),
   'in a cookie': () => cookieBackend({ secret: newSecret() }),
 }
 
 for (const [kind, backend] of Object.entries(kinds)) {
   for (const known of [true, false]) {
-    suite(`a flash message, ${known ? `the session ${kind}` : `of a stranger, sessions ${kind}`}`, () => {
-      const begun = async () => {
+    suite(`a flash message ${known ? `of a session ${kind}` : `of an anonymous visitor, with sessions ${kind}`}`, () => {
+      const start = async () => {
         const h = await setup({ backend: backend(), ...(kind === 'in a cookie' && { secret: newSecret() }) })
         const visit = h.visitor()
         if (known) await visit((s) => s.set('user', 'anna'))
@@ -40,15 +40,15 @@ for (const [kind, backend] of Object.entries(kinds)) {
       }
 
       test('D55, D56: is for the next page, once, in the order in which they were added', async () => {
-        const { visit } = await begun()
+        const { visit } = await start()
         await visit(add('one', 'two'))
         await visit(add('three'))
         assert.deepEqual(await take(visit), ['one', 'two', 'three'])
         assert.deepEqual(await take(visit), [])
       })
 
-      test('D56: has a category and a text, of any characters', async () => {
-        const { visit } = await begun()
+      test('D56: has a category and a text with any characters', async () => {
+        const { visit } = await start()
         const messages = [
           { category: 'error', text: 'Zoë 🦊 \0 <b>"\' \n' },
           { category: '', text: '' },
@@ -59,8 +59,8 @@ for (const [kind, backend] of Object.entries(kinds)) {
         assert.deepEqual(await visit((_, request) => takeFlash(request)), messages)
       })
 
-      test('D57: is not for the page that adds it, and one visit takes it once', async () => {
-        const { visit } = await begun()
+      test('D57: is not for the page that adds it, and a request takes it once', async () => {
+        const { visit } = await start()
         await visit(add('old'))
         const seen = await visit(async (_, request) => {
           addFlash(request, 'info', 'new')
@@ -71,8 +71,8 @@ for (const [kind, backend] of Object.entries(kinds)) {
         assert.deepEqual(await take(visit), ['new'])
       })
 
-      test('D56, FL-2: an icon, a page or a script that does not ask leaves it where it is', async () => {
-        const { visit } = await begun()
+      test('D56, FL-2: a request for an icon, a page or a script that does not take it leaves it in place', async () => {
+        const { visit } = await start()
         await visit(add('one'))
         await visit((s) => s.get('user'))
         await visit(() => {})
@@ -80,8 +80,8 @@ for (const [kind, backend] of Object.entries(kinds)) {
         assert.deepEqual(await take(visit), ['one'])
       })
 
-      test('FL-2, HTTP-4: HEAD, prefetch and prerender get none and leave it', async () => {
-        const { visit } = await begun()
+      test('FL-2, HTTP-4: HEAD, prefetch and prerender requests do not take it', async () => {
+        const { visit } = await start()
         await visit(add('one'))
         for (const init of [
           { method: 'HEAD' },
@@ -102,8 +102,8 @@ for (const [kind, backend] of Object.entries(kinds)) {
         assert.deepEqual(await take(visit), ['one'])
       })
 
-      test('FL-2: a handler that throws gives it back, before what came since', async () => {
-        const { visit } = await begun()
+      test('FL-2: if the handler throws, it is returned, before newer messages', async () => {
+        const { visit } = await start()
         await visit(add('one', 'two'))
         const thrown = visit(async (s, request) => {
           s.set('lost', true)
@@ -117,8 +117,8 @@ for (const [kind, backend] of Object.entries(kinds)) {
         assert.equal(await visit((s) => s.get('lost')), undefined)
       })
 
-      test('FL-2: an answer of 304 gives it back, and saves what else the visit did', async () => {
-        const { visit } = await begun()
+      test('FL-2: if the response is a 304, it is returned, and the other changes are saved', async () => {
+        const { visit } = await start()
         await visit(add('one'))
         const unchanged = await visit.raw(async (s, request) => {
           await takeFlash(request)
@@ -130,8 +130,8 @@ for (const [kind, backend] of Object.entries(kinds)) {
         assert.equal(await visit((s) => s.get('seen')), known || undefined)
       })
 
-      test('D55: comes along over a login and a logout in the same visit, wherever in it that was added', async () => {
-        const { visit } = await begun()
+      test('D55: survives a login and a logout in the same request, before or after it was added', async () => {
+        const { visit } = await start()
         await visit(add('before'))
         await visit((s, request) => {
           addFlash(request, 'info', 'welcome')
@@ -151,16 +151,16 @@ for (const [kind, backend] of Object.entries(kinds)) {
         assert.deepEqual(await take(visit), ['goodbye again'])
       })
 
-      test('one that was not taken before a logout is not the next visitor’s', async () => {
-        const { visit } = await begun()
+      test('is not for the next visitor, if it was not taken before a logout', async () => {
+        const { visit } = await start()
         if (!known) await visit((s) => s.login('bert'))
         await visit(add('your balance is 5'))
         await visit((s) => s.invalidate())
         assert.deepEqual(await take(visit), [])
       })
 
-      test('a first write carries it along', async () => {
-        const { visit } = await begun()
+      test('moves into the session at the first write', async () => {
+        const { visit } = await start()
         await visit(add('one'))
         await visit((s, request) => {
           s.set('first', 1)
@@ -170,8 +170,8 @@ for (const [kind, backend] of Object.entries(kinds)) {
         assert.deepEqual(await take(visit), ['one', 'two'])
       })
 
-      test('D58, LIM-7: of ten thousand, the last twenty wait; the browser’s cookies stay small', async () => {
-        const { visit } = await begun()
+      test('D58, LIM-7: of ten thousand messages, the last twenty are kept, and cookies stay small', async () => {
+        const { visit } = await start()
         await visit((_, request) => {
           for (let i = 0; i < 10_000; i++) addFlash(request, 'info', `${i}`)
         })
@@ -188,8 +188,8 @@ for (const [kind, backend] of Object.entries(kinds)) {
         )
       })
 
-      test('D57: what is no text, or longer than may wait, is refused at once', async () => {
-        const { visit } = await begun()
+      test('D57: a message that is not a string, or is too long, is refused at once', async () => {
+        const { visit } = await start()
         await visit((_, request) => {
           assert.throws(() => addFlash(request, 'info', 5 as never), { code: 'not_json' })
           assert.throws(() => addFlash(request, 'info', 'x'.repeat(2048)), { code: 'too_large' })
@@ -202,7 +202,7 @@ for (const [kind, backend] of Object.entries(kinds)) {
 }
 
 suite('flash messages', () => {
-  test('cost a stranger a sealed cookie and no store call, and show in no header', async () => {
+  test('of an anonymous visitor need a sealed cookie and no backend call, and no header shows them', async () => {
     const h = await setup()
     const visit = h.visitor()
     const response = await visit.raw(add('the secret word'))
@@ -212,7 +212,7 @@ suite('flash messages', () => {
     assert.equal(h.total(), 0)
   })
 
-  test('a handler that never asks for its session may leave one', async () => {
+  test('can be added by a handler that does not read its session', async () => {
     const page = sessionManager({ backend: 'memory:' })(async (request) => {
       if (request.url.endsWith('/add')) {
         addFlash(request, 'info', 'one')
@@ -226,7 +226,7 @@ suite('flash messages', () => {
     assert.throws(() => addFlash(new Request('https://app.test/'), 'a', 'b'), { code: 'no_middleware' })
   })
 
-  test('lie in a store under a name that no field can have, and that a handler does not see', async () => {
+  test('are stored under a name that no field can have and that a handler does not see', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit((s) => s.set('user', 'anna'))
@@ -248,7 +248,7 @@ suite('flash messages', () => {
     assert.deepEqual(await take(visit), ['one'])
   })
 
-  test('a claim and what the visit then sets are both saved, on one version', async () => {
+  test('that a request takes, and the fields that it then sets, are saved without a stale write', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit((s) => s.set('n', 1))
@@ -259,18 +259,18 @@ suite('flash messages', () => {
       await takeFlash(request)
       s.update('n', (n: number) => n + 1)
     })
-    assert.equal(h.calls.set - before.set, 2, 'a claim and a save, neither of them stale')
+    assert.equal(h.calls.set - before.set, 2, 'one write takes the message and one saves the field; neither is stale')
     assert.equal(await visit((s) => s.get('n')), 3)
     assert.deepEqual(await take(visit), [])
   })
 
-  test('a store that fails while they are claimed fails the visit, and they are there afterwards', async () => {
+  test('remain if the backend fails while they are taken, and the request fails', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit((s) => s.set('n', 1))
     await visit(add('one'))
     h.fail('set', new Error('disk'))
-    assert.equal(await visit(taken), 503)
+    assert.equal(await visit(takeTexts), 503)
     assert.deepEqual(await take(visit), ['one'])
     await visit(add('two'))
     h.fail('set', new Error('disk'))
@@ -278,18 +278,18 @@ suite('flash messages', () => {
       await takeFlash(request).catch(() => {})
       s.set('n', 2)
     })
-    assert.deepEqual(await take(visit), ['two'], 'a handler that goes on all the same drops none')
+    assert.deepEqual(await take(visit), ['two'], 'a handler that continues after the error drops none')
   })
 
-  test('a claim that was done, not answered, and written over since is found out: its reader has them', async () => {
+  test('reach the reader whose write succeeded although its answer was stale', async () => {
     const inner = memoryBackend()
-    let meanwhile: (() => Promise<unknown>) | undefined
+    let concurrently: (() => Promise<unknown>) | undefined
     const backend: Backend = {
       ...inner,
       async set(key, change, version) {
         const answer = inner.set(key, change, version)
-        const then = meanwhile
-        meanwhile = undefined
+        const then = concurrently
+        concurrently = undefined
         await then?.()
         return then === undefined ? answer : 'stale'
       },
@@ -299,12 +299,12 @@ suite('flash messages', () => {
     await visit((s) => s.set('n', 1))
     await visit(add('one'))
     const other = visit.otherProcess()
-    meanwhile = () => other((s) => s.set('m', 1))
+    concurrently = () => other((s) => s.set('m', 1))
     assert.deepEqual(await take(visit), ['one'])
     assert.deepEqual(await take(visit), [])
   })
 
-  test('cookies of a browser hold two parallel readers apart in nothing: both may see them', async () => {
+  test('of an anonymous visitor may reach two parallel readers, because both send the same cookie', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit(add('one'))
@@ -314,14 +314,14 @@ suite('flash messages', () => {
 })
 
 for (const { name, opener, far } of stores) {
-  test(`FL-1: of two parallel readers of a flash one gets it, on ${name}, whatever the order`, async (t) => {
+  test(`FL-1: of two parallel readers one gets a flash message, on ${name}, in every order`, async (t) => {
     const open = opener(t)
     const [one, two] = [await open(), await open()]
     const now = clock()
-    let going = async (_: Request): Promise<unknown> => undefined
+    let respondWith = async (_: Request): Promise<unknown> => undefined
     const page = (backend: Backend) =>
       sessionManager({ backend, storeTimeout: PATIENT, now, secret: SECRET })(async (request) =>
-        Response.json((await going(request)) ?? null),
+        Response.json((await respondWith(request)) ?? null),
       )
     const direct = page(one)
     let scheduler: fc.Scheduler
@@ -342,11 +342,11 @@ for (const { name, opener, far } of stores) {
         async (s, acts) => {
           scheduler = s
           const first = browser(direct, { now })
-          going = async (request) => (await session(request)).set('n', 0)
+          respondWith = async (request) => (await session(request)).set('n', 0)
           await first('/')
-          going = async (request) => addFlash(request, 'info', 'one')
+          respondWith = async (request) => addFlash(request, 'info', 'one')
           await first('/')
-          going = async (request) => {
+          respondWith = async (request) => {
             const act = new URL(request.url).pathname
             if (act !== '/take') (await session(request)).update('n', (n = 0) => n + 1)
             return act === '/write' ? 0 : (await takeFlash(request)).length
@@ -362,12 +362,12 @@ for (const { name, opener, far } of stores) {
             acts.includes('take') || acts.includes('both') ? 1 : 0,
             'one reader gets it',
           )
-          going = async (request) => (await session(request)).get('n')
+          respondWith = async (request) => (await session(request)).get('n')
           const writes = acts.filter((act) => act !== 'take').length
-          assert.equal(await (await first('/')).json(), writes, 'and no write is lost')
-          going = async (request) => (await takeFlash(request)).length
+          assert.equal(await (await first('/')).json(), writes, 'no write is lost')
+          respondWith = async (request) => (await takeFlash(request)).length
           const left = counts.includes(1) ? 0 : 1
-          assert.equal(await (await first('/')).json(), left, 'and nobody gets it later')
+          assert.equal(await (await first('/')).json(), left, 'no later request gets it')
         },
       ),
       { numRuns: runs(far ? RUNS / 10 : RUNS) },

@@ -1,4 +1,4 @@
-// Over real HTTP and several processes: fifty writers lose nothing, a late one revives nothing, a kill loses nothing.
+// Real HTTP and several processes: no write is lost, no late write restores an ended session, and a kill loses nothing.
 
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
@@ -12,7 +12,7 @@ import { runs } from '../support/quick.ts'
 
 type Page = (s: Session, url: URL) => unknown
 
-/** Serves a page on a free port; gives a client that keeps its cookie. */
+/** Serves a page on a free port. Returns a client that keeps its cookie. */
 const served = async (t: TestContext, options: SessionManagerOptions, page: Page) => {
   const manager = sessionManager(options)
   const running = await serve(
@@ -27,11 +27,11 @@ const served = async (t: TestContext, options: SessionManagerOptions, page: Page
     if (line !== undefined) cookie = line.slice(0, line.indexOf(';'))
     return { status: response.status, set: line, answer: response.ok ? (await response.json()).answer : undefined }
   }
-  return { get, manager, running, forget: () => cookie }
+  return { get }
 }
 
-/** The Cookie header of a session that a test makes, and a way to read it again. */
-const made = async (backend: string, fields: Record<string, unknown>) => {
+/** Creates a session. Returns its Cookie header, and a function that reads it again. */
+const createStored = async (backend: string, fields: Record<string, unknown>) => {
   const manager = sessionManager({ backend, storeTimeout: PATIENT })
   const s = await manager.open({ headers: new Headers() })
   for (const [field, value] of Object.entries(fields)) s.set(field, value)
@@ -57,16 +57,16 @@ const backends: Record<string, (t: TestContext) => string> = {
 
 for (const [name, url] of Object.entries(backends)) {
   suite(`over HTTP on ${name}`, () => {
-    test('50 parallel writes to 50 fields keep 50, and 50 parallel increments count 50', async (t) => {
+    test('50 parallel writes to 50 fields are all kept, and 50 parallel increments add 50', async (t) => {
       const { get } = await served(t, { backend: url(t) }, async (s, { pathname, searchParams }) => {
         const field = searchParams.get('field')
         if (field !== null) s.set(field, true)
         if (pathname === '/add') s.update('n', (n = 0) => n + 1)
-        // Time for the others to read what this one has read.
+        // Gives the other requests time to read the same version.
         if (pathname !== '/') await new Promise((resolve) => setTimeout(resolve, 20))
         return s.fields
       })
-      await get('/?field=begun')
+      await get('/?field=first')
       await Promise.all(Array.from({ length: 50 }, (_, i) => get(`/set?field=field${i}`)))
       await Promise.all(Array.from({ length: 50 }, () => get('/add')))
       const { answer } = await get('/')
@@ -74,22 +74,22 @@ for (const [name, url] of Object.entries(backends)) {
       assert.equal(answer.n, 50)
     })
 
-    test('a slow request in flight while the session is invalidated neither brings it back nor sends a cookie', async (t) => {
-      const { promise: gone, resolve: go } = Promise.withResolvers<void>()
-      const { promise: there, resolve: arrived } = Promise.withResolvers<void>()
+    test('a slow request during an invalidate neither restores the session nor sets a cookie', async (t) => {
+      const { promise: release, resolve: go } = Promise.withResolvers<void>()
+      const { promise: arrival, resolve: arrived } = Promise.withResolvers<void>()
       const { get } = await served(t, { backend: url(t) }, async (s, { pathname }) => {
         if (pathname === '/login') s.set('user', 'anna')
         if (pathname === '/logout') s.invalidate()
         if (pathname === '/slow') {
           s.set('late', true)
           arrived()
-          await gone
+          await release
         }
         return s.get('user') ?? null
       })
       await get('/login')
       const slow = get('/slow')
-      await there
+      await arrival
       assert.match((await get('/logout')).set ?? '', /Max-Age=0/)
       go()
       const late = await slow
@@ -102,25 +102,25 @@ for (const [name, url] of Object.entries(backends)) {
 
 suite('several processes on one SQLite file', () => {
   const count = runs(1000)
-  test(`four count 4 × ${count} increments as ${4 * count}`, async (t) => {
+  test(`four processes with ${count} increments each add ${4 * count}`, async (t) => {
     const backend = backends.sqlite?.(t) as string
-    const { cookie, read } = await made(backend, { n: 0 })
+    const { cookie, read } = await createStored(backend, { n: 0 })
     const children = Array.from({ length: 4 }, () =>
       start(t, 'test/support/incrementer.ts', [backend, cookie, `${count}`]),
     )
-    let unsure = 0
+    let unknown = 0
     for (const { ended, errors, lines } of children) {
-      unsure += Number((await lines.next()).value)
+      unknown += Number((await lines.next()).value)
       assert.equal(await ended, 0, errors())
     }
-    // None is unsure unless the machine stood still.
+    // No outcome is unknown unless the machine was suspended.
     const { n } = await read()
-    assert.ok(n >= 4 * count && n <= 4 * count + unsure, `${n}`)
+    assert.ok(n >= 4 * count && n <= 4 * count + unknown, `${n}`)
   })
 
-  test('a process killed while it writes loses nothing that it acknowledged', async (t) => {
+  test('a process that is killed during writes loses no acknowledged write', async (t) => {
     const backend = backends.sqlite?.(t) as string
-    const { cookie, read } = await made(backend, { n: 0 })
+    const { cookie, read } = await createStored(backend, { n: 0 })
     for (let kill = 1; kill <= 8; kill++) {
       const { child, lines, ended } = start(t, 'test/support/writer.ts', [backend, cookie])
       let acknowledged = 0

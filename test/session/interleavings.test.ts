@@ -1,4 +1,4 @@
-// Visits of two processes, their store calls let through in every order that fast-check draws: nothing is lost or back.
+// Requests of two processes with their backend calls in many orders: no change is lost, and no ended session returns.
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
@@ -10,13 +10,13 @@ import { clock, PATIENT } from '../support/clock.ts'
 import { runs } from '../support/quick.ts'
 import { everyStore } from '../support/stores.ts'
 
-/** Of each test; and how much fewer on a store of another process. */
+/** The runs of each test. A backend in another process is slower, so it gets a tenth. */
 const RUNS = 150
 const FEWER = 10
 
 const secret = newSecret()
 
-/** What a visit does; `i` makes its field its own. */
+/** The acts of a request. The number of the request is in the name of its field. */
 const acts = {
   read: (s: Session) => void s.get('n'),
   set: (s: Session, i: number) => s.set(`field${i}`, i),
@@ -32,7 +32,7 @@ const acts = {
 } as const
 type Name = keyof typeof acts
 
-/** A backend whose calls wait until the scheduler lets them through, and their answers once more. */
+/** A backend whose calls wait for the scheduler twice: before the call, and before its answer. */
 const scheduled = (inner: Backend, s: fc.Scheduler): Backend => {
   const held =
     <A extends unknown[], R>(call: (...args: A) => R) =>
@@ -50,13 +50,13 @@ const scheduled = (inner: Backend, s: fc.Scheduler): Backend => {
   }
 }
 
-type Visited = {
+type RequestResult = {
   readonly name: Name
   readonly i: number
   readonly status: number
   readonly tab: Browser
-  /** Whether it met the session. Else it came too late, as a stranger, and what it did is of a session of its own. */
-  readonly met: boolean
+  /** Whether the session was alive for this request. If not, the request was anonymous, and wrote to a session of its own. */
+  readonly wasOwned: boolean
 }
 
 const quiet = (handler: ReturnType<typeof sessionManager>, act: (s: Session) => void) =>
@@ -68,8 +68,8 @@ const quiet = (handler: ReturnType<typeof sessionManager>, act: (s: Session) => 
 for (const { name: storeName, opener, far } of everyStore) {
   const times = (all: number): number => runs(far ? Math.ceil(all / FEWER) : all)
   suite(`interleavings on ${storeName}`, () => {
-    /** Runs visits of one browser at once, each answered by one of two processes; gives what became of them. */
-    const raced = async (open: () => Promise<Backend>, s: fc.Scheduler, names: readonly Name[]) => {
+    /** Sends concurrent requests of one browser to two processes in turn. Returns the results. */
+    const race = async (open: () => Promise<Backend>, s: fc.Scheduler, names: readonly Name[]) => {
       const now = clock()
       const [one, two] = [await open(), await open()]
       const processes = [one, two].map((backend) =>
@@ -82,15 +82,15 @@ for (const { name: storeName, opener, far } of everyStore) {
       )
       await first('/')
       const before = first.copy()
-      const going = names.map(async (name, i): Promise<Visited> => {
-        let met = false
+      const going = names.map(async (name, i): Promise<RequestResult> => {
+        let wasOwned = false
         const act = (s: Session) => {
-          met = s.owner !== undefined
+          wasOwned = s.owner !== undefined
           acts[name](s, i)
         }
         const tab = first.copy(quiet(processes[i % 2] as ReturnType<typeof sessionManager>, act))
         const { status } = await tab('/')
-        return { name, i, status, tab, met }
+        return { name, i, status, tab, wasOwned }
       })
       await s.waitFor(Promise.all(going))
       const seen = async (tab: Browser) => {
@@ -110,14 +110,14 @@ for (const { name: storeName, opener, far } of everyStore) {
     const kept = ['read', 'set', 'add', 'renew', 'renew and set'] as const
     const ended = ['login', 'login again', 'invalidate'] as const
 
-    test('fields, increments and renewals of visits at once: all are kept, and every browser is still logged in', async (t) => {
+    test('concurrent fields, increments and rotations are all kept, and every browser stays logged in', async (t) => {
       const open = opener(t)
       await fc.assert(
         fc.asyncProperty(
           fc.scheduler(),
           fc.array(fc.constantFrom(...kept), { minLength: 2, maxLength: 4 }),
           async (s, names) => {
-            const { before, visits, seen } = await raced(open, s, names)
+            const { before, visits, seen } = await race(open, s, names)
             const { fields } = await seen(before)
             for (const { name, i, status } of visits) {
               assert.equal(status, 200)
@@ -125,14 +125,14 @@ for (const { name: storeName, opener, far } of everyStore) {
             }
             assert.equal(fields.n ?? 0, names.filter((name) => name === 'add').length, 'every increment counts')
             for (const { tab } of visits)
-              assert.equal((await seen(tab)).owner, 'anna', 'the new key of each answer opens')
+              assert.equal((await seen(tab)).owner, 'anna', 'the new key of each response opens the session')
           },
         ),
         { numRuns: times(RUNS) },
       )
     })
 
-    test('an end among them: the old key opens nothing, and nobody is told of a save that was not', async (t) => {
+    test('after a concurrent login or logout the previous key opens nothing, and no lost save is acknowledged', async (t) => {
       const open = opener(t)
       await fc.assert(
         fc.asyncProperty(
@@ -140,8 +140,8 @@ for (const { name: storeName, opener, far } of everyStore) {
           fc.constantFrom(...ended),
           fc.array(fc.constantFrom(...kept, ...ended), { minLength: 1, maxLength: 3 }),
           async (s, end, others) => {
-            const { before, visits, seen } = await raced(open, s, [end, ...others])
-            assert.deepEqual(await seen(before), { fields: {}, owner: undefined }, 'what ended stays ended')
+            const { before, visits, seen } = await race(open, s, [end, ...others])
+            assert.deepEqual(await seen(before), { fields: {}, owner: undefined }, 'the ended session stays ended')
             for (const { name, status, tab } of visits) {
               assert.ok([200, 409].includes(status))
               if (status === 409 && !name.startsWith('login')) assert.deepEqual((await seen(tab)).owner, undefined)
@@ -151,7 +151,9 @@ for (const { name: storeName, opener, far } of everyStore) {
                 assert.ok(Number(fields.n ?? 0) <= visits.filter((visit) => visit.name === 'add').length)
               }
             }
-            const logins = visits.filter(({ name, status, met }) => name === 'login again' && met && status === 200)
+            const logins = visits.filter(
+              ({ name, status, wasOwned }) => name === 'login again' && wasOwned && status === 200,
+            )
             const alive = await Promise.all(logins.map(async ({ tab }) => (await seen(tab)).owner))
             assert.ok(
               alive.filter((owner) => owner === 'anna').length <= 1,
@@ -163,25 +165,27 @@ for (const { name: storeName, opener, far } of everyStore) {
       )
     })
 
-    test('twenty fields in flight survive a renewal', async (t) => {
+    test('twenty concurrent fields survive a rotation', async (t) => {
       const open = opener(t)
       await fc.assert(
         fc.asyncProperty(fc.scheduler(), async (s) => {
           const names: Name[] = ['renew', ...Array<Name>(20).fill('set')]
-          const { before, seen } = await raced(open, s, names)
+          const { before, seen } = await race(open, s, names)
           assert.equal(Object.keys((await seen(before)).fields).length, 20)
         }),
         { numRuns: times(15) },
       )
     })
 
-    test('increments acknowledged before a login come along, whatever the order', async (t) => {
+    test('a login keeps all increments that were acknowledged before it, in every order', async (t) => {
       const open = opener(t)
       await fc.assert(
         fc.asyncProperty(fc.scheduler(), async (s) => {
-          const { visits, seen } = await raced(open, s, ['login', 'add', 'add', 'add'])
-          const acknowledged = visits.filter(({ name, status, met }) => name === 'add' && met && status === 200).length
-          const login = visits.find(({ name }) => name === 'login') as Visited
+          const { visits, seen } = await race(open, s, ['login', 'add', 'add', 'add'])
+          const acknowledged = visits.filter(
+            ({ name, status, wasOwned }) => name === 'add' && wasOwned && status === 200,
+          ).length
+          const login = visits.find(({ name }) => name === 'login') as RequestResult
           assert.equal((await seen(login.tab)).fields.n ?? 0, acknowledged)
         }),
         { numRuns: times(RUNS) },

@@ -1,4 +1,4 @@
-// The seed's eight functions, each by its row in docs/parity.md, on every backend that keeps something.
+// The eight functions of keepsake/session, by their rows in docs/parity.md, on every backend that stores entries.
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
@@ -24,8 +24,8 @@ const headersOf = (cookie: string) => new Headers({ cookie })
 const notFound = { ok: false, error: 'not_found' }
 
 for (const { name, opener } of stores) {
-  suite(`the seed's functions on ${name}`, () => {
-    test('O1, O20: ofKey gives a session that is not modified, or not_found, or not_set', async (t) => {
+  suite(`the functions of keepsake/session on ${name}`, () => {
+    test('O1, O20: ofKey returns a session that is not modified, or not_found, or not_set', async (t) => {
       const backend = await opener(t)()
       const made = await generate(backend, { user: 'anna' })
       const found = await ofKey(backend, made.key)
@@ -34,17 +34,17 @@ for (const { name, opener } of stores) {
       assert.deepEqual({ ...(found.value.value as object) }, { user: 'anna' })
       assert.equal(found.value.modified, false)
       assert.deepEqual(await ofKey(backend, 'A'.repeat(43)), notFound)
-      const begun = await generate(backend, undefined)
-      assert.deepEqual(await ofKey(backend, begun.key), { ok: false, error: 'not_set' })
-      await set(backend, begun, { value: 'now' as never })
-      assert.ok((await ofKey(backend, begun.key)).ok)
+      const unset = await generate(backend, undefined)
+      assert.deepEqual(await ofKey(backend, unset.key), { ok: false, error: 'not_set' })
+      await set(backend, unset, { value: 'now' as never })
+      assert.ok((await ofKey(backend, unset.key)).ok)
     })
     test('O7: the right label with another secret is not_found', async (t) => {
       const backend = await opener(t)()
       const { key } = await generate(backend, 1)
       assert.deepEqual(await ofKey(backend, `${key.slice(0, 12)}${'A'.repeat(31)}`), notFound)
     })
-    test('O6, O23: generate stores at once, modified, for the period of the backend', async (t) => {
+    test('O6, O23: generate stores the session at once, modified, for the default period of the backend', async (t) => {
       const backend = await opener(t)()
       const made = await generate(backend, 'x')
       assert.deepEqual({ ...made, key: '' }, { key: '', value: 'x', expiryPeriod: WEEK, modified: true })
@@ -52,7 +52,7 @@ for (const { name, opener } of stores) {
       assert.equal((await generate(other, 'x')).expiryPeriod, WEEK)
       assert.equal((await generate({ ...backend, defaultPeriod: 5 }, 'x')).expiryPeriod, 5)
     })
-    test('O8: the seconds left are told; a session is over when its period is', async (t) => {
+    test('O8: expiryPeriod is the seconds that are left, and a session expires after its period', async (t) => {
       const backend = await opener(t)()
       const now = clock(Date.now())
       const { key } = await generate(backend, 'x', { expiry: 10, now })
@@ -64,7 +64,7 @@ for (const { name, opener } of stores) {
       now.tick(1)
       assert.deepEqual(await ofKey(backend, key, { now }), notFound)
     })
-    test('O9: an expiry of zero or less is no error, and over at once', async (t) => {
+    test('O9: a session with an expiry of zero or less has expired at once, without an error', async (t) => {
       const backend = await opener(t)()
       for (const expiry of [0, -1, -WEEK]) {
         const made = await generate(backend, 'x', { expiry })
@@ -75,7 +75,7 @@ for (const { name, opener } of stores) {
       }
       await assert.rejects(generate(backend, 'x', { expiry: Number.NaN }), code('invalid_option'))
     })
-    test('a backend sees whole milliseconds, whatever the expiry and the clock: rounded up, and never past the last date', async (t) => {
+    test('a backend gets whole milliseconds, rounded up, and never a time after the last date', async (t) => {
       const backend = await opener(t)()
       const seen: number[] = []
       const watched: Backend = {
@@ -89,7 +89,7 @@ for (const { name, opener } of stores) {
           return backend.set(key, change, version)
         },
       }
-      // Ahead of the clock by which backends tidy up.
+      // Ahead of the clock with which backends remove expired entries.
       const time = Date.now() + 60_000
       const now = () => time + 0.25
       for (const [expiry, expected] of [
@@ -104,10 +104,10 @@ for (const { name, opener } of stores) {
       }
       for (const expiry of [0, -1e300]) {
         const made = await generate(watched, 'x', { expiry, now })
-        assert.deepEqual(await ofKey(watched, made.key, { now }), notFound, 'over at once')
+        assert.deepEqual(await ofKey(watched, made.key, { now }), notFound, 'the session has expired')
       }
     })
-    test('O21: ofHeader gives undefined without the cookie, and passes errors through', async (t) => {
+    test('O21: ofHeader returns undefined without the cookie, and the error of an invalid one', async (t) => {
       const backend = await opener(t)()
       const { key } = await generate(backend, 'x')
       assert.deepEqual(await ofHeader(backend, NAME, new Headers()), { ok: true, value: undefined })
@@ -116,7 +116,7 @@ for (const { name, opener } of stores) {
       const found = await ofHeader(backend, NAME, headersOf(`a=1; ${NAME}=${key}`))
       assert.equal(found.ok && found.value?.value, 'x')
     })
-    test('O22: ofHeaderOrCreate creates where there is none, and on every error', async (t) => {
+    test('O22: ofHeaderOrCreate creates a session without the cookie, and on every error', async (t) => {
       const backend = await opener(t)()
       const { key } = await generate(backend, 'old')
       const known = await ofHeaderOrCreate(backend, NAME, 'new', headersOf(`${NAME}=${key}`))
@@ -128,7 +128,7 @@ for (const { name, opener } of stores) {
         assert.ok((await ofKey(backend, made.key)).ok)
       }
     })
-    test('O24: set sets the value and always the end, without a value the end alone', async (t) => {
+    test('O24: set writes the value and the expiry, or only the expiry without a value', async (t) => {
       const backend = await opener(t)()
       const now = clock(Date.now())
       const made = await generate(backend, 'x', { expiry: 10, now })
@@ -140,7 +140,7 @@ for (const { name, opener } of stores) {
       const again = await ofKey(backend, made.key, { now })
       assert.deepEqual(again.ok && [again.value.value, again.value.expiryPeriod], ['y', WEEK])
     })
-    test('O24: without a value, set keeps what another has set meanwhile', async (t) => {
+    test('O24: set without a value keeps the value of a concurrent set', async (t) => {
       const backend = await opener(t)()
       const made = await generate(backend, 'x')
       const other = await ofKey<string>(backend, made.key)
@@ -150,7 +150,7 @@ for (const { name, opener } of stores) {
       const found = await ofKey(backend, made.key)
       assert.equal(found.ok && found.value.value, 'theirs')
     })
-    test('O10, O30: set on what was cleared, is over or never was is not_found and brings nothing back', async (t) => {
+    test('O10, O30: set on a session that was cleared or has expired is not_found, and revives nothing', async (t) => {
       const backend = await opener(t)()
       const now = clock(Date.now())
       const cleared = await generate(backend, 'x', { now })
@@ -160,12 +160,12 @@ for (const { name, opener } of stores) {
       assert.deepEqual(await set(backend, late.value, { value: 'y', now }), notFound)
       assert.deepEqual([late.value.value, late.value.modified], ['x', false])
       assert.deepEqual(await set(backend, cleared, { value: 'y', now }), notFound)
-      const over = await generate(backend, 'x', { expiry: 1, now })
+      const expired = await generate(backend, 'x', { expiry: 1, now })
       now.tick(SECOND)
-      assert.deepEqual(await set(backend, over, { value: 'y', now }), notFound)
-      assert.deepEqual(await ofKey(backend, over.key, { now }), notFound)
+      assert.deepEqual(await set(backend, expired, { value: 'y', now }), notFound)
+      assert.deepEqual(await ofKey(backend, expired.key, { now }), notFound)
     })
-    test('O11, O25: clear ends it, empties the session, keeps its key, and may be repeated', async (t) => {
+    test('O11, O25: clear ends the session, empties the object, keeps its key, and may be repeated', async (t) => {
       const backend = await opener(t)()
       const made = await generate(backend, 'x')
       const { key } = made
@@ -174,7 +174,7 @@ for (const { name, opener } of stores) {
       assert.deepEqual({ ...made }, { key, value: undefined, expiryPeriod: 0, modified: true })
       assert.deepEqual(await ofKey(backend, key), notFound)
     })
-    test('O19: values are copies, and cannot be changed behind the backend', async (t) => {
+    test('O19: values are frozen copies', async (t) => {
       const backend = await opener(t)()
       const value = { items: ['tea'] }
       const made = await generate(backend, value)
@@ -187,13 +187,13 @@ for (const { name, opener } of stores) {
   })
 }
 
-suite("the seed's headers", async () => {
+suite('the headers of keepsake/session', async () => {
   const [store] = stores
   const made = async () => {
     const backend = await (store as (typeof stores)[number]).opener(undefined as never)()
     return { backend, session: await generate(backend, 'x', { expiry: 60 }) }
   }
-  test('O26, O27: modified gives Set-Cookie and Vary, with safe attributes', async () => {
+  test('O26, O27: a modified session gives Set-Cookie and Vary, with safe attributes', async () => {
     const { session } = await made()
     assert.deepEqual(toCookieHeaders(NAME, session), [
       ['Set-Cookie', `${NAME}=${session.key}; Max-Age=60; Path=/; Secure; HttpOnly; SameSite=Lax`],
@@ -213,12 +213,12 @@ suite("the seed's headers", async () => {
       ],
     )
   })
-  test('O26: not modified gives Vary alone', async () => {
+  test('O26: an unmodified session gives only Vary', async () => {
     const { backend, session } = await made()
     const found = await ofKey(backend, session.key)
     assert.deepEqual(found.ok && toCookieHeaders(NAME, found.value), [['Vary', 'Cookie']])
   })
-  test('O26, O28: cleared removes the cookie, without telling the key', async () => {
+  test('O26, O28: a cleared session deletes the cookie, without its key', async () => {
     const { backend, session } = await made()
     await clear(backend, session)
     const removal = ['Set-Cookie', `${NAME}=; Max-Age=0; Path=/; Secure; HttpOnly; SameSite=Lax`]
@@ -228,7 +228,7 @@ suite("the seed's headers", async () => {
       ['Set-Cookie', `${NAME}=; Max-Age=0; Path=/app; Domain=a.example; Secure; HttpOnly; SameSite=Lax`],
     ])
   })
-  test('CK-2: whatever takes a name of a cookie refuses one that no cookie can have, also where no cookie came', async () => {
+  test('CK-2: every function refuses an impossible cookie name, also without a cookie', async () => {
     const backend = memoryBackend()
     const one = await generate(backend, 1)
     for (const name of [
@@ -262,7 +262,7 @@ suite("the seed's headers", async () => {
       )
     }
   })
-  test('an entry that holds no JSON is not_found, and no error quotes it', async () => {
+  test('an entry without valid JSON is not_found, and no error quotes it', async () => {
     const backend = memoryBackend()
     const { key } = await generate(backend, 'hunter2', {})
     const broken = {
@@ -274,7 +274,7 @@ suite("the seed's headers", async () => {
     }
     assert.deepEqual(await ofKey(broken, key), notFound)
   })
-  test('CK-2: a name that a browser would refuse is refused here', async () => {
+  test('CK-2: a name that a browser would refuse is refused', async () => {
     const { session } = await made()
     for (const [name, options] of [
       ['__Host-sid', { path: '/app' }],

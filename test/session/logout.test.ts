@@ -1,4 +1,4 @@
-// A logout ends what it was sent to, whatever state it is in; or it says that it did not, and never 200.
+// A logout ends the session of its key in every state of it, or answers with an error, and never with 200.
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
@@ -29,7 +29,7 @@ const schema = (version: number) => ({
   },
 })
 
-/** Pages of one application on a backend, as one of its servers is set. */
+/** The pages of an application on one of its servers, with that server's options. */
 const server = (backend: Backend | string, options: Partial<SessionManagerOptions> = {}) => {
   const types: EventType[] = []
   const manager = sessionManager({
@@ -67,8 +67,8 @@ const unreadable: Record<
 
 for (const { name, opener } of stores.filter(({ name }) => ['memory', 'sqlite'].includes(name))) {
   suite(`on ${name}, at a server that cannot read the session`, () => {
-    for (const [why, [here, there]] of Object.entries(unreadable)) {
-      test(`${why}: a logout ends it for every copy of its key`, async (t) => {
+    for (const [reason, [here, there]] of Object.entries(unreadable)) {
+      test(`${reason}: a logout ends it for every copy of its key`, async (t) => {
         const backend = await opener(t)()
         const [good, bad] = [server(backend, here), server(backend, there)]
         const visit = browser(good.page)
@@ -79,18 +79,17 @@ for (const { name, opener } of stores.filter(({ name }) => ['memory', 'sqlite'].
         assert.match(out.headers.get('set-cookie') ?? '', /Max-Age=0/)
         assert.equal(await (await thief('/')).json(), null)
       })
-      test(`${why}: a login ends it as well`, async (t) => {
+      test(`${reason}: a login ends it`, async (t) => {
         const backend = await opener(t)()
         const [good, bad] = [server(backend, here), server(backend, there)]
         const visit = browser(good.page)
         await visit('/login')
         const thief = visit.copy()
-        const there_ = visit.copy(bad.page)
-        // The schema of the older deployment takes no fields but its own, and none at all.
-        assert.equal((await there_('/other')).status, 200)
+        // The schema of the older deployment accepts only its own fields, or none.
+        assert.equal((await visit.copy(bad.page)('/other')).status, 200)
         assert.equal(await (await thief('/')).json(), null)
       })
-      test(`${why}: nothing else harms it`, async (t) => {
+      test(`${reason}: a read and a sweep leave it unchanged`, async (t) => {
         const backend = await opener(t)()
         const [good, bad] = [server(backend, here), server(backend, there)]
         const visit = browser(good.page)
@@ -103,7 +102,7 @@ for (const { name, opener } of stores.filter(({ name }) => ['memory', 'sqlite'].
   })
 }
 
-test('a login ends the session that expires while it is served: the clock may be wrong', async () => {
+test('a login ends the session that expires during the request, because the clock may be wrong', async () => {
   const h = await setup({ idleTimeout: 3600 })
   const visit = h.visitor()
   await visit((s) => s.login('anna'))
@@ -116,7 +115,7 @@ test('a login ends the session that expires while it is served: the clock may be
   assert.equal(await thief((s) => s.owner), undefined)
 })
 
-test('a server whose clock is behind does not replace the cookie of a session that is not born yet', async () => {
+test('a server whose clock is behind does not replace the cookie of a session from its future', async () => {
   const backend = await backendFromUrl('memory:')
   const [good, bad] = [server(backend), server(backend, { now: () => Date.now() - 2 * HOUR })]
   const visit = browser(good.page)
@@ -127,7 +126,7 @@ test('a server whose clock is behind does not replace the cookie of a session th
   assert.ok(bad.types.includes('clock_skew'))
 })
 
-test('of two cookies that open two sessions, a logout ends both', async () => {
+test('if two cookies open two sessions, a logout ends both', async () => {
   const { page } = server(await backendFromUrl('memory:'))
   const [anna, planted] = [browser(page), browser(page)]
   await anna('/login')
@@ -138,7 +137,7 @@ test('of two cookies that open two sessions, a logout ends both', async () => {
   for (const visit of [anna, planted]) assert.equal(await (await visit('/')).json(), null)
 })
 
-test('a key that was retired by a rotation may still end its session, and nothing else', async () => {
+test('a key that a rotation retired can end its session, and cannot read it', async () => {
   const h = await setup()
   const visit = h.visitor()
   await visit((s) => s.login('anna'))
@@ -151,7 +150,7 @@ test('a key that was retired by a rotation may still end its session, and nothin
   assert.equal(await visit((s) => s.owner), undefined)
 })
 
-test('a key with a wrong secret ends nothing, and its cookie goes', async () => {
+test('a key with a wrong secret ends nothing, and its cookie is cleared', async () => {
   const h = await setup()
   const visit = h.visitor()
   await visit((s) => s.login('anna'))
@@ -164,10 +163,10 @@ test('a key with a wrong secret ends nothing, and its cookie goes', async () => 
 })
 
 suite('an entry that this version cannot read', () => {
-  const heads = { 'of a newer version': '9.x', damaged: '', 'of nonsense': '1.!.' }
-  for (const [what, metadata] of Object.entries(heads)) {
+  const unreadableMetadata = { 'of a newer version': '9.x', empty: '', damaged: '1.!.' }
+  for (const [kind, metadata] of Object.entries(unreadableMetadata)) {
     for (const path of ['/logout', '/other']) {
-      test(`${what}: ${path} is answered with 503, the event end_failed, and the cookie goes`, async () => {
+      test(`metadata ${kind}: ${path} answers 503, emits end_failed, and clears the cookie`, async () => {
         const inner = await backendFromUrl('memory:')
         const one = server(inner)
         const visit = browser(one.page)
@@ -184,11 +183,11 @@ suite('an entry that this version cannot read', () => {
         assert.equal(out.status, 503)
         assert.match(out.headers.get('set-cookie') ?? '', /Max-Age=0/)
         assert.ok(two.types.includes('end_failed'))
-        assert.equal(await (await visit('/')).json(), 'anna', 'nobody can end a session by its label alone')
+        assert.equal(await (await visit('/')).json(), 'anna', 'a label alone cannot end a session')
       })
     }
   }
-  test('whose fields are damaged: the right secret ends it', async () => {
+  test('damaged fields: the right secret ends the session', async () => {
     const inner = await backendFromUrl('memory:')
     const one = server(inner)
     const visit = browser(one.page)
@@ -205,7 +204,7 @@ suite('an entry that this version cannot read', () => {
   })
 })
 
-suite('while the backend cannot be read', () => {
+suite('while reads of the backend fail', () => {
   const down = async () => {
     const inner = await backendFromUrl('memory:')
     let broken = 0
@@ -219,7 +218,7 @@ suite('while the backend cannot be read', () => {
     return { backend, fail: (times: number) => (broken = times) }
   }
   for (const onStoreError of ['fail', 'anonymous'] as const) {
-    test(`${onStoreError}: a logout clears the cookie, and says 503`, async () => {
+    test(`${onStoreError}: a logout clears the cookie, and answers 503`, async () => {
       const { backend, fail } = await down()
       const { page, types } = server(backend, { onStoreError })
       const visit = browser(page)
@@ -232,7 +231,7 @@ suite('while the backend cannot be read', () => {
       assert.ok(types.includes('end_failed'))
       assert.equal(await (await thief('/')).json(), 'anna')
     })
-    test(`${onStoreError}: a logout tries once more, and ends the session if that works`, async () => {
+    test(`${onStoreError}: a logout reads once more, and ends the session if that succeeds`, async () => {
       const { backend, fail } = await down()
       const visit = browser(server(backend, { onStoreError }).page)
       await visit('/login')
@@ -243,13 +242,13 @@ suite('while the backend cannot be read', () => {
       assert.equal(await (await thief('/')).json(), null)
     })
   }
-  test('a backend that cannot even be opened keeps nobody logged in', async () => {
+  test('a backend that cannot be opened does not prevent a logout from clearing the cookie', async () => {
     const { page } = server('sqlite:/nowhere/at/all.db')
     const out = await browser(page)('/logout', { headers: { cookie: `${NAME}=${'A'.repeat(43)}` } })
     assert.equal(out.status, 503)
     assert.match(out.headers.get('set-cookie') ?? '', /Max-Age=0/)
   })
-  test('outside a middleware the error has the headers that clear the cookie', async () => {
+  test('outside a middleware, the error has the headers that clear the cookie', async () => {
     const now = clock()
     const inner = await backendFromUrl('memory:')
     const manager = sessionManager({
@@ -277,7 +276,7 @@ suite('while the backend cannot be read', () => {
 })
 
 suite('after the first change of a request', () => {
-  /** A backend one of whose operations fails, from the moment on that a test says so. */
+  /** A backend with an operation that fails once the test calls `arm`. */
   const failing = async (operation: 'get' | 'generate' | 'clear' | 'list') => {
     const inner = await backendFromUrl('memory:')
     let armed = false
@@ -297,7 +296,7 @@ suite('after the first change of a request', () => {
     }
     return { inner, backend, arm: () => (armed = true) }
   }
-  test('a login whose owner’s list cannot be read leaves with its key', async () => {
+  test('a login succeeds although the list of its owner cannot be read', async () => {
     const { backend, arm } = await failing('list')
     const { page, types } = server(backend, { maxSessionsPerOwner: 3 })
     const visit = browser(page)
@@ -308,12 +307,12 @@ suite('after the first change of a request', () => {
     assert.ok(types.includes('store_error'))
   })
   for (const operation of ['get', 'clear'] as const) {
-    test(`no failure says that nothing was changed: ${operation}`, async () => {
+    test(`a failure of ${operation} does not claim that nothing was changed`, async () => {
       const { backend, arm } = await failing(operation)
       const h = await setup({ backend, secret })
       const visit = h.visitor()
       await visit((s) => s.login('anna'))
-      // The new session is there when the old one is found changed, and then read, or ended.
+      // The login has created the new session when it finds that the previous one changed, and reads or ends that.
       const held = h.hold('generate')
       const login = visit.otherProcess().raw((s) => s.login('ben'))
       await held.arrived

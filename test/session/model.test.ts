@@ -1,4 +1,4 @@
-// The order of writes keeps its promises in every interleaving, and each of its rules is needed.
+// The order of writes keeps its promises in every interleaving, and every rule of it is needed.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -10,54 +10,54 @@ const scripts: readonly Script[] = [
   {},
   { set: 'a' },
   { add: true },
-  { renew: true },
-  { renew: true, set: 'a' },
-  { turn: 'login' },
-  { turn: 'login', set: 'a', after: 'z' },
-  { turn: 'same' },
-  { turn: 'same', add: true },
-  { turn: 'invalidate' },
+  { rotate: true },
+  { rotate: true, set: 'a' },
+  { transition: 'login' },
+  { transition: 'login', set: 'a', after: 'z' },
+  { transition: 'reauthenticate' },
+  { transition: 'reauthenticate', add: true },
+  { transition: 'invalidate' },
   { clock: 'ahead', set: 'a' },
-  { clock: 'ahead', turn: 'invalidate' },
+  { clock: 'ahead', transition: 'invalidate' },
   { clock: 'behind', set: 'a' },
-  { clock: 'behind', turn: 'login' },
-  { clock: 'behind', turn: 'invalidate' },
-  { turn: 'invalidate', after: 'z' },
+  { clock: 'behind', transition: 'login' },
+  { clock: 'behind', transition: 'invalidate' },
+  { transition: 'invalidate', after: 'z' },
 ]
 
-/** Each visit sets fields of its own, so that a lost one can be named. */
-const apart = (chosen: readonly Script[]): Script[] =>
+/** Gives the fields of each request their own names, so that the test can name a lost one. */
+const withOwnFields = (chosen: readonly Script[]): Script[] =>
   chosen.map((script, i) => ({
     ...script,
     ...(script.set && { set: script.set + i }),
     ...(script.after && { after: script.after + i }),
   }))
 
-const pairs = scripts.flatMap((first, i) => scripts.slice(i).map((second) => apart([first, second])))
+const pairs = scripts.flatMap((first, i) => scripts.slice(i).map((second) => withOwnFields([first, second])))
 
-/** A request that stalls while the key is renewed twice around it. */
-const stalled: Script[] = [{ renew: true }, {}, { follows: 0 }, { renew: true, follows: 2 }, { follows: 3 }]
-/** A request under way while its key is renewed and the new one is presented. */
-const overtaken: Script[] = [{ renew: true }, {}, { follows: 0 }]
+/** A request that stalls while other requests rotate the key twice. */
+const stalled: Script[] = [{ rotate: true }, {}, { follows: 0 }, { rotate: true, follows: 2 }, { follows: 3 }]
+/** A request in progress while its key is rotated and another request uses the new one. */
+const overtaken: Script[] = [{ rotate: true }, {}, { follows: 0 }]
 
 const holds = (chosen: readonly Script[]) => {
   const { broken } = explore(chosen)
   assert.equal(broken, undefined, `${JSON.stringify(chosen)}: ${broken}`)
 }
 
-test('two visits: every interleaving, one crash anywhere, replies lost or late', () => {
+test('two requests: the promises hold in every interleaving, with one crash and lost or late replies', () => {
   for (const pair of pairs) holds(pair)
 })
 
-test('three visits: every interleaving of scripts that fast-check draws', () => {
+test('three requests: the promises hold in every interleaving of random scripts', () => {
   const script = fc.constantFrom(...scripts)
   fc.assert(
-    fc.property(fc.tuple(script, script, script), (triple) => holds(apart(triple))),
+    fc.property(fc.tuple(script, script, script), (triple) => holds(withOwnFields(triple))),
     { numRuns: runs(24) },
   )
 })
 
-test('renewals in a row: a stalled request and a late reply log nobody out', () => {
+test('successive rotations: a stalled request and a late reply do not log the visitor out', () => {
   holds(stalled)
   holds(overtaken)
 })
@@ -65,11 +65,11 @@ test('renewals in a row: a stalled request and a late reply log nobody out', () 
 const mutations: Record<Mutation, string> = {
   upsert: 'ended and is back',
   blind: 'was acknowledged and is not in',
-  'no grace': 'a request under way was refused',
+  'no grace': 'a request in progress was refused',
   'fresh offer': 'the browser lost it',
   'late offer': 'the browser lost it',
   'send first': 'was sent while',
-  forget: 'did not come along',
+  forget: 'the login lost it',
   'same survives': 'outlived it',
   'no mark': 'replaced a newer one',
   'blind logout': 'replaced a newer one',
@@ -78,7 +78,7 @@ const mutations: Record<Mutation, string> = {
 }
 
 for (const [mutation, words] of Object.entries(mutations)) {
-  test(`the model objects when a rule is left out: ${mutation}`, () => {
+  test(`a promise is broken without a rule: ${mutation}`, () => {
     const found = [...pairs, stalled, overtaken].map((chosen) => explore(chosen, mutation as Mutation).broken)
     assert.ok(
       found.some((broken) => broken?.includes(words)),

@@ -1,4 +1,4 @@
-// An option that is undefined is one that was not given: applications compute options, and read them from their environment.
+// An option that is undefined counts as absent, because applications compute options and read them from their environment.
 
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
@@ -49,7 +49,7 @@ const application = {
 }
 const random = /=[^;]{22,}|-[0-9a-f]{32}/g
 
-test('sessionManager() with options that are undefined sends what it sends without them', async () => {
+test('sessionManager() with undefined options sends the same cookies as without them', async () => {
   const cookies = nothing('name', 'domain', 'path', 'sameSite', 'partitioned', 'priority')
   const lines: string[] = []
   for (const options of [{}, application, { ...application, cookie: cookies }]) {
@@ -68,7 +68,7 @@ test('sessionManager() with options that are undefined sends what it sends witho
   assert.deepEqual(lines, Array(3).fill(lines[0]))
 })
 
-test('the short forms, too', async (t) => {
+test('the short forms accept undefined options', async (t) => {
   const before = process.cwd()
   process.chdir(folder(t))
   t.after(() => process.chdir(before))
@@ -82,7 +82,7 @@ test('the short forms, too', async (t) => {
   }
 })
 
-test('cookies, forms, loggers, servers and browsers, too', async (t) => {
+test('cookies, forms, loggers, servers and browsers accept undefined options', async (t) => {
   const manager = sessionManager({ backend: 'memory:' })
   const handler = manager(
     crossOriginProtection(
@@ -112,7 +112,7 @@ test('cookies, forms, loggers, servers and browsers, too', async (t) => {
   assert.deepEqual(await answer.json(), { ok: true })
 })
 
-test('backends and what moves them, too', async (t) => {
+test('backends, and the functions that move sessions between them, accept undefined options', async (t) => {
   const path = folder(t)
   const of = nothing('now', 'onEvent', 'secret', 'namespace', 'absoluteTimeout')
   const memory = memoryBackend(nothing('maxEntries', 'maxBytes', 'now', 'onEvent'))
@@ -120,7 +120,7 @@ test('backends and what moves them, too', async (t) => {
   const sqlite = sqliteBackend(join(path, 'a.db'), nothing('durability'))
   const url = await backendFromUrl('sqlite::memory:', of)
   const query = async () => ({ rows: [] })
-  postgresBackend({ query }, nothing('table', 'unlogged', 'synchronousCommit', 'prepare'))
+  postgresBackend({ query }, nothing('table', 'prepare'))
   mysqlBackend({ execute: async () => [[], []] as const }, nothing('table'))
   redisBackend({ sendCommand: async () => null } as never, nothing('prefix', 'waitReplicas', 'waitTimeout', 'now'))
   cookieBackend({ ...nothing('namespace', 'ends', 'absoluteTimeout', 'now'), secret: SECRET })
@@ -140,7 +140,7 @@ test('backends and what moves them, too', async (t) => {
   }
 })
 
-test('test/types asks it of every type of options', () => {
+test('test/types checks undefined options for every type of options', () => {
   const asked = readFileSync(join(root, 'test/types/application.ts'), 'utf8')
   const files = readdirSync(join(root, 'src'), { recursive: true, encoding: 'utf8' }).filter((name) =>
     /\.ts$/.test(name),
@@ -151,21 +151,22 @@ test('test/types asks it of every type of options', () => {
     ),
   )
   assert.ok(types.length > 20)
-  // A part of SessionsOptions, which nobody can import.
-  const unasked = types.filter((name) => name !== 'TransportOptions' && !asked.includes(`Undefinable<${name}>`))
+  // These two are not exported: a part of SessionManagerOptions, and the options after their check.
+  const internal = ['TransportOptions', 'CheckedOptions']
+  const unasked = types.filter((name) => !internal.includes(name as string) && !asked.includes(`Undefinable<${name}>`))
   assert.deepEqual(unasked, [])
 })
 
-test('an option that nobody reads is refused, whatever takes options', async (t) => {
+test('an unknown option is refused by every function that has options', async (t) => {
   const backend = memoryBackend()
   const wrong = { unheardOf: 1 } as never
   const handler = () => new Response()
   const calls: Record<string, () => unknown> = {
-    sessions: () => sessionManager({ backend: 'memory:', ...(wrong as object) }),
+    sessionManager: () => sessionManager({ backend: 'memory:', ...(wrong as object) }),
     memorySessions: () => memorySessions(handler, wrong),
     sqlSessions: () => sqlSessions(handler, wrong),
     fileSessions: () => fileSessions(handler, wrong),
-    connect: () => backendFromUrl('memory:', wrong),
+    backendFromUrl: () => backendFromUrl('memory:', wrong),
     memoryBackend: () => memoryBackend(wrong),
     sqliteBackend: () => sqliteBackend(':memory:', wrong),
     fileBackend: () => fileBackend(join(folder(t), 'sessions'), wrong),
@@ -181,9 +182,9 @@ test('an option that nobody reads is refused, whatever takes options', async (t)
     set: async () => set(backend, await generate(backend, 1), wrong),
     toCookieHeaders: async () => toCookieHeaders('sid', await generate(backend, 1), wrong),
     clearHeaders: () => clearHeaders('sid', wrong),
-    crossOrigin: () => crossOriginProtection(handler, wrong),
+    crossOriginProtection: () => crossOriginProtection(handler, wrong),
     logger: () => logger(handler, wrong),
-    run: () => serve(handler, wrong),
+    serve: () => serve(handler, wrong),
     browser: () => browser(handler, wrong),
   }
   const inRequest: Record<string, (request: Request) => unknown> = {
@@ -192,7 +193,7 @@ test('an option that nobody reads is refused, whatever takes options', async (t)
     csrfField: (request) => csrfField(request, wrong),
     verifyCsrfToken: (request) => verifyCsrfToken(request, 'token', wrong),
     readForm: (request) => readForm(request, undefined, wrong),
-    cookie: (request) => getCookie(request, 'theme', wrong),
+    getCookie: (request) => getCookie(request, 'theme', wrong),
     setCookie: (request) => setCookie(new Response(), request, 'theme', 'dark', wrong),
     deleteCookie: (request) => deleteCookie(new Response(), request, 'theme', wrong),
   }

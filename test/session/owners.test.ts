@@ -1,4 +1,4 @@
-// The sessions of an account: listed, ended one by one and all at once, as many as it may have, on every store.
+// The sessions of an owner, on every backend: listed, revoked one by one or all together, and limited in number.
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
@@ -17,8 +17,8 @@ const MINUTE = 60_000
 
 type Act = (s: Session) => unknown
 
-/** Two processes on one store, and browsers whose visits are answered by either. */
-const stage = (backends: readonly Backend[], options: Partial<Parameters<typeof sessionManager>[0]> = {}) => {
+/** Two processes on one backend, and browsers that either of them can answer. */
+const setup = (backends: readonly Backend[], options: Partial<Parameters<typeof sessionManager>[0]> = {}) => {
   const now = clock()
   const events: { type: string; label?: string }[] = []
   let act: Act = () => {}
@@ -57,9 +57,9 @@ const labels = (list: readonly OwnedSession<object>[]) => list.map(({ label }) =
 
 for (const { name, opener } of stores) {
   suite(`owners on ${name}`, () => {
-    const opened = async (t: Parameters<typeof opener>[0], options = {}) => {
+    const start = async (t: Parameters<typeof opener>[0], options = {}) => {
       const open = opener(t)
-      return stage([await open(), await open()], options)
+      return setup([await open(), await open()], options)
     }
     const login =
       (user: string, device = 'a phone'): Act =>
@@ -69,14 +69,14 @@ for (const { name, opener } of stores) {
         return s.label
       }
 
-    test('LIFE-14: list: the living sessions of one account, the youngest first, with what the application noted', async (t) => {
-      const h = await opened(t)
-      const [one, two, other, stranger] = [h.visitor(), h.visitor(), h.visitor(), h.visitor()]
+    test('LIFE-14: list returns the sessions of one owner that are alive, the newest first, with their fields', async (t) => {
+      const h = await start(t)
+      const [one, two, other, anonymous] = [h.visitor(), h.visitor(), h.visitor(), h.visitor()]
       const first = await one(login('anna', 'a phone'))
       h.now.tick(MINUTE)
       const second = await two(login('anna', 'a laptop'))
       await other(login('bert'))
-      await stranger((s) => s.set('device', 'none'))
+      await anonymous((s) => s.set('device', 'none'))
       const list = await h.manager.list('anna')
       assert.deepEqual(labels(list), [second, first])
       assert.deepEqual({ ...list[1]?.fields }, { device: 'a phone' })
@@ -88,11 +88,11 @@ for (const { name, opener } of stores) {
       assert.deepEqual(labels(await h.manager.list('anna')), [second])
       assert.deepEqual(await h.manager.list('nobody'), [])
       h.now.tick(14 * DAY)
-      assert.deepEqual(await h.manager.list('anna'), [], 'what has expired is not living')
+      assert.deepEqual(await h.manager.list('anna'), [], 'an expired session is not listed')
     })
 
-    test('accounts are told apart to the letter, and by application', async (t) => {
-      const h = await opened(t)
+    test('owners with similar names are different owners', async (t) => {
+      const h = await start(t)
       const users = ['anna', 'Anna', 'anna ', '\u00e1nna', 'a\u0301nna', 'a:b', '%3A', '"', 'x'.repeat(255)]
       for (const user of users) await h.visitor()(login(user))
       for (const user of users) {
@@ -100,8 +100,8 @@ for (const { name, opener } of stores) {
       }
     })
 
-    test('revoke ends the session of a label, whoever has it, and does not mind if there is none', async (t) => {
-      const h = await opened(t)
+    test('revoke ends the session of a label, and succeeds if there is none', async (t) => {
+      const h = await start(t)
       const [one, two] = [h.visitor(), h.visitor(1)]
       const label = (await one(login('anna'))) as string
       await two(login('anna'))
@@ -117,8 +117,8 @@ for (const { name, opener } of stores) {
       }
     })
 
-    test('revokeAll ends all but the one that asks; a visit under way is told and saves nothing', async (t) => {
-      const h = await opened(t)
+    test('revokeAll ends all sessions but the excepted one, and a request in progress saves nothing', async (t) => {
+      const h = await start(t)
       const visitors = [h.visitor(), h.visitor(1), h.visitor()]
       for (const visit of visitors) await visit(login('anna'))
       const [mine, two, three] = visitors as [(typeof visitors)[0], (typeof visitors)[0], (typeof visitors)[0]]
@@ -139,8 +139,8 @@ for (const { name, opener } of stores) {
       assert.equal(await mine(owner), undefined)
     })
 
-    test('LIFE-7: revokeAll while ten sessions are renewed, logged in again and written to: none is usable afterwards', async (t) => {
-      const h = await opened(t)
+    test('LIFE-7: after a revokeAll during ten rotations, logins and writes, no session of the owner is usable', async (t) => {
+      const h = await start(t)
       for (let round = 0; round < 5; round++) {
         const visitors = Array.from({ length: 10 }, (_, i) => h.visitor(i % 2))
         for (const visit of visitors) await visit(login('anna'))
@@ -148,7 +148,7 @@ for (const { name, opener } of stores) {
         const running = h.processes.map((manager, at) => {
           const handler = manager(async (request) => {
             const s = await session(request)
-            // Whoever finds himself logged out already does not log in again.
+            // A visitor who is logged out already does not log in again.
             if (s.owner === undefined) return new Response(null, { status: 401 })
             await acts[Number(new URL(request.url).searchParams.get('act'))]?.(s)
             return new Response()
@@ -164,7 +164,7 @@ for (const { name, opener } of stores) {
         const tabs = await Promise.all(running.flat())
         await revoking
         for (const tab of tabs) {
-          let left: unknown = 'unasked'
+          let left: unknown = 'not read'
           await tab.copy(
             h.manager(async (request) => {
               left = (await session(request)).owner
@@ -177,8 +177,8 @@ for (const { name, opener } of stores) {
       }
     })
 
-    test('LIM-6: maxSessionsPerOwner: the oldest goes, and is named; also where logins come at once', async (t) => {
-      const h = await opened(t, { maxSessionsPerOwner: 2 })
+    test('LIM-6: maxSessionsPerOwner ends the oldest session and reports it, also for concurrent logins', async (t) => {
+      const h = await start(t, { maxSessionsPerOwner: 2 })
       const visitors = [h.visitor(), h.visitor(), h.visitor()]
       const seen: unknown[] = []
       for (const visit of visitors) {
@@ -214,24 +214,24 @@ for (const { name, opener } of stores) {
 }
 
 suite('when a session was last seen', () => {
-  test('is as exact as half its lifetime, and at once where a visit saves something', async () => {
-    const h = stage([memoryBackend()])
+  test('is exact to half the idle timeout, and exact if a request saves something', async () => {
+    const h = setup([memoryBackend()])
     const visit = h.visitor()
     await visit((s) => s.login('anna'))
     const seen = async () => (await h.manager.list('anna'))[0]?.lastSeenAt
-    const born = h.now()
+    const createdAt = h.now()
     h.now.tick(6 * DAY)
     await visit(owner)
-    assert.equal(await seen(), born)
+    assert.equal(await seen(), createdAt)
     h.now.tick(2 * DAY)
     await visit(owner)
-    assert.equal(await seen(), h.now(), 'moved in the second half')
+    assert.equal(await seen(), h.now(), 'extended in the second half')
     h.now.tick(MINUTE)
     await visit((s) => s.set('n', 1))
     assert.equal(await seen(), h.now())
   })
 
-  test('with lastSeen it is as exact as that, to the absolute end, and costs a write as often', async () => {
+  test('with lastSeenInterval is exact to that interval until the absolute timeout, at one write per interval', async () => {
     const backend = memoryBackend()
     let writes = 0
     const counted: Backend = {
@@ -241,15 +241,15 @@ suite('when a session was last seen', () => {
         return backend.set(key, change, version)
       },
     }
-    const h = stage([counted], { lastSeenInterval: 300 })
-    const [visit, stranger] = [h.visitor(), h.visitor()]
+    const h = setup([counted], { lastSeenInterval: 300 })
+    const [visit, anonymous] = [h.visitor(), h.visitor()]
     await visit((s) => s.login('anna'))
-    await stranger((s) => s.set('n', 1))
+    await anonymous((s) => s.set('n', 1))
     const seen = async () => (await h.manager.list('anna'))[0]?.lastSeenAt
     for (let minute = 1; minute <= 10; minute++) {
       h.now.tick(MINUTE)
       await visit(owner)
-      await stranger(owner)
+      await anonymous(owner)
     }
     assert.equal(writes, 2)
     assert.equal(await seen(), h.now())
@@ -262,8 +262,8 @@ suite('when a session was last seen', () => {
   })
 })
 
-test('LIFE-14: what a list shows opens nothing', async () => {
-  const h = stage([memoryBackend()])
+test('LIFE-14: no value in a list opens a session', async () => {
+  const h = setup([memoryBackend()])
   await h.visitor()((s) => s.login('anna'))
   const [listed] = await h.manager.list('anna')
   const { label = '' } = listed ?? {}
@@ -273,10 +273,10 @@ test('LIFE-14: what a list shows opens nothing', async () => {
   }
 })
 
-suite('owners where sessions are cookies', () => {
-  test('a label can be revoked where ends are kept, and else the call says what is missing', async () => {
+suite('owners on the cookie backend', () => {
+  test('a label can be revoked with the option ends, and without it the call throws', async () => {
     const ends = memoryBackend()
-    const h = stage([cookieBackend({ secret, ends })])
+    const h = setup([cookieBackend({ secret, ends })])
     const visit = h.visitor()
     const label = (await visit((s) => {
       s.login('anna')
@@ -287,11 +287,11 @@ suite('owners where sessions are cookies', () => {
     assert.deepEqual([await visit(owner), await thief(owner)], [undefined, undefined])
     await assert.rejects(h.manager.list('anna'), { code: 'invalid_option' })
     await assert.rejects(h.manager.revokeAll('anna'), { code: 'invalid_option' })
-    const without = stage([cookieBackend({ secret })])
+    const without = setup([cookieBackend({ secret })])
     await assert.rejects(without.manager.revoke(label), { code: 'invalid_option' })
   })
 
-  test('a limit on them is refused when the backend is opened', async () => {
+  test('maxSessionsPerOwner is refused when the backend is opened', async () => {
     const manager = sessionManager({
       backend: cookieBackend({ secret }),
       storeTimeout: PATIENT,
@@ -302,7 +302,7 @@ suite('owners where sessions are cookies', () => {
   })
 })
 
-test('whoever is revoked while he logs in is not logged in, whatever the order of their store calls', async () => {
+test('a login during a revokeAll of its owner leaves no session of that owner, in every order of backend calls', async () => {
   await fc.assert(
     fc.asyncProperty(fc.scheduler(), fc.constantFrom('login', 'again', 'renew'), async (s, kind) => {
       const backend = memoryBackend()
@@ -318,7 +318,7 @@ test('whoever is revoked while he logs in is not logged in, whatever the order o
           clear: (name, except) => through().then(() => backend.byOwner?.clear(name, except) ?? 0),
         },
       }
-      const h = stage([backend])
+      const h = setup([backend])
       const first = h.visitor()
       await first((s) => s.login('anna'))
       const manager = sessionManager({ backend: slow, storeTimeout: PATIENT, now: h.now, secret })
@@ -335,16 +335,16 @@ test('whoever is revoked while he logs in is not logged in, whatever the order o
       const revoking = manager.revokeAll('anna')
       await s.waitFor(Promise.all([going, revoking]))
       const left = await h.manager.list('anna')
-      assert.deepEqual(left, [], 'none of anna is left')
+      assert.deepEqual(left, [], 'no session of anna is left')
     }),
     { numRuns: runs(300) },
   )
 })
 
-test('the end of an owner’s session by time is an event, with its label and owner, when a sweep removes it', async (t) => {
+test('a sweep that removes an expired session of an owner emits an event with its label and owner', async (t) => {
   for (const { name, opener } of stores.filter(({ far }) => !far)) {
     const backend = await opener(t)()
-    // A day behind both clocks: a sweep believes the earlier one, and waits a day.
+    // The clock must be a day behind: a sweep uses the earlier of two clocks, and waits a day after the expiry.
     const now = clock(Date.now() - 3 * DAY)
     const events: SessionEvent[] = []
     const manager = sessionManager({

@@ -309,7 +309,7 @@ suite('no message and no event has a value of a session in it', () => {
       schema: standard((value) => {
         throw value
       }),
-      says: /: the schema threw something that has no name\.$/,
+      says: /: the schema threw an error without a name\.$/,
     },
     'one that names no place that is one': {
       schema: standard((value) => ({ issues: [{ message: JSON.stringify(value), path: [{ key: value }, 'b c', 0] }] })),
@@ -381,7 +381,7 @@ test('a misfit of one copy of the package is one for another, and fields of any 
   await fc.assert(
     fc.asyncProperty(
       fc.dictionary(
-        fc.oneof(fc.string(), fc.constantFrom('why', 'error', 'Symbol(keepsake.Misfit)', '__proto__')),
+        fc.oneof(fc.string(), fc.constantFrom('why', 'error', 'Symbol(keepsake.Mismatch)', '__proto__')),
         fc.jsonValue(),
       ),
       async (fields) => {

@@ -15,7 +15,7 @@ import { setup } from '../support/visits.ts'
 suite('sessions', () => {
   test('without a middleware, asking is a KeepsakeError that says what to wrap', async () => {
     const request = new Request('https://app.test/')
-    await assert.rejects(session(request), /no sessions middleware.*sessions\(\{ backend \}\)\(handler\)/s)
+    await assert.rejects(session(request), /no session for this request.*sessionManager\(\{ backend \}\)\(handler\)/s)
     await assert.rejects(sessionManager({ backend: 'memory:' }).session(request), code('no_middleware'))
   })
   test('several sessions side by side, each by its own manager', async () => {

@@ -1,9 +1,9 @@
-// Bodies of requests in pieces of any size, and bodies that never end.
+// Bodies of requests in pieces of any size, and endless bodies.
 
-/** How much of a body was taken, and whether it was given up. */
+/** The bytes of a body that were read, and whether it was cancelled. */
 export type Taken = { bytes: number; cancelled: boolean }
 
-/** A body that is there already, in pieces of these sizes, over and over. */
+/** A body that is available at once, in pieces of these sizes in turn. */
 export const inPieces = (body: Uint8Array, sizes: readonly number[] = [1]): ReadableStream<Uint8Array> => {
   let at = 0
   let piece = 0
@@ -11,16 +11,16 @@ export const inPieces = (body: Uint8Array, sizes: readonly number[] = [1]): Read
     pull: (controller) => {
       if (at >= body.length) return controller.close()
       const size = sizes[piece++ % sizes.length] as number
-      // An array of its own, as each piece from a socket is: a view would keep the whole.
+      // A new array, like each piece from a socket, because a view would keep the whole body in memory.
       controller.enqueue(new Uint8Array(body.subarray(at, at + size)))
       at += size
     },
   })
 }
 
-/** `metadata`, and then `more` again and again, at most `most` bytes: nobody who stops in time gets there. */
+/** `head`, then `more` repeatedly, up to `most` bytes. A reader that stops at its limit never gets there. */
 export const endless = (
-  metadata: string,
+  head: string,
   more: string,
   most = 400 * 2 ** 20,
 ): { readonly body: ReadableStream<Uint8Array>; readonly taken: Taken } => {
@@ -30,7 +30,7 @@ export const endless = (
   const body = new ReadableStream<Uint8Array>(
     {
       pull: (controller) => {
-        const next = first ? Buffer.from(metadata) : piece
+        const next = first ? Buffer.from(head) : piece
         first = false
         taken.bytes += next.length
         controller.enqueue(new Uint8Array(next))

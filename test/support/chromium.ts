@@ -1,4 +1,4 @@
-// A Chromium for tests: the one that is installed, closed when the test is over.
+// The installed Chromium, for tests. It is closed when the test ends.
 
 import assert from 'node:assert/strict'
 import { existsSync } from 'node:fs'
@@ -6,8 +6,8 @@ import { delimiter, join } from 'node:path'
 import type { TestContext } from 'node:test'
 import { type Browser, chromium, type Page } from 'playwright-core'
 
-/** Milliseconds that a browser may take for a step: no test is about that, and a machine may stand still. */
-const PATIENCE = 600_000
+/** Milliseconds for one step of the browser. It is long, because no test is about speed and a machine may pause. */
+const STEP_TIMEOUT = 600_000
 
 const programs = ['chromium-headless-shell', 'chromium', 'google-chrome']
 const installed = () =>
@@ -19,26 +19,26 @@ const installed = () =>
 
 export const opened = async (t: TestContext): Promise<Browser> => {
   const executablePath = installed()
-  assert.ok(executablePath, 'a Chromium is installed: npm test does that, or says how')
+  assert.ok(executablePath, 'no Chromium was found: npm test installs one, or prints how')
   const chrome = await chromium.launch({
     executablePath,
-    timeout: PATIENCE,
+    timeout: STEP_TIMEOUT,
     args: ['--disable-quic', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
   })
   t.after(() => chrome.close())
-  // A page of its own has a context, too.
+  // A page that is opened without a context gets one, too.
   const { newContext } = chrome
   chrome.newContext = async (...options) => {
     const context = await newContext.apply(chrome, options)
-    context.setDefaultTimeout(PATIENCE)
+    context.setDefaultTimeout(STEP_TIMEOUT)
     return context
   }
   return chrome
 }
 
-/** Clicks on what leads to a page, and waits until that is there: a click alone does not. */
+/** Clicks on an element that leads to another page, and waits for that page, because a click alone does not wait. */
 export const follow = async (page: Page, selector: string): Promise<void> => {
-  const there = page.waitForNavigation()
+  const navigation = page.waitForNavigation()
   await page.click(selector)
-  await there
+  await navigation
 }

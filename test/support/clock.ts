@@ -1,4 +1,4 @@
-// A clock that stands still until a test moves it.
+// A clock that a test moves, and that does not move by itself.
 
 export type Clock = { (): number; tick(milliseconds: number): void }
 
@@ -14,5 +14,5 @@ export const clock = (start = Date.UTC(2026, 10, 24)): Clock => {
 export const SECOND = 1_000
 export const DAY = 86_400_000
 
-/** Seconds that a visit may wait for its backend in a test that is not about that: its machine may stand still. */
+/** Seconds: a storeTimeout for tests that do not test it, because a busy machine may suspend them. */
 export const PATIENT = 3_600

@@ -1,4 +1,4 @@
-// Copies the sessions of a SQLite file to a Redis Cluster, and says of each batch what it read, and waits, and how far it is.
+// Copies the sessions of a SQLite file to a Redis Cluster. For each batch it prints the keys, waits, and prints the progress.
 
 import { once } from 'node:events'
 import { writeSync } from 'node:fs'
@@ -9,23 +9,23 @@ import { patientCluster } from './driver.ts'
 
 const [file = '', cluster = '', cursor] = process.argv.slice(2)
 const [from, to] = [await backendFromUrl(file), await patientCluster(cluster)]
-const say = (what: object) => writeSync(1, `${JSON.stringify(what)}\n`)
-/** Between the reading of a batch and its writing the keys are told, and a session of it may end before the answer. */
+const print = (message: object) => writeSync(1, `${JSON.stringify(message)}\n`)
+/** Prints the keys of a batch after it was read, and waits for a message before it is written. A test ends a session in between. */
 const slow = {
   ...from,
   async scan(cursor: string | undefined, limit: number) {
-    const part = (await from.scan?.(cursor, limit)) ?? { entries: [], cursor: undefined }
-    say({ keys: part.entries.map(({ key }) => key) })
+    const page = (await from.scan?.(cursor, limit)) ?? { entries: [], cursor: undefined }
+    print({ keys: page.entries.map(({ key }) => key) })
     await once(process, 'message')
-    // For visitors to come meanwhile.
+    // Time for requests.
     await sleep(60)
-    return part
+    return page
   },
 }
 await copySessions(slow, to, {
   batch: 20,
   ...(cursor && { cursor }),
-  onProgress: say,
+  onProgress: print,
 })
 await from.close?.()
 await to.close?.()

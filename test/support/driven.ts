@@ -1,36 +1,31 @@
-// Pages on one session in a store that other processes use too, by a driver: each of them one visit that takes its time.
+// An application of one process among several on one store: it serves slow pages on one session, through a given driver.
 
 import { session, sessionManager } from 'keepsake'
 import { serve } from 'keepsake/serve'
 import { PATIENT } from './clock.ts'
-import { opened } from './driver.ts'
+import { openBackend } from './driver.ts'
 
 const [driver = '', url = '', place = '', secret = ''] = process.argv.slice(2)
 const manager = sessionManager({
-  backend: await opened(driver, url, place),
+  backend: await openBackend(driver, url, place),
   secret,
-  // One name of the cookie for all, as behind what ends TLS before them; else each has its own on its port.
+  // All processes use the same cookie name, as behind a proxy that ends TLS. Otherwise the name depends on the port.
   secure: true,
-  // Fifty that change one session at once wait for each other, here and in other processes.
+  // Fifty requests change one session concurrently, and wait for each other here and in other processes.
   storeTimeout: PATIENT,
 })
 
-let go = () => {}
-let arrived = () => {}
-const gone = new Promise<void>((resolve) => {
-  go = resolve
-})
-const there = new Promise<void>((resolve) => {
-  arrived = resolve
-})
+/** Settled by the requests to `/slow` and `/go`. */
+const { promise: slowArrived, resolve: arrive } = Promise.withResolvers<void>()
+const { promise: slowReleased, resolve: release } = Promise.withResolvers<void>()
 
 await serve(
   manager(async (request) => {
     const { pathname, searchParams } = new URL(request.url)
-    // Of these two, what a test says to the process and not to the session.
-    if (pathname === '/there') await there
-    if (pathname === '/go') go()
-    if (pathname === '/there' || pathname === '/go') return Response.json(null)
+    // These two control the process, and have nothing to do with the session.
+    if (pathname === '/arrived') await slowArrived
+    if (pathname === '/go') release()
+    if (pathname === '/arrived' || pathname === '/go') return Response.json(null)
     const s = await session(request)
     const field = searchParams.get('field')
     if (field !== null) s.set(field, true)
@@ -38,10 +33,10 @@ await serve(
     if (pathname === '/logout') s.invalidate()
     if (pathname === '/slow') {
       s.set('late', true)
-      arrived()
-      await gone
+      arrive()
+      await slowReleased
     } else if (pathname !== '/') {
-      // Time for the others to read what this one has read.
+      // Other requests read the same version in this time.
       await new Promise((resolve) => setTimeout(resolve, 20))
     }
     return Response.json(s.fields)

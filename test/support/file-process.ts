@@ -1,16 +1,16 @@
-// What a process of its own does to a folder of sessions: its first argument says which, each line that it prints is done.
+// A process that works on a folder of sessions: the first argument names the task, and each printed line is one step.
 
-import { randomBytes } from 'node:crypto'
 import { chmodSync, closeSync, openSync, readdirSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import type { Entry, KeepsakeError } from 'keepsake'
 import { fileBackend } from '../../src/backends/file/backend.ts'
+import { fileOf, slotOf } from '../../src/backends/file/file-name.ts'
 import { openLocks } from '../../src/backends/file/locks.ts'
+import { freshKey, freshVersion } from './entries.ts'
 
-const [deed = '', directory = '', key = '', more = ''] = process.argv.slice(2)
-const say = (line: unknown) => writeSync(1, `${line}\n`)
-const freshVersion = () => randomBytes(6).toString('base64url')
+const [task = '', directory = '', key = '', more = ''] = process.argv.slice(2)
+const print = (line: unknown) => writeSync(1, `${line}\n`)
 const codeOf = async (act: () => unknown): Promise<unknown> => {
   try {
     await act()
@@ -20,8 +20,8 @@ const codeOf = async (act: () => unknown): Promise<unknown> => {
   }
 }
 
-/** Having waited for its turn for two seconds in vain, a call has changed nothing, and may be made again. */
-const insisted = async <T>(act: () => T | Promise<T>): Promise<T> => {
+/** Calls `act` again if it waited two seconds for a lock in vain: then it has changed nothing. */
+const retry = async <T>(act: () => T | Promise<T>): Promise<T> => {
   for (;;) {
     try {
       return await act()
@@ -38,104 +38,99 @@ const increment = async (backend: ReturnType<typeof fileBackend>): Promise<numbe
   return (await backend.set(key, change, entry.version)) === undefined ? n : undefined
 }
 
-const deeds: Record<string, () => Promise<void>> = {
-  /** Counts `more` times. */
+const tasks: Record<string, () => Promise<void>> = {
+  /** Increments `more` times. */
   async count() {
     const backend = fileBackend(directory)
     for (let done = 0; done < Number(more); ) {
-      if ((await insisted(() => increment(backend))) !== undefined) done++
+      if ((await retry(() => increment(backend))) !== undefined) done++
     }
   },
-  /** Counts until it is killed, and says what is saved. */
+  /** Increments until it is killed. Prints each number that was saved. */
   async write() {
     const backend = fileBackend(directory)
-    for (;;) say(await insisted(() => increment(backend)))
+    for (;;) print(await retry(() => increment(backend)))
   },
-  /** Takes the turn of a slot, says so, and never gives it back. */
+  /** Takes a lock, prints a line, and never gives the lock back. */
   async hold() {
     await openLocks(directory).write(key, () => {
-      say('held')
+      print('held')
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, Number.POSITIVE_INFINITY)
     })
   },
-  /** Stands still in its turn, after it has decided what to write or remove and before it does. */
-  async stand() {
-    const turns = openLocks(directory)
-    const file = Buffer.from(key, 'base64url').toString('hex')
+  /** Takes all locks, prints a line, and never gives them back. */
+  async 'hold-all'() {
+    await openLocks(directory).underEach(() => {
+      print('held')
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, Number.POSITIVE_INFINITY)
+    })
+  },
+  /** Stops while it holds the lock of a session, immediately before it writes or removes. Prints how often it tried. */
+  async stop() {
+    const locks = openLocks(directory)
+    const file = fileOf(key)
     const path = join(directory, file)
     let times = 0
-    const once = (act: () => void) => {
+    const stopAtFirst = (act: () => void) => {
       times++
       if (times > 1) return
       process.kill(process.pid, 'SIGSTOP')
       act()
     }
-    if (more === 'write') await turns.write(file.slice(0, 2), (put) => once(() => put(path, 'late', false)))
-    else await turns.remove(file.slice(0, 2), (remove) => once(() => remove(path, false)))
-    say(times)
+    if (more === 'write') await locks.write(slotOf(file), (put) => stopAtFirst(() => put(path, 'late', false)))
+    else await locks.remove(slotOf(file), (remove) => stopAtFirst(() => remove(path, false)))
+    print(times)
   },
-  /** Begins sessions that are over, and touches them: what it then finds has to stay there while others sweep. */
+  /** Generates expired sessions and touches them. Prints how many disappeared after the touch, while others sweep. */
   async revive() {
     const backend = fileBackend(directory)
     let lost = 0
     for (let i = 0; i < Number(more); i++) {
       const entry = { value: '0', metadata: '', version: freshVersion(), expiresAt: 1 }
-      await insisted(() => backend.generate(key, entry))
-      await insisted(() => backend.touch(key, 9e15))
+      await retry(() => backend.generate(key, entry))
+      await retry(() => backend.touch(key, 9e15))
       if ((await backend.get(key)) === undefined) continue
       for (let again = 0; again < 20; again++) {
         if ((await backend.get(key)) !== undefined) continue
         lost++
         break
       }
-      await insisted(() => backend.clear(key))
+      await retry(() => backend.clear(key))
     }
-    say(lost)
+    print(lost)
   },
-  /** Generates sessions of one owner until it is killed, so long as they are few, and says their keys, and how it went. */
+  /** Generates sessions of one owner until it is killed, while the folder has few. Prints the key of each. */
   async own() {
     const backend = fileBackend(directory)
     for (;;) {
       while (readdirSync(directory).length > 100) await setImmediate()
-      const born = randomBytes(32).toString('base64url')
+      const newKey = freshKey()
       const entry = { value: '{}', metadata: '', version: freshVersion(), expiresAt: 9e15, owner: key }
-      const answer = await insisted(() => backend.generate(born, entry))
-      say(`${born} ${answer ?? 'done'}`)
-      // A save that comes with a clear brings nothing back.
-      const change = { value: '{"n":2}', metadata: '', version: freshVersion() }
-      if (answer !== undefined) continue
-      if ((await insisted(() => backend.set(born, change, entry.version))) === 'stale') say('stale')
+      await retry(() => backend.generate(newKey, entry))
+      print(newKey)
+      // A save at the same time as a clear must not bring the session back.
+      await retry(() => backend.set(newKey, { value: '{"n":2}', metadata: '', version: freshVersion() }, entry.version))
     }
   },
-  /** Clears an owner until it is killed, and says how many it was. */
+  /** Clears an owner until it is killed. Prints how many sessions each clear ended. */
   async disown() {
     const backend = fileBackend(directory)
-    for (;;) say(await insisted(() => backend.byOwner?.clear(key)))
+    for (;;) print(await retry(() => backend.byOwner?.clear(key)))
   },
-  /** Opens the folder, and says how many sessions an owner has. */
-  async list() {
-    say((await fileBackend(directory).byOwner?.list(key))?.length)
-  },
-  /** Lists an owner, and sweeps as if each mark were old, until it is killed. */
-  async tidy() {
+  /** Lists an owner and sweeps until it is killed. */
+  async 'list-and-sweep'() {
     const backend = fileBackend(directory)
     for (;;) {
-      await insisted(() => backend.byOwner?.list(key))
-      await insisted(() => backend.sweep?.(Date.now() + 700_000, 100))
+      await retry(() => backend.byOwner?.list(key))
+      await retry(() => backend.sweep?.(Date.now() + 700_000, 100))
     }
   },
-  /** Changes one session with a flush, and says how that went. */
+  /** Changes one session with a flush. Prints the outcome. */
   async flush() {
     const backend = fileBackend(directory, { durability: 'power' })
-    say(await codeOf(() => increment(backend)))
+    print(await codeOf(() => increment(backend)))
   },
-  /** Begins a session of an owner with a flush. */
-  async 'flush-owned'() {
-    const backend = fileBackend(directory, { durability: 'power' })
-    const entry = { value: '1', metadata: '', version: freshVersion(), expiresAt: 9e15, owner: 'anna' }
-    say(await codeOf(() => backend.generate(key, entry)))
-  },
-  /** Uses the backend while no more files can be opened. */
+  /** Uses the backend while no more files can be opened. Prints the outcomes. */
   async starve() {
     const backend = fileBackend(directory)
     const entry = (await backend.get(key)) as Entry
@@ -150,12 +145,13 @@ const deeds: Record<string, () => Promise<void>> = {
       await codeOf(() => backend.set(key, change, entry.version)),
       await codeOf(() => backend.touch(key, entry.expiresAt + 1)),
       await codeOf(() => backend.sweep?.(0, 1)),
+      await codeOf(() => backend.byOwner?.list('anna')),
     ]
     for (const file of files) closeSync(file)
     const value = (await backend.get(key))?.value
-    say(JSON.stringify([...answers, value, await backend.set(key, change, entry.version)]))
+    print(JSON.stringify([...answers, value, await backend.set(key, change, entry.version)]))
   },
-  /** Uses the backend, as a user without privileges, when it may no longer write to its directory. */
+  /** Uses the backend, as a user without privileges, after the directory has become read-only. Prints the outcomes. */
   async deny() {
     const backend = fileBackend(directory)
     const entry = { value: '1', metadata: '', version: 'one', expiresAt: 9e15 }
@@ -170,8 +166,8 @@ const deeds: Record<string, () => Promise<void>> = {
     chmodSync(join(directory, 'locks'), 0o500)
     answers.push(await codeOf(() => backend.clear(key)))
     chmodSync(more, 0)
-    say(JSON.stringify([...answers, await codeOf(() => backend.get(key))]))
+    print(JSON.stringify([...answers, await codeOf(() => backend.get(key))]))
   },
 }
 
-await deeds[deed]?.()
+await tasks[task]?.()

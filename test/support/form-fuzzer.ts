@@ -1,5 +1,5 @@
-// Sends forms that nobody thought of, in a process of its own: what ends it, or is rejected and not handled, fails the run.
-// Prints its seed first, and what it saw as JSON last. Run with --expose-gc. FUZZ_SEED repeats a run, FUZZ_SECONDS makes it long.
+// Sends generated forms in a process of its own: a crash or an unhandled rejection fails the run.
+// It prints its seed first and its results as JSON last. Run with --expose-gc. FUZZ_SEED repeats a run, FUZZ_SECONDS sets its length.
 
 import assert from 'node:assert/strict'
 import fc from 'fast-check'
@@ -13,7 +13,7 @@ import {
   type UploadedFile,
 } from 'keepsake'
 import { browser } from 'keepsake/testing'
-import { fieldIn } from '../../src/forms/body.ts'
+import { findField } from '../../src/forms/body.ts'
 import { MULTIPART, posting, URLENCODED } from './bodies.ts'
 
 const SHORT_RUN = 1_500
@@ -21,7 +21,7 @@ const seconds = Number(process.env.FUZZ_SECONDS ?? 0)
 const seed = Number(process.env.FUZZ_SEED ?? Math.floor(Math.random() * 2 ** 31))
 console.log(`seed ${seed}${seconds > 0 ? `, ${seconds} seconds` : ''}`)
 
-/* The application: each path reads forms in a way of its own. */
+/* The application: each path reads forms in a different way. */
 
 const statuses: Record<string, number> = {
   ok: 200,
@@ -70,7 +70,7 @@ const page = sessionManager({ backend: 'memory:' })(
 const visit = browser(page)
 const token = await (await visit('/')).text()
 
-/* What is sent. */
+/* The requests. */
 
 const disposition = 'Content-Disposition: form-data; name='
 const boundaries = [
@@ -155,7 +155,7 @@ const edit: fc.Arbitrary<Edit> = fc.record({
   insert: fc.oneof(fc.constant(''), fc.constantFrom(...fragments, ...lines)),
   again: fc.boolean(),
 })
-/** A part of it is taken out, or doubled, and something put in its place. */
+/** Removes or doubles a part of a body, and inserts another text. */
 const edited = (body: string, edits: readonly Edit[]): string =>
   edits.reduce((now, { at, length, insert, again }) => {
     const from = Math.floor(at * now.length)
@@ -213,7 +213,7 @@ const aCase = fc.record({
     fc.constantFrom([1], [100_000], [1_023, 1], [16_384], [0, 5]),
     fc.array(fc.integer({ min: 1, max: 3_000 }), { minLength: 1, maxLength: 4 }),
   ),
-  /** After how many pieces the connection is lost. */
+  /** The number of pieces after which the connection breaks off. */
   lost: fc.option(fc.nat({ max: 20 }), { freq: 8 }),
   headers: fc.record(
     {
@@ -227,7 +227,7 @@ const aCase = fc.record({
 })
 type Case = typeof aCase extends fc.Arbitrary<infer C> ? C : never
 
-/* Large bodies, each of one kind of work: `n` bytes of it. */
+/* Large bodies, each with `n` bytes of one kind of work. */
 
 const filled = (n: number, make: (i: number) => string): string => {
   const made: string[] = []
@@ -269,7 +269,7 @@ const shapes: Record<string, (n: number) => readonly [type: string, body: string
   'headers without an end': (n) => [MULTIPART, filled(n, () => `--b\r\n${'x'.repeat(10_000)}\r\n`)],
 }
 
-/* Sending, and watching. */
+/* Sends requests and measures them. */
 
 const turn = () => new Promise<void>((resolve) => setImmediate(resolve))
 const cpu = (): number => {
@@ -277,9 +277,9 @@ const cpu = (): number => {
   return (user + system) / 1_000
 }
 
-/** More turns than anything here may need: what is not over by then is never over. */
+/** More rounds of the event loop than any request needs. Work that is not done by then never ends. */
 const ENOUGH = 50_000
-/** The result, and the most milliseconds of work of this thread between two turns of the event loop. */
+/** The result, and the most milliseconds of work between two rounds of the event loop. */
 const watched = async <T>(what: string, work: () => Promise<T>): Promise<{ result: T; stall: number }> => {
   let over = false
   let stall = 0
@@ -329,7 +329,7 @@ const one = async (sent: Case): Promise<number> => {
   const headers = { ...sent.headers, 'content-type': sent.body[0] }
   const send = async () => {
     const response = await visit(sent.path, { method: 'POST', body: stream, headers, duplex: 'half' } as RequestInit)
-    // Of a request that is let through and not read, the body is its handler's.
+    // The body of a request that is passed on and not read belongs to its handler.
     if (response.headers.get('outcome') !== 'not read') await over
     return response
   }
@@ -341,13 +341,13 @@ const one = async (sent: Case): Promise<number> => {
   assert.equal(response.status, status, outcome)
   const free = ways[sent.path]?.options.csrf === false
   const shown = sent.body[1].includes(token) || sent.headers['x-csrf-token'] === token
-  if (outcome === 'ok' && !free) assert.ok(shown, 'a form without its token was taken')
-  await watched('a look for a field', () => fieldIn(posting(bodyOf(sent).stream, sent.body[0]), 'a'))
+  if (outcome === 'ok' && !free) assert.ok(shown, 'a form without its token was accepted')
+  await watched('a search for a field', () => findField(posting(bodyOf(sent).stream, sent.body[0]), 'a'))
   return stall
 }
 
 const collect = globalThis.gc as () => void
-/** Megabytes that are held once all is collected, also what finalizers let go. */
+/** Megabytes in use after garbage collection, also after finalizers. */
 const held = async (): Promise<number> => {
   for (let time = 0; time < 4; time++) {
     collect()
@@ -362,13 +362,13 @@ const sofar = () => (performance.now() - started) / 1_000
 let cases = 0
 let longest = { stall: 0, what: '' }
 const note = (stall: number, what: string) => {
-  // What is compiled, and loaded, at the first of its kind is no fault of a body's.
+  // The first request of a kind compiles and loads code, so it does not count.
   if (cases > 1_000 && stall > longest.stall) longest = { stall, what }
 }
 const heap: number[] = []
 const wanted = () => (seconds > 0 ? sofar() < seconds : cases < SHORT_RUN)
 
-/** Reads a large body, with the limits of a path. */
+/** Reads a large body with the limits of a path. */
 const large = async (name: string, bytes: number, path: string): Promise<{ stall: number; work: number }> => {
   const [type, text_] = (shapes[name] as (n: number) => readonly [string, string])(bytes)
   const body = Buffer.from(text_)
@@ -403,11 +403,11 @@ while (wanted()) {
   }
 }
 
-/* The same bytes in bodies of 1 MiB take about the work that they take in bodies of an eighth, not eight times that. */
+/* The same bytes need about the same work in bodies of 1 MiB as in bodies of an eighth of that. */
 const ratios: Record<string, number> = {}
 for (const name of Object.keys(shapes)) {
   await large(name, 2 ** 17, '/large')
-  // What is less than a clock tells is as good as nothing.
+  // Times below the resolution of the clock count as nothing.
   let [small, great] = [20, 20]
   for (let time = 0; time < 8; time++) small += (await large(name, 2 ** 17, '/large')).work
   great += (await large(name, 2 ** 20, '/large')).work

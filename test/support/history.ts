@@ -1,15 +1,15 @@
-// Reads a log of visits to a store that failed over, and says where it broke what had been acknowledged.
+// Checks a log of requests to a store that failed over: finds every acknowledged change that was undone.
 
-export type Op = 'login' | 'again' | 'logout' | 'revoke' | 'count' | 'set' | 'renew' | 'read'
+export type Op = 'login' | 'relogin' | 'logout' | 'revoke' | 'count' | 'set' | 'rotate' | 'read'
 
-/** One visit, or one revocation of all of an account's sessions. Sessions are told apart by their labels. */
-export type Done = {
+/** One request, or one revocation of all sessions of an account. Sessions are identified by their labels. */
+export type LoggedRequest = {
   readonly op: Op
   readonly account: string
-  /** The session whose cookie it came with, and the one whose cookie the answer gave. */
+  /** The label of the session whose cookie the request sent, and of the session whose cookie the response set. */
   readonly presented?: string | undefined
   readonly given?: string | undefined
-  /** What its handler found, where it could open a session at all: `account` undefined is a stranger's. */
+  /** The handler's view, if it could open a session at all. Without an account, the visitor was anonymous. */
   readonly saw?: { readonly account: string | undefined; readonly n: number } | undefined
   readonly status: number
   /** Milliseconds of one clock. */
@@ -19,98 +19,119 @@ export type Done = {
 
 export type Verdict = {
   readonly violations: readonly string[]
-  /** Acknowledged increments that a failover undid. They are not waited for: Redis replicates behind its answers. */
+  /** Acknowledged increments that a failover undid. That is allowed, because Redis replicates them after its answer. */
   readonly lost: number
   readonly byStatus: Readonly<Record<number, number>>
   readonly longest: number
 }
 
-/** Answered 409, it did nothing; 503, it may be either way, for ever: a failover may undo what was seen of it. */
-const acknowledged = ({ status }: Done): boolean => status === 200
-const mayHaveDone = ({ status }: Done): boolean => status !== 409
+/**
+ * 409 means that the request did nothing. The outcome of 503 is unknown for ever: a failover may undo a visible change.
+ */
+const isAcknowledged = ({ status }: LoggedRequest): boolean => status === 200
+const mayBeDone = ({ status }: LoggedRequest): boolean => status !== 409
 
-const described = ({ op, account, presented, given, saw, status, start, end }: Done): string =>
-  `${op} of ${account} at ${Math.round(start)} to ${Math.round(end)} with ${presented ?? 'none'}: ${status}, gave ${given ?? 'none'}, saw ${saw === undefined ? 'nothing' : `${saw.account ?? 'a stranger'} with ${saw.n}`}`
+const describe = ({ op, account, presented, given, saw, status, start, end }: LoggedRequest): string =>
+  `${op} of ${account} at ${Math.round(start)} to ${Math.round(end)} with ${presented ?? 'no session'}: status ${status}, set ${given ?? 'no cookie'}, saw ${saw === undefined ? 'nothing' : `${saw.account ?? 'an anonymous visitor'} with ${saw.n}`}`
 
-/** A session from the moment that a login had been answered. */
-type Life = {
+/** A session whose login was acknowledged. */
+type LoggedSession = {
   readonly label: string
-  readonly birth: Done
-  /** What may have ended it: visits that came with it, and revocations of its account that were not over before it was born. */
-  readonly ends: readonly Done[]
-  /** The same, without a doubt. */
+  readonly login: LoggedRequest
+  /**
+   * All requests that may have ended it: those with its cookie, and revocations that were not complete before its login.
+   */
+  readonly ends: readonly LoggedRequest[]
+  /** The time at which it had certainly ended. Infinity if no end was acknowledged. */
   readonly ended: number
+  /** The label of the session that the login replaced. */
   readonly parent: string | undefined
 }
 
-/**
- * What was acknowledged and is not so, in words.
- *
- * - An acknowledged login is there until something may have ended it.
- * - What an acknowledged logout, login or revocation ended never opens again.
- * - A login takes along what it found, and that cannot be lost any more: it is as much acknowledged as the login itself.
- * - A counter is never above the increments that were acknowledged or may have been done.
- * - Nothing is answered but 200, 409 and 503, and nobody waits for longer than `most` (of a visit, with how late it was).
- */
-export const judged = (history: readonly Done[], most: (done: Done) => number = () => Infinity): Verdict => {
-  const violations: string[] = []
-  const wrong = (rule: string, done: Done) => violations.push(`${rule}: ${described(done)}`)
-  const byLabel = Map.groupBy(history, ({ presented }) => presented)
+const ENDING: readonly Op[] = ['relogin', 'login', 'logout']
+
+/** Finds the sessions of the log by label. */
+const sessionsOf = (
+  history: readonly LoggedRequest[],
+  byLabel: ReadonlyMap<string | undefined, readonly LoggedRequest[]>,
+): ReadonlyMap<string, LoggedSession> => {
   const revocations = Map.groupBy(
     history.filter(({ op }) => op === 'revoke'),
     ({ account }) => account,
   )
-
-  const lives = new Map<string, Life>()
-  for (const birth of history) {
-    const { op, given: label, account, presented, saw } = birth
-    if ((op !== 'login' && op !== 'again') || label === undefined || !acknowledged(birth)) continue
-    const leaving = (byLabel.get(label) ?? []).filter(({ op }) => ['again', 'login', 'logout'].includes(op))
-    const revoked = (revocations.get(account) ?? []).filter(({ end }) => end > birth.start)
-    const surely = [...leaving, ...revoked.filter(({ start }) => start > birth.end)].filter(acknowledged)
-    lives.set(label, {
+  const sessions = new Map<string, LoggedSession>()
+  for (const login of history) {
+    const { op, given: label, account, presented, saw } = login
+    if ((op !== 'login' && op !== 'relogin') || label === undefined || !isAcknowledged(login)) continue
+    const leaving = (byLabel.get(label) ?? []).filter(({ op }) => ENDING.includes(op))
+    const revoked = (revocations.get(account) ?? []).filter(({ end }) => end > login.start)
+    const certain = [...leaving, ...revoked.filter(({ start }) => start > login.end)].filter(isAcknowledged)
+    sessions.set(label, {
       label,
-      birth,
+      login,
       ends: [...leaving, ...revoked],
-      ended: Math.min(...surely.map(({ end }) => end)),
+      ended: Math.min(...certain.map(({ end }) => end)),
       parent: saw?.account === account ? presented : undefined,
     })
   }
+  return sessions
+}
 
-  const increments = (life: Life | undefined): readonly Done[] =>
-    life === undefined
+/**
+ * Finds all violations of these rules, and describes each in a sentence:
+ *
+ * - An acknowledged login exists until a request may have ended it.
+ * - A session that an acknowledged logout, login or revocation has ended never opens again.
+ * - A login keeps the fields of the previous session, and they cannot be lost any more: they are acknowledged with it.
+ * - A counter is never above the number of increments that are acknowledged or may have been done.
+ * - Every status is 200, 409 or 503, and no request takes longer than `limitOf` returns for it, in milliseconds.
+ */
+export const judge = (
+  history: readonly LoggedRequest[],
+  limitOf: (request: LoggedRequest) => number = () => Infinity,
+): Verdict => {
+  const violations: string[] = []
+  const report = (rule: string, request: LoggedRequest) => violations.push(`${rule}: ${describe(request)}`)
+  const byLabel = Map.groupBy(history, ({ presented }) => presented)
+  const sessions = sessionsOf(history, byLabel)
+
+  const incrementsOf = (session: LoggedSession | undefined): readonly LoggedRequest[] =>
+    session === undefined
       ? []
       : [
-          ...(byLabel.get(life.label) ?? []).filter(({ op }) => op === 'count'),
-          ...(life.parent === undefined ? [] : increments(lives.get(life.parent))),
+          ...(byLabel.get(session.label) ?? []).filter(({ op }) => op === 'count'),
+          ...(session.parent === undefined ? [] : incrementsOf(sessions.get(session.parent))),
         ]
 
   let lost = 0
-  for (const life of lives.values()) {
-    const { label, birth, ends, ended } = life
-    const counts = increments(life)
-    const own = (byLabel.get(label) ?? []).filter(({ op }) => op === 'count').filter(acknowledged)
-    const carried = birth.op === 'again' ? (birth.saw?.n ?? 0) : 0
+  for (const session of sessions.values()) {
+    const { label, login, ends, ended } = session
+    const increments = incrementsOf(session)
+    const own = (byLabel.get(label) ?? []).filter(({ op }) => op === 'count').filter(isAcknowledged)
+    const carried = login.op === 'relogin' ? (login.saw?.n ?? 0) : 0
     let missing = 0
-    // A label that is presented before its login was answered was read from the answer of another visit: there is none.
-    for (const done of (byLabel.get(label) ?? []).sort((a, b) => a.start - b.start)) {
-      const { saw, start, end, status, account } = done
-      const opened = saw?.account === account
-      const gone = (saw !== undefined && !opened) || status === 409
-      if (gone && !ends.some((one) => one !== done && one.start < end)) wrong('an acknowledged login was lost', done)
-      if (opened && start > ended) wrong('what had ended came back', done)
-      if (!opened || saw === undefined) continue
-      if (saw.n < carried) wrong('a login lost what it took along', done)
-      const most = counts.filter((one) => mayHaveDone(one) && one !== done && one.start < end).length
-      if (saw.n > most) wrong(`a counter is above the ${most} increments that can have been`, done)
-      missing = Math.max(0, carried + own.filter((one) => one.end < start).length - saw.n)
+    // No request can present a label before the login that set it was answered.
+    for (const request of (byLabel.get(label) ?? []).sort((a, b) => a.start - b.start)) {
+      const { saw, start, end, status, account } = request
+      const isOpen = saw?.account === account
+      const isGone = (saw !== undefined && !isOpen) || status === 409
+      if (isGone && !ends.some((other) => other !== request && other.start < end)) {
+        report('an acknowledged login was lost', request)
+      }
+      if (isOpen && start > ended) report('an ended session came back', request)
+      if (!isOpen || saw === undefined) continue
+      if (saw.n < carried) report('a login lost the fields that it took along', request)
+      const possible = increments.filter((other) => mayBeDone(other) && other !== request && other.start < end).length
+      if (saw.n > possible) report(`a counter is above the ${possible} possible increments`, request)
+      missing = Math.max(0, carried + own.filter((other) => other.end < start).length - saw.n)
     }
     lost += missing
   }
 
-  for (const done of history) {
-    if (![200, 409, 503].includes(done.status)) wrong('an answer that nobody expects', done)
-    if (done.end - done.start > most(done)) wrong(`longer than ${Math.round(most(done))} ms`, done)
+  for (const request of history) {
+    if (![200, 409, 503].includes(request.status)) report('an unexpected status', request)
+    const limit = limitOf(request)
+    if (request.end - request.start > limit) report(`longer than ${Math.round(limit)} ms`, request)
   }
   const statuses = Object.entries(Object.groupBy(history, ({ status }) => status))
   return {

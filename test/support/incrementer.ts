@@ -1,12 +1,12 @@
-// Adds to a counter in one session, so many times, as one of several processes on one store; prints how many may be either way.
+// Increments a counter in one session, as one of several processes, and prints how many increments have an unknown outcome.
 
 import { sessionManager } from 'keepsake'
 import { PATIENT } from './clock.ts'
-import { now, stoodStill } from './lost.ts'
+import { hasStalled, now } from './lost.ts'
 
 const [backend = '', cookie = '', times = '0'] = process.argv.slice(2)
 const manager = sessionManager({ backend, storeTimeout: PATIENT })
-let unsure = 0
+let unknown = 0
 for (let done = 0; done < Number(times); ) {
   const since = now()
   try {
@@ -16,10 +16,10 @@ for (let done = 0; done < Number(times); ) {
     if (!committed.ok) throw new Error(committed.error)
     done++
   } catch (error) {
-    // SQLite waits for two seconds, whether the machine stands still meanwhile or not.
-    if (!stoodStill(since)) throw error
-    unsure++
+    // SQLite gives up after two seconds, even if the machine stalled in the meantime.
+    if (!hasStalled(since)) throw error
+    unknown++
   }
 }
 await manager.close()
-console.log(unsure)
+console.log(unknown)

@@ -1,10 +1,10 @@
-// A MariaDB server of a test's own, with an empty database in it.
+// Starts a MariaDB server for one test, with an empty database.
 
-import { program, type Server, started } from './servers.ts'
+import { program, type Server, startServer } from './servers.ts'
 
 export type MariadbServer = Server & { readonly url: string }
 
-/** Why no test that ends a server can run here: another one serves for the rest, and this machine has none. */
+/** The reason to skip tests that end a server: the other tests use the server of TEST_MYSQL_URL, and none is installed here. */
 export const noMariadb = (): string | false => {
   try {
     program('mariadbd', 'mariadb-server')
@@ -14,9 +14,9 @@ export const noMariadb = (): string | false => {
   }
 }
 
-/** @param settings more of its options. Unless they say otherwise, it never waits for the disk. */
+/** @param settings more options of the server. By default it never waits for the disk. */
 export const mariadbServer = async (settings: readonly string[] = []): Promise<MariadbServer> => {
-  const server = await started({
+  const server = await startServer({
     program: program('mariadbd', 'mariadb-server'),
     prepare: (folder) => [
       program('mariadb-install-db', 'mariadb-server'),

@@ -1,7 +1,7 @@
-// Prints what bodies in pieces of one byte cost in memory, once all of them has come but its end. Run with --expose-gc.
-// A process of its own: under the test runner each promise costs ten times as much time.
+// Prints the memory of bodies in pieces of one byte, when all bytes but no end have arrived. Run with --expose-gc.
+// It is a separate process, because under the test runner each promise takes ten times as long.
 
-import { fieldIn, readBody } from '../../src/forms/body.ts'
+import { findField, readBody } from '../../src/forms/body.ts'
 import { MULTIPART, posting, URLENCODED } from './bodies.ts'
 
 const collect = globalThis.gc as () => void
@@ -23,8 +23,8 @@ const read = (request: Request) => {
 
 const ways = {
   read,
-  async 'looked into'(request: Request) {
-    await fieldIn(request, 'token')
+  async searched(request: Request) {
+    await findField(request, 'token')
     await read(request)
   },
 }
@@ -42,14 +42,14 @@ for (const [what, [type, text]] of Object.entries(bodies)) {
   for (const [way, work] of Object.entries(ways)) {
     const body = Buffer.from(text)
     await work(posting('', type))
-    const { promise: allCame, resolve: come } = Promise.withResolvers<void>()
+    const { promise: allArrived, resolve: arrive } = Promise.withResolvers<void>()
     const { promise: mayEnd, resolve: end } = Promise.withResolvers<void>()
     let at = 0
     const stream = new ReadableStream<Uint8Array>(
       {
         pull: async (controller) => {
           if (at < body.length) return controller.enqueue(Uint8Array.of(body[at++] as number))
-          come()
+          arrive()
           await mayEnd
           controller.close()
         },
@@ -58,7 +58,7 @@ for (const [what, [type, text]] of Object.entries(bodies)) {
     )
     const before = used()
     const done = work(posting(stream, type))
-    await allCame
+    await allArrived
     await new Promise((resolve) => setImmediate(resolve))
     grew[`${what}, ${way}`] = used() - before
     end()

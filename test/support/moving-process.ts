@@ -1,15 +1,15 @@
-// One of several processes of an application whose sessions are on their way from a SQLite file to a Redis Cluster.
+// One of several processes of an application that moves its sessions from a SQLite file to a Redis Cluster.
 
 import { backendFromUrl } from 'keepsake'
 import { movingBackend } from 'keepsake/moving'
 import { serve } from 'keepsake/serve'
 import { patientCluster } from './driver.ts'
-import { houseOn, page } from './traffic.ts'
+import { managerOn, page } from './traffic.ts'
 
 const [file = '', cluster = '', startsAt] = process.argv.slice(2)
 const [from, to] = [await backendFromUrl(file), await patientCluster(cluster)]
 const backend = movingBackend(from, to, { startsAt: Number(startsAt) })
-const house = houseOn(backend, console.error)
+const house = managerOn(backend, console.error)
 const visit = page(house)
 await serve(
   async (request) => {

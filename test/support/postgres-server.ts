@@ -1,11 +1,11 @@
-// A PostgreSQL server of a test's own, with an empty database in it.
+// Starts a PostgreSQL server for one test, with an empty database.
 
 import { readdirSync } from 'node:fs'
-import { program, type Server, started } from './servers.ts'
+import { program, type Server, startServer } from './servers.ts'
 
 export type PostgresServer = Server & { readonly url: string }
 
-/** Debian keeps the programs of each version in a folder of its own, off the PATH: the newest is taken. */
+/** Debian installs each version in a folder of its own, which is not in the PATH. The tests use the newest version. */
 const ROOT = '/usr/lib/postgresql'
 const folders = (): string[] => {
   try {
@@ -17,7 +17,7 @@ const folders = (): string[] => {
   }
 }
 
-/** Why no test that ends a server can run here: another one serves for the rest, and this machine has none. */
+/** The reason to skip tests that end a server: the other tests use the server of TEST_POSTGRES_URL, and none is installed here. */
 export const noPostgres = (): string | false => {
   try {
     program('postgres', 'postgresql', folders())
@@ -27,9 +27,9 @@ export const noPostgres = (): string | false => {
   }
 }
 
-/** @param settings more of its settings. Unless they say otherwise, it never waits for the disk. */
+/** @param settings more settings of the server. By default it never waits for the disk. */
 export const postgresServer = async (settings: Readonly<Record<string, string>> = {}): Promise<PostgresServer> => {
-  const found = (name: string) => program(name, 'postgresql', folders())
+  const find = (name: string) => program(name, 'postgresql', folders())
   const all = {
     listen_addresses: '127.0.0.1',
     unix_socket_directories: '',
@@ -38,10 +38,10 @@ export const postgresServer = async (settings: Readonly<Record<string, string>> 
     max_connections: '300',
     ...settings,
   }
-  const server = await started({
-    program: found('postgres'),
+  const server = await startServer({
+    program: find('postgres'),
     prepare: (folder) => [
-      found('initdb'),
+      find('initdb'),
       ['-D', `${folder}/data`, '-U', 'app', '--auth=trust', '--no-sync', '--encoding=UTF8', '--locale=C'],
     ],
     args: ({ port }, folder) => [
@@ -50,7 +50,7 @@ export const postgresServer = async (settings: Readonly<Record<string, string>> 
     ],
     ready: /database system is ready to accept connections/,
     signal: 'SIGINT',
-    // By SIGKILL its other processes would outlive it for a moment, and keep the next start from the data.
+    // After SIGKILL its other processes would live for a moment, and the next start could not open the data.
     crash: 'SIGQUIT',
   })
   return { ...server, url: `postgres://app@127.0.0.1:${server.port}/postgres` }

@@ -1,4 +1,4 @@
-// A script of ours in a process of its own, its lines one by one, and a sudden end or a pause for it.
+// Runs a script of the tests in a process of its own, and reads its output line by line.
 
 import { type ChildProcess, type ChildProcessByStdio, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -11,23 +11,23 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 const root = resolve(import.meta.dirname, '../..')
 
-export type Started = {
+export type ScriptProcess = {
   readonly child: ChildProcess
-  /** Standard output, line by line. */
+  /** The lines of standard output. */
   readonly lines: AsyncIterator<string>
-  /** Standard error so far. */
+  /** Returns the text of standard error so far. */
   readonly errors: () => string
   readonly ended: Promise<number | null>
 }
 
-/** Starts a script under the Node that runs the tests. It is killed when the test is over, if it still runs. */
+/** Starts a script with the Node that runs the tests. It is killed after the test. */
 export const start = (
   t: Pick<TestContext, 'after'>,
   script: string,
   args: readonly string[] = [],
   env: Record<string, string> = {},
-): Started => {
-  // The types know of no channel beside the three streams.
+): ScriptProcess => {
+  // The types do not cover the fourth stream, the channel for messages.
   const child = spawn(process.execPath, [join(root, script), ...args], {
     cwd: root,
     env: { ...process.env, ...env },
@@ -47,8 +47,11 @@ export const start = (
   }
 }
 
-/** Waits until a process that was told to stand still does: it may go on for a moment, and Linux says when it does not. */
-export const stopped = async (pid: number): Promise<void> => {
+/**
+ * Waits until a process that received SIGSTOP has stopped: it may run for a moment longer, and only Linux tells when it
+ * stops.
+ */
+export const waitUntilStopped = async (pid: number): Promise<void> => {
   const state = `/proc/${pid}/stat`
   while (existsSync(state) && !/\) [Tt] /.test(readFileSync(state, 'latin1'))) await sleep(5)
 }

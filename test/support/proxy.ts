@@ -1,49 +1,54 @@
-// A proxy between a driver and its server that does to the traffic what networks do: delays, holds, loses, cuts, refuses.
+// A proxy between a client and its server that imitates networks: it delays, holds, loses, cuts or refuses traffic.
 
 import { once } from 'node:events'
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import type { TestContext } from 'node:test'
 import { ports } from './ports.ts'
 
-export type Proxy = {
+export type FaultyProxy = {
   readonly port: number
-  /** Everything goes through. What was held goes first. */
+  /** Forwards everything, the held data first. */
   pass(): void
-  /** Everything goes through, so many milliseconds later. */
+  /** Forwards everything, so many milliseconds later. */
   delay(milliseconds: number): void
-  /** Nothing goes through, and nothing is lost: it waits for `pass`. */
+  /** Holds all data until `pass`. Nothing is lost. */
   hold(): void
-  /** What is sent is lost, and a connection that lost something loses all from then on, as if its network forgot it. */
+  /**
+   * Loses all data. A connection that has lost data loses everything from then on, as if its network had forgotten it.
+   */
   drop(): void
-  /** All connections are cut, and new ones are served. */
+  /** Cuts all connections, and accepts new ones. */
   reset(): void
-  /** Of the next reply the first half goes through, then its connection is cut, and the promise resolves. */
+  /** Forwards the first half of the next reply, then cuts its connection and resolves the promise. */
   halve(): Promise<void>
-  /** The next request goes through, and its connection is cut instead of the reply. */
+  /** Forwards the next request, and cuts its connection instead of forwarding the reply. */
   swallow(): void
-  /** Connections are cut, and new ones refused, until `pass`. */
+  /** Cuts all connections, and refuses new ones until `pass`. */
   refuse(): Promise<void>
-  /** Connections are cut, and new ones as soon as they are made, until `pass`: what stands before a server that is down. */
+  /**
+   * Cuts all connections, and new ones as soon as they are accepted, until `pass`, as a load balancer does before a dead
+   * server.
+   */
   shut(): void
-  /** How many pieces of what was sent `hold` holds back now. */
+  /** How many pieces of data `hold` holds now. */
   readonly waiting: () => number
-  /** How many connections were made. */
+  /** How many connections were accepted. */
   readonly connections: () => number
 }
 
 type Mode = 'pass' | 'hold' | 'drop' | 'halve' | 'swallow' | 'shut'
 
-/** Starts a proxy before `port` of this machine. It ends with the test. */
-export const proxy = async (t: Pick<TestContext, 'after'>, port: number): Promise<Proxy> => {
+/** Starts a proxy to `port` of this machine. It ends with the test. */
+export const proxy = async (t: Pick<TestContext, 'after'>, port: number): Promise<FaultyProxy> => {
   let mode: Mode = 'pass'
-  let late = 0
-  let made = 0
+  let delay = 0
+  let accepted = 0
   let listening: Server | undefined
   const sockets = new Set<Socket>()
   const held: (() => void)[] = []
-  let halved = () => {}
+  let onHalved = () => {}
 
-  // No network loses the middle of a stream: what comes later on such a connection would be read as something else.
+  // No network loses the middle of a stream: the receiver would misread the data that follows.
   const lost = new WeakSet<Socket>()
   const forward = (from: Socket, to: Socket, replies: boolean) => {
     from.on('data', (chunk: Buffer) => {
@@ -56,16 +61,16 @@ export const proxy = async (t: Pick<TestContext, 'after'>, port: number): Promis
       if (replies && (mode === 'halve' || mode === 'swallow')) {
         if (mode === 'halve') to.write(chunk.subarray(0, Math.ceil(chunk.length / 2)))
         mode = 'pass'
-        halved()
-        // What was written goes out before the connection ends.
+        onHalved()
+        // The written data is sent before the connection ends.
         to.end(() => to.destroy())
         return from.destroy()
       }
-      return late > 0 ? void setTimeout(send, late) : send()
+      return delay > 0 ? void setTimeout(send, delay) : send()
     })
   }
-  const accept = (client: Socket) => {
-    made++
+  const acceptClient = (client: Socket) => {
+    accepted++
     if (mode === 'shut') return client.on('error', () => {}).resetAndDestroy()
     const server = connect(port, '127.0.0.1')
     for (const [one, other] of [
@@ -77,7 +82,7 @@ export const proxy = async (t: Pick<TestContext, 'after'>, port: number): Promis
       one.on('error', () => {})
       one.on('close', () => {
         sockets.delete(one)
-        // A server that has gone away is gone for its client too, unless its network hides that.
+        // If the server closes, the client's connection closes too, unless the network hides that.
         if (mode === 'hold') held.push(() => other.end())
         else if (mode !== 'drop' && !lost.has(one)) other.destroy()
       })
@@ -85,10 +90,10 @@ export const proxy = async (t: Pick<TestContext, 'after'>, port: number): Promis
     forward(client, server, false)
     forward(server, client, true)
   }
-  // Its own while it refuses connections, too.
-  const { port: own } = await ports()
+  // The proxy keeps its port while it refuses connections.
+  const { port: ownPort } = await ports()
   const listen = async () => {
-    listening = createServer(accept).listen(own, '127.0.0.1')
+    listening = createServer(acceptClient).listen(ownPort, '127.0.0.1')
     await once(listening, 'listening')
   }
   await listen()
@@ -101,18 +106,18 @@ export const proxy = async (t: Pick<TestContext, 'after'>, port: number): Promis
   })
 
   return {
-    port: own,
-    connections: () => made,
+    port: ownPort,
+    connections: () => accepted,
     waiting: () => held.length,
     pass() {
       mode = 'pass'
-      late = 0
+      delay = 0
       for (const send of held.splice(0)) send()
       if (listening === undefined) void listen()
     },
     delay(milliseconds) {
       mode = 'pass'
-      late = milliseconds
+      delay = milliseconds
     },
     hold() {
       mode = 'hold'
@@ -127,7 +132,7 @@ export const proxy = async (t: Pick<TestContext, 'after'>, port: number): Promis
     halve() {
       mode = 'halve'
       return new Promise((resolve) => {
-        halved = resolve
+        onHalved = resolve
       })
     },
     swallow() {

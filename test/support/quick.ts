@@ -1,6 +1,6 @@
-// How much of its work a test does: all of it, or with KEEPSAKE_QUICK=1 (npm run test:quick) a tenth, and no server.
+// The quick mode of the tests: KEEPSAKE_QUICK=1 (npm run test:quick) runs a tenth of the random cases, and no server.
 
 export const QUICK = process.env.KEEPSAKE_QUICK === '1'
 
-/** How often a property is tried, of so many times in a whole run. */
+/** The number of runs of a property, from its number in the full test run. */
 export const runs = (all: number): number => (QUICK ? Math.ceil(all / 10) : all)

@@ -1,27 +1,30 @@
-// Private Redis servers on loopback ports of their own: one alone, one behind Sentinels, or a cluster; they end with this process.
+// Private Redis servers for tests: a single one, one behind Sentinels, or a cluster. They end with this process.
 
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
-import { stopped } from './process.ts'
-import { program, started } from './servers.ts'
+import { waitUntilStopped } from './process.ts'
+import { program, startServer } from './servers.ts'
 
 export type RedisServer = {
   readonly port: number
   readonly url: string
-  /** What redis-cli prints for a command. */
+  /** Runs redis-cli with these arguments, and returns its output. */
   cli(...args: readonly string[]): Promise<string>
   /** Ends it at once, as a crash would. */
   kill(): Promise<void>
   /** Starts it again, empty, on the same port. */
   restart(): Promise<void>
-  /** Makes it stand still, its connections open; `resume` lets it go on. */
+  /** Suspends its process, with open connections, until `resume` is called. */
   pause(): Promise<{ resume(): void }>
 }
 
 const run = promisify(execFile)
 const installed = (name: string) => program(name, 'redis-server')
 
-/** Waits until a condition holds, looking often; the test's own timeout ends it. */
+/**
+ * Waits until a condition is true. It is checked every 10 ms, and an error counts as false. Only the test's timeout ends
+ * it.
+ */
 export const until = async (condition: () => Promise<unknown> | unknown): Promise<void> => {
   const holds = async () => condition()
   while (!(await holds().catch(() => false))) await new Promise((resolve) => setTimeout(resolve, 10))
@@ -31,23 +34,29 @@ const QUIET = ['--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--rep
 
 type ClusterNode = RedisServer & { readonly bus: number }
 
-type Making = {
+type ServerOptions = {
+  /** The text of a configuration file. */
   readonly file?: string
   readonly options?: readonly string[]
   readonly ready?: RegExp
-  /** Whether it is to be a node of a cluster. */
+  /** Makes it a node of a cluster. */
   readonly cluster?: true
 }
 
-const server = async ({ file, options = [], ready = /Ready to accept/, cluster }: Making): Promise<ClusterNode> => {
-  const made = await started({
+const server = async ({
+  file,
+  options = [],
+  ready = /Ready to accept/,
+  cluster,
+}: ServerOptions): Promise<ClusterNode> => {
+  const started = await startServer({
     program: installed('redis-server'),
     args: ({ port, bus }, folder) => [
       ...(file ? [`${folder}/own.conf`] : []),
       ...QUIET,
       ...['--port', `${port}`, '--dir', folder],
       ...options,
-      // Its bus would be 10 000 above, on a port that may be somebody's.
+      // By default the bus has the port 10 000 above, which another process may have.
       ...(cluster
         ? ['--cluster-enabled', 'yes', '--cluster-config-file', 'nodes.conf', '--cluster-port', `${bus}`]
         : []),
@@ -59,33 +68,33 @@ const server = async ({ file, options = [], ready = /Ready to accept/, cluster }
     signal: 'SIGKILL',
   })
   const cli = async (...command: readonly string[]) =>
-    (await run(installed('redis-cli'), ['-p', `${made.port}`, ...command])).stdout.trim()
+    (await run(installed('redis-cli'), ['-p', `${started.port}`, ...command])).stdout.trim()
   return {
-    port: made.port,
-    bus: made.bus,
-    url: `redis://127.0.0.1:${made.port}`,
+    port: started.port,
+    bus: started.bus,
+    url: `redis://127.0.0.1:${started.port}`,
     cli,
-    kill: made.kill,
-    restart: made.restart,
+    kill: started.kill,
+    restart: started.restart,
     async pause() {
       const pid = Number(/process_id:(\d+)/.exec(await cli('info', 'server'))?.[1])
       process.kill(pid, 'SIGSTOP')
-      await stopped(pid)
+      await waitUntilStopped(pid)
       return { resume: () => process.kill(pid, 'SIGCONT') }
     },
   }
 }
 
-/** A server alone, with these options of redis-server beside the usual. */
+/** A single server, with these additional options of redis-server. */
 export const redisServer = (...options: readonly string[]): Promise<RedisServer> => server({ options })
 
 export type RedisPair = { readonly master: RedisServer; readonly replica: RedisServer }
 export type RedisReplicated = RedisPair & {
-  /** Waits until the replica has all and follows. */
+  /** Waits until the replica has all data and follows the master. */
   synced(): Promise<void>
 }
 
-/** Whether the replica confirms what was just sent to it: it is sent nothing until it has confirmed its first state. */
+/** Whether the replica confirms a new command. Before it has confirmed its first state, it receives no commands. */
 const inSync = async ({ port }: RedisServer) =>
   (
     await run('sh', ['-c', `printf 'publish a b\\nwait 1 100\\n' | "$0" -p ${port}`, installed('redis-cli')])
@@ -101,85 +110,87 @@ export const redisReplicated = async (): Promise<RedisReplicated> => {
 }
 
 /*
- * A server that has no time to answer looks dead to the others, and they put another in its place while it lives. If a test
- * then kills that other, what both had acknowledged is gone, and no client can do anything about it. So they wait for a
- * minute, and are hasty only from when a test has killed a master until another is there.
+ * If a server has no time to answer, the others count it as dead, and replace it although it is alive. If a test then
+ * kills the replacement, acknowledged writes are lost, and no client can prevent that. So the servers wait for a minute
+ * before they replace another. Only after a test has killed a master, until another has replaced it, do they wait for
+ * half a second.
  */
-const HASTY = '500'
-const PATIENT = '60000'
+const SHORT_WAIT = '500'
+const LONG_WAIT = '60000'
 
-type Replacing = {
-  /** To be called when the master of this replica was killed: waits until the replica is master. */
+type Failover = {
+  /** A test calls this after it has killed the master of this replica. Waits until the replica is master. */
   takenOver(replica: RedisServer): Promise<void>
 }
 
-const replacing = (wait: (milliseconds: string) => Promise<unknown>): Replacing => ({
+/** @param setWait sets how long the servers wait before they replace a silent one */
+const failover = (setWait: (milliseconds: string) => Promise<unknown>): Failover => ({
   async takenOver({ cli }) {
-    await wait(HASTY)
+    await setWait(SHORT_WAIT)
     await until(async () => (await cli('role')).startsWith('master'))
-    await wait(PATIENT)
+    await setWait(LONG_WAIT)
   },
 })
 
 export type RedisSentinel = RedisReplicated &
-  Replacing & {
+  Failover & {
     readonly sentinels: readonly RedisServer[]
     readonly name: string
-    /** Waits until one of the two is master, the other has all and follows, and all Sentinels know; gives them in this order. */
+    /** Waits until one of the two is master, the other has all data and follows it, and all Sentinels know that. */
     settled(): Promise<RedisPair>
   }
 
-/** A master and a replica, watched by three Sentinels that take two of them to make the replica master. */
+/** A master and a replica with three Sentinels. Two Sentinels must agree to make the replica master. */
 export const redisSentinel = async (): Promise<RedisSentinel> => {
   const name = 'mymaster'
   const pair = await redisReplicated()
-  const watching = [
+  const config = [
     `sentinel monitor ${name} 127.0.0.1 ${pair.master.port} 2`,
-    `sentinel down-after-milliseconds ${name} ${PATIENT}`,
+    `sentinel down-after-milliseconds ${name} ${LONG_WAIT}`,
     `sentinel failover-timeout ${name} 3000`,
   ]
-  const sentinels = await Promise.all([1, 2, 3].map(() => sentinel(watching)))
-  const asked = (...words: readonly string[]) => Promise.all(sentinels.map(({ cli }) => cli('sentinel', ...words)))
+  const sentinels = await Promise.all([1, 2, 3].map(() => startSentinel(config)))
+  const ask = (...words: readonly string[]) => Promise.all(sentinels.map(({ cli }) => cli('sentinel', ...words)))
   await until(async () => {
-    const known = await asked('master', name)
+    const known = await ask('master', name)
     return known.every((lines) => /num-slaves\n1\n/.test(lines) && /num-other-sentinels\n2\n/.test(lines))
   })
   const settled = async (): Promise<RedisPair> => {
-    let found: RedisPair = pair
+    let current: RedisPair = pair
     await until(async () => {
-      const { master, replica } = found
-      found = (await master.cli('role')).startsWith('master') ? found : { master: replica, replica: master }
-      const masters = await asked('get-master-addr-by-name', name)
-      const replicas = await asked('replicas', name)
+      const { master, replica } = current
+      current = (await master.cli('role')).startsWith('master') ? current : { master: replica, replica: master }
+      const masters = await ask('get-master-addr-by-name', name)
+      const replicas = await ask('replicas', name)
       return (
-        (await found.master.cli('role')).startsWith('master') &&
-        (await found.replica.cli('info', 'replication')).includes('master_link_status:up') &&
-        masters.every((lines) => lines.endsWith(`\n${found.master.port}`)) &&
+        (await current.master.cli('role')).startsWith('master') &&
+        (await current.replica.cli('info', 'replication')).includes('master_link_status:up') &&
+        masters.every((lines) => lines.endsWith(`\n${current.master.port}`)) &&
         replicas.every(
-          (lines) => lines.includes(`\n${found.replica.port}\n`) && !/flags\n.*(down|disconnected)/.test(lines),
+          (lines) => lines.includes(`\n${current.replica.port}\n`) && !/flags\n.*(down|disconnected)/.test(lines),
         )
       )
     })
-    return found
+    return current
   }
-  const wait = (milliseconds: string) => asked('set', name, 'down-after-milliseconds', milliseconds)
-  return { ...pair, sentinels, name, settled, ...replacing(wait) }
+  const setWait = (milliseconds: string) => ask('set', name, 'down-after-milliseconds', milliseconds)
+  return { ...pair, sentinels, name, settled, ...failover(setWait) }
 }
 
-const sentinel = (lines: readonly string[]): Promise<RedisServer> =>
+const startSentinel = (lines: readonly string[]): Promise<RedisServer> =>
   server({ file: lines.join('\n'), options: ['--sentinel'], ready: /Sentinel ID is/ })
 
-export type RedisCluster = Replacing & {
+export type RedisCluster = Failover & {
   readonly nodes: readonly RedisServer[]
-  /** The master that keeps this key now, and its replica. */
+  /** Returns the master that keeps this key now, and its replica. */
   nodesOf(key: string): Promise<RedisPair>
-  /** Waits until all six are up, each master has a replica that follows it, and all of them know. */
+  /** Waits until all six servers run, each master has a replica that follows it, and all servers know that. */
   whole(): Promise<void>
 }
 
-/** Three masters with a replica each. */
+/** Three masters with one replica each. */
 export const redisCluster = async (): Promise<RedisCluster> => {
-  const options = ['--cluster-node-timeout', HASTY, '--cluster-replica-validity-factor', '0']
+  const options = ['--cluster-node-timeout', SHORT_WAIT, '--cluster-replica-validity-factor', '0']
   const nodes = await Promise.all(Array.from({ length: 6 }, () => server({ cluster: true, options })))
   const addresses = nodes.map(({ port, bus }) => `127.0.0.1:${port}@${bus}`)
   await run(installed('redis-cli'), ['--cluster', 'create', ...addresses, '--cluster-replicas', '1', '--cluster-yes'])
@@ -198,21 +209,21 @@ export const redisCluster = async (): Promise<RedisCluster> => {
       )
     })
   await whole()
-  // Not from the start: how often they tell each other what they know depends on it. One of them may be down.
+  // Not from the start: the servers exchange their knowledge less often with a long timeout. One of them may be down.
   const set = ({ cli }: RedisServer, milliseconds: string) =>
     cli('config', 'set', 'cluster-node-timeout', milliseconds).catch(() => {})
-  const wait = (milliseconds: string) => Promise.all(nodes.map((node) => set(node, milliseconds)))
-  await wait(PATIENT)
+  const setWait = (milliseconds: string) => Promise.all(nodes.map((node) => set(node, milliseconds)))
+  await setWait(LONG_WAIT)
   await whole()
   return {
     nodes,
-    /** Who was started again is hasty until then. */
+    // A server that was started again has the short wait until then.
     async whole() {
       await whole()
-      await wait(PATIENT)
+      await setWait(LONG_WAIT)
       await whole()
     },
-    ...replacing(wait),
+    ...failover(setWait),
     async nodesOf(key) {
       const alive = await Promise.any(nodes.map(async ({ cli }) => ({ cli, pong: await cli('ping') })))
       const slot = Number(await alive.cli('cluster', 'keyslot', key))

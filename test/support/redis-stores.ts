@@ -1,4 +1,4 @@
-// The stores on Redis: two clients of each kind for a test, a prefix of its own, and one server for all of them.
+// The Redis stores of the tests: two clients of each kind per test, a prefix per test, and one server for all.
 
 import { randomBytes } from 'node:crypto'
 import type { TestContext } from 'node:test'
@@ -9,7 +9,8 @@ import type { RedisClient } from '../../src/backends/redis/client.ts'
 import { type RedisCluster, redisCluster, redisServer } from './redis-server.ts'
 import type { Store } from './stores.ts'
 
-const lazily = <T>(make: () => Promise<T>): (() => Promise<T>) => {
+/** Makes a value at the first call, and returns the same one later. */
+const once = <T>(make: () => Promise<T>): (() => Promise<T>) => {
   let made: Promise<T> | undefined
   return () => {
     made ??= make()
@@ -17,22 +18,22 @@ const lazily = <T>(make: () => Promise<T>): (() => Promise<T>) => {
   }
 }
 
-/** The URL of a server that nobody kills: the one that the environment names, or one of our own. */
-export const sharedRedis: () => Promise<string> = lazily(
+/** The URL of a server that no test kills: that of TEST_REDIS_URL, or a private one. */
+export const sharedRedis: () => Promise<string> = once(
   async () => process.env.TEST_REDIS_URL ?? (await redisServer()).url,
 )
 
-/** A cluster that nobody kills. */
-export const sharedCluster: () => Promise<RedisCluster> = lazily(redisCluster)
+/** A cluster that no test kills. */
+export const sharedCluster: () => Promise<RedisCluster> = once(redisCluster)
 
 export const freshPrefix = (): string => `keepsake-test-${randomBytes(6).toString('hex')}:`
 
-const onRedis = (name: string, connected: (t: TestContext) => Promise<RedisClient>): Store => ({
+const redisStore = (name: string, connect: (t: TestContext) => Promise<RedisClient>): Store => ({
   name,
   far: true,
   opener: (t) => {
     const prefix = freshPrefix()
-    const clients = [0, 1].map(() => lazily(() => connected(t)))
+    const clients = [0, 1].map(() => once(() => connect(t)))
     let opened = 0
     return async () => redisBackend(await (clients[opened++ % 2] as () => Promise<RedisClient>)(), { prefix })
   },
@@ -59,7 +60,7 @@ export const clusterClient = async (t: TestContext): Promise<Cluster> => {
 }
 
 export const redisStores: readonly Store[] = [
-  onRedis('redis (ioredis)', ioredisClient),
-  onRedis('redis (node-redis)', nodeRedisClient),
-  onRedis('redis cluster (ioredis)', clusterClient),
+  redisStore('redis (ioredis)', ioredisClient),
+  redisStore('redis (node-redis)', nodeRedisClient),
+  redisStore('redis cluster (ioredis)', clusterClient),
 ]

@@ -1,16 +1,16 @@
-// An example in a process of its own, at the address that it prints.
+// An example in its own process, at the URL that it prints.
 
 import assert from 'node:assert/strict'
 import type { TestContext } from 'node:test'
 import { ports } from './ports.ts'
-import { type Started, start } from './process.ts'
+import { type ScriptProcess, start } from './process.ts'
 
-export type Served = Started & {
+export type Served = ScriptProcess & {
   readonly url: string
   readonly port: string
 }
 
-/** Starts an example as its README says, such as `1-session/session`, on a port that it can be started on again, unless one is given. */
+/** Starts an example as its README shows, such as `1-session/session`. Unless `env` has a PORT, the port is one that can be used again. */
 export const served = async (t: TestContext, example: string, env: Record<string, string>): Promise<Served> => {
   const started = start(t, `examples/${example}.ts`, [], { PORT: `${(await ports()).port}`, ...env })
   const { value } = await started.lines.next()

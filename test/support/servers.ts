@@ -1,4 +1,4 @@
-// A server program of a test's own: on a port that nobody else takes, in a folder that goes with it, dead when the tests' process is.
+// Starts a private server program for a test, on its own port and in its own folder. It ends with the process of the tests.
 
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -15,41 +15,41 @@ export type Server = {
   readonly port: number
   readonly bus: number
   readonly folder: string
-  /** Of its process, where it runs: a signal may make it stand still. */
+  /** The id of its process, for example to suspend it by a signal. */
   pid(): number
-  /** Ends it as its operator would, and its folder with it. */
+  /** Ends it in good order, and removes its folder. */
   stop(): Promise<void>
-  /** Ends it at once, without a word to it. */
+  /** Ends it at once, as a crash would. */
   kill(): Promise<void>
-  /** Starts it again on the same port and the same data, having killed it if it runs. */
+  /** Kills it if it runs, and starts it again on the same port with the same data. */
   restart(): Promise<void>
 }
 
-/** How a program is run. */
+/** How to run a program. */
 export type Recipe = {
   readonly program: string
-  /** What makes its data, before the first start. */
+  /** The command that creates its data before the first start. */
   readonly prepare?: (folder: string) => readonly [program: string, args: readonly string[]]
   readonly args: (ports: Ports, folder: string) => readonly string[]
-  /** The line of its output that says that it takes connections. */
+  /** The line of its output after which it accepts connections. */
   readonly ready: RegExp
-  /** The signal that ends it in good order, soon. */
+  /** The signal that ends it in good order. */
   readonly signal: NodeJS.Signals
   /** The signal that ends it at once, with all of its processes. Default SIGKILL. */
   readonly crash?: NodeJS.Signals
 }
 
-/** The path of a program, in these folders or on the PATH. @throws where it is not installed: what to install */
+/** Finds the path of a program in these folders or on the PATH. @throws Error with the package to install */
 export const program = (name: string, debianPackage: string, folders: readonly string[] = []): string => {
   const places = [...folders, ...(process.env.PATH ?? '').split(delimiter), '/usr/sbin', '/usr/local/sbin']
   const path = places.map((place) => join(place, name)).find((file) => existsSync(file))
   if (path !== undefined) return path
   throw new Error(
-    `The tests need ${name}, of the Debian package ${debianPackage}: run node scripts/bootstrap.cjs --services`,
+    `The tests need ${name} of the Debian package ${debianPackage}. Run node scripts/bootstrap.cjs --services`,
   )
 }
 
-/** Servers refuse to run as root: as root, they run as nobody. */
+/** Servers refuse to run as root, so the user root runs them as the user nobody. */
 const user = ((): { readonly uid: number; readonly gid: number } | undefined => {
   if (process.getuid?.() !== 0) return undefined
   const [, uid = '65534', gid = '65534'] = /^nobody:[^:]*:(\d+):(\d+):/m.exec(readFileSync('/etc/passwd', 'utf8')) ?? []
@@ -57,117 +57,120 @@ const user = ((): { readonly uid: number; readonly gid: number } | undefined => 
 })()
 
 /** Milliseconds that a server may take to end in good order. */
-const PATIENCE = 5_000
+const STOP_LIMIT = 5_000
 
-/** What every one of these servers says of a port that somebody else has. */
-const TAKEN = /Address already in use/
+/** All of these servers print this if another process has their port. */
+const PORT_TAKEN = /Address already in use/
 
-/** How often a start is tried again: with other ports, or on the same ones until what was killed has let go of them. */
-const TRIES = 20
+/** How many times a start is tried: with other ports, or on the same ports until a killed server has released them. */
+const MAX_TRIES = 20
 
 const running = new Set<Server>()
-const abandoned = new Map<ChildProcess, { readonly folder: string; readonly crash: NodeJS.Signals }>()
+/** Processes that must be killed if this process exits. */
+const children = new Map<ChildProcess, { readonly folder: string; readonly crash: NodeJS.Signals }>()
 
-/** Again and again, because a server that is being ended still writes. */
-const remove = (folder: string): void => {
+/** Removes a folder. It tries many times, because a server that is ending still writes files. */
+const removeFolder = (folder: string): void => {
   for (let tries = 100; tries > 0 && existsSync(folder); tries--) {
     try {
       rmSync(folder, { recursive: true, force: true })
     } catch {
-      // What was there when it looked had gone, or what had gone was there again.
+      // The server created or removed a file in the meantime.
     }
     if (existsSync(folder)) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20)
   }
 }
 
-// In good order where there is time for it, and else by force.
+// In good order after the tests. If the process exits earlier, by force.
 after(() => Promise.all([...running].map((server) => server.stop())))
 process.on('exit', () => {
-  for (const [child, { crash }] of abandoned) child.kill(crash)
-  for (const { folder } of abandoned.values()) remove(folder)
+  for (const [child, { crash }] of children) child.kill(crash)
+  for (const { folder } of children.values()) removeFolder(folder)
 })
 for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.once(signal, () => process.exit(1))
 
-/** Starts a program, and waits until it takes connections. */
-export const started = async (recipe: Recipe): Promise<Server> => {
+/** Starts a program, and waits until it accepts connections. */
+export const startServer = async (recipe: Recipe): Promise<Server> => {
   const { program, prepare, args, ready, signal, crash = 'SIGKILL' } = recipe
-  let own = await ports()
+  let reserved = await ports()
   const folder = mkdtempSync(join(tmpdir(), 'keepsake-server-'))
   if (user) chownSync(folder, user.uid, user.gid)
   const options = { ...user, cwd: folder, env: { PATH: process.env.PATH, LC_ALL: 'C', HOME: folder, TMPDIR: folder } }
   let child: ChildProcess | undefined
 
-  /** @returns false where somebody else has one of its ports. @throws where it ended for another reason */
+  /** Returns false if another process has one of its ports. @throws Error if it ended for another reason */
   const start = async (): Promise<boolean> => {
-    const fresh = spawn(program, args(own, folder), { ...options, stdio: ['ignore', 'pipe', 'pipe'] })
-    abandoned.set(fresh, { folder, crash })
-    child = fresh
-    const said: string[] = []
-    const ended = (resolve: (is: boolean) => void, reject: (error: Error) => void) => {
-      if (said.some((line) => TAKEN.test(line))) return resolve(false)
-      reject(new Error(`${program} ended at once. It said:\n${said.slice(-20).join('\n')}`))
+    const spawned = spawn(program, args(reserved, folder), { ...options, stdio: ['ignore', 'pipe', 'pipe'] })
+    children.set(spawned, { folder, crash })
+    child = spawned
+    const output: string[] = []
+    const onClose = (resolve: (isServing: boolean) => void, reject: (error: Error) => void) => {
+      if (output.some((line) => PORT_TAKEN.test(line))) return resolve(false)
+      reject(new Error(`${program} ended at once. Its output:\n${output.slice(-20).join('\n')}`))
     }
-    const serves = await new Promise<boolean>((resolve, reject) => {
-      fresh.on('error', reject)
-      // Not at its exit: what it said last may come after that.
-      fresh.on('close', () => ended(resolve, reject))
-      for (const output of [fresh.stdout, fresh.stderr]) {
-        createInterface({ input: output }).on('line', (line) => {
-          if (said.length < 200) said.push(line)
+    const isServing = await new Promise<boolean>((resolve, reject) => {
+      spawned.on('error', reject)
+      // Not on 'exit', because the last output may come later.
+      spawned.on('close', () => onClose(resolve, reject))
+      for (const input of [spawned.stdout, spawned.stderr]) {
+        createInterface({ input }).on('line', (line) => {
+          if (output.length < 200) output.push(line)
           if (ready.test(line)) resolve(true)
         })
       }
     })
-    if (!serves) {
-      abandoned.delete(fresh)
+    if (!isServing) {
+      children.delete(spawned)
       child = undefined
       return false
     }
-    // So that a server that runs keeps no test process alive.
-    fresh.unref()
-    for (const output of [fresh.stdout, fresh.stderr]) (output as unknown as { unref(): void }).unref()
+    // A running server keeps no test process alive.
+    spawned.unref()
+    for (const stream of [spawned.stdout, spawned.stderr]) (stream as unknown as { unref(): void }).unref()
     return true
   }
-  /** Tries until its ports are its own. */
-  const insist = async (before: () => Promise<unknown>) => {
-    for (let tries = TRIES; tries > 0; tries--) {
+  /** Tries until the server has its ports. */
+  const startWithRetries = async (beforeRetry: () => Promise<unknown>) => {
+    for (let tries = MAX_TRIES; tries > 0; tries--) {
       if (await start()) return
-      await before()
+      await beforeRetry()
     }
-    throw new Error(`${program} found its ports taken ${TRIES} times, at last ${own.port} and ${own.bus}.`)
+    throw new Error(
+      `${program} found its ports taken ${MAX_TRIES} times, at last ${reserved.port} and ${reserved.bus}.`,
+    )
   }
-  const end = async (by: NodeJS.Signals) => {
+  const end = async (endSignal: NodeJS.Signals) => {
     const dying = child
     child = undefined
     if (dying === undefined) return
     if (dying.exitCode === null && dying.signalCode === null) {
       dying.ref()
-      dying.kill(by)
-      const late = setTimeout(() => dying.kill('SIGKILL'), PATIENCE)
+      dying.kill(endSignal)
+      const timer = setTimeout(() => dying.kill('SIGKILL'), STOP_LIMIT)
       await once(dying, 'exit')
-      clearTimeout(late)
+      clearTimeout(timer)
     }
-    abandoned.delete(dying)
+    children.delete(dying)
   }
 
   if (prepare) await promisify(execFile)(...(prepare(folder) as [string, string[]]), options)
-  await insist(async () => {
-    own = await ports()
+  await startWithRetries(async () => {
+    reserved = await ports()
   })
   const server: Server = {
-    port: own.port,
-    bus: own.bus,
+    port: reserved.port,
+    bus: reserved.bus,
     folder,
     pid: () => child?.pid as number,
     async stop() {
       running.delete(server)
       await end(signal)
-      remove(folder)
+      removeFolder(folder)
     },
     kill: () => end(crash),
     async restart() {
       await end(crash)
-      await insist(() => sleep(100))
+      await startWithRetries(() => sleep(100))
     },
   }
   running.add(server)

@@ -1,4 +1,4 @@
-// Two servers on one store, for tests that end their process: it says what came, and waits for its parent's word.
+// Two servers on one backend, for tests that end their process. It reports each request to its parent and waits for an answer.
 
 import { mock } from 'node:test'
 import { session, sessionManager } from 'keepsake'
@@ -8,11 +8,11 @@ const [backend = ''] = process.argv.slice(2)
 const manager = sessionManager({ backend })
 const waiting = new Map<string, () => void>()
 
-/** Ten seconds pass when the parent says so. */
+/** The parent sends a message to let ten seconds pass. */
 mock.timers.enable({ apis: ['setTimeout'] })
-process.on('message', (word: string) => {
-  if (word === 'ten seconds') mock.timers.tick(10_000)
-  else waiting.get(word)?.()
+process.on('message', (message: string) => {
+  if (message === 'ten seconds') mock.timers.tick(10_000)
+  else waiting.get(message)?.()
 })
 process.on('SIGTERM', () => process.send?.('told to end'))
 

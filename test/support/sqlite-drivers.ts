@@ -1,11 +1,11 @@
-// The drivers that open a SQLite database for an application, with the options that change what they give.
+// The drivers that open a SQLite database for an application, with the options that change their rows.
 
 import { DatabaseSync } from 'node:sqlite'
 import Better from 'better-sqlite3'
 import type { sqliteBackend } from 'keepsake/sqlite'
 import Libsql from 'libsql'
 
-/** A live database, as little of it as the tests want. */
+/** An open database, with the members that the tests use. */
 export type Live = Exclude<Parameters<typeof sqliteBackend>[0], string> & { close(): unknown }
 
 export const drivers: Readonly<Record<string, (path: string) => Live>> = {

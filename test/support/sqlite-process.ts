@@ -1,4 +1,4 @@
-// Opens a SQLite file by one driver: prints the sessions it finds of an owner, changes them, leaves another.
+// Opens a SQLite file with one driver, prints and changes the sessions of an owner, and adds one.
 
 import { sqliteBackend } from 'keepsake/sqlite'
 import { drivers } from './sqlite-drivers.ts'

@@ -1,4 +1,4 @@
-// The stores of our own that keep state: for each, how a test gets a handle on a fresh one.
+// The backends that store entries: each with a function that opens handles on a fresh store.
 
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
@@ -15,9 +15,9 @@ import { redisStores } from './redis-stores.ts'
 
 export type Store = {
   readonly name: string
-  /** Opens handles on one fresh store: the same handle again where it can have but one. */
+  /** Opens handles on one fresh store: the same handle again if the store can have only one. */
   readonly opener: (t: TestContext) => () => Promise<Backend>
-  /** Of another process: what runs a thousand times elsewhere, runs a few times on it. */
+  /** The store is a server, so tests that run a thousand times on others run a few times on it. */
   readonly far?: true
 }
 
@@ -29,7 +29,7 @@ const memory: Store = {
   },
 }
 
-/** A store that handles share by its path. */
+/** A store that several handles open by its path. */
 const onDisk = (name: string): Store => ({
   name,
   opener: (t) => {
@@ -42,18 +42,18 @@ const onDisk = (name: string): Store => ({
   },
 })
 
-/** Made at the first call, and the same at every other. */
+/** Calls `make` once, and returns the same promise from then on. */
 const once = <T>(make: () => Promise<T>): (() => Promise<T>) => {
-  let made: Promise<T> | undefined
+  let promise: Promise<T> | undefined
   return () => {
-    made ??= make()
-    return made
+    promise ??= make()
+    return promise
   }
 }
 
 const closers = new WeakMap<TestContext, (() => unknown)[]>()
 
-/** Does this when the test is over: what was opened last is closed first. */
+/** Closes this after the test, in the reverse order of opening. */
 export const closing = (t: TestContext, close: () => unknown): void => {
   const stack = closers.get(t) ?? []
   if (stack.length === 0) {
@@ -65,7 +65,7 @@ export const closing = (t: TestContext, close: () => unknown): void => {
   stack.push(close)
 }
 
-/** Where databases are: at the URL that the environment names, else one that this process starts at its first use. */
+/** The URL of a database: from the environment, or of a server that this process starts at its first use. */
 export const postgresUrl = once(async () => process.env.TEST_POSTGRES_URL ?? (await postgresServer()).url)
 export const mysqlUrl = once(async () => process.env.TEST_MYSQL_URL ?? (await mariadbServer()).url)
 
@@ -77,7 +77,7 @@ type Opened = {
   readonly close: () => unknown
 }
 
-/** A store in a table of a test's own, with a client of its own for each handle. */
+/** A store in a fresh table, with a client for each handle. */
 const inTable = (name: string, connected: (table: string) => Promise<Opened>): Store => ({
   name,
   far: true,
@@ -87,7 +87,7 @@ const inTable = (name: string, connected: (table: string) => Promise<Opened>): S
     return async () => {
       const { backend, drop, close } = await connected(table)
       t.after(async () => {
-        // The server may be somebody's.
+        // The server may belong to somebody, so the table is removed.
         if (!dropped) await drop(`drop table ${table}`)
         dropped = true
         await close()
@@ -128,7 +128,7 @@ const mysql2 = inTable('mysql (mysql2)', async (table) => {
 const mariadb = inTable('mysql (mariadb)', async (table) => {
   const { createPool } = await import('mariadb')
   const url = new URL((await mysqlUrl()).replace(/^mysql:/, 'mariadb:'))
-  // Its own waits are a second and ten.
+  // The defaults of the driver are one second and ten.
   for (const wait of ['connectTimeout', 'acquireTimeout', 'initializationTimeout']) {
     url.searchParams.set(wait, String(PATIENT * 1000))
   }
@@ -138,8 +138,8 @@ const mariadb = inTable('mysql (mariadb)', async (table) => {
 
 const near = [memory, onDisk('sqlite'), onDisk('file')]
 
-/** Each engine, and each driver of ours. */
+/** One store for each database and each driver. */
 export const stores: readonly Store[] = QUICK ? near : [...near, pg, postgresJs, mysql2, mariadb, ...redisStores]
 
-/** The same, and PGlite: PostgreSQL again, in this process, which takes seconds and 800 MB to start. */
+/** The same, and PGlite: PostgreSQL in this process, which takes seconds and 800 MB to start. */
 export const everyStore: readonly Store[] = QUICK ? near : [...stores, pglite]

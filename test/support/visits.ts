@@ -1,4 +1,4 @@
-// Sessions on a fresh memory store with a clock and a list of events, and handlers in a line.
+// A manager on a fresh backend with a clock and a list of events, and visitors whose handlers are functions of the test.
 
 import {
   type Backend,
@@ -19,18 +19,19 @@ export type Setup = Watched & {
   readonly now: Clock
   readonly types: EventType[]
   readonly events: unknown[]
-  /** A browser; what its visits do is said at each visit. */
+  /** A new visitor. Each call gives the handler of one request. */
   readonly visitor: () => Visitor
 }
 
 export type Visitor = {
-  /** One visit whose handler opens the session and does this; gives what it returned, or the status of an error. */
+  /** Sends one request whose handler opens the session and calls `act`. Returns its result, or the status of an error. */
   (act: Act): Promise<unknown>
+  /** The same, but returns the response. */
   readonly raw: (act: Act, init?: RequestInit) => Promise<Response>
   readonly browser: Browser
   /** Another browser with the same cookies. */
   readonly withSameCookies: () => Visitor
-  /** The same, served by another process of the same application: no turns are taken between the two. */
+  /** The same, answered by another process of the same application: the two share no commit queue. */
   readonly otherProcess: () => Visitor
 }
 
@@ -40,7 +41,7 @@ export const setup = async (options: Partial<SessionManagerOptions> = {}): Promi
   const events: unknown[] = []
   const inner = typeof options.backend === 'object' ? options.backend : await backendFromUrl('memory:', { now })
   const watch = watched(inner as Backend)
-  const process = () =>
+  const startProcess = () =>
     sessionManager({
       now,
       storeTimeout: PATIENT,
@@ -55,8 +56,8 @@ export const setup = async (options: Partial<SessionManagerOptions> = {}): Promi
   const results = new WeakMap<Request, unknown>()
   let act: Act = () => {}
   let last: Request | undefined
-  const served = () => {
-    const handler = process()(async (request) => {
+  const serve = () => {
+    const handler = startProcess()(async (request) => {
       const result = await acts.get(request)?.(await session(request), request)
       results.set(request, result)
       return result instanceof Response ? result : new Response('done')
@@ -67,8 +68,8 @@ export const setup = async (options: Partial<SessionManagerOptions> = {}): Promi
       return handler(request)
     }
   }
-  const here = served()
-  const there = served()
+  const firstProcess = serve()
+  const secondProcess = serve()
   const visitorOf = (jar: Browser): Visitor => {
     const raw = (next: Act, init?: RequestInit) => {
       act = next
@@ -76,17 +77,17 @@ export const setup = async (options: Partial<SessionManagerOptions> = {}): Promi
     }
     const visit = async (next: Act) => {
       act = next
-      const going = jar('/')
+      const pending = jar('/')
       const request = last as Request
-      const response = await going
+      const response = await pending
       return response.ok ? results.get(request) : response.status
     }
     return Object.assign(visit, {
       raw,
       browser: jar,
       withSameCookies: () => visitorOf(jar.copy()),
-      otherProcess: () => visitorOf(jar.copy(there)),
+      otherProcess: () => visitorOf(jar.copy(secondProcess)),
     })
   }
-  return Object.assign(watch, { now, types, events, visitor: () => visitorOf(browser(here, { now })) })
+  return Object.assign(watch, { now, types, events, visitor: () => visitorOf(browser(firstProcess, { now })) })
 }

@@ -1,9 +1,9 @@
-// Writes into one session for ever, and says after each commit what is now saved, until it is killed.
+// Writes to one session until it is killed, and prints the saved number after each commit.
 
 import { writeSync } from 'node:fs'
 import { sessionManager } from 'keepsake'
 import { PATIENT } from './clock.ts'
-import { now, stoodStill } from './lost.ts'
+import { hasStalled, now } from './lost.ts'
 
 const [backend = '', cookie = ''] = process.argv.slice(2)
 const manager = sessionManager({ backend, storeTimeout: PATIENT })
@@ -13,10 +13,10 @@ for (;;) {
     const s = await manager.open({ headers: new Headers({ cookie }) })
     s.update('n', (n = 0) => n + 1)
     s.set('padding', 'x'.repeat(2000))
-    const done = await s.commit()
-    if (!done.ok) throw new Error(done.error)
+    const result = await s.commit()
+    if (!result.ok) throw new Error(result.error)
     writeSync(1, `${s.get('n')}\n`)
   } catch (error) {
-    if (!stoodStill(since)) throw error
+    if (!hasStalled(since)) throw error
   }
 }

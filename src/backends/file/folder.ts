@@ -1,57 +1,61 @@
-// A folder of sessions is for its owner alone, and the reason why it is refused says what to do.
+// The folder of the sessions: no other user may write to it, and no other folder may take its place.
 
 import { closeSync, constants, lstatSync, mkdirSync, openSync } from 'node:fs'
 import { isKeepsakeError, KeepsakeError, messageOf } from '../../error.ts'
-import { identityAt, same } from '../ownership.ts'
-import { codeOf } from './record.ts'
+import { identityAt, isSameFile } from '../ownership.ts'
+import { codeOf } from './file-system.ts'
 
-/** Makes a folder for its owner alone, or takes one where nobody else can plant a file. */
+/**
+ * Creates a folder for the user of this process alone, or accepts an existing folder if no other user can write to it.
+ *
+ * @throws KeepsakeError `invalid_option` if another user could write to it
+ */
 export const secureFolder = (path: string): void => {
-  const refuse = (why: string) =>
-    new KeepsakeError('invalid_option', `The session directory ${JSON.stringify(path)} ${why}.`)
+  const refuse = (reason: string) =>
+    new KeepsakeError('invalid_option', `The session directory ${JSON.stringify(path)} ${reason}.`)
   try {
     mkdirSync(path, 0o700)
   } catch (error) {
     if (codeOf(error) !== 'EEXIST') throw error
   }
-  const there = lstatSync(path)
+  const status = lstatSync(path)
   const user = process.geteuid?.()
-  if (there.isSymbolicLink()) throw refuse('is a symbolic link: name the directory that it leads to')
-  if (!there.isDirectory()) throw refuse('is not a directory: name another, or one that is not there yet')
-  // Windows has neither owners nor modes of this kind.
+  if (status.isSymbolicLink()) throw refuse('is a symbolic link. Give the path of the directory that it leads to')
+  if (!status.isDirectory()) throw refuse('is not a directory. Give another path, or one that does not exist yet')
+  // Windows has no owners and modes of this kind.
   if (user === undefined) return
-  if (there.uid !== user)
-    throw refuse(`belongs to user ${there.uid}, and this process runs as user ${user}: give it its own`)
-  if ((there.mode & 0o022) !== 0) throw refuse('can be written to by others: take that away with chmod go-w')
+  if (status.uid !== user)
+    throw refuse(`belongs to user ${status.uid}, but this process runs as user ${user}. Give it a directory of its own`)
+  if ((status.mode & 0o022) !== 0) throw refuse('can be written to by other users. Forbid that with chmod go-w')
 }
 
 export type HeldFolder = {
-  /** @throws KeepsakeError `unavailable` where the folder has gone, or another lies in its place */
+  /** @throws KeepsakeError `unavailable` if the folder is gone or another has taken its place */
   check(): void
   release(): void
 }
 
 /**
- * Holds a folder open, so that whatever takes its place is told from it: whoever may write to its parent could put a
- * folder of his own there, with sessions that he made.
+ * Holds a folder open, so that `check` recognises another folder at its path: a user who may write to the parent could
+ * put a folder there with sessions of their own making.
  */
 export const holdFolder = (path: string): HeldFolder => {
-  const taken = identityAt(path)
+  const expected = identityAt(path)
   let descriptor: number | undefined
   try {
     descriptor = openSync(path, constants.O_RDONLY | (constants.O_DIRECTORY ?? 0) | (constants.O_NOFOLLOW ?? 0))
   } catch (error) {
-    // Windows opens no folders this way, and lets nobody replace one that has open files.
+    // Windows opens no folders this way, and allows nobody to replace one that has open files.
     if (process.platform !== 'win32') throw error
   }
   return {
     check() {
-      const there = identityAt(path)
-      if (same(there, taken)) return
-      const what = there === undefined ? 'has gone' : 'is another than at the start: somebody put it in its place'
+      const found = identityAt(path)
+      if (isSameFile(found, expected)) return
+      const problem = found === undefined ? 'is gone' : 'was replaced by another after this process opened it'
       throw new KeepsakeError(
         'unavailable',
-        `The session directory ${JSON.stringify(path)} ${what}. Bring back the one that was there, or start again.`,
+        `The session directory ${JSON.stringify(path)} ${problem}. Bring the first one back, or restart the process.`,
       )
     },
     release() {
@@ -61,16 +65,15 @@ export const holdFolder = (path: string): HeldFolder => {
   }
 }
 
-/** @throws KeepsakeError `unavailable` in the place of the error of the file system */
+/** Calls `work`. @throws KeepsakeError `unavailable` instead of an error of the file system */
 export const wrapErrors = <T>(directory: string, work: () => T): T => {
   try {
     return work()
   } catch (cause) {
     if (isKeepsakeError(cause)) throw cause
-    const why = messageOf(cause)
     throw new KeepsakeError(
       'unavailable',
-      `The session directory ${JSON.stringify(directory)} cannot be used: ${why}. Give a path in a folder that this process may write to.`,
+      `The session directory ${JSON.stringify(directory)} cannot be used: ${messageOf(cause)}. Give a path in a folder that this process may write to.`,
       { cause },
     )
   }

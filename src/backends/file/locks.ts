@@ -1,155 +1,130 @@
-// Turns at changing the files of a folder, one process at a time: a token's name says whose turn it is.
+// Locks for the files of a folder: one process at a time changes a file, and no dead process keeps a lock.
 
 import { randomUUID } from 'node:crypto'
-import {
-  closeSync,
-  existsSync,
-  fsyncSync,
-  mkdirSync,
-  openSync,
-  readdirSync,
-  renameSync,
-  rmSync,
-  unlinkSync,
-  writeFileSync,
-} from 'node:fs'
+import { closeSync, fsyncSync, openSync, unlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Awaitable, KeepsakeError } from '../../error.ts'
-import { codeOf } from './record.ts'
+import { flushFolder, ignoreErrors, removeIfPresent, renameIfPresent } from './file-system.ts'
+import { FREE, openTokens, SLOTS } from './tokens.ts'
 
 /*
- * Each of 256 slots has one token, an empty file. A turn is taken by renaming `locks/3f.free` to `locks/3f.TICKET`, and
- * given back by renaming it back: of many who rename one name, one succeeds, and nothing is made or removed, so a full
- * disk stops nobody from removing.
+ * Each of 256 locks has one token, an empty file. A process takes a lock by renaming `locks/3f.free` to `locks/3f.TICKET`,
+ * and gives it back by renaming it back. If many processes rename one name, one succeeds. Nothing is created or removed,
+ * so sessions can be removed on a full disk.
  *
- * Whoever dies, or stands still, in his turn would keep it. So who has waited and seen one ticket for HOLD ends its turn
- * for it, whether its process lives or not: he first removes `TICKET.tmp`, the draft that its holder has made before
- * taking the token and must rename to write, and only then renames `3f.TICKET` to `3f.free`. From there on that holder
- * can write no more: his draft is gone, he hears ENOENT and takes another turn. Of two who end one turn, the slower
- * finds no token of that name: the turn of the next holder has another. No clock is compared with another's, and no
- * process id with one of another container.
+ * A process that dies or stops while it holds a lock would keep it. So a process that has waited and has seen one ticket
+ * for HOLD ends that ticket, whether its holder lives or not. First it removes `TICKET.tmp`, the draft that the holder
+ * created before it took the token and must rename to write. Then it renames `3f.TICKET` to `3f.free`. From then on the
+ * old holder cannot write: its draft is gone, its rename fails with ENOENT, and it takes the lock again. If two processes
+ * end one ticket, the slower one finds no token of that name, because the next holder has another ticket. So no process
+ * compares its clock with the clock of another, or uses a process id of another container.
  *
- * A removal needs no draft, and so cannot be stopped: it looks at the clock before it strikes.
+ * A removal needs no draft, so nothing can stop it. It looks at the clock before it removes.
  */
 
-/** Milliseconds that a turn may last while others wait; that a removal may come after its beginning; that one waits. */
+/** Milliseconds after which a waiting process ends the ticket of another. */
 const HOLD = 1_000
-const PROMPT = 500
-const PATIENCE = 2_000
+/** Milliseconds after taking a lock, within which a removal must happen. */
+const REMOVE_WITHIN = 500
+/** Milliseconds that a process waits for a lock. */
+const WAIT = 2_000
 
-const LOCKS = 'locks'
-const FREE = 'free'
-
-/** Somebody else has the turn. */
+/** The lock is held, or was lost. */
 const BUSY: unique symbol = Symbol('busy')
-/** The turn was ended by another. */
-const LOST = new Error('the turn is over')
+/** Another process ended the ticket. */
+const LOST = new Error('the lock was lost')
 
-/** Puts a file, whole and at once, in the place of what is at `path`; with `flush`, so that it survives a loss of power. */
+/** Replaces the file at `path`, in one step. With `flush`, the change survives a loss of power. */
 type Put = (path: string, text: string, flush: boolean) => void
-/** Removes what is at `path`, or moves it to `to`. */
-export type Remove = (path: string, flush: boolean, to?: string) => void
+/** Removes the file at `path`, or moves it to `to`. */
+type Remove = (path: string, flush: boolean, to?: string) => void
 
 export type Locks = {
-  /** Work that may put one file, in the turn of `slot`. @throws KeepsakeError `unavailable` after two seconds of waiting */
+  /**
+   * Calls `work` under the lock of `slot`. It may put one file. It is called again if the lock was lost.
+   *
+   * @throws KeepsakeError `unavailable` after two seconds of waiting
+   */
   write<T>(slot: string, work: (put: Put) => T): Awaitable<T>
-  /** Work that may remove one file. @throws as `write` */
+  /** Calls `work` under the lock of `slot`. It may remove one file. @throws the errors of `write` */
   remove<T>(slot: string, work: (remove: Remove) => T): Awaitable<T>
-  /** As `remove`, without waiting. */
+  /** Does the same as `remove`, but returns `BUSY` instead of waiting. */
   tryRemove<T>(slot: string, work: (remove: Remove) => T): T | typeof BUSY
-  /** @throws KeepsakeError `unavailable` where the folder has gone: then a file that is not there says nothing */
-  stand(): void
+  /**
+   * Calls `work` under many locks at once, until it has run under each of the 256. It must be short, because all writers
+   * wait for it.
+   *
+   * @throws the errors of `write`, after it has called `work` under the locks that were free
+   */
+  underEach(work: () => void): Promise<void>
+  /** @throws KeepsakeError `unavailable` if the folder is gone: then an absent file proves nothing */
+  assertPresent(): void
 }
 
-/** Renames; false where there is nothing of that name. */
-export const renamed = (from: string, to: string): boolean => {
-  try {
-    renameSync(from, to)
-    return true
-  } catch (error) {
-    if (codeOf(error) === 'ENOENT') return false
-    throw error
-  }
-}
-
-/** Removes what may have gone already. */
-export const removed = (path: string): void => {
-  try {
-    unlinkSync(path)
-  } catch (error) {
-    if (codeOf(error) !== 'ENOENT') throw error
-  }
-}
-
-/** For what is only tidy to do, where another error is on its way or the work is done. */
-export const quietly = (act: () => void): void => {
-  try {
-    act()
-  } catch {
-    // Others end the turn after HOLD, and the sweep finds the draft.
-  }
-}
-
-const slots = Array.from({ length: 256 }, (_, i) => i.toString(16).padStart(2, '0'))
-
-/** A draft of a file, or a folder that was never put in its place: left over if nobody renames it. */
-export const leftover = /^(?:[0-9a-f-]{36}\.tmp|(?:locks|owners)\.[0-9a-f-]{36}\.new)$/
-
-/** Makes a folder that comes into being at once, with all that `fill` puts into it, where there is none of that name. */
-export const appear = (directory: string, name: string, fill: (fresh: string) => void): void => {
-  if (existsSync(join(directory, name))) return
-  const fresh = join(directory, `${name}.${randomUUID()}.new`)
-  mkdirSync(fresh, 0o700)
-  try {
-    fill(fresh)
-    renameSync(fresh, join(directory, name))
-  } catch (error) {
-    rmSync(fresh, { recursive: true, force: true })
-    // ENOTEMPTY, or its other names: somebody was first.
-    if (!['ENOTEMPTY', 'EEXIST', 'EPERM'].includes(codeOf(error) as string)) throw error
-  }
-}
-
-const gone = (directory: string): KeepsakeError =>
-  new KeepsakeError(
-    'unavailable',
-    `The session directory ${JSON.stringify(directory)} has gone, or its folder ${LOCKS} has. Bring it back, or start again.`,
-  )
+/** A draft of a file, or a folder that was never renamed to its name: a process that died leaves it behind. */
+export const isLeftover = (file: string): boolean => /^(?:[0-9a-f-]{36}\.tmp|locks\.[0-9a-f-]{36}\.new)$/.test(file)
 
 /**
- * The turns of a folder, whose tokens are made where they are missing. `check` throws where the folder is not the one
- * that it was.
+ * Calls `attempt` again and again, without blocking the process, until it returns anything but `BUSY`. It ends the ticket
+ * of a holder that keeps the lock for more than HOLD.
+ */
+const retryUntilFree = async <T>(
+  holderOf: () => string | undefined,
+  attempt: () => T | typeof BUSY,
+  endTicket: (ticket: string | undefined) => void,
+): Promise<T> => {
+  const started = performance.now()
+  let seen: string | undefined = FREE
+  let since = started
+  for (;;) {
+    await new Promise((resolve) => setTimeout(resolve, 1 + Math.random() * 5))
+    const ticket = holderOf()
+    if (ticket === FREE) {
+      const answer = attempt()
+      if (answer !== BUSY) return answer
+    }
+    const now = performance.now()
+    if (ticket !== seen) {
+      seen = ticket
+      since = now
+    } else if (ticket !== FREE && now - since > HOLD) endTicket(ticket)
+    if (now - started > WAIT) {
+      throw new KeepsakeError(
+        'unavailable',
+        'Other processes kept changing files of the session directory for two seconds. Nothing was changed. Try again.',
+      )
+    }
+  }
+}
+
+/**
+ * Opens the locks of a folder, and creates their tokens if they are missing. `check` throws if another folder has taken
+ * the place of this one.
  *
  * @throws the error of the file system
  */
 export const openLocks = (directory: string, check: () => void = () => {}): Locks => {
-  const locks = join(directory, LOCKS)
-  const token = (slot: string, ticket: string) => join(locks, `${slot}.${ticket}`)
   const draftOf = (ticket: string) => join(directory, `${ticket}.tmp`)
+  const tokens = openTokens(directory, draftOf)
 
-  const stand = () => {
+  const assertPresent = () => {
     check()
-    if (!existsSync(locks)) throw gone(directory)
+    if (tokens.arePresent()) return
+    throw new KeepsakeError(
+      'unavailable',
+      `The session directory ${JSON.stringify(directory)} or its folder "locks" is gone. Bring it back, or restart the process.`,
+    )
   }
 
-  const flushFolder = () => {
-    const folder = openSync(directory, 'r')
-    try {
-      fsyncSync(folder)
-    } finally {
-      closeSync(folder)
-    }
-  }
-
-  const during = <T>(slot: string, ticket: string, work: () => T): T | typeof BUSY => {
-    if (!renamed(token(slot, FREE), token(slot, ticket))) return BUSY
+  const runLocked = <T>(slot: string, ticket: string, work: () => T): T | typeof BUSY => {
+    if (!tokens.take(slot, ticket)) return BUSY
     try {
       return work()
     } catch (error) {
       if (error === LOST) return BUSY
       throw error
     } finally {
-      quietly(() => renameSync(token(slot, ticket), token(slot, FREE)))
+      ignoreErrors(() => tokens.release(slot, ticket))
     }
   }
 
@@ -158,25 +133,25 @@ export const openLocks = (directory: string, check: () => void = () => {}): Lock
     const ticket = randomUUID()
     const draft = draftOf(ticket)
     const file = openSync(draft, 'wx', 0o600)
-    let open = true
-    let drafted = true
+    let isOpen = true
+    let isDraft = true
     const close = () => {
-      open = false
+      isOpen = false
       closeSync(file)
     }
     const put: Put = (path, text, flush) => {
       writeFileSync(file, text)
       if (flush) fsyncSync(file)
       close()
-      if (!renamed(draft, path)) throw LOST
-      drafted = false
-      if (flush) flushFolder()
+      if (!renameIfPresent(draft, path)) throw LOST
+      isDraft = false
+      if (flush) flushFolder(directory)
     }
     try {
-      return during(slot, ticket, () => work(put))
+      return runLocked(slot, ticket, () => work(put))
     } finally {
-      if (open) quietly(close)
-      if (drafted) quietly(() => unlinkSync(draft))
+      if (isOpen) ignoreErrors(close)
+      if (isDraft) ignoreErrors(() => unlinkSync(draft))
     }
   }
 
@@ -184,65 +159,65 @@ export const openLocks = (directory: string, check: () => void = () => {}): Lock
     check()
     const started = performance.now()
     const remove: Remove = (path, flush, to) => {
-      if (performance.now() - started > PROMPT) throw LOST
-      if (to === undefined) removed(path)
-      else renamed(path, to)
-      if (flush) flushFolder()
+      if (performance.now() - started > REMOVE_WITHIN) throw LOST
+      if (to === undefined) removeIfPresent(path)
+      else renameIfPresent(path, to)
+      if (flush) flushFolder(directory)
     }
-    return during(slot, randomUUID(), () => work(remove))
+    return runLocked(slot, randomUUID(), () => work(remove))
   }
 
-  /** Ends a turn for its holder. Without one, somebody took the token out of the folder. */
-  const end = (slot: string, ticket: string | undefined) => {
-    if (ticket === undefined) return closeSync(openSync(token(slot, FREE), 'a', 0o600))
-    removed(draftOf(ticket))
-    renamed(token(slot, ticket), token(slot, FREE))
-  }
-
-  /** Tries again, without holding up the process, while others have their turns. */
-  const patiently = async <T>(slot: string, attempt: () => T | typeof BUSY): Promise<T> => {
-    const started = performance.now()
-    let seen: string | undefined = FREE
-    let since = started
-    for (;;) {
-      await new Promise((resolve) => setTimeout(resolve, 1 + Math.random() * 5))
-      stand()
-      const ticket = readdirSync(locks)
-        .find((name) => name.startsWith(`${slot}.`))
-        ?.slice(slot.length + 1)
-      if (ticket === FREE) {
-        const answer = attempt()
-        if (answer !== BUSY) return answer
-      }
-      const now = performance.now()
-      if (ticket !== seen) {
-        seen = ticket
-        since = now
-      } else if (ticket !== FREE && now - since > HOLD) end(slot, ticket)
-      if (now - started > PATIENCE) {
-        throw new KeepsakeError(
-          'unavailable',
-          'Others kept changing files of the session directory. Nothing was changed.',
-        )
+  /** Calls `work` under the locks of `slots` that are free. Returns the slots whose lock it did not hold all the time. */
+  const tryTogether = (slots: readonly string[], work: () => void): readonly string[] => {
+    check()
+    const ticket = randomUUID()
+    const taken: string[] = []
+    const released = new Set<string>()
+    try {
+      for (const slot of slots) if (tokens.take(slot, ticket)) taken.push(slot)
+      if (taken.length > 0) work()
+    } finally {
+      for (const slot of taken) {
+        ignoreErrors(() => {
+          if (tokens.release(slot, ticket)) released.add(slot)
+        })
       }
     }
+    return slots.filter((slot) => !released.has(slot))
+  }
+
+  const wait = <T>(slot: string, attempt: () => T | typeof BUSY): Promise<T> => {
+    const holderOf = () => {
+      assertPresent()
+      return tokens.holderOf(slot)
+    }
+    return retryUntilFree(holderOf, attempt, (ticket) => tokens.end(slot, ticket))
   }
 
   const waiting =
     <W>(attempt: <T>(slot: string, work: (act: W) => T) => T | typeof BUSY) =>
     <T>(slot: string, work: (act: W) => T): Awaitable<T> => {
       const answer = attempt(slot, work)
-      return answer === BUSY ? patiently(slot, () => attempt(slot, work)) : answer
+      return answer === BUSY ? wait(slot, () => attempt(slot, work)) : answer
     }
 
-  // A token made twice would be two turns at once.
-  appear(directory, LOCKS, (fresh) => {
-    for (const slot of slots) closeSync(openSync(join(fresh, `${slot}.${FREE}`), 'wx', 0o600))
-  })
   return {
     write: waiting<Put>(tryWrite),
     remove: waiting<Remove>(tryRemove),
     tryRemove,
-    stand,
+    async underEach(work) {
+      let left = tryTogether(SLOTS, work)
+      while (left.length > 0) {
+        const [busy = '', ...others] = left
+        try {
+          await wait(busy, () => (tryTogether([busy], work).length > 0 ? BUSY : undefined))
+        } catch (error) {
+          tryTogether(others, work)
+          throw error
+        }
+        left = tryTogether(others, work)
+      }
+    },
+    assertPresent,
   }
 }

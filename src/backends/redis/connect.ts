@@ -1,44 +1,46 @@
-// A Redis client of our own, from a URL: it fails fast, recovers by itself, and sends nothing twice.
+// The driver on a Redis URL: keepsake opens the client, which fails fast, reconnects by itself, and sends nothing twice.
 
 import { isIP } from 'node:net'
 import { checkServerIdentity, type PeerCertificate } from 'node:tls'
 import type { Cluster, ClusterOptions, Redis, RedisOptions as ServerOptions } from 'ioredis'
 import { KeepsakeError, messageOf } from '../../error.ts'
 import { importDriver } from '../../packages.ts'
-import { type Driver, driverOf, type RedisClient } from './client.ts'
-import { turn } from './link.ts'
+import { driverOf, type RedisClient } from './client.ts'
+import { nextTurn } from './client-state.ts'
+import type { Driver } from './driver.ts'
 
-/** Tries again soon, at most half a second later, and not all processes at once. */
-const retry = (times: number): number => Math.min(50 * times, 500) * (0.5 + Math.random() / 2)
+/** Milliseconds until the next attempt to connect: soon, at most half a second, and random, so processes spread out. */
+const retryDelay = (times: number): number => Math.min(50 * times, 500) * (0.5 + Math.random() / 2)
 
-/** Milliseconds that a server has to answer at least, before its connection is cut. */
-const SILENT = 5_000
-/** And to take a connection. */
-const CONNECTING = 2_000
+/** Milliseconds: a server always has at least this long to answer before its connection is cut. */
+const MIN_SILENCE = 5_000
+/** Milliseconds: a server always has at least this long to accept a connection. */
+const MIN_HANDSHAKE = 2_000
 
-/** How long the client waits, when a visit may wait for so many milliseconds: it must not give up before the visit does. */
-const patienceOf = (storeTimeout: number) => ({
+/** The client's timeouts for a request that waits `storeTimeout` milliseconds: the client must not give up earlier. */
+const timeoutsFor = (storeTimeout: number) => ({
   connecting: 0.75 * storeTimeout,
-  silent: Math.max(SILENT, Math.min(2.5 * storeTimeout, storeTimeout + 30_000)),
-  handshake: Math.max(CONNECTING, storeTimeout),
+  silence: Math.max(MIN_SILENCE, Math.min(2.5 * storeTimeout, storeTimeout + 30_000)),
+  handshake: Math.max(MIN_HANDSHAKE, storeTimeout),
 })
 
 const serverOptions = (handshake: number) =>
   ({
     lazyConnect: true,
-    // No commandTimeout and no socketTimeout: the visit itself says how long it waits, and `cutting` cuts.
+    // No commandTimeout and no socketTimeout: the request has its own limit, and `cutIfSilent` cuts dead connections.
     connectTimeout: handshake,
-    // A queue would carry a write out that its caller was told had failed.
+    // A queue would carry out a write after its caller received an error.
     enableOfflineQueue: false,
     autoResendUnfulfilledCommands: false,
     maxRetriesPerRequest: 0,
     enableAutoPipelining: true,
-    // It asks for INFO, and prints to the console where that is forbidden. A server that is loading says so itself.
+    // The check uses INFO, and ioredis prints a line if the user may not. A server that is loading answers LOADING
+    // anyway.
     enableReadyCheck: false,
-    retryStrategy: retry,
-    sentinelRetryStrategy: retry,
+    retryStrategy: retryDelay,
+    sentinelRetryStrategy: retryDelay,
     sentinelCommandTimeout: handshake,
-    // A master that became a replica: the next connection finds the master of now.
+    // The master became a replica: the next connection goes to the new master.
     reconnectOnError: (error: Error) => error.message.startsWith('READONLY'),
   }) satisfies ServerOptions
 
@@ -48,73 +50,79 @@ const clusterOptions = (handshake: number) =>
     enableOfflineQueue: false,
     enableAutoPipelining: true,
     enableReadyCheck: false,
-    clusterRetryStrategy: retry,
+    clusterRetryStrategy: retryDelay,
     slotsRefreshTimeout: handshake,
-    // It would send again what may have been carried out.
+    // With a delay, ioredis would resend commands that the server may have carried out.
     retryDelayOnFailover: 0,
-    // A certificate is for a name: an address that was looked up would not fit.
-    dnsLookup: (name, found) => found(null, name),
+    // A certificate is for a name, so a looked-up address would not match it.
+    dnsLookup: (name, callback) => callback(null, name),
   }) satisfies ClusterOptions
 
 type Host = { readonly host: string; readonly port: number }
 type Target = {
   readonly kind: 'server' | 'sentinel' | 'cluster'
   readonly hosts: readonly Host[]
-  /** Of Sentinels: what they call the master. */
+  /** Only for Sentinels: their name for the master. */
   readonly name: string
   readonly login: { username?: string; password?: string; db?: number; tls?: ReturnType<typeof tlsFor> }
 }
 
-const FORMS =
+const EXAMPLES =
   "'redis://host:6379', 'rediss://user:password@host/0', 'redis+sentinel://host:26379,host:26379/mymaster', 'redis+cluster://host:6379,host:6379'"
 
-/** What is wrong with a URL. The URL itself may hold a password: it stays out of the message, and so does the cause. */
-const refused = (what: string): KeepsakeError =>
-  new KeepsakeError('invalid_option', `${what} Redis is named by a URL such as ${FORMS}.`)
+/** The message never contains the URL, because the URL may contain a password. For the same reason there is no cause. */
+const urlError = (problem: string): KeepsakeError =>
+  new KeepsakeError('invalid_option', `${problem} Use a URL such as ${EXAMPLES}.`)
 
-const hostOf = (text: string, port: number): Host => {
+const parseHost = (text: string, port: number): Host => {
   const match = /^(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::(\d{1,5}))?$/.exec(text)
-  if (match === null) throw refused('One of the hosts in the URL is none.')
+  if (match === null) throw urlError('A host in the Redis URL is invalid.')
   return { host: (match[1] ?? match[2]) as string, port: Number(match[3] ?? port) }
 }
 
-const decoded = (text: string): string => {
+const decode = (text: string): string => {
   try {
     return decodeURIComponent(text)
   } catch {
-    throw refused('What the URL has before its @ is not percent-encoded.')
+    throw urlError('The user, the password or the name in the Redis URL is not percent-encoded.')
   }
 }
 
-const parsed = (url: string): Target => {
+const parseUrl = (url: string): Target => {
   const match = /^redis(s?)(?:\+(cluster|sentinel))?:\/\/(?:([^@]*)@)?([^/?#@]+)(?:\/([^?#]*))?$/.exec(url)
-  if (match === null)
-    throw refused('The URL cannot be read; characters such as @ and / in a password are percent-encoded.')
+  if (match === null) {
+    throw urlError('The Redis URL is invalid. In a password, characters such as @ and / must be percent-encoded.')
+  }
   const [, tls, kind = 'server', userinfo, hosts = '', path = ''] = match
   const [user = '', password] = userinfo?.split(/:(.*)/s) ?? []
   const [name, db = '', ...rest] = kind === 'sentinel' ? path.split('/') : ['', ...path.split('/')]
-  if (rest.length > 0 || !/^\d{0,5}$/.test(db))
-    throw refused('The path of the URL is too long, or its database is no number.')
-  if (kind === 'sentinel' && !name) throw refused('The URL lacks the name of the master behind its hosts.')
-  if (kind === 'cluster' && path !== '') throw refused('A cluster has no databases, and its URL has no path.')
+  if (rest.length > 0 || !/^\d{0,5}$/.test(db)) {
+    throw urlError('The path of the Redis URL is too long, or its database is not a number.')
+  }
+  if (kind === 'sentinel' && !name) throw urlError('The Redis URL has no name of a master after its Sentinels.')
+  if (kind === 'cluster' && path !== '')
+    throw urlError('The URL of a Redis Cluster has a path. A cluster has no databases, so remove the path.')
   const all = hosts.split(',')
-  if (kind === 'server' && all.length > 1) throw refused('Several hosts are a cluster, or Sentinels.')
+  if (kind === 'server' && all.length > 1)
+    throw urlError(
+      'The URL of a single Redis server has several hosts. For several hosts, use redis+cluster or redis+sentinel.',
+    )
   return {
     kind: kind as Target['kind'],
-    hosts: all.map((host) => hostOf(host, kind === 'sentinel' ? 26_379 : 6_379)),
-    name: decoded(name ?? ''),
+    hosts: all.map((host) => parseHost(host, kind === 'sentinel' ? 26_379 : 6_379)),
+    name: decode(name ?? ''),
     login: {
-      ...(user !== '' && { username: decoded(user) }),
-      ...(password !== undefined && { password: decoded(password) }),
+      ...(user !== '' && { username: decode(user) }),
+      ...(password !== undefined && { password: decode(password) }),
       ...(db !== '' && { db: Number(db) }),
-      ...(tls !== '' && { tls: tlsFor(all.map((host) => hostOf(host, 0).host)) }),
+      ...(tls !== '' && { tls: tlsFor(all.map((host) => parseHost(host, 0).host)) }),
     },
   }
 }
 
 /**
- * Clusters and Sentinels may name their servers by address, and have no certificates for those: then one is as good that
- * is for a name in the URL.
+ * Clusters and Sentinels may name their servers by address, although the certificates are for names. For an address, a
+ * certificate is also accepted if it is for a name in the URL.
  */
 const tlsFor = (names: readonly string[]) => ({
   checkServerIdentity(host: string, certificate: PeerCertificate): Error | undefined {
@@ -124,92 +132,97 @@ const tlsFor = (names: readonly string[]) => ({
   },
 })
 
-/** In a `try`, or bundlers refuse what has no ioredis. */
-const load = async () => {
+/** In a `try`: without it, bundlers refuse an application that has not installed ioredis. */
+const loadIoredis = async () => {
   try {
     return await import('ioredis')
   } catch (error) {
-    // biome-ignore lint/complexity/noUselessCatch: bundlers look for the try
+    // biome-ignore lint/complexity/noUselessCatch: bundlers require the try
     throw error
   }
 }
 
-/** Cuts a connection that was made, and is not answered: by a server that stands still, or is none of Redis. */
-const cutUnanswered = (redis: Redis, milliseconds: number): void => {
+/** Cuts a new connection on which no answer comes: the server is suspended, or is not a Redis server. */
+const limitHandshake = (redis: Redis, milliseconds: number): void => {
   redis.on('connect', () => {
     const { stream } = redis
     const timer = setTimeout(async () => {
-      await turn()
-      if (redis.status === 'connect' && redis.stream === stream) stream.destroy(new Error('it does not answer'))
+      await nextTurn()
+      if (redis.status === 'connect' && redis.stream === stream) stream.destroy(new Error('the server does not answer'))
     }, milliseconds)
-    const done = () => {
+    const stop = () => {
       clearTimeout(timer)
-      redis.off('ready', done).off('close', done)
+      redis.off('ready', stop).off('close', stop)
     }
-    redis.on('ready', done).on('close', done)
+    redis.on('ready', stop).on('close', stop)
   })
 }
 
-/** A cluster asks what it is by copies of its connections, and drops why they failed: a certificate, say. */
-const tellErrors = (cluster: Cluster, node: Redis): void => {
+/**
+ * ioredis reads the slots of a cluster over duplicates of its connections, and drops their errors, for example that of a
+ * certificate. This emits them on the cluster.
+ */
+const emitNodeErrors = (cluster: Cluster, node: Redis): void => {
   const { duplicate } = node
   node.duplicate = (options) => duplicate.call(node, options).on('error', (error) => cluster.emit('node error', error))
 }
 
-/** Sentinels may not know yet of the last failover: behind them, the role of a server is asked for, where that is allowed. */
-const quietInfo = (redis: Redis): void => {
+/**
+ * Shortly after a failover, Sentinels may still name the old master, so ioredis asks a server for its role by INFO. A
+ * user who may not use INFO gets an empty answer here, because ioredis would print a line for the error.
+ */
+const allowForbiddenInfo = (redis: Redis): void => {
   const { info } = redis
-  const quiet = async (...args: string[]): Promise<string> => {
+  const infoOrEmpty = async (...args: string[]): Promise<string> => {
     try {
       return await (info as (...args: string[]) => Promise<string>).apply(redis, args)
     } catch (error) {
-      // Of which ioredis would print a line.
       if (messageOf(error).includes('NOPERM')) return ''
       throw error
     }
   }
   redis.info = ((...args: unknown[]) => {
     const callback = args.at(-1)
-    if (typeof callback !== 'function') return quiet(...(args as string[]))
-    const asked = quiet(...(args.slice(0, -1) as string[]))
-    asked.then(
+    if (typeof callback !== 'function') return infoOrEmpty(...(args as string[]))
+    const answer = infoOrEmpty(...(args.slice(0, -1) as string[]))
+    answer.then(
       (text) => callback(null, text),
       (error) => callback(error),
     )
-    return asked
+    return answer
   }) as typeof redis.info
 }
 
 /**
- * A driver that connects when it is first used.
+ * Returns a driver that connects when it is first used.
  *
- * @param budget milliseconds that a visit may wait
- * @throws KeepsakeError `invalid_option` where the URL cannot be read, `unknown_backend` where `ioredis` is not installed
+ * @param storeTimeout milliseconds that a request waits for Redis
+ * @throws KeepsakeError `invalid_option` if the URL is invalid, `unknown_backend` if `ioredis` is not installed
  */
-export const driverOfUrl = async (url: string, storeTimeout: number): Promise<Driver & { close(): void }> => {
-  const { kind, hosts, name, login } = parsed(url)
-  const { Redis, Cluster } = await importDriver('ioredis', load)
-  const { handshake, ...patience } = patienceOf(storeTimeout)
+export const driverFromUrl = async (url: string, storeTimeout: number): Promise<Driver & { close(): void }> => {
+  const { kind, hosts, name, login } = parseUrl(url)
+  const { Redis, Cluster } = await importDriver('ioredis', loadIoredis)
+  const { handshake, ...timeouts } = timeoutsFor(storeTimeout)
   const server = { ...serverOptions(handshake), ...login }
-  const followed = (redis: Redis) => {
-    cutUnanswered(redis, handshake)
+  const withHandshakeLimit = (redis: Redis) => {
+    limitHandshake(redis, handshake)
     return redis
   }
-  const clustered = () => {
+  const openCluster = () => {
     const cluster = new Cluster([...hosts], { ...clusterOptions(handshake), redisOptions: server })
-    return cluster.on('+node', (node: Redis) => tellErrors(cluster, followed(node)))
+    return cluster.on('+node', (node: Redis) => emitNodeErrors(cluster, withHandshakeLimit(node)))
   }
-  const behindSentinels = () => {
+  const openBehindSentinels = () => {
     const sentinelTLS = login.tls && { enableTLSForSentinelMode: true, sentinelTLS: login.tls }
     const redis = new Redis({ ...server, sentinels: [...hosts], name, enableReadyCheck: true, ...sentinelTLS })
-    quietInfo(redis)
-    return followed(redis)
+    allowForbiddenInfo(redis)
+    return withHandshakeLimit(redis)
   }
   const client =
     kind === 'cluster'
-      ? clustered()
+      ? openCluster()
       : kind === 'sentinel'
-        ? behindSentinels()
-        : followed(new Redis({ ...server, ...(hosts[0] as Host) }))
-  return { ...driverOf(client as RedisClient, patience), close: () => client.disconnect() }
+        ? openBehindSentinels()
+        : withHandshakeLimit(new Redis({ ...server, ...(hosts[0] as Host) }))
+  return { ...driverOf(client as RedisClient, timeouts), close: () => client.disconnect() }
 }

@@ -1,52 +1,59 @@
-// Whether a Redis may evict what is alive, and what to say of it.
+// Checks whether a Redis server may evict keys that have not expired.
 
 import { isKeepsakeError, KeepsakeError, messageOf } from '../../error.ts'
-import type { Driver } from './client.ts'
+import type { Driver } from './driver.ts'
 
-/** How a server makes room, if it does; undefined where it does not say. */
-const policyOf = (info: string): { readonly evicts: boolean; readonly words: string } | undefined => {
-  const most = /^maxmemory:(\d+)/m.exec(info)?.[1]
-  const policy = /^maxmemory_policy:([\w-]+)/m.exec(info)?.[1]
-  if (most === undefined || policy === undefined) return undefined
-  return { evicts: most !== '0' && policy !== 'noeviction', words: `maxmemory ${most}, maxmemory-policy ${policy}` }
+type Policy = {
+  readonly evicts: boolean
+  /** The settings of the server, for messages. */
+  readonly settings: string
 }
 
-/** Whether a server does not know INFO, or its user may not use it. */
+/** Reads the eviction policy from the text of INFO. Returns undefined if it is not there. */
+const policyOf = (info: string): Policy | undefined => {
+  const maxmemory = /^maxmemory:(\d+)/m.exec(info)?.[1]
+  const policy = /^maxmemory_policy:([\w-]+)/m.exec(info)?.[1]
+  if (maxmemory === undefined || policy === undefined) return undefined
+  const evicts = maxmemory !== '0' && policy !== 'noeviction'
+  return { evicts, settings: `maxmemory ${maxmemory}, maxmemory-policy ${policy}` }
+}
+
+/** Whether the server does not have INFO, or its user may not use it. */
 const isForbidden = (error: unknown): boolean =>
   /^NOPERM|unknown command/.test(messageOf(isKeepsakeError(error) ? error.cause : error))
 
-const UNSEEN =
-  'It could not be looked at whether Redis evicts keys. Set its maxmemory-policy to noeviction, and let its user see that: ACL SETUSER … +info.'
+const NOT_CHECKED =
+  'keepsake could not check whether Redis evicts keys. Set maxmemory-policy noeviction, and let the Redis user read it: ACL SETUSER … +info.'
 
 /**
- * Looks at all servers. See `check` of a backend.
+ * Checks all servers. See `check` of a backend.
  *
- * @throws KeepsakeError `invalid_option` where ends may be evicted
+ * @throws KeepsakeError `invalid_option` if a server may evict the ends of sessions
  */
 export const checkEviction = async (
   { send, masters }: Driver,
   use: 'sessions' | 'ends',
 ): Promise<string | undefined> => {
   const servers = masters === undefined ? [send] : await masters()
-  let unseen = false
-  for (const ask of servers) {
+  let isIncomplete = false
+  for (const sendTo of servers) {
     let info = ''
     try {
-      info = String(await ask(['info', 'memory']))
+      info = String(await sendTo(['info', 'memory']))
     } catch (error) {
       if (!isForbidden(error)) throw error
     }
     const policy = policyOf(info)
-    unseen ||= policy === undefined
+    isIncomplete ||= policy === undefined
     if (!policy?.evicts) continue
-    const how = `(${policy.words}). Set maxmemory-policy noeviction.`
+    const how = `(${policy.settings}). Set maxmemory-policy noeviction.`
     if (use === 'sessions') {
-      return `Redis may evict sessions, which are logouts then, and lists of owners, so that revokeAll misses some ${how}`
+      return `Redis may evict sessions, which logs visitors out, and lists of owners, so that revokeAll misses sessions ${how}`
     }
     throw new KeepsakeError(
       'invalid_option',
-      `Redis may evict ends of sessions, and cookies that were logged out open again ${how}`,
+      `Redis may evict the ends of sessions, so that cookies of ended sessions open again ${how}`,
     )
   }
-  return unseen ? UNSEEN : undefined
+  return isIncomplete ? NOT_CHECKED : undefined
 }

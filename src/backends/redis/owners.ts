@@ -1,56 +1,61 @@
-// Whose sessions, in Redis: a list of keys for each owner, kept without a transaction over several keys.
+// The sessions of an owner in Redis: one list of keys for each owner, without a transaction over several keys.
 
 import { KeepsakeError } from '../../error.ts'
 import type { Entry, Mark, OwnerIndex } from '../contract.ts'
-import { later } from './refusals.ts'
+import { asLaterStep } from './refusals.ts'
 import {
+  addToList,
   clearEntry,
-  clearOwned,
+  clearOwnedEntry,
   confirmListed,
-  enlist,
-  listed,
+  encodeOwner,
   markForRemoval,
-  ownerName,
+  readList,
+  removeFromList,
   type Script,
-  settle,
-  unlist,
+  updateList,
 } from './scripts.ts'
 
 /*
- * In a cluster, the list and the entries lie on different servers, and no command is about both. So:
+ * In a cluster, the list and the entries are on different servers, and no command is about both. So:
  *
- * generate   1 puts the key on the list, 2 inserts the entry, 3 looks whether the key is still listed; if not, it
- *            removes the entry and answers `gone`.
- * clear      1 strikes all keys out, at once, and leaves them there, 2 ends the entry of each, 3 takes the keys off.
+ * generate   1. adds the key to the list. 2. inserts the entry. 3. checks that the key is still listed. If it is not, it
+ *            removes the entry and returns `gone`.
+ * clear      1. marks all keys for removal, in one step. 2. ends the entry of each. 3. removes the keys from the list.
  *
- * An entry whose generate has answered is listed, so a clear that begins later removes it. One whose generate is under
- * way was struck out before step 3, and then it is removed by the clear or by step 3 itself; or step 3 came first, and
- * the clear removes it; or all its steps came after the clear's first, and it counts as generated after it. In between,
- * an entry may be there for a moment under a key that nobody has been told.
+ * After `generate` has returned, the key is listed, so a later clear removes the entry. If a clear marks the key before
+ * step 3 of a generate in progress, the clear or step 3 removes the entry. If step 3 comes before the mark, the clear
+ * removes it. If all steps of the generate come after step 1 of the clear, the session counts as generated after the
+ * clear. In between, an entry may exist for a moment, but no visitor has its key.
  *
- * Struck keys stay until their entries are gone, so that a clear that broke off, or that its driver sent twice, is
- * finished by the next. A generate that broke off leaves a key without an entry, which goes when its time is over, or an
- * entry with a key that nobody knows, which expires. What a failover forgets is forgotten, unless `waitReplicas` is set.
+ * A marked key stays until its entry is gone. So if a clear fails halfway, or its client sends it twice, the next clear
+ * finishes it. If a generate fails halfway, it leaves a key without an entry, which a later call removes after its time,
+ * or an entry that expires, whose key no visitor has. A failover may undo all of this, unless `waitReplicas` is set.
  */
 
-/** What lists need of the backend. */
-export type OwnersNeed = {
+/** The lists use these functions of the backend. */
+export type OwnerListContext = {
   readonly now: () => number
-  /** Where an owner's list lies. */
-  readonly placeOf: (owner: string) => string
-  readonly addressOf: (key: string) => string
-  /** A mark as scripts take it: its version, its text, and milliseconds to live. */
-  readonly markWords: (mark: Mark | undefined) => readonly string[]
+  /** The Redis key of an owner's list. */
+  readonly listName: (owner: string) => string
+  /** The Redis key of an entry. */
+  readonly entryName: (key: string) => string
+  /** The arguments of a script for a mark: its version, its text, and its milliseconds to live. */
+  readonly markArgs: (mark: Mark | undefined) => readonly string[]
   readonly get: (key: string) => Promise<Entry | undefined>
-  /** Milliseconds until the entry of this address is forgotten, as PTTL says it. */
-  readonly left: (key: string) => Promise<number>
-  readonly run: (script: Script, key: string, args: readonly string[]) => Promise<unknown>
-  /** The same, for what replicas have to have. */
-  readonly write: (script: Script, key: string, args: readonly string[]) => Promise<unknown>
+  /** The answer of PTTL for an entry: the milliseconds until Redis removes it, or -2 if it does not exist. */
+  readonly timeToLive: (key: string) => Promise<number>
+  readonly run: (script: Script, name: string, args: readonly string[]) => Promise<unknown>
+  /** Runs a script, and waits for replicas if `waitReplicas` is set. */
+  readonly runDurably: (script: Script, name: string, args: readonly string[]) => Promise<unknown>
 }
 
-export type Owners = OwnerIndex & {
-  /** Generates an owner's entry, which lives so many milliseconds, by way of his list. */
+export type OwnerLists = OwnerIndex & {
+  /**
+   * Generates an entry of an owner, and adds its key to the owner's list.
+   *
+   * @param life milliseconds that Redis keeps the entry
+   */
   generate(
     key: string,
     owner: string,
@@ -58,57 +63,56 @@ export type Owners = OwnerIndex & {
     life: number,
     insert: () => Promise<'taken' | undefined>,
   ): Promise<'taken' | 'gone' | undefined>
-  /** The entry of a key was removed. Nobody waits for it: what stays listed goes when its time is over. */
-  removed(key: string, owner: string): void
+  /** Removes the key of a removed entry, without waiting. If that fails, a later call removes the key after its time. */
+  removeKey(key: string, owner: string): void
 }
 
 const HOUR = 3_600_000
-/** A list outlives whatever is on it: no option lets a session live longer than 400 days after its login. */
+/** A list outlives all of its entries: no option lets a session live longer than 400 days after its login. */
 const LIST_LIFE = 400 * 24 * HOUR + HOUR
-/** Keys whose time is over that one login looks at: more than it adds, so that lists get shorter. */
-const LOOKS = 10
-/** Entries asked for at once. */
-const AT_ONCE = 500
+/**
+ * Each login checks so many listed keys whose time has passed: more than the one key that it adds, so lists get shorter.
+ */
+const CHECKS_PER_LOGIN = 10
+/** Entries that are requested concurrently. */
+const BATCH = 500
 
-type Seen = { readonly key: string; readonly score: string }
+type ListedKey = { readonly key: string; readonly score: string }
 
-const seenIn = (reply: unknown): Seen[] => {
+/** Pairs the keys and scores of a reply. */
+const parseList = (reply: unknown): ListedKey[] => {
   const flat = (reply as unknown[]).map(String)
   return flat.flatMap((key, i) => (i % 2 === 0 ? [{ key, score: flat[i + 1] as string }] : []))
 }
 
-/** Goes through with all of them, and throws afterwards where one failed. */
-const eachOf = async <T, R>(items: readonly T[], act: (item: T) => Promise<R>): Promise<R[]> => {
+/** Calls `act` for every item, and throws the first error only after all calls have ended. */
+const mapAll = async <T, R>(items: readonly T[], act: (item: T) => Promise<R>): Promise<R[]> => {
   const results: R[] = []
   const errors: unknown[] = []
-  for (let i = 0; i < items.length; i += AT_ONCE) {
-    for (const one of await Promise.allSettled(items.slice(i, i + AT_ONCE).map(act))) {
-      if (one.status === 'fulfilled') results.push(one.value)
-      else errors.push(one.reason)
+  for (let i = 0; i < items.length; i += BATCH) {
+    for (const outcome of await Promise.allSettled(items.slice(i, i + BATCH).map(act))) {
+      if (outcome.status === 'fulfilled') results.push(outcome.value)
+      else errors.push(outcome.reason)
     }
   }
   if (errors.length > 0) throw errors[0]
   return results
 }
 
-export const ownersOf = (need: OwnersNeed): Owners => {
-  const { now, placeOf, addressOf, markWords, get, left, run, write } = need
+export const ownerLists = (context: OwnerListContext): OwnerLists => {
+  const { now, listName, entryName, markArgs, get, timeToLive, run, runDurably } = context
 
-  const takeOff = async (place: string, seen: readonly Seen[]): Promise<void> => {
-    for (let i = 0; i < seen.length; i += AT_ONCE) {
-      const some = seen.slice(i, i + AT_ONCE)
-      await run(
-        settle,
-        place,
-        some.flatMap(({ key, score }) => [key, score, '']),
-      )
+  const removeKeys = async (list: string, keys: readonly ListedKey[]): Promise<void> => {
+    for (let i = 0; i < keys.length; i += BATCH) {
+      const updates = keys.slice(i, i + BATCH).flatMap(({ key, score }) => [key, score, ''])
+      await run(updateList, list, updates)
     }
   }
 
-  /** What becomes of a key whose time is over: off the list, or a new time; nothing where Redis does not say. */
-  const settled = async ({ key, score }: Seen): Promise<string[]> => {
+  /** Returns the update of a key whose time has passed: its removal, or a new time. Nothing if Redis does not answer. */
+  const updateOf = async ({ key, score }: ListedKey): Promise<string[]> => {
     try {
-      const milliseconds = await left(key)
+      const milliseconds = await timeToLive(key)
       if (milliseconds === -2) return [key, score, '']
       return [key, score, String(now() + (milliseconds < 0 ? LIST_LIFE : milliseconds))]
     } catch {
@@ -118,54 +122,53 @@ export const ownersOf = (need: OwnersNeed): Owners => {
 
   return {
     async generate(key, owner, entry, life, insert) {
-      const place = placeOf(owner)
+      const list = listName(owner)
       const started = now()
-      const args = [key, String(started + life), String(started), String(LIST_LIFE), String(LOOKS)]
-      const overdue = seenIn(await run(enlist, place, args))
-      const [answer, ...settlements] = await Promise.all([insert(), ...overdue.map(settled)])
-      if (answer === 'taken') return 'taken'
-      // Never the score that it was listed with: whoever saw that one has not seen an entry.
+      const args = [key, String(started + life), String(started), String(LIST_LIFE), String(CHECKS_PER_LOGIN)]
+      const overdue = parseList(await run(addToList, list, args))
+      const [result, ...updates] = await Promise.all([insert(), ...overdue.map(updateOf)])
+      if (result === 'taken') return 'taken'
+      // Never equal to the first score: another process that read the first one has not seen the entry.
       const score = String(Math.max(now(), started + 1) + life)
-      const confirming = write(confirmListed, place, [key, score, String(LIST_LIFE), ...settlements.flat()])
-      if ((await later(confirming)) !== 'gone') return undefined
-      await later(run(clearEntry, addressOf(key), [entry.version]))
+      const confirmation = runDurably(confirmListed, list, [key, score, String(LIST_LIFE), ...updates.flat()])
+      if ((await asLaterStep(confirmation)) !== 'gone') return undefined
+      await asLaterStep(run(clearEntry, entryName(key), [entry.version]))
       return 'gone'
     },
-    removed(key, owner) {
-      run(unlist, placeOf(owner), [key]).catch(() => {})
+    removeKey(key, owner) {
+      run(removeFromList, listName(owner), [key]).catch(() => {})
     },
     async list(owner) {
-      const place = placeOf(owner)
-      const seen = seenIn(await run(listed, place, []))
-      const found = await eachOf(seen, async (one) => {
-        const entry = await get(one.key)
-        return { ...one, entry: entry?.owner === owner ? entry : undefined }
+      const list = listName(owner)
+      const listed = await mapAll(parseList(await run(readList, list, [])), async (listedKey) => {
+        const entry = await get(listedKey.key)
+        return { ...listedKey, entry: entry?.owner === owner ? entry : undefined }
       })
-      // A key that is neither struck out nor over may be waiting for its entry.
-      await takeOff(
-        place,
-        found.filter(({ entry, score }) => entry === undefined && Number(score) < now()),
+      // A key that is not marked, and whose time has not passed, may belong to a generate in progress.
+      await removeKeys(
+        list,
+        listed.filter(({ entry, score }) => entry === undefined && Number(score) < now()),
       )
-      return found.flatMap(({ key, entry }) => (entry ? [{ ...entry, key }] : []))
+      return listed.flatMap(({ key, entry }) => (entry ? [{ ...entry, key }] : []))
     },
     async clear(owner, except = '', mark) {
-      const place = placeOf(owner)
-      const words = [ownerName(owner), ...markWords(mark)]
-      const [doubt, ...flat] = (await run(markForRemoval, place, [except])) as unknown[]
-      const struck = seenIn(flat)
-      const counts = await eachOf(struck, async ({ key }) =>
-        Number(await later(write(clearOwned, addressOf(key), words))),
+      const list = listName(owner)
+      const args = [encodeOwner(owner), ...markArgs(mark)]
+      const [doubt, ...reply] = (await run(markForRemoval, list, [except])) as unknown[]
+      const marked = parseList(reply)
+      const counts = await mapAll(marked, async ({ key }) =>
+        Number(await asLaterStep(runDurably(clearOwnedEntry, entryName(key), args))),
       )
-      await later(takeOff(place, struck))
-      const count = counts.reduce((sum, one) => sum + one, 0)
-      if (String(doubt) !== '') throw incomplete(count, String(doubt))
-      return count
+      await asLaterStep(removeKeys(list, marked))
+      const total = counts.reduce((sum, count) => sum + count, 0)
+      if (String(doubt) !== '') throw incompleteError(total, String(doubt))
+      return total
     },
   }
 }
 
-const incomplete = (count: number, policy: string): KeepsakeError =>
+const incompleteError = (count: number, policy: string): KeepsakeError =>
   new KeepsakeError(
     'unknown_outcome',
-    `${count} sessions of this owner were ended, and others may still be there: Redis evicts keys (maxmemory-policy ${policy}), and may have evicted the list of them. Set maxmemory-policy noeviction.`,
+    `${count} sessions of this owner were ended, but others may still exist: Redis may have evicted the list of them (maxmemory-policy ${policy}). Set maxmemory-policy noeviction.`,
   )

@@ -1,20 +1,20 @@
-// Writes that count only once enough replicas have them, sent in groups with one WAIT behind each.
+// Writes that succeed only after enough replicas have confirmed them, sent in groups with one WAIT after each group.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { KeepsakeError, messageOf } from '../../error.ts'
-import { type Connection, type Driver, isError, isErrorLike } from './client.ts'
-import { type Command, closings, turn } from './link.ts'
-import { refusalOf, refused } from './refusals.ts'
+import { nextTurn, noticeClosedConnections } from './client-state.ts'
+import { type Command, type Connection, type Driver, hasErrorCode, isErrorLike } from './driver.ts'
+import { refusalCode, refusalError } from './refusals.ts'
 
 /*
- * WAIT holds up whatever comes behind it on its connection, so such writes have one of their own to each server. It
- * speaks for the writes of its own connection alone: asked on another, after a failover, it would speak for a server
- * that may never have had them. While one group waits, the next gathers: a replica that is down makes a write wait for
- * two timeouts at most, however many there are.
+ * WAIT delays all later commands of its connection, so these writes have a connection of their own to each server. WAIT
+ * also confirms only the writes of its own connection. On another connection, after a failover, it would confirm for a
+ * server that may never have received them. While one group waits, the next is collected. So if a replica is down, a
+ * write waits for two timeouts at most, however many writes there are.
  */
 
-type Waiting = {
-  /** The command, behind ASKING where it goes to a server that is only about to have its slot. */
+type PendingWrite = {
+  /** The command. ASKING comes before it if it goes to a server that is receiving the slot. */
   readonly commands: readonly Command[]
   readonly resolve: (reply: unknown) => void
   readonly reject: (error: unknown) => void
@@ -22,162 +22,176 @@ type Waiting = {
 
 export type ReplicaWaiter = {
   /**
-   * Sends a write to the server that keeps `key`.
+   * Sends a write to the server that keeps `key`, and waits for its replicas.
    *
-   * @throws KeepsakeError `unknown_outcome` where too few replicas confirm it, `unavailable` where the server refused it or could
-   * not be reached
+   * @throws KeepsakeError `unknown_outcome` if too few replicas confirm it, `unavailable` if the server refused it or
+   * could not be reached
    */
   write(key: string, command: Command): Promise<unknown>
   close(): void
 }
 
-/** Milliseconds that an answer may come late before its connection counts as dead. */
+/** Milliseconds that an answer may be late before its connection counts as dead. */
 const LATE = 5_000
-/** How often a write follows its key to another server. */
-const MOVES = 5
-/** Milliseconds until a server is asked again that is about to have all keys of a command. */
-const AGAIN = 100
+/** How many times a write follows its key to another server. */
+const MAX_MOVES = 5
+/** Milliseconds before a server is asked again that does not have all keys of a slot yet. */
+const RETRY_DELAY = 100
 
-const inTime = async <T>(promise: Promise<T>, milliseconds: number): Promise<T> => {
+/** @throws Error if the promise does not settle within so many milliseconds */
+const withTimeLimit = async <T>(promise: Promise<T>, milliseconds: number): Promise<T> => {
   let timer: NodeJS.Timeout | undefined
-  const late = new Promise<never>((_, reject) => {
+  const timeout = new Promise<never>((_, reject) => {
     const giveUp = () => reject(new Error('Redis did not answer a WAIT in time.'))
-    // A process that stood still reads what is in its sockets before it gives up.
-    timer = setTimeout(() => turn().then(giveUp), milliseconds)
+    // A process that was suspended first reads its sockets, and only then gives up.
+    timer = setTimeout(() => nextTurn().then(giveUp), milliseconds)
   })
   try {
-    return await Promise.race([promise, late])
+    return await Promise.race([promise, timeout])
   } finally {
     clearTimeout(timer)
   }
 }
 
-/** Writes to one server. */
-const replicaQueue = (
-  open: () => Promise<Connection>,
-  failed: () => void,
-  replicas: number,
-  milliseconds: number,
-  late: number,
-) => {
-  let gathered: Waiting[] = []
-  let connection: Promise<Connection> | undefined
-  let running = false
+/** Returns an error if too few replicas have confirmed. @param confirmed the reply of WAIT */
+const shortfall = (confirmed: unknown, replicas: number, milliseconds: number): KeepsakeError | undefined => {
+  if (Number(confirmed) >= replicas) return undefined
+  const problem = isErrorLike(confirmed)
+    ? `its replicas could not confirm it: ${messageOf(confirmed).replace(/\.$/, '')}`
+    : `only ${confirmed} of the ${replicas} required replicas confirmed it within ${milliseconds} ms`
+  return new KeepsakeError(
+    'unknown_outcome',
+    `Redis saved the change, but ${problem}. A failover may undo the change. Check that the replicas are running.`,
+  )
+}
 
-  const drop = () => {
+type ReplicaQueueOptions = {
+  readonly openConnection: () => Promise<Connection>
+  /** Called after a connection failed. */
+  readonly onFailure: () => void
+  readonly replicas: number
+  /** The timeout of WAIT in milliseconds, and how much later its answer may come. */
+  readonly milliseconds: number
+  readonly late: number
+}
+
+/** The writes to one server. */
+const replicaQueue = ({ openConnection, onFailure, replicas, milliseconds, late }: ReplicaQueueOptions) => {
+  let pending: PendingWrite[] = []
+  let connection: Promise<Connection> | undefined
+  let isRunning = false
+
+  const dropConnection = () => {
     connection?.then((open) => open.close()).catch(() => {})
     connection = undefined
   }
 
-  const sent = async (group: readonly Waiting[]): Promise<unknown[]> => {
+  /** Sends a group and a WAIT. Returns the replies, that of WAIT at the end. */
+  const sendGroup = async (group: readonly PendingWrite[]): Promise<unknown[]> => {
     if (connection) {
-      await closings()
-      if (connection && !(await connection).isOpen()) drop()
+      await noticeClosedConnections()
+      if (connection && !(await connection).isOpen()) dropConnection()
     }
-    connection ??= open()
+    connection ??= openConnection()
     const { send } = await connection
     const commands = group.flatMap(({ commands }) => commands)
     const replies = await send([...commands, ['wait', String(replicas), String(milliseconds)]])
     return replies.filter((_, i) => commands[i]?.[0] !== 'asking')
   }
 
-  const round = async (group: readonly Waiting[]): Promise<void> => {
+  const completeGroup = async (group: readonly PendingWrite[]): Promise<void> => {
     try {
-      const answers = await inTime(sent(group), milliseconds + late)
-      const count = answers.pop()
-      if (answers.some((answer) => isError(answer, 'READONLY'))) drop()
-      const short =
-        Number(count) >= replicas
-          ? undefined
-          : new KeepsakeError(
-              'unknown_outcome',
-              `Redis has the change, but ${isErrorLike(count) ? `said of its replicas: ${messageOf(count)}` : `${count} of the ${replicas} replicas that it should be on have it after ${milliseconds} ms`}. A failover now may undo it; see whether the replicas are up.`,
-            )
+      const replies = await withTimeLimit(sendGroup(group), milliseconds + late)
+      const short = shortfall(replies.pop(), replicas, milliseconds)
+      if (replies.some((reply) => hasErrorCode(reply, 'READONLY'))) dropConnection()
       for (const [i, { resolve, reject }] of group.entries()) {
-        const answer = answers[i]
-        if (isErrorLike(answer)) reject(answer)
+        const reply = replies[i]
+        if (isErrorLike(reply)) reject(reply)
         else if (short) reject(short)
-        else resolve(answer)
+        else resolve(reply)
       }
     } catch (error) {
-      drop()
-      failed()
+      dropConnection()
+      onFailure()
       for (const { reject } of group) reject(error)
     }
   }
 
   const run = async () => {
-    running = true
-    while (gathered.length > 0) {
-      const group = gathered
-      gathered = []
-      await round(group)
+    isRunning = true
+    while (pending.length > 0) {
+      const group = pending
+      pending = []
+      await completeGroup(group)
     }
-    running = false
+    isRunning = false
   }
 
   return {
     write: (commands: readonly Command[]) =>
       new Promise<unknown>((resolve, reject) => {
-        gathered.push({ commands, resolve, reject })
-        if (!running) run()
+        pending.push({ commands, resolve, reject })
+        if (!isRunning) run()
       }),
-    close: drop,
+    close: dropConnection,
   }
 }
 
 /**
+ * @param replicas that must confirm a write
+ * @param milliseconds that they have for it
  * @param late milliseconds after which a connection counts as dead that has not answered a WAIT
- * @throws KeepsakeError `invalid_option`
+ * @throws KeepsakeError `invalid_option` if the client cannot be duplicated
  */
 export const replicaWaiter = (
   driver: Driver,
   replicas: number,
   milliseconds: number,
-  late = driver.silent ?? LATE,
+  late = driver.silenceLimit ?? LATE,
 ): ReplicaWaiter => {
-  const { open } = driver
-  if (open === undefined) {
+  const { openConnection, refreshSlots: onFailure } = driver
+  if (openConnection === undefined) {
     throw new KeepsakeError(
       'invalid_option',
-      'waitReplicas needs a client that can be duplicated: one of createClient, not a pool.',
+      'The option waitReplicas needs a client that can be duplicated. Use a client of createClient, not a pool.',
     )
   }
-  const lanes = new Map<string, ReturnType<typeof replicaQueue>>()
+  const queues = new Map<string, ReturnType<typeof replicaQueue>>()
 
-  const laneOf = (node: string) => {
-    let found = lanes.get(node)
-    if (found === undefined) {
-      found = replicaQueue(() => open(node), driver.refresh, replicas, milliseconds, late)
-      lanes.set(node, found)
+  const queueOf = (node: string) => {
+    let queue = queues.get(node)
+    if (queue === undefined) {
+      queue = replicaQueue({ openConnection: () => openConnection(node), onFailure, replicas, milliseconds, late })
+      queues.set(node, queue)
     }
-    return found
+    return queue
   }
 
   const close = () => {
-    for (const one of lanes.values()) one.close()
+    for (const queue of queues.values()) queue.close()
   }
-  driver.onEnd(close)
+  driver.onClose(close)
 
   return {
     async write(key, command) {
-      /** The server to which the slot of the key is on its way, with the key. */
-      let asked: string | undefined
+      /** The server that is receiving the slot, if the key has already moved there. */
+      let receiver: string | undefined
       for (let moves = 0; ; moves++) {
-        const node = asked ?? driver.nodeOf(key)
+        const node = receiver ?? driver.nodeOf(key)
         try {
-          if (node !== undefined)
-            return await laneOf(node).write(asked === undefined ? [command] : [['asking'], command])
-          if (moves === MOVES) throw new Error('CLUSTERDOWN No server of the cluster keeps the slot of this key.')
+          if (node !== undefined) {
+            return await queueOf(node).write(receiver === undefined ? [command] : [['asking'], command])
+          }
+          if (moves === MAX_MOVES) throw new Error('CLUSTERDOWN No server of the cluster keeps the slot of this key.')
         } catch (error) {
-          const refusal = refusalOf(error)
+          const refusal = refusalCode(error)
           if (refusal === undefined) throw error
-          if (moves === MOVES || !['ASK', 'MOVED', 'TRYAGAIN'].includes(refusal)) throw refused(error, refusal)
-          asked = refusal === 'ASK' ? messageOf(error).split(' ')[2] : undefined
-          if (refusal === 'TRYAGAIN') await sleep(AGAIN)
+          if (moves === MAX_MOVES || !['ASK', 'MOVED', 'TRYAGAIN'].includes(refusal)) throw refusalError(error, refusal)
+          receiver = refusal === 'ASK' ? messageOf(error).split(' ')[2] : undefined
+          if (refusal === 'TRYAGAIN') await sleep(RETRY_DELAY)
         }
-        // Any command on the key makes the client follow it, and know better from then on.
-        if (asked === undefined) await driver.send(['pttl', key])
+        // Any command on the key makes the client follow it, and the client then knows the new server.
+        if (receiver === undefined) await driver.send(['pttl', key])
       }
     },
     close,

@@ -1,79 +1,82 @@
-// The keys that a Redis keeps, or a cluster of them, part by part: for an administrator's work, never for a visit.
+// Reads the keys of a Redis server or a cluster, page by page: for an administrator's work, never for a request.
 
 import { createHash } from 'node:crypto'
-import type { Driver } from './client.ts'
-import type { Command } from './link.ts'
+import type { Command, Driver } from './driver.ts'
 
 /*
- * A cursor of SCAN means something to the process that gave it and to no other, which has its keys in another order: to
- * go on there would pass over some. So a cursor of ours says of what it is: which processes, and which slots each of
- * them had. Where that is so no longer, it begins at the start. To begin anew gives entries twice; to go on loses some.
+ * A cursor of SCAN is valid only for the process that returned it: another process has its keys in another order, so it
+ * would skip some. So a cursor here also names the processes, and the slots that each of them had. If they have changed,
+ * the scan begins at the start. Then it returns some entries twice, but if it went on, it would miss some.
  */
 
-type Ask = (command: Command) => Promise<unknown>
+type Send = (command: Command) => Promise<unknown>
 type Topology = {
-  /** A way to each server that keeps keys, in an order that stays. */
-  readonly servers: readonly Ask[]
-  /** Another for other servers, or other slots. */
+  /** Sends a command to each server that keeps keys. The order is always the same. */
+  readonly servers: readonly Send[]
+  /** Changes if the servers or their slots change. */
   readonly name: string
 }
 
-const named = (parts: readonly string[]): string =>
+const hashParts = (parts: readonly string[]): string =>
   createHash('sha256').update(parts.join('\n')).digest('base64url').slice(0, 22)
 
-/** The name that a process of Redis has until it ends. */
-const runOf = async (ask: Ask): Promise<string> => /run_id:(\w+)/.exec(String(await ask(['info', 'server'])))?.[1] ?? ''
+/** The identifier that a Redis process has until it ends. */
+const runIdOf = async (send: Send): Promise<string> =>
+  /run_id:(\w+)/.exec(String(await send(['info', 'server'])))?.[1] ?? ''
 
-/** What a server of a cluster knows of it. */
-const viewOf = async (ask: Ask) => {
-  const nodes = String(await ask(['cluster', 'nodes']))
+/** The state of the cluster as one of its servers knows it. */
+const viewOf = async (send: Send) => {
+  const nodes = String(await send(['cluster', 'nodes']))
     .split('\n')
     .map((line) => line.trim().split(' '))
     .map(([id = '', , flags = '', ...rest]) => ({ id, flags: flags.split(','), slots: rest.slice(5) }))
-  const settled = (slots: readonly string[]) => slots.filter((range) => !range.startsWith('['))
-  const own = nodes.find(({ flags }) => flags.includes('myself'))
+  const settledSlots = (slots: readonly string[]) => slots.filter((range) => !range.startsWith('['))
+  const self = nodes.find(({ flags }) => flags.includes('myself'))
   return {
-    ask,
-    id: own?.id ?? '',
-    run: await runOf(ask),
+    send,
+    id: self?.id ?? '',
+    runId: await runIdOf(send),
     masters: nodes
-      .filter(({ flags, slots }) => flags.includes('master') && settled(slots).length > 0)
-      .map(({ id, slots }) => `${id} ${settled(slots).join()}`)
+      .filter(({ flags, slots }) => flags.includes('master') && settledSlots(slots).length > 0)
+      .map(({ id, slots }) => `${id} ${settledSlots(slots).join()}`)
       .sort(),
-    // Some keys of a slot are here already, and others still there: to look at one and then the other may miss some.
-    moves: own?.slots.some((range) => range.startsWith('[')),
+    // Some keys of a slot are on this server, others on another: a scan of one and then the other may miss some.
+    isMoving: self?.slots.some((range) => range.startsWith('[')),
   }
 }
 
+/** @throws Error if a cluster is changing, with the advice to try again */
 const topologyOf = async (driver: Driver): Promise<Topology> => {
   const { send, masters } = driver
-  if (masters === undefined) return { servers: [send], name: named([await runOf(send)]) }
+  if (masters === undefined) return { servers: [send], name: hashParts([await runIdOf(send)]) }
   const views = await Promise.all((await masters()).map(viewOf))
   const agreed = views[0]?.masters ?? []
-  const keeping = agreed.map((line) => views.find(({ id }) => line.startsWith(`${id} `)))
+  const keepers = agreed.map((line) => views.find(({ id }) => line.startsWith(`${id} `)))
   if (
-    keeping.length === 0 ||
-    keeping.includes(undefined) ||
+    keepers.length === 0 ||
+    keepers.includes(undefined) ||
     views.some(({ masters }) => masters.join() !== agreed.join())
   ) {
-    driver.refresh()
-    throw new Error('The servers of the Redis cluster do not agree who of them keeps what: try again a little later.')
+    driver.refreshSlots()
+    throw new Error('The servers of the Redis Cluster do not agree on their slots. Try again a little later.')
   }
-  if (views.some(({ moves }) => moves)) {
-    throw new Error('The Redis cluster is moving slots from one server to another: try again when it is done.')
+  if (views.some(({ isMoving }) => isMoving)) {
+    throw new Error('The Redis Cluster is moving slots from one server to another. Try again when that is done.')
   }
-  const known = keeping.filter((view) => view !== undefined)
-  return { servers: known.map(({ ask }) => ask), name: named([...agreed, ...known.map(({ run }) => run)]) }
+  const known = keepers.filter((view) => view !== undefined)
+  return { servers: known.map(({ send }) => send), name: hashParts([...agreed, ...known.map(({ runId }) => runId)]) }
 }
 
-/** A pattern of MATCH: names that begin with these very characters, and have a key's 43 behind them. */
-const patternOf = (prefix: string): string => prefix.replace(/[\\*?[\]]/g, '\\$&') + '?'.repeat(43)
-const KEY = /^[A-Za-z0-9_-]{43}$/
+/** The MATCH pattern of keys that begin with exactly these characters and go on. */
+const patternOf = (prefix: string): string => `${prefix.replace(/[\\*?[\]]/g, '\\$&')}?*`
+
+/** A storage key. The list of an owner never matches: its name has a colon after the prefix. */
+const STORAGE_KEY = /^[A-Za-z0-9_.-]{1,64}$/
 
 /**
- * Some of the keys whose names begin with `prefix`, about so many, and from where to go on.
+ * Reads about `limit` storage keys of strings whose Redis keys begin with `prefix`, and the cursor for the next page.
  *
- * @throws where a server is down, and where a cluster is changing: then again from the same cursor
+ * @throws if a server is down or a cluster is changing. The same cursor can be used again.
  */
 export const scanKeys = async (
   driver: Driver,
@@ -82,16 +85,16 @@ export const scanKeys = async (
   limit: number,
 ): Promise<{ readonly keys: readonly string[]; readonly cursor: string | undefined }> => {
   const { servers, name } = await topologyOf(driver)
-  const [of, at = '', inner = ''] = cursor?.split(' ') ?? []
-  const begun = of === name ? { index: Number(at), inner } : { index: 0, inner: '0' }
-  const whole = driver.keyPrefix + prefix
-  const scan = ['scan', begun.inner, 'match', patternOf(whole), 'count', String(Math.trunc(limit))]
-  const ask = servers[begun.index] as Ask
-  const [next, found] = (await ask(scan)) as [unknown, unknown[]]
-  // Asked again, because it may have been another that answered: a Sentinel's next master, or one that lost its slots.
+  const [topology, index = '', serverCursor = ''] = cursor?.split(' ') ?? []
+  const start = topology === name ? { index: Number(index), cursor: serverCursor } : { index: 0, cursor: '0' }
+  const fullPrefix = driver.keyPrefix + prefix
+  const send = servers[start.index] as Send
+  const scan = ['scan', start.cursor, 'match', patternOf(fullPrefix), 'count', String(Math.trunc(limit))]
+  const [next, names] = (await send([...scan, 'type', 'string'])) as [unknown, unknown[]]
+  // Checked again, because another process may have answered: the next master of a Sentinel, or one that lost its slots.
   const after = await topologyOf(driver)
   if (after.name !== name) return { keys: [], cursor: `${after.name} 0 0` }
-  const keys = found.map((one) => String(one).slice(whole.length)).filter((key) => KEY.test(key))
-  if (String(next) !== '0') return { keys, cursor: `${name} ${begun.index} ${next}` }
-  return { keys, cursor: begun.index + 1 < servers.length ? `${name} ${begun.index + 1} 0` : undefined }
+  const keys = names.map((name) => String(name).slice(fullPrefix.length)).filter((key) => STORAGE_KEY.test(key))
+  if (String(next) !== '0') return { keys, cursor: `${name} ${start.index} ${next}` }
+  return { keys, cursor: start.index + 1 < servers.length ? `${name} ${start.index + 1} 0` : undefined }
 }

@@ -1,103 +1,118 @@
-// A second connection beside a single one of the application, whose transactions then take nothing back.
+// A second connection beside the application's only one, because a rollback of the application does not reach it.
 
 import type { Socket } from 'node:net'
-import { ignoreErrorEvents } from './table.ts'
+import { ignoreErrorEvents } from './driver.ts'
 
 /**
- * How a driver opens another connection like the one that the application gave.
+ * How a driver opens another connection with the configuration of the application's connection.
  *
  * @internal
  */
-export type Driver<C> = {
+export type ConnectionDriver<C> = {
   /**
-   * The socket of the application's connection, once that is connected. Undefined before, and where the driver cannot
-   * open another connection to the same server.
+   * The socket of the application's connection. Undefined before it is connected, and if the driver cannot open another
+   * connection to the same server.
    */
-  theirs(): Socket | undefined
+  applicationSocket(): Socket | undefined
   /** Opens another connection. It gives up by itself after a time. */
   open(): Promise<C>
   socket(connection: C): Socket
-  /** @param broken whether a statement failed, so that an answer to it may still be on its way */
-  end(connection: C, broken: boolean): void
+  /** @param isBroken true if a statement failed, so its answer may still arrive */
+  end(connection: C, isBroken: boolean): void
 }
 
-/** Milliseconds that an attempt to connect may take: as long as a visit may. */
-export const CONNECTING = 2_000
-/** Milliseconds that a statement may take. A connection that does not answer for so long is given up. */
-export const ANSWERING = 5_000
+/** Milliseconds that an attempt to connect may take: the default of `storeTimeout`. */
+export const CONNECT_TIMEOUT = 2_000
+/** Milliseconds that a statement may take. After that, keepsake gives up its connection. */
+export const ANSWER_TIMEOUT = 5_000
 /** Milliseconds that the server has to answer the end of a connection. */
-const CLOSING = 2_000
-/** Milliseconds in which the application's connection is used, after no other could be opened. */
-const PAUSE = 1_000
+const CLOSE_TIMEOUT = 2_000
+/** Milliseconds for which keepsake uses the application's connection after it could not open another one. */
+const RETRY_INTERVAL = 1_000
 
-type Held<C> = { connection: C; socket: Socket; users: number; over: boolean; broken: boolean; closed: Promise<void> }
+/** Runs statements on some connection. */
+export type Executor<A extends unknown[], R> = {
+  readonly execute: (...args: A) => Promise<R>
+  close?(): Promise<void>
+}
 
-export type Own<C> = {
-  /** Whether sessions use a connection of their own now. Opens it where there is none. */
-  ready(): Promise<boolean>
-  /** A statement is about to begin. Opens the connection where there is none. */
+export type OwnConnection<C> = {
+  /** Whether keepsake uses a connection of its own now. Opens it if there is none. */
+  isReady(): Promise<boolean>
+  /** Must be called before a statement. Opens the connection if there is none. */
   take(): Promise<C>
-  /** A statement has ended. After one that failed, the connection is closed, and the next call opens another. */
+  /** Must be called after a statement. If the statement failed, the connection is closed, and the next call opens another. */
   release(connection: C, failed: boolean): void
-  /** Closes the connection once no statement runs on it. */
+  /** Closes the connection when no statement runs on it. */
   close(): Promise<void>
 }
 
-/** Opens the connection at its first use. It keeps no process alive while no statement runs. */
-const owning = <C extends object>(driver: Driver<C>): Own<C> => {
-  let theirs = driver.theirs()
-  let listening = false
-  let current: Held<C> | undefined
-  let opening: Promise<Held<C>> | undefined
-  let failedAt = Number.NEGATIVE_INFINITY
-  const all = new Map<C, Held<C>>()
+type Opened<C> = {
+  readonly connection: C
+  readonly socket: Socket
+  readonly closed: Promise<void>
+  /** Statements that run on it. */
+  statements: number
+  /** No new statement may use it. */
+  isRetired: boolean
+  isBroken: boolean
+}
 
-  const end = ({ connection, socket, broken }: Held<C>) => {
-    // Who waits for the end needs the process to live until then. A server that is gone answers nothing.
+/** A connection that opens at its first use. It keeps no process alive while no statement runs on it. */
+const createOwnConnection = <C extends object>(driver: ConnectionDriver<C>): OwnConnection<C> => {
+  let applicationSocket = driver.applicationSocket()
+  let isListening = false
+  let current: Opened<C> | undefined
+  let opening: Promise<Opened<C>> | undefined
+  let failedAt = Number.NEGATIVE_INFINITY
+  const all = new Map<C, Opened<C>>()
+
+  const end = ({ connection, socket, isBroken }: Opened<C>) => {
+    // `close` waits for the end, so the process must live until then. A server that has gone never answers.
     socket.ref()
-    socket.setTimeout(CLOSING, () => socket.destroy())
-    driver.end(connection, broken)
+    socket.setTimeout(CLOSE_TIMEOUT, () => socket.destroy())
+    driver.end(connection, isBroken)
   }
-  const retire = (held: Held<C>) => {
-    if (current === held) current = undefined
-    if (held.over) return
-    held.over = true
-    if (held.users === 0 && !held.socket.destroyed) end(held)
+  const retire = (opened: Opened<C>) => {
+    if (current === opened) current = undefined
+    if (opened.isRetired) return
+    opened.isRetired = true
+    if (opened.statements === 0 && !opened.socket.destroyed) end(opened)
   }
-  const make = async (): Promise<Held<C>> => {
+  const openAnother = async (): Promise<Opened<C>> => {
     const connection = await driver.open()
     ignoreErrorEvents(connection)
     const socket = driver.socket(connection)
     const closed = new Promise<void>((resolve) => {
       socket.once('close', () => {
         all.delete(connection)
-        retire(held)
+        retire(opened)
         resolve()
       })
     })
-    const held: Held<C> = { connection, socket, users: 0, over: false, broken: false, closed }
-    all.set(connection, held)
-    current = held
+    const opened: Opened<C> = { connection, socket, closed, statements: 0, isRetired: false, isBroken: false }
+    all.set(connection, opened)
+    current = opened
     socket.unref()
-    return held
+    return opened
   }
-  const open = async (): Promise<Held<C>> => {
+  const open = async (): Promise<Opened<C>> => {
     if (current !== undefined) return current
-    opening ??= make().finally(() => {
+    opening ??= openAnother().finally(() => {
       opening = undefined
     })
     return opening
   }
 
   return {
-    async ready() {
-      theirs ??= driver.theirs()
-      if (theirs === undefined) return false
-      if (!listening) theirs.once('close', () => current && retire(current))
-      listening = true
-      // Where the application's connection is over, there is nothing else to use.
-      if (current !== undefined || theirs.destroyed) return true
-      if (performance.now() < failedAt + PAUSE) return false
+    async isReady() {
+      applicationSocket ??= driver.applicationSocket()
+      if (applicationSocket === undefined) return false
+      if (!isListening) applicationSocket.once('close', () => current && retire(current))
+      isListening = true
+      // If the application's connection has ended, there is no other to use.
+      if (current !== undefined || applicationSocket.destroyed) return true
+      if (performance.now() < failedAt + RETRY_INTERVAL) return false
       try {
         await open()
         return true
@@ -107,57 +122,56 @@ const owning = <C extends object>(driver: Driver<C>): Own<C> => {
       }
     },
     async take() {
-      let held = await open()
-      while (held.over) held = await open()
-      if (held.users++ === 0) held.socket.ref()
-      return held.connection
+      let opened = await open()
+      while (opened.isRetired) opened = await open()
+      if (opened.statements++ === 0) opened.socket.ref()
+      return opened.connection
     },
     release(connection, failed) {
-      const held = all.get(connection)
-      if (held === undefined) return
-      held.users--
-      held.broken ||= failed
-      if (held.users === 0) {
-        if (held.over) end(held)
-        else held.socket.unref()
+      const opened = all.get(connection)
+      if (opened === undefined) return
+      opened.statements--
+      opened.isBroken ||= failed
+      if (opened.statements === 0) {
+        if (opened.isRetired) end(opened)
+        else opened.socket.unref()
       }
-      if (failed) retire(held)
+      if (failed) retire(opened)
     },
     async close() {
       await opening?.catch(() => {})
-      const held = [...all.values()]
-      for (const one of held) retire(one)
-      await Promise.all(held.map(({ closed }) => closed))
+      const remaining = [...all.values()]
+      for (const opened of remaining) retire(opened)
+      await Promise.all(remaining.map(({ closed }) => closed))
     },
   }
 }
 
-const owns = new WeakMap<object, Own<object>>()
+const ownConnections = new WeakMap<object, OwnConnection<object>>()
 
 /**
- * The one connection of sessions beside this one of the application, however many backends are made of it.
+ * The connection of keepsake beside this connection of the application: one, however many backends use it.
  *
  * @internal
  */
-export const ownBeside = <C extends object>(client: object, driver: Driver<C>): Own<C> => {
-  const own = (owns.get(client) as Own<C> | undefined) ?? owning(driver)
-  owns.set(client, own as unknown as Own<object>)
+export const ownConnectionFor = <C extends object>(client: object, driver: ConnectionDriver<C>): OwnConnection<C> => {
+  const own = (ownConnections.get(client) as OwnConnection<C> | undefined) ?? createOwnConnection(driver)
+  ownConnections.set(client, own as unknown as OwnConnection<object>)
   return own
 }
 
-export type Asker<A extends unknown[], R> = { readonly ask: (...args: A) => Promise<R>; close?(): Promise<void> }
-
-/** Asks on the connection of sessions, and where there is none, on the application's. */
-export const preferring = <C, A extends unknown[], R>(
-  own: Own<C>,
-  onOwn: (...args: A) => Promise<R>,
-  onTheirs: (...args: A) => Promise<R>,
-): Asker<A, R> => {
-  let closed = false
+/** Runs statements on the connection of keepsake, or on the application's if keepsake cannot open one. */
+export const preferOwnConnection = <C, A extends unknown[], R>(
+  own: OwnConnection<C>,
+  executeOnOwn: (...args: A) => Promise<R>,
+  executeOnApplication: (...args: A) => Promise<R>,
+): Executor<A, R> => {
+  let isClosed = false
   return {
-    ask: async (...args) => (!closed && (await own.ready()) ? onOwn(...args) : onTheirs(...args)),
+    execute: async (...args) =>
+      !isClosed && (await own.isReady()) ? executeOnOwn(...args) : executeOnApplication(...args),
     async close() {
-      closed = true
+      isClosed = true
       await own.close()
     },
   }

@@ -1,153 +1,162 @@
-// Connections of a pool, each lent to one call at a time. While the server has no room for another, calls wait.
+// Lends each connection of a pool to one call at a time, and lets calls wait while the server takes no more connections.
 
 import type { KeepsakeError } from '../../error.ts'
 
-/** What the lender knows of a pool and its driver. */
-export type Lender<C> = {
-  /** How many calls may have a connection at once: the others wait here, and not in the pool. Default: as many as come. */
-  readonly most?: number
+/** How `createLender` uses a pool of a driver. */
+export type PoolDriver<C> = {
+  /** The most calls that may have a connection: other calls wait here, not in the pool. Default: no limit. */
+  readonly limit?: number
   connect(): PromiseLike<C>
-  /** Tells of each connection that the pool makes, a moment later at most. False: this pool tells of none. */
-  births(hear: (connection: C) => void): boolean
-  /** The server refused a connection, because it has as many as it takes. */
-  full(error: unknown): boolean
-  /** The server takes no writes, so that another one may by now. */
-  readOnly(error: unknown): boolean
-  /** What is the same each time that a connection is lent, where the connection is not. */
+  /** Calls the listener with each connection that the pool creates, at once or a moment later. False: the pool has no such event. */
+  onConnection(listener: (connection: C) => void): boolean
+  /** Whether the server refused a connection because it has as many as it takes. */
+  isFull(error: unknown): boolean
+  /** Whether the server takes no writes. Another server may have taken its place. */
+  isReadOnly(error: unknown): boolean
+  /** An object that is the same each time that a connection is lent, because the connection itself may be another object. */
   identity(connection: C): object
-  /** What to throw where no connection can be had. Nothing was sent. */
+  /** The error to throw if no connection could be had. Nothing was sent. */
   refused(error: unknown): KeepsakeError
-  /** Puts a connection back after a call, or ends it, where the call failed so that nobody should get it. */
-  giveBack(connection: C, error: unknown): void
+  /** Returns a connection to the pool after a call. If the call failed so that no other may use the connection, ends it. */
+  release(connection: C, error: unknown): void
 }
 
-/** What a connection is given back with that was made before its server was found to be read-only. */
+/** The reason to end a connection that was created before its server was found to be read-only. */
 const OUTDATED = new Error('The connection is older than the change of its server.')
 
-/** Milliseconds in which all connections are given up once at most, and after which those are that were on their way. */
-const RENEWAL = 1_000
-/** How often a call is tried again that was refused on a connection that was on its way at a renewal. */
-const STRAYS = 3
-/** Milliseconds that a call waits for a connection while the server is full: as long as a visit may take. */
-const PATIENCE = 2_000
+/** Milliseconds between two generations of connections. After as long, connections that were being made count as old, too. */
+const GENERATION = 1_000
+/** How often a call is tried again after a server refused it on a connection that was being made at the change. */
+const RETRIES = 3
+/** Milliseconds that a call waits for a connection while the server is full: the default of `storeTimeout`. */
+const WAIT_TIMEOUT = 2_000
 /** Milliseconds after which a full server is asked for one more connection. */
-const FULL = 500
+const GROW_INTERVAL = 500
 /** The same while this process has no connection at all. */
-const ALONE = 50
+const FIRST_INTERVAL = 50
+
+/** Ends connections to a server that has become read-only: a connection must belong to the current generation. */
+const createGenerations = <C extends object>(driver: PoolDriver<C>) => {
+  const createdIn = new WeakMap<object, number>()
+  let generation = 0
+  let startedAt = Number.NEGATIVE_INFINITY
+  const hasEvents = driver.onConnection((connection) => createdIn.set(driver.identity(connection), generation))
+
+  return {
+    /** Starts a generation. @returns false if the last one started less than a second ago */
+    startNext(): boolean {
+      if (performance.now() < startedAt + GENERATION) return false
+      startedAt = performance.now()
+      generation++
+      setTimeout(() => generation++, GENERATION).unref()
+      return true
+    },
+    /** A connection of the current generation. The pool has only as many older ones as its size, so this ends. */
+    async connect(): Promise<C> {
+      for (;;) {
+        const connection = await driver.connect()
+        const identity = driver.identity(connection)
+        if (hasEvents && generation > 0 && !createdIn.has(identity))
+          await new Promise((resolve) => setImmediate(resolve))
+        // Without an event for it, it is older than the listener. A pool without events gives no other clue than this use.
+        const created = createdIn.get(identity) ?? (hasEvents ? 0 : generation)
+        createdIn.set(identity, created)
+        if (created === generation) return connection
+        driver.release(connection, OUTDATED)
+      }
+    },
+  }
+}
 
 /**
- * Runs calls, each with a connection that it has for itself.
+ * Runs calls, each with a connection that no other call has at the same time.
  *
- * Pools answer each call with the error of its own attempt to connect. With a full server that fails visits that could
- * have had a connection of others a moment later, and sends the server one attempt after the other. So after a refusal
- * only as many calls are let through as there are connections, and the others wait in turn.
+ * A pool fails each call with the error of that call's attempt to connect. If the server is full, calls would fail that
+ * could have a connection of another call a moment later, and the server would get one attempt after the other. So after
+ * a refusal, only as many calls pass as there are connections, and the others wait in a queue.
  *
- * A server that was made read-only answers reads as before, from a copy that gets older. So after a refusal all
- * connections that were made until then are given up, and the pool makes others, to what the name means now. One that was
- * on its way to the old server just then counts as new: a write that it refuses is tried on another, and a moment later
- * it is given up as well, since it would answer reads.
+ * A server that became read-only still answers reads, from a copy that gets older. So after its refusal, all connections
+ * that were created before are ended, and the pool creates others, to the server that the host name means now. A connection
+ * that was being made to the old server at that moment counts as new. If the server refuses a write on it, the write is
+ * tried on another one. A moment later it is ended too, because it would answer reads.
  */
-export const lending = <C extends object>(
-  lender: Lender<C>,
+export const createLender = <C extends object>(
+  driver: PoolDriver<C>,
 ): (<T>(use: (connection: C) => Promise<T>) => Promise<T>) => {
-  /** How many calls have a connection, and how many have one or are getting one. */
-  let held = 0
+  const { limit: usualLimit = Number.POSITIVE_INFINITY } = driver
+  let limit = usualLimit
+  /** Calls that have a connection. */
+  let lent = 0
+  /** Calls that have a connection, or are getting one. */
   let admitted = 0
-  const { most: usual = Number.POSITIVE_INFINITY } = lender
-  let most = usual
-  let timed = false
-  const waiting: (() => void)[] = []
+  let isGrowing = false
+  const queue: (() => void)[] = []
+  const generations = createGenerations(driver)
 
-  const bornIn = new WeakMap<object, number>()
-  let era = 0
-  let renewed = Number.NEGATIVE_INFINITY
-  const tells = lender.births((connection) => bornIn.set(lender.identity(connection), era))
-  /** Whether it was time to. */
-  const renew = (): boolean => {
-    if (performance.now() < renewed + RENEWAL) return false
-    renewed = performance.now()
-    era++
-    setTimeout(() => era++, RENEWAL).unref()
-    return true
-  }
-  /** A connection that is not too old. There are no more old ones than the pool has. */
-  const current = async (): Promise<C> => {
-    for (;;) {
-      const connection = await lender.connect()
-      const identity = lender.identity(connection)
-      if (tells && era > 0 && !bornIn.has(identity)) await new Promise((resolve) => setImmediate(resolve))
-      // One of which was not told is older than this, or else there is nothing to go by but that it is seen now.
-      const born = bornIn.get(identity) ?? (tells ? 0 : era)
-      bornIn.set(identity, born)
-      if (born === era) return connection
-      lender.giveBack(connection, OUTDATED)
-    }
-  }
-
-  const admit = () => {
-    while (admitted < most) {
-      const next = waiting.shift()
+  const admitNext = () => {
+    while (admitted < limit) {
+      const next = queue.shift()
       if (next === undefined) return
       admitted++
       next()
     }
   }
-  /** One more at a time, because each attempt that is refused costs the server as much as one that is not. */
-  const oneMoreLater = () => {
-    if (timed) return
-    timed = true
+  /** Raises the limit by one at a time, because each refused attempt costs the server as much as an accepted one. */
+  const growLater = () => {
+    if (isGrowing) return
+    isGrowing = true
     setTimeout(() => {
-      timed = false
-      most = waiting.length === 0 ? usual : Math.min(most + 1, usual)
-      admit()
-      if (most < usual) oneMoreLater()
-    }, FULL).unref()
+      isGrowing = false
+      limit = queue.length === 0 ? usualLimit : Math.min(limit + 1, usualLimit)
+      admitNext()
+      if (limit < usualLimit) growLater()
+    }, GROW_INTERVAL).unref()
   }
-  const serverIsFull = () => {
-    most = Math.max(1, held)
-    oneMoreLater()
+  const shrink = () => {
+    limit = Math.max(1, lent)
+    growLater()
   }
-  /** Until it is this call's turn. One that has waited already goes first. */
-  const turn = (until: number, first: boolean): Promise<void> =>
+  /** Waits until this call may connect. A call that has waited before goes first. */
+  const waitInQueue = (until: number, isFirst: boolean): Promise<void> =>
     new Promise((resolve, reject) => {
-      const go = () => {
+      const admit = () => {
         clearTimeout(timer)
         resolve()
       }
       const giveUp = () => {
-        waiting.splice(waiting.indexOf(go), 1)
-        reject(new Error(`no connection was free within ${PATIENCE} ms`))
+        queue.splice(queue.indexOf(admit), 1)
+        reject(new Error(`no connection was free within ${WAIT_TIMEOUT} ms`))
       }
       const timer = setTimeout(giveUp, until - performance.now())
-      if (first) waiting.unshift(go)
-      else waiting.push(go)
+      if (isFirst) queue.unshift(admit)
+      else queue.push(admit)
     })
-  const connected = async (): Promise<C> => {
-    const until = performance.now() + PATIENCE
-    for (let tries = 0; ; tries++) {
-      if (admitted < most) admitted++
-      else await turn(until, tries > 0)
+  const connect = async (): Promise<C> => {
+    const until = performance.now() + WAIT_TIMEOUT
+    for (let attempts = 0; ; attempts++) {
+      if (admitted < limit) admitted++
+      else await waitInQueue(until, attempts > 0)
       try {
-        const connection = await current()
-        held++
+        const connection = await generations.connect()
+        lent++
         return connection
       } catch (error) {
-        const full = lender.full(error)
-        if (full) serverIsFull()
-        if (full && held === 0) await new Promise((resolve) => setTimeout(resolve, ALONE))
+        const isFull = driver.isFull(error)
+        if (isFull) shrink()
+        if (isFull && lent === 0) await new Promise((resolve) => setTimeout(resolve, FIRST_INTERVAL))
         admitted--
-        admit()
-        if (!full || performance.now() > until) throw error
+        admitNext()
+        if (!isFull || performance.now() > until) throw error
       }
     }
   }
 
-  const once = async <T>(use: (connection: C) => Promise<T>): Promise<T> => {
+  const lendOnce = async <T>(use: (connection: C) => Promise<T>): Promise<T> => {
     let connection: C
     try {
-      connection = await connected()
+      connection = await connect()
     } catch (error) {
-      throw lender.refused(error)
+      throw driver.refused(error)
     }
     let failure: unknown
     try {
@@ -156,18 +165,18 @@ export const lending = <C extends object>(
       failure = error
       throw error
     } finally {
-      held--
-      lender.giveBack(connection, failure)
+      lent--
+      driver.release(connection, failure)
       admitted--
-      admit()
+      admitNext()
     }
   }
   return async (use) => {
-    for (let left = STRAYS; ; left--) {
+    for (let left = RETRIES; ; left--) {
       try {
-        return await once(use)
+        return await lendOnce(use)
       } catch (error) {
-        if (!lender.readOnly(error) || renew() || left === 0) throw error
+        if (!driver.isReadOnly(error) || generations.startNext() || left === 0) throw error
       }
     }
   }

@@ -1,17 +1,26 @@
-// One way to ask PostgreSQL by pg, postgres.js or PGlite, and never in a transaction of somebody else.
+// Runs statements of sessions on a client of pg, postgres.js or PGlite, and never in a transaction of the application.
 
 import type { Socket } from 'node:net'
-import { isKeepsakeError, KeepsakeError } from '../../error.ts'
-import { ANSWERING, type Asker, CONNECTING, ownBeside, preferring } from './own-connection.ts'
-import { lending } from './pool.ts'
-import { ignoreErrorEvents, OUTSIDE, property, type Row, refused, undecided } from './table.ts'
+import { KeepsakeError } from '../../error.ts'
+import { hasMethod, ignoreErrorEvents, property } from './driver.ts'
+import {
+  ANSWER_TIMEOUT,
+  CONNECT_TIMEOUT,
+  type Executor,
+  ownConnectionFor,
+  preferOwnConnection,
+} from './own-connection.ts'
+import { createLender } from './pool.ts'
+import { isFull, isReadOnly } from './postgres-errors.ts'
+import { inTransaction, refusal, undecided } from './statement-errors.ts'
+import type { Row } from './table.ts'
 
-export type Value = string | number | Uint8Array | null
+export type Value = string | number | null
 
 type Query = { name?: string; text: string; values: Value[]; rowMode: 'array' }
 type Result = { readonly rows: readonly Row[] }
 
-/** A live Pool or Client of `pg`, or of what has its interface. */
+/** A live Pool or Client of `pg`, or an object with its interface. */
 type Pg = {
   connect(...args: never[]): unknown
   query(query: Query): Promise<Result>
@@ -21,41 +30,42 @@ type Lite = {
   query(text: string, values: Value[], options: { rowMode: 'array' }): Promise<{ readonly rows: readonly unknown[] }>
 }
 /**
- * What `postgres()` of postgres.js gives. Give it `fetch_types: false`: else it asks for types on each new connection,
- * and where that one is reset meanwhile, nobody hears of it but the process, which ends.
+ * The function that `postgres()` of postgres.js returns. Pass the option `fetch_types: false` to it. Without it,
+ * postgres.js queries types on each new connection, and if that connection is reset, an unhandled rejection ends the
+ * process.
  */
 type PostgresJs = {
   unsafe(text: string, values: Value[], options: { prepare: boolean }): { values(): PromiseLike<readonly unknown[]> }
 }
 export type PostgresClient = Pg | Lite | PostgresJs
 
-/** Named after its text: drivers refuse another text under a name that a connection has prepared. */
+/** A statement under a name made from its text: drivers refuse another text under a name that is already prepared. */
 export type Statement = {
   readonly name: string
   readonly text: string
-  /** Of one that writes: the same, and behind what it gives, what `witnessOf` says. */
-  readonly witnessed?: { readonly name: string; readonly text: string }
+  /** A write that also returns the number of its transaction, in the last column (`transactionNumber`). */
+  readonly numbered?: { readonly name: string; readonly text: string }
 }
-export type Ask = (statement: Statement, values: Value[]) => Promise<readonly Row[]>
+export type Execute = (statement: Statement, values: Value[]) => Promise<readonly Row[]>
 
-/** A client of a pool of `pg`, or one alone, that tells the state of its transaction. */
-type Watched = {
+/** A client of `pg` that knows whether it is in a transaction. */
+type PgWithStatus = {
   query(query: Query, done: (error: unknown, result: Result) => void): void
   getTransactionStatus(): string | null
 }
-type Lent = Pg & { release(end: boolean): void }
+type PoolClient = Pg & { release(end: boolean): void }
 type PgPool = {
-  readonly most?: number
+  readonly limit?: number
   connect(): unknown
-  on?(event: 'connect', listener: (client: Lent) => void): unknown
+  on?(event: 'connect', listener: (client: PoolClient) => void): unknown
 }
-/** A Client of `pg` that tells how it was configured. */
-type Configured = Pg & {
-  readonly constructor: new (config: object) => Configured
+/** A Client of `pg` that knows its configuration. */
+type ConfiguredClient = Pg & {
+  readonly constructor: new (config: object) => ConfiguredClient
   readonly connectionParameters: { readonly password?: unknown; readonly query_timeout?: unknown }
   readonly host: string
   readonly port: number
-  /** Once it is connected. */
+  /** Null until it is connected. */
   readonly processID: number | null
   readonly connection: { readonly stream: Socket }
   readonly enableChannelBinding?: boolean
@@ -65,129 +75,131 @@ type Configured = Pg & {
   end(): Promise<void>
 }
 
-const has = (value: unknown, method: string): boolean => typeof property(value, method) === 'function'
-
-const isLite = (client: unknown): client is Lite => has(client, 'query') && !has(client, 'connect')
-
-/** too_many_connections: of the server, of the database or of the role. */
-const full = (error: unknown): boolean => property(error, 'code') === '53300'
-
-/** read_only_sql_transaction */
-const readOnly = (error: unknown): boolean => property(error, 'code') === '25006'
-
-/** insufficient_privilege, and a server that takes no writes. */
-export const forbidden = (error: unknown): boolean => property(error, 'code') === '42501' || readOnly(error)
+const isLite = (client: unknown): client is Lite => hasMethod(client, 'query') && !hasMethod(client, 'connect')
 
 /**
- * Statements on one client of `pg`, judged by what the server says with the end of each: whether a transaction is still
- * open then. It is looked at when that end arrives, not a moment later: the next statement may be over by then.
+ * Runs statements on one client of `pg`, and checks whether a transaction is open when the end of each statement arrives.
+ * A moment later would be too late, because the next statement may have ended by then.
+ *
+ * @param isFromPool the pool ends this client after an error, and with it the transaction
  */
-const watched = (client: Watched, prepare: boolean, lent: boolean): Ask => {
-  const open = () => client.getTransactionStatus()
+const executeWithStatus = (client: PgWithStatus, prepare: boolean, isFromPool: boolean): Execute => {
+  const status = () => client.getTransactionStatus()
   return ({ name, text }, values) =>
     new Promise((resolve, reject) => {
-      if (open() === 'T' || open() === 'E')
-        return reject(new KeepsakeError('unavailable', `${OUTSIDE} Nothing was changed.`))
+      if (status() === 'T' || status() === 'E') return reject(inTransaction())
       client.query({ ...(prepare && { name }), text, values, rowMode: 'array' }, (error, result) => {
         if (error) reject(error)
-        else if (open() === 'I') resolve(result.rows)
-        // One that is lent is ended now, and with it the transaction.
-        else reject(lent ? new KeepsakeError('unavailable', `${OUTSIDE} Nothing was changed.`) : undecided())
+        else if (status() === 'I') resolve(result.rows)
+        else reject(isFromPool ? inTransaction() : undecided())
       })
     })
 }
 
-/** The number of the transaction that a statement is in, which the server can be asked about afterwards. */
+/** The number of the transaction of a statement. The server can be asked later whether it was committed. */
 const NUMBER = 'pg_current_xact_id()::text'
 /**
- * The same, or null where the statement is surely a transaction of its own, so that nothing has to be asked.
+ * The same, or null if the statement is certainly a transaction of its own, so that no question is necessary.
  *
- * A transaction begins with its first message. Where that is the one that binds the values to a prepared statement, it
- * has the time of its beginning, to the microsecond; in a transaction of the application it has a later one. A statement
- * that is being prepared has, too, and a clock that does not move between two messages tells nothing: then it is asked.
+ * A transaction begins with its first message. If that is the message that binds the values to a prepared statement, the
+ * cursor has the time at which the transaction began, to the microsecond. In a transaction of the application it has a
+ * later time. It also has a later time while the statement is being prepared. And if the clock did not move between two
+ * messages, the times prove nothing. In both cases the number is returned.
  */
 const NUMBER_UNLESS_ALONE = `case when exists (
   select from pg_cursors where name = '' and creation_time = now() and creation_time < statement_timestamp()
 ) then null else ${NUMBER} end`
 
 /**
- * What a writing statement has to give last, where the driver tells no state of transactions. PGlite asks its own
- * process, and has a clock of milliseconds.
+ * The last column of a write, for drivers that do not know whether a transaction is open. With PGlite a question costs
+ * no message, and its clock has milliseconds only, so it always returns the number.
  */
-export const witnessOf = (client: PostgresClient): string => (isLite(client) ? NUMBER : NUMBER_UNLESS_ALONE)
+export const transactionNumber = (client: PostgresClient): string => (isLite(client) ? NUMBER : NUMBER_UNLESS_ALONE)
 
 const CONFIRM = { name: 'keepsake_confirm', text: 'select pg_xact_status($1::text::xid8)' }
 
-/** Statements by a driver that tells no state of transactions. Any connection of its pool can be asked for a number. */
-const confirmed =
-  (ask: Ask): Ask =>
-  async ({ witnessed, ...plain }, values) => {
-    if (witnessed === undefined) return ask(plain, values)
-    const rows = await ask(witnessed, values)
+/**
+ * Runs statements with a driver that does not know whether a transaction is open. After a write it asks the server about
+ * the number of the transaction. Any connection of the pool can ask.
+ */
+const executeAndConfirm =
+  (execute: Execute): Execute =>
+  async ({ numbered, ...statement }, values) => {
+    if (numbered === undefined) return execute(statement, values)
+    const rows = await execute(numbered, values)
     const transaction = rows[0]?.at(-1) as string | null | undefined
     if (transaction == null) return rows
-    const state = (await ask(CONFIRM, [transaction]))[0]?.[0]
-    if (state === 'committed') return rows
-    throw state === 'aborted' ? new KeepsakeError('unavailable', `${OUTSIDE} Nothing was changed.`) : undecided()
+    const outcome = (await execute(CONFIRM, [transaction]))[0]?.[0]
+    if (outcome === 'committed') return rows
+    throw outcome === 'aborted' ? inTransaction() : undecided()
   }
 
-/** A client of `pg`, alone or lent, or what has its interface. */
-const single = (client: Pg, prepare: boolean, lent = false): Ask =>
-  has(client, 'getTransactionStatus')
-    ? watched(client as unknown as Watched, prepare, lent)
-    : confirmed(
+/** Runs statements on one client of `pg`, or on an object with its interface. */
+const executeOnPg = (client: Pg, prepare: boolean, isFromPool = false): Execute =>
+  hasMethod(client, 'getTransactionStatus')
+    ? executeWithStatus(client as unknown as PgWithStatus, prepare, isFromPool)
+    : executeAndConfirm(
         async ({ name, text }, values) =>
           (await client.query({ ...(prepare && { name }), text, values, rowMode: 'array' })).rows,
       )
 
-/** A pool of `pg`. A client that answered with an error, or was left in a transaction, is given to nobody any more. */
-const pooled = (pool: PgPool, prepare: boolean): Ask => {
-  const lend = lending<Lent>({
-    ...(pool.most !== undefined && { most: pool.most }),
+/** Runs statements on a pool of `pg`. After an error, or if a client is still in a transaction, that client is ended. */
+const executeOnPool = (pool: PgPool, prepare: boolean): Execute => {
+  const lend = createLender<PoolClient>({
+    ...(pool.limit !== undefined && { limit: pool.limit }),
     async connect() {
-      const client = (await pool.connect()) as Lent
-      // While it is lent, its pool does not hear it.
+      const client = (await pool.connect()) as PoolClient
+      // While a client is lent, its pool does not listen to its errors.
       ignoreErrorEvents(client)
       return client
     },
-    births(hear) {
-      if (!has(pool, 'on')) return false
-      pool.on?.('connect', hear)
+    onConnection(listener) {
+      if (!hasMethod(pool, 'on')) return false
+      pool.on?.('connect', listener)
       return true
     },
-    full,
-    readOnly,
+    isFull,
+    isReadOnly,
     identity: (client) => client,
-    refused: (error) => refused('PostgreSQL', error, 'See whether it is up, and takes connections of this role.'),
-    giveBack: (client, error) => client.release(error !== undefined),
+    refused: (error) =>
+      refusal('PostgreSQL', error, 'Check that it is running, and that it takes connections of this role.'),
+    release: (client, error) => client.release(error !== undefined),
   })
-  return (statement, values) => lend((client) => single(client, prepare, true)(statement, values))
+  return (statement, values) => lend((client) => executeOnPg(client, prepare, true)(statement, values))
 }
 
-/** A client that a pool lent is left out: nobody says when it is given back, and then it may be anybody's. */
-const isConfigured = (client: unknown): client is Configured =>
+/**
+ * Whether keepsake may open another client like this one. Not if a pool lent it: the driver has no event for its return,
+ * and after that another user may have it.
+ */
+const isConfigured = (client: unknown): client is ConfiguredClient =>
   typeof property(client, 'connectionParameters') === 'object' &&
-  has(client, 'end') &&
-  !has(client, 'release') &&
-  has(property(property(client, 'connection'), 'stream'), 'unref')
+  hasMethod(client, 'end') &&
+  !hasMethod(client, 'release') &&
+  hasMethod(property(property(client, 'connection'), 'stream'), 'unref')
 
-/** Where the configuration leads to: a socket that the application made may lead anywhere. */
-const leadsThere = ({ host, port, connection: { stream } }: Configured): boolean =>
+/** Whether the client is connected to the port of its configuration: a socket of the application may lead to any other. */
+const isAtConfiguredPort = ({ host, port, connection: { stream } }: ConfiguredClient): boolean =>
   host?.startsWith('/') ? stream.remotePort === undefined : stream.remotePort === Number(port)
 
-/** Statements on a connection of our own beside a Client of the application, with the same configuration. */
-const apart = (client: Configured, prepare: boolean, onTheirs: Ask): Asker<Parameters<Ask>, readonly Row[]> => {
-  // Once the client is connected, what its password function gave has taken the function's place.
+/** Runs statements on a connection of keepsake's own beside a Client of the application, with the same configuration. */
+const executeBeside = (
+  client: ConfiguredClient,
+  prepare: boolean,
+  onApplication: Execute,
+): Executor<Parameters<Execute>, readonly Row[]> => {
+  // When a client connects, pg replaces a password function by the password that it returned.
   const { password } = client.connectionParameters
-  const own = ownBeside<Configured>(client, {
-    theirs: () => (typeof client.processID === 'number' && leadsThere(client) ? client.connection.stream : undefined),
+  const own = ownConnectionFor<ConfiguredClient>(client, {
+    applicationSocket: () =>
+      typeof client.processID === 'number' && isAtConfiguredPort(client) ? client.connection.stream : undefined,
     async open() {
       const { connectionParameters, enableChannelBinding, scramMaxIterations, _connectionTimeoutMillis } = client
       const another = new client.constructor({
         ...connectionParameters,
         ...{ password, enableChannelBinding, scramMaxIterations, keepAlive: true },
-        query_timeout: connectionParameters.query_timeout || ANSWERING,
-        connectionTimeoutMillis: Math.min(_connectionTimeoutMillis || CONNECTING, CONNECTING),
+        query_timeout: connectionParameters.query_timeout || ANSWER_TIMEOUT,
+        connectionTimeoutMillis: Math.min(_connectionTimeoutMillis || CONNECT_TIMEOUT, CONNECT_TIMEOUT),
       })
       ignoreErrorEvents(another)
       await another.connect()
@@ -197,76 +209,45 @@ const apart = (client: Configured, prepare: boolean, onTheirs: Ask): Asker<Param
     end: (another) => void another.end(),
   })
   const pool = {
-    most: 1,
+    limit: 1,
     async connect() {
       const another = await own.take()
       return Object.assign(another, { release: (failed: boolean) => own.release(another, failed) })
     },
   }
-  return preferring(own, pooled(pool, prepare), onTheirs)
+  return preferOwnConnection(own, executeOnPool(pool, prepare), onApplication)
 }
 
-/** Statements on what the application gave. */
-const shared = (client: PostgresClient, prepare: boolean): Ask => {
-  if (has(client, 'on')) ignoreErrorEvents(client)
+/** Runs statements on the client itself. @throws KeepsakeError `invalid_option` */
+const executeOnClient = (client: PostgresClient, prepare: boolean): Execute => {
+  if (hasMethod(client, 'on')) ignoreErrorEvents(client)
   if (typeof client === 'function' && 'unsafe' in client) {
     const sql = client as PostgresJs
-    return confirmed(
+    return executeAndConfirm(
       async ({ text }, values) => (await sql.unsafe(text, values, { prepare }).values()) as readonly Row[],
     )
   }
   if (isLite(client)) {
-    return confirmed(
+    return executeAndConfirm(
       async ({ text }, values) => (await client.query(text, values, { rowMode: 'array' })).rows as readonly Row[],
     )
   }
-  if (has(client, 'query')) {
+  if (hasMethod(client, 'query')) {
     const pg = client as Pg
-    return typeof property(pg, 'totalCount') === 'number' ? pooled(pg as PgPool, prepare) : single(pg, prepare)
+    const isPool = typeof property(pg, 'totalCount') === 'number'
+    return isPool ? executeOnPool(pg as PgPool, prepare) : executeOnPg(pg, prepare)
   }
   throw new KeepsakeError(
     'invalid_option',
-    'A PostgreSQL backend needs a client: a Pool or Client of pg, what postgres() of postgres.js gives, or a PGlite.',
+    'A PostgreSQL backend got no client that it can use. Pass a Pool or Client of pg, the result of postgres() of postgres.js, or a PGlite.',
   )
 }
 
-/** @throws KeepsakeError `invalid_option` */
-export const asker = (client: PostgresClient, prepare: boolean): Asker<Parameters<Ask>, readonly Row[]> => {
-  const ask = shared(client, prepare)
-  return isConfigured(client) ? apart(client, prepare, ask) : { ask }
-}
-
-/** SQLSTATEs of refusals: the statement was not carried out, or undone as a whole. */
-const REFUSED: Readonly<Record<string, string>> = {
-  25006: 'The server, or this role, is read-only: name the primary.',
-  '25P02': OUTSIDE,
-  '28': 'See the user and the password, and pg_hba.conf.',
-  '3D000': 'See the name of the database.',
-  '3F000': 'See the name of the schema.',
-  40001: 'It may be tried again.',
-  '40P01': 'It may be tried again.',
-  '53': 'The server has run out of connections, memory or disk.',
-  '57P03': 'The server is starting or stopping.',
-  '08001': 'See whether the server is up.',
-  '08004': 'See whether the server takes connections of this user.',
-}
-
-/** Of a refusal that surely changed nothing: the KeepsakeError that says so. Else what the driver threw. */
-export const explained = (table: string, error: unknown): unknown => {
-  if (isKeepsakeError(error)) return error
-  const code = property(error, 'code')
-  if (typeof code !== 'string') return error
-  if (code === '42P01') {
-    return refused('PostgreSQL', error, `It has no table ${table}: call migrate() once, or run what schema() gives.`)
-  }
-  if (code === '42501') {
-    return refused(
-      'PostgreSQL',
-      error,
-      `It does not let this role make or use the table ${table}: run what schema() gives as one that may, and grant this one select, insert, update and delete.`,
-    )
-  }
-  const help = REFUSED[code] ?? REFUSED[code.slice(0, 2)]
-  const unreached = property(error, 'syscall') === 'connect' || property(error, 'syscall') === 'getaddrinfo'
-  return help === undefined && !unreached ? error : refused('PostgreSQL', error, help)
+/** Runs statements on a client. @throws KeepsakeError `invalid_option` */
+export const createExecutor = (
+  client: PostgresClient,
+  prepare: boolean,
+): Executor<Parameters<Execute>, readonly Row[]> => {
+  const execute = executeOnClient(client, prepare)
+  return isConfigured(client) ? executeBeside(client, prepare, execute) : { execute }
 }

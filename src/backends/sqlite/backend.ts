@@ -1,71 +1,72 @@
-// Sessions in SQLite, a file of their own or the application's database: several processes share them.
+// Keeps sessions in SQLite, in a file of their own or in a database of the application, for several processes.
 
 import { checkOptionNames, isKeepsakeError, KeepsakeError, messageOf } from '../../error.ts'
 import type { Backend } from '../contract.ts'
-import { identityAt, same } from '../ownership.ts'
-import { assertNoTransaction, busy, prepareRead, type SqliteDatabase } from './driver.ts'
+import { identityAt, isSameFile } from '../ownership.ts'
+import { assertNoTransaction, isBusy, prepareRead, type SqliteDatabase } from './driver.ts'
 import { sqliteFile } from './file.ts'
-import { line } from './line.ts'
+import { lockQueue } from './lock-queue.ts'
 import { SCHEMA, type Table, tableIn } from './table.ts'
 
 export type { SqliteDatabase } from './driver.ts'
 
 export type SqliteOptions = {
   /**
-   * `process` (the default): what was saved survives the end of the process, however sudden. `power`: also a loss of
-   * power, for a wait on the disk at each write.
+   * `process` (default): a saved session survives the sudden end of the process. `power`: it also survives a loss of power,
+   * but each write waits for the disk. Only for a path.
    */
   readonly durability?: 'process' | 'power' | undefined
 }
 
-/** Gives the table, opening it where that was not done yet; throws where it cannot be used now. */
-type Opening = (writing: boolean) => Table
+/** Opens the table if necessary and returns it. Throws if it cannot be used now. */
+type OpenTable = (writing: boolean) => Table
 
-/** The file of a live database; undefined where it has none. */
+/** The path of a live database. Undefined if it is in memory. */
 const pathOf = (database: SqliteDatabase): string | undefined => {
   const rows = prepareRead(database, 'pragma database_list').all() as readonly (readonly unknown[])[]
   return (rows.find(([, name]) => name === 'main')?.[2] as string | null | undefined) || undefined
 }
 
-const liveTable = (database: SqliteDatabase): Opening => {
-  const opened = () => {
+const liveTable = (database: SqliteDatabase): OpenTable => {
+  const open = () => {
     try {
       assertNoTransaction(database)
       database.exec(SCHEMA)
       const path = pathOf(database)
       return { table: tableIn(database), path, file: path === undefined ? undefined : identityAt(path) }
     } catch (cause) {
-      if (busy(cause) || isKeepsakeError(cause)) throw cause
+      if (isBusy(cause) || isKeepsakeError(cause)) throw cause
       throw new KeepsakeError(
         'unavailable',
-        `The SQLite database cannot be used: ${messageOf(cause)}. Give one that is open, and may be written to.`,
+        `The SQLite database cannot be used: ${messageOf(cause)}. Pass one that is open and that may be written to.`,
         { cause },
       )
     }
   }
-  let current: ReturnType<typeof opened> | undefined
+  let current: ReturnType<typeof open> | undefined
   return () => {
-    if (current === undefined) current = opened()
+    if (current === undefined) current = open()
     else assertNoTransaction(database)
     const { table, path, file } = current
-    if (path === undefined || file === undefined || same(file, identityAt(path))) return table
+    if (path === undefined || file === undefined || isSameFile(file, identityAt(path))) return table
     throw new KeepsakeError(
       'unavailable',
-      `The SQLite file ${JSON.stringify(path)} was deleted or replaced, and the database is open in what it was. Nothing was changed. Put the file back, or open the database anew.`,
+      `The SQLite file ${JSON.stringify(path)} was deleted or replaced, and the application's database still uses the previous file. Nothing was changed. Put the file back, or open the database again.`,
     )
   }
 }
 
-/** All but what only a file of its own has. */
-const backendOn = (table: Opening) => {
-  const [reads, writes] = [line(), line()]
-  const reading = <T>(work: (table: Table) => T) => reads(() => work(table(false)))
-  const writing = <T>(work: (table: Table) => T) => writes(() => work(table(true)))
+/** The operations that a file of its own and a database of the application have in common. */
+const backendOn = (openTable: OpenTable) => {
+  // Two queues, so that a read does not wait for the writes.
+  const [reads, writes] = [lockQueue(), lockQueue()]
+  const reading = <T>(work: (table: Table) => T) => reads(() => work(openTable(false)))
+  const writing = <T>(work: (table: Table) => T) => writes(() => work(openTable(true)))
   try {
-    table(false)
+    openTable(false)
   } catch (error) {
-    // It is opened at the first use, which can wait without holding up the process.
-    if (!busy(error)) throw error
+    // The first operation opens it, which can wait without blocking the process.
+    if (!isBusy(error)) throw error
   }
   const backend: Backend = {
     name: 'sqlite',
@@ -86,53 +87,58 @@ const backendOn = (table: Opening) => {
 }
 
 /**
- * A backend in the file at `path`, which is made where it is missing, readable for its owner alone; or in a live
- * database of the application's, opened by `node:sqlite`, better-sqlite3 or libsql.
+ * Keeps sessions in SQLite: in the file at a path, which is created if it is missing and is private to its user (0600), or
+ * in an open database of the application (`node:sqlite`, better-sqlite3 or libsql).
  *
- * One statement is one transaction. While another connection writes, a write waits for two seconds at most, and holds up
- * nothing else: one tries now and then, the others stand behind it in the order in which they came. In a file of its own
- * readers never wait. A file that is locked now is opened at the first use that can.
+ * Each operation is one statement, which is one transaction. If another connection holds the write lock, a write waits for
+ * at most two seconds. It does not block the process: the first waiting write tries again every few milliseconds, and the
+ * others follow in their order. With a path, reads never wait, and a file that is locked now is opened by the first
+ * operation that can.
  *
- * A file that belongs to another user than root or this process's is refused (docs/decisions/017). Once the file was
- * deleted or moved, every operation throws `unavailable`, until it is back, or another whole database of sessions lies
- * at its path: that one is used then.
+ * With a path, a file that belongs to another user is refused, except one of root (docs/decisions/017). If the file is
+ * deleted or moved, every operation throws `unavailable` until the file is back, or until another whole database of
+ * sessions is at its path. That database is used from then on.
  *
- * A live database stays the application's: it is not closed here, its file keeps its mode and its pragmas are left as
- * they are. So set `busy_timeout` to 0: all its milliseconds block the whole process while another writes, five seconds
- * of them if better-sqlite3 opened it; and set `journal_mode` to `wal`, or readers wait too. While the application has a
- * transaction open, sessions wait for its end, two seconds at most. No secret is kept in it, because others may read it:
- * configure one. Never name the path of a file that another driver has open in this process: two copies of SQLite in one
- * process do not see each other's locks, and break the file (sqlite.org/howtocorrupt.html §2.2.1).
+ * A database of the application stays the application's: keepsake does not close it, and does not change its pragmas or
+ * the mode of its file. Set `busy_timeout` to 0, because SQLite blocks the whole process for that time while another
+ * connection writes (better-sqlite3 sets five seconds). Set `journal_mode` to `wal`, because reads wait for writes
+ * otherwise. While the application has a transaction open, operations wait for its end, for at most two seconds. The
+ * database may have other readers, so keepsake stores no secret in it: pass the option `secret`.
  *
- * @throws KeepsakeError `invalid_option`, also for a file of another user; `unavailable` where the file or the database cannot be used
+ * Never pass the path of a file that another driver has open in this process: two copies of SQLite in one process do not
+ * respect each other's locks, and damage the file (sqlite.org/howtocorrupt.html §2.2.1).
+ *
+ * @throws KeepsakeError `invalid_option`, also for a file of another user; `unavailable` if the file or the database cannot be used
  */
 export const sqliteBackend = (pathOrDatabase: string | SqliteDatabase, options: SqliteOptions = {}): Backend => {
   checkOptionNames(options, ['durability'], 'sqliteBackend()')
   const { durability } = options
-  const live = typeof pathOrDatabase === 'object' && pathOrDatabase !== null
+  const isDatabase = typeof pathOrDatabase === 'object' && pathOrDatabase !== null
   if (
-    live ? typeof pathOrDatabase.prepare !== 'function' : typeof pathOrDatabase !== 'string' || pathOrDatabase === ''
+    isDatabase
+      ? typeof pathOrDatabase.prepare !== 'function'
+      : typeof pathOrDatabase !== 'string' || pathOrDatabase === ''
   ) {
     throw new KeepsakeError(
       'invalid_option',
-      "A SQLite backend needs the path of its file, such as 'sqlite:sessions.db', or a database of node:sqlite, better-sqlite3 or libsql.",
+      "sqliteBackend() got neither a path nor a database. Pass the path of a file ('sessions.db'), or an open database of node:sqlite, better-sqlite3 or libsql.",
     )
   }
-  if (live && durability !== undefined) {
+  if (isDatabase && durability !== undefined) {
     throw new KeepsakeError(
       'invalid_option',
-      'durability is of a file: of a live database, the pragma synchronous says it.',
+      'The option durability is only for a path. For an open database, set the pragma synchronous.',
     )
   }
   if (durability !== undefined && durability !== 'process' && durability !== 'power') {
-    throw new KeepsakeError('invalid_option', "durability has to be 'process' or 'power'.")
+    throw new KeepsakeError('invalid_option', "The option durability must be 'process' or 'power'.")
   }
-  if (live) return backendOn(liveTable(pathOrDatabase)).backend
+  if (isDatabase) return backendOn(liveTable(pathOrDatabase)).backend
   const file = sqliteFile(pathOrDatabase, durability ?? 'process')
   const { backend, writing } = backendOn(file.table)
   return {
     ...backend,
-    keepSecret: (fresh) => writing((table) => table.keepSecret(fresh)),
+    keepSecret: (candidate) => writing((table) => table.keepSecret(candidate)),
     close: file.close,
   }
 }

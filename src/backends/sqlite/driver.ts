@@ -1,8 +1,8 @@
-// One way to speak to a SQLite database, whichever driver has opened it: node:sqlite, better-sqlite3 or libsql.
+// One interface to a SQLite database that node:sqlite, better-sqlite3 or libsql has opened.
 
 import { KeepsakeError } from '../../error.ts'
 
-/** A live database, so far as it is used: of `node:sqlite`, of better-sqlite3, of libsql. */
+/** An open database of `node:sqlite`, better-sqlite3 or libsql: the part that keepsake uses. */
 export type SqliteDatabase = {
   exec(sql: string): unknown
   prepare(sql: string): {
@@ -10,27 +10,27 @@ export type SqliteDatabase = {
     all(...values: never[]): unknown
     run(...values: never[]): { readonly changes: number | bigint }
   }
-  /** Whether a transaction is open: better-sqlite3 and libsql say it so, */
+  /** Whether a transaction is open, in better-sqlite3 and libsql. */
   readonly inTransaction?: boolean
-  /** and `node:sqlite` so. */
+  /** Whether a transaction is open, in `node:sqlite`. */
   readonly isTransaction?: boolean
-  /** Whether it is open: better-sqlite3 and libsql say it so, */
+  /** Whether the database is open, in better-sqlite3 and libsql. */
   readonly open?: unknown
-  /** and `node:sqlite` so. */
+  /** Whether the database is open, in `node:sqlite`. */
   readonly isOpen?: boolean
-  /** Of libsql alone. */
+  /** Only libsql has it: it tells a database of libsql from the others. */
   sync?(): unknown
 }
 
 export type Value = string | number | null | Uint8Array
 
-/** Numbers that are read may be bigints, if the database was opened so. */
+/** Numbers in rows may be bigints: that is an option of the application's database. */
 export type PreparedRead = {
   get(...values: readonly Value[]): unknown
   all(...values: readonly Value[]): unknown
 }
 
-/** A statement that gives rows: as arrays, which is half as dear as objects. */
+/** A statement that returns rows, as arrays: they cost half of the time of objects. */
 export const prepareRead = (database: SqliteDatabase, sql: string): PreparedRead => {
   const statement = database.prepare(sql) as unknown as PreparedRead & {
     setReturnArrays?(on: boolean): void
@@ -41,7 +41,7 @@ export const prepareRead = (database: SqliteDatabase, sql: string): PreparedRead
     return statement
   }
   statement.raw?.(true)
-  // In an array, because libsql takes a single value that is a buffer for names of values.
+  // One array for all values, because libsql takes a single buffer for an object of named values.
   return { get: (...values) => statement.get(values as never), all: (...values) => statement.all(values as never) }
 }
 
@@ -52,50 +52,50 @@ export const prepareWrite = (database: SqliteDatabase, sql: string): PreparedWri
   const statement = database.prepare(sql) as unknown as PreparedWrite & { setReturnArrays?: unknown }
   if (statement.setReturnArrays) return statement
   const run: PreparedWrite['run'] = (...values) => statement.run(values as never)
-  return { run: database.sync ? (...values) => committed(database, () => run(...values)) : run }
+  return { run: database.sync ? (...values) => inTransaction(database, () => run(...values)) : run }
 }
 
 /*
- * libsql leaves a statement in progress that found the database busy (libsql-js, pull request 238). Others then run
- * without being committed, and what they did is rolled back when that one ends: saved, it was said, and it is lost. A
- * transaction of our own is committed, or says that it cannot be.
+ * libsql leaves a statement in progress that found the database busy (libsql-js, pull request 238; still so in 0.5.29). While
+ * it is in progress, SQLite does not commit the statements that follow: they succeed, other connections see nothing of them,
+ * and they are rolled back in the end. A transaction is committed, or its `commit` throws.
  */
-const committed = <T>(database: SqliteDatabase, work: () => T): T => {
+const inTransaction = <T>(database: SqliteDatabase, work: () => T): T => {
   database.exec('begin immediate')
   try {
-    const done = work()
+    const result = work()
     database.exec('commit')
-    return done
+    return result
   } catch (error) {
     if (database.inTransaction) database.exec('rollback')
     throw error
   }
 }
 
-/** The number and the name of a driver's error, so far as it has them. */
-const is = (error: unknown, number: number, name: string): boolean => {
+/** Whether a driver's error has this number, or this name if it has no number. */
+const hasCode = (error: unknown, number: number, name: string): boolean => {
   const { errcode, rawCode = errcode, code } = (error ?? {}) as { errcode?: unknown; rawCode?: unknown; code?: unknown }
   return typeof rawCode === 'number' ? rawCode % 256 === number : String(code).startsWith(name)
 }
 
-/** SQLITE_BUSY and its variants, each driver in its own words: another connection writes. */
-export const busy = (error: unknown): boolean => is(error, 5, 'SQLITE_BUSY')
+/** SQLITE_BUSY and its variants, from any of the drivers: another connection writes. */
+export const isBusy = (error: unknown): boolean => hasCode(error, 5, 'SQLITE_BUSY')
 
-/** SQLITE_FULL: the disk is full, or the file as large as it may be. The statement changed nothing. */
-export const full = (error: unknown): boolean => is(error, 13, 'SQLITE_FULL')
+/** SQLITE_FULL: the disk is full, or the file has reached its greatest size. The statement changed nothing. */
+export const isFull = (error: unknown): boolean => hasCode(error, 13, 'SQLITE_FULL')
 
-/** The message of the KeepsakeError that `outside` throws, by which those who wait know it. */
+/** The message of the error that `assertNoTransaction` throws. The queue recognises the error by it. */
 export const IN_TRANSACTION =
-  'The SQLite database was in a transaction of the application, which might take back what sessions save. Give sessions a connection of their own, or await nothing in a transaction.'
+  'The SQLite database has a transaction of the application open, and a rollback would undo the writes of sessions. Nothing was changed. Use a separate connection for sessions, or await nothing inside a transaction.'
 
 /**
- * Not in the middle of a transaction of the application's own, which may yet be rolled back.
+ * The application must have no transaction open, because its rollback would undo the writes of sessions too.
  *
- * @throws KeepsakeError `unavailable`, also where the database is closed: to use it then ends the process with libsql
+ * @throws KeepsakeError `unavailable`, also if the database is closed: libsql ends the process if a closed one is used
  */
 export const assertNoTransaction = (database: SqliteDatabase): void => {
   if (database.open === false || database.isOpen === false) {
-    throw new KeepsakeError('unavailable', 'The SQLite database was closed by the application. Give one that is open.')
+    throw new KeepsakeError('unavailable', 'The application closed the SQLite database. Pass one that is open.')
   }
   if (database.inTransaction ?? database.isTransaction) throw new KeepsakeError('unavailable', IN_TRANSACTION)
 }
