@@ -14,16 +14,12 @@ const noSecret = ({ name }: Backend): KeepsakeError =>
     `The ${name} backend keeps no secret of its own, so the option secret is required, the same for all processes: sessionManager({ backend, secret }). To make one: ${HOW_TO_MAKE_ONE}`,
   )
 
-/** Opens the backend of a manager. @throws KeepsakeError */
-const openContext = async (
-  { backend: given, settings, secrets }: Configuration,
-  { now, onEvent, secret, absoluteTimeout, storeTimeout }: SessionManagerOptions,
+/** The context on an open backend. @throws KeepsakeError `no_secret`, `invalid_option`, `unavailable` */
+const contextOn = async (
+  backend: Backend,
+  { settings, secrets }: Configuration,
+  secret: SessionManagerOptions['secret'],
 ): Promise<ManagerContext> => {
-  if (typeof given === 'string') checkSecret(given, { secret })
-  const { namespace, emit } = settings
-  const seconds = absoluteTimeout ?? settings.absoluteTimeout / 1000
-  const backendOptions = { now, onEvent, secret, namespace, absoluteTimeout: seconds, storeTimeout }
-  const backend = typeof given === 'string' ? await backendFromUrl(given, backendOptions) : given
   if (secret === undefined && backend.keepSecret === undefined) throw noSecret(backend)
   if (settings.maxSessionsPerOwner !== undefined && backend.byOwner === undefined) {
     throw new KeepsakeError(
@@ -36,7 +32,28 @@ const openContext = async (
     ...settings,
     backend,
     keyRing: keyRing(secrets, storedSecret),
-    sweeper: sweeper(backend, settings.now, emit, settings.ownerNames.decode),
+    sweeper: sweeper(backend, settings.now, settings.emit, settings.ownerNames.decode),
+  }
+}
+
+/** Opens the backend of a manager. @throws KeepsakeError */
+const openContext = async (checked: Configuration, options: SessionManagerOptions): Promise<ManagerContext> => {
+  const { now, onEvent, secret, absoluteTimeout, storeTimeout } = options
+  const { backend: given, settings } = checked
+  if (typeof given !== 'string') return contextOn(given, checked, secret)
+  checkSecret(given, { secret })
+  const { namespace } = settings
+  const seconds = absoluteTimeout ?? settings.absoluteTimeout / 1000
+  const backend = await backendFromUrl(given, {
+    ...{ now, onEvent, secret, namespace, storeTimeout },
+    absoluteTimeout: seconds,
+  })
+  try {
+    return await contextOn(backend, checked, secret)
+  } catch (error) {
+    // The next request opens another one.
+    await Promise.resolve(backend.close?.()).catch(() => {})
+    throw error
   }
 }
 

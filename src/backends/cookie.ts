@@ -1,6 +1,6 @@
 // Keeps sessions in the browser's cookie, sealed. Only the ends of sessions may be stored, in another backend.
 
-import { newVersion, storageKeys } from '../crypto/keys.ts'
+import { LABEL_LENGTH, newVersion, storageKeys, VERSION_LENGTH } from '../crypto/keys.ts'
 import { type KeyRing, keyRing } from '../crypto/seal.ts'
 import { type Awaitable, chain, checkOptionNames, KeepsakeError } from '../error.ts'
 import { decodeMetadata } from '../session/metadata.ts'
@@ -32,8 +32,6 @@ export type CookieBackendOptions = {
 type SealedEntry = Entry & { readonly label: string; readonly endsAt: number }
 
 const FORMAT = 2
-const LABEL_LENGTH = 12
-const VERSION_LENGTH = 8
 const HEADER_LENGTH = 1 + 8 + 8 + LABEL_LENGTH + VERSION_LENGTH + 1 + 2 + 1
 
 /** format · expiry · endsAt · label · version · length of metadata · length of owner · 1 if there is a value · metadata, owner, value */

@@ -1,6 +1,6 @@
 // The changes of a request, and their replay on newer fields.
 
-import { frozenCopy, type Json, setOwn } from '../json.ts'
+import { frozenCopy, type Json, MAX_DEPTH, setOwn } from '../json.ts'
 
 export type Fields = { readonly [field: string]: Json }
 
@@ -59,7 +59,7 @@ export const replay = (fields: Fields, changes: readonly FieldChange[]): Fields 
   changes.reduce(applyChange, draftOf(fields))
 
 /** The deepest nesting that is read from an entry: more than the 64 levels that `set` allows in a field. */
-const DEEPEST = 66
+const DEEPEST = MAX_DEPTH + 2
 
 /** Whether a value is nested deeper than any that keepsake writes: a function that walks it could exhaust the stack. */
 const tooDeep = (value: unknown, depth: number): boolean => {

@@ -3,18 +3,13 @@
 import type { Held } from '../backends/contract.ts'
 import { afterChange, untilDeadline } from '../backends/deadline.ts'
 import { type Awaitable, chain, KeepsakeError } from '../error.ts'
-import { formatSetCookie } from '../http/cookie.ts'
+import { formatSetCookie, MAX_AGE_SECONDS, MAX_COOKIE_BYTES } from '../http/cookie.ts'
 import { type Fields, replay } from './changes.ts'
 import { isMismatch, type Mismatch } from './codec.ts'
 import type { ManagerContext } from './context.ts'
 import { expiryDue, expiryOf, isAlive } from './expiry.ts'
 import { encodeMetadata, type Metadata, nextMetadata, wasWritten } from './metadata.ts'
 import { callWrite, decode, heldIn, reread, type Snapshot, storageKeyOf, type UnitOfWork } from './work.ts'
-
-/** Bytes of a whole Set-Cookie line that every browser keeps. */
-const MAX_COOKIE_BYTES = 4093
-/** Seconds: the longest Max-Age that a cookie of ours can have, so the longest line. */
-const LONGEST_AGE = 34_560_000
 
 /** Fields as the JSON that a backend stores. @throws KeepsakeError `too_large` */
 const toJson = (context: ManagerContext, fields: Fields): string => {
@@ -59,7 +54,7 @@ export const locationAfter = (
   const held = heldIn(work.context, answer)
   if (held === undefined) return { key, storageKey }
   const { session, attributes } = work.cookies
-  const { length } = formatSetCookie(session, held, attributes, LONGEST_AGE)
+  const { length } = formatSetCookie(session, held, attributes, MAX_AGE_SECONDS)
   if (length <= MAX_COOKIE_BYTES) return { key: held, storageKey: storageKeyOf(work, held) }
   throw new KeepsakeError(
     'too_large',

@@ -13,7 +13,7 @@ export type RedisServer = {
   /** Ends it at once, as a crash would. */
   kill(): Promise<void>
   /** Starts it again, empty, on the same port. */
-  restart(): Promise<void>
+  restart(...more: readonly string[]): Promise<void>
   /** Suspends its process, with open connections, until `resume` is called. */
   pause(): Promise<{ resume(): void }>
 }

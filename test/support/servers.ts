@@ -21,8 +21,8 @@ export type Server = {
   stop(): Promise<void>
   /** Ends it at once, as a crash would. */
   kill(): Promise<void>
-  /** Kills it if it runs, and starts it again on the same port with the same data. */
-  restart(): Promise<void>
+  /** Kills it if it runs, and starts it again on the same port with the same data, with more arguments if given. */
+  restart(...more: readonly string[]): Promise<void>
 }
 
 /** How to run a program. */
@@ -97,10 +97,14 @@ export const startServer = async (recipe: Recipe): Promise<Server> => {
   if (user) chownSync(folder, user.uid, user.gid)
   const options = { ...user, cwd: folder, env: { PATH: process.env.PATH, LC_ALL: 'C', HOME: folder, TMPDIR: folder } }
   let child: ChildProcess | undefined
+  let moreArgs: readonly string[] = []
 
   /** Returns false if another process has one of its ports. @throws Error if it ended for another reason */
   const start = async (): Promise<boolean> => {
-    const spawned = spawn(program, args(reserved, folder), { ...options, stdio: ['ignore', 'pipe', 'pipe'] })
+    const spawned = spawn(program, [...args(reserved, folder), ...moreArgs], {
+      ...options,
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
     children.set(spawned, { folder, crash })
     child = spawned
     const output: string[] = []
@@ -168,8 +172,9 @@ export const startServer = async (recipe: Recipe): Promise<Server> => {
       removeFolder(folder)
     },
     kill: () => end(crash),
-    async restart() {
+    async restart(...more) {
       await end(crash)
+      moreArgs = more
       await startWithRetries(() => sleep(100))
     },
   }
