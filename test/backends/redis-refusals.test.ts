@@ -104,12 +104,12 @@ const refusals: Readonly<Record<string, Refusal>> = {
   'denies its user the command': {
     refuse: ({ cli }) => cli(...setUser, '-@scripting'),
     allow: ({ cli }) => cli(...setUser, '+@all'),
-    message: /^NOPERM .*databases\.md/s,
+    message: /^NOPERM .*redis\.md/s,
   },
   'denies its user the command in scripts': {
     refuse: ({ cli }) => cli(...setUser, '-@write'),
     allow: ({ cli }) => cli(...setUser, '+@all'),
-    message: /script.*databases\.md/s,
+    message: /script.*redis\.md/s,
   },
 }
 
