@@ -65,7 +65,7 @@ export const memory = async ({ folder, rounds, sizes, say }: Plan): Promise<Memo
       }
     }
     say('memory after requests')
-    const left = await ask<Memory['left']>(storeOf('memory', Math.min(...sizes)), { do: 'visits', times: 50_000 })
+    const left = await ask<Memory['left']>(storeOf('memory', Math.min(...sizes)), { do: 'garbage', times: 50_000 })
     say('sweeping')
     const sweeps = {
       memory: await ask<Sweeps>(storeOf('memory', largest), { do: 'expire' }),

@@ -137,7 +137,7 @@ test('sessions move from a SQLite file to a cluster during traffic to two proces
   await audit()
   const verdict = judge(history)
   t.diagnostic(
-    `${history.length} visits, answers ${JSON.stringify(verdict.byStatus)}, killed after ${reports.length} batches, ${rest.length} more`,
+    `${history.length} requests, answers ${JSON.stringify(verdict.byStatus)}, killed after ${reports.length} batches, ${rest.length} more`,
   )
   assert.deepEqual(verdict.violations, [])
   assert.equal(verdict.lost, 0)
