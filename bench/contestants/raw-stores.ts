@@ -1,45 +1,40 @@
-// The servers' own floors: what a driver alone takes for the same rows, with the same statements, without sessions.
+// The floors of the servers: the time of a driver alone for the same rows, with the same statements, without sessions.
 
-import { hash } from 'node:crypto'
 import { encodeEntry, setEntry } from '../../src/backends/redis/scripts.ts'
 import { mysqlBackend } from '../../src/backends/sql/mysql.ts'
 import { postgresBackend } from '../../src/backends/sql/postgres.ts'
 import type { Entry } from '../../src/index.ts'
-import { FIELDS, nextSeen, SESSIONS } from '../workloads.ts'
+import { FIELDS, storageKeys as keys, nextSeen, SESSIONS } from '../workloads.ts'
 import { ioredis, mysql, nodeRedis, postgres } from './clients.ts'
 import type { Contestant, Raw } from './contestant.ts'
 
-const keys = Array.from(
-  { length: SESSIONS },
-  (_, at) => `sid.${hash('sha256', `session ${at}`, 'base64url').slice(0, 12)}`,
-)
 const at = <T>(list: readonly T[], number: number): T => list[number % SESSIONS] as T
 
-const head = 'h'.repeat(60)
+const metadata = 'h'.repeat(60)
 const owner = `app:${FIELDS.user}`
 const jsonOf = (seen: number): string => JSON.stringify({ ...FIELDS, seen })
 const entry: Entry = {
   value: jsonOf(FIELDS.seen),
-  metadata: head,
+  metadata,
   owner,
   version: 'v0000000',
   expiresAt: Date.now() + 1e9,
 }
 
-/** A version that was never there before, of the same length. */
-let turn = 0
-const nextVersion = (): string => `v${String(++turn % 1e7).padStart(7, '0')}`
+/** A new version, always of the same length. */
+let versions = 0
+const nextVersion = (): string => `v${String(++versions % 1e7).padStart(7, '0')}`
 
-/** A read, and a compare-and-set to the version after it: each session's own, because no two visits at once have one. */
+/** A read, and a compare-and-set to the next version. No two concurrent requests use the same session. */
 type Statements = {
   read(number: number): Promise<number | undefined>
   set(number: number, json: string, before: string, after: string): Promise<boolean>
 }
 
 const raw = ({ read, set }: Statements): Raw => {
-  const versions = keys.map(() => entry.version)
+  const current = keys.map(() => entry.version)
   const checked = async (number: number) => {
-    if (((await read(number)) ?? 0) < jsonOf(FIELDS.seen).length) throw new Error('A row is wrong.')
+    if (((await read(number)) ?? 0) < jsonOf(FIELDS.seen).length) throw new Error('A row has the wrong length.')
   }
   return {
     kind: 'raw',
@@ -48,9 +43,9 @@ const raw = ({ read, set }: Statements): Raw => {
       async write(number) {
         await checked(number)
         const next = nextVersion()
-        const done = await set(number, jsonOf(nextSeen()), at(versions, number), next)
+        const done = await set(number, jsonOf(nextSeen()), at(current, number), next)
         if (!done) throw new Error('A row was not updated.')
-        versions[number % SESSIONS] = next
+        current[number % SESSIONS] = next
       },
     },
   }
@@ -70,7 +65,7 @@ const overRedis = async ({ set, load, get, evalsha }: Redis): Promise<Raw> => {
   return raw({
     read: async (number) => (await get(at(names, number)))?.length,
     set: async (number, json, before, after) =>
-      (await evalsha(setEntry.sha, at(names, number), [before, after, `${head}\n${json}`])) === null,
+      (await evalsha(setEntry.sha, at(names, number), [before, after, `${metadata}\n${json}`])) === null,
   })
 }
 
@@ -108,7 +103,7 @@ const overPostgres = async (): Promise<Raw> => {
       return rows[0]?.value.length
     },
     async set(number, json, before, after) {
-      const values = [at(keys, number), before, after, head, json]
+      const values = [at(keys, number), before, after, metadata, json]
       return (await pool.query({ name: 'set', text: update, values })).rowCount === 1
     },
   })
@@ -128,7 +123,7 @@ const overMysql = async (): Promise<Raw> => {
       return (rows as { value: string }[])[0]?.value.length
     },
     async set(number, json, before, after) {
-      const [{ affectedRows }] = (await pool.execute(update, [after, head, json, at(keys, number), before])) as [
+      const [{ affectedRows }] = (await pool.execute(update, [after, metadata, json, at(keys, number), before])) as [
         { affectedRows: number },
         unknown,
       ]

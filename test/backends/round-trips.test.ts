@@ -96,7 +96,7 @@ const expected: Record<string, Expected> = {
   },
 }
 
-for (const [name, { open, ...visits }] of Object.entries(expected)) {
+for (const [name, { open, ...commands }] of Object.entries(expected)) {
   test(`${name}: a request makes no unnecessary round trip`, async (t) => {
     const { backend, sent } = await open(t)
     const manager = sessionManager({
@@ -106,7 +106,7 @@ for (const [name, { open, ...visits }] of Object.entries(expected)) {
       secure: true,
       autoSweep: false,
     })
-    const visit = async (cookie: string, act: (visit: Awaited<ReturnType<typeof manager.open>>) => unknown) => {
+    const visit = async (cookie: string, act: (s: Awaited<ReturnType<typeof manager.open>>) => unknown) => {
       const opened = await manager.open({ headers: new Headers(cookie === '' ? {} : { cookie }) })
       act(opened)
       const committed = await opened.commit()
@@ -120,18 +120,18 @@ for (const [name, { open, ...visits }] of Object.entries(expected)) {
     sent()
 
     const anonymous = await visit('', (s) => s.set('n', 1))
-    assert.deepEqual(sent(), visits.first, 'the first write of an anonymous visitor')
+    assert.deepEqual(sent(), commands.first, 'the first write of an anonymous visitor')
     await visit(anonymous, (s) => s.get('n'))
-    assert.deepEqual(sent(), visits.read, 'a read')
+    assert.deepEqual(sent(), commands.read, 'a read')
     await visit(anonymous, (s) => s.set('n', Number(s.get('n')) + 1))
-    assert.deepEqual(sent(), visits.write, 'a write')
+    assert.deepEqual(sent(), commands.write, 'a write')
     await visit(anonymous, (s) => s.login('anna'))
-    assert.deepEqual(sent(), visits.rotation, 'a login with a session')
+    assert.deepEqual(sent(), commands.rotation, 'a login with a session')
     const anna = await visit('', (s) => s.login('anna'))
-    assert.deepEqual(sent(), visits.login, 'a login without a session')
+    assert.deepEqual(sent(), commands.login, 'a login without a session')
     await visit(anna, (s) => s.get('n'))
-    assert.deepEqual(sent(), visits.read, 'a read of a session with an owner')
+    assert.deepEqual(sent(), commands.read, 'a read of a session with an owner')
     await visit(anna, (s) => s.set('n', 3))
-    assert.deepEqual(sent(), visits.write, 'a write to a session with an owner')
+    assert.deepEqual(sent(), commands.write, 'a write to a session with an owner')
   })
 }

@@ -90,7 +90,7 @@ const startProcesses = async (t: TestContext, count: number, driver: string, { u
       return page
     })
   const createSession = async () => {
-    const { setCookie = '' } = await visitUntilServed(0, '/set?field=begun', '')
+    const { setCookie = '' } = await visitUntilServed(0, '/set?field=first', '')
     cookie = setCookie.slice(0, setCookie.indexOf(';'))
   }
   return { visit, visitUntilServed, createSession, errors }

@@ -613,7 +613,7 @@ for (const { name, opener } of stores) {
     test('CON-1: concurrent requests that change different fields are both saved; of one field, the later change is kept', async (t) => {
       const h = await setup(await freshBackend(t))
       const visit = h.visitor()
-      await visit(set('begun'))
+      await visit(set('first'))
       const held = h.hold('set')
       const late = visit.otherProcess()((s) => {
         s.set('mine', 1)
@@ -630,7 +630,7 @@ for (const { name, opener } of stores) {
       await late
       assert.deepEqual(
         { ...((await visit((s) => s.fields)) as object) },
-        { begun: true, mine: 1, theirs: 1, both: 'late', n: 2 },
+        { first: true, mine: 1, theirs: 1, both: 'late', n: 2 },
       )
     })
     test('CON-2: reads write no data; setting a field to its present value is a write', async (t) => {
