@@ -2,13 +2,14 @@
 
 import type { Socket } from 'node:net'
 import { KeepsakeError } from '../../error.ts'
-import { hasMethod, ignoreErrorEvents, property } from './driver.ts'
+import { hasMethod, ignoreErrorEvents, listenToConnections, property } from './driver.ts'
 import {
   ANSWER_TIMEOUT,
   CONNECT_TIMEOUT,
+  type ConnectionDriver,
   type Executor,
-  ownConnectionFor,
-  preferOwnConnection,
+  executeBeside,
+  type OwnConnection,
 } from './own-connection.ts'
 import { createLender } from './pool.ts'
 import { isFull, isReadOnly } from './postgres-errors.ts'
@@ -153,11 +154,7 @@ const executeOnPool = (pool: PgPool, prepare: boolean): Execute => {
       ignoreErrorEvents(client)
       return client
     },
-    onConnection(listener) {
-      if (!hasMethod(pool, 'on')) return false
-      pool.on?.('connect', listener)
-      return true
-    },
+    onConnection: (listener) => listenToConnections(pool, 'connect', listener),
     isFull,
     isReadOnly,
     identity: (client) => client,
@@ -182,15 +179,11 @@ const isConfigured = (client: unknown): client is ConfiguredClient =>
 const isAtConfiguredPort = ({ host, port, connection: { stream } }: ConfiguredClient): boolean =>
   host?.startsWith('/') ? stream.remotePort === undefined : stream.remotePort === Number(port)
 
-/** Runs statements on a connection of keepsake's own beside a Client of the application, with the same configuration. */
-const executeBeside = (
-  client: ConfiguredClient,
-  prepare: boolean,
-  onApplication: Execute,
-): Executor<Parameters<Execute>, readonly Row[]> => {
+/** How to open a connection of keepsake's own beside a Client of the application, with the same configuration. */
+const driverBeside = (client: ConfiguredClient): ConnectionDriver<ConfiguredClient> => {
   // When a client connects, pg replaces a password function by the password that it returned.
   const { password } = client.connectionParameters
-  const own = ownConnectionFor<ConfiguredClient>(client, {
+  return {
     applicationSocket: () =>
       typeof client.processID === 'number' && isAtConfiguredPort(client) ? client.connection.stream : undefined,
     async open() {
@@ -207,16 +200,17 @@ const executeBeside = (
     },
     socket: ({ connection }) => connection.stream,
     end: (another) => void another.end(),
-  })
-  const pool = {
-    limit: 1,
-    async connect() {
-      const another = await own.take()
-      return Object.assign(another, { release: (failed: boolean) => own.release(another, failed) })
-    },
   }
-  return preferOwnConnection(own, executeOnPool(pool, prepare), onApplication)
 }
+
+/** The own connection as a pool. */
+const poolOf = (own: OwnConnection<ConfiguredClient>) => ({
+  limit: 1,
+  async connect() {
+    const another = await own.take()
+    return Object.assign(another, { release: (failed: boolean) => own.release(another, failed) })
+  },
+})
 
 /** Runs statements on the client itself. @throws KeepsakeError `invalid_option` */
 const executeOnClient = (client: PostgresClient, prepare: boolean): Execute => {
@@ -249,5 +243,6 @@ export const createExecutor = (
   prepare: boolean,
 ): Executor<Parameters<Execute>, readonly Row[]> => {
   const execute = executeOnClient(client, prepare)
-  return isConfigured(client) ? executeBeside(client, prepare, execute) : { execute }
+  if (!isConfigured(client)) return { execute }
+  return executeBeside(client, driverBeside(client), (own) => executeOnPool(poolOf(own), prepare), execute)
 }

@@ -37,6 +37,15 @@ export type ConnectPostgresOptions = PostgresOptions & {
   readonly connections?: number | undefined
 }
 
+const loadPg = async () => {
+  try {
+    return await import('pg')
+  } catch (error) {
+    // biome-ignore lint/complexity/noUselessCatch: bundlers forgive a missing package only in a try
+    throw error
+  }
+}
+
 /** Earlier than all expiries. */
 const ALL_TIME = Number.MIN_SAFE_INTEGER
 
@@ -181,15 +190,7 @@ const STATEMENT_TIMEOUT = 4_000
 export const connectPostgres = async (url: string, options: ConnectPostgresOptions = {}): Promise<SqlBackend> => {
   const { connections: option, ...others } = options
   const { url: connectionString, connections } = withConnections(url, option)
-  const load = async () => {
-    try {
-      return await import('pg')
-    } catch (error) {
-      // biome-ignore lint/complexity/noUselessCatch: bundlers forgive a missing package only in a try
-      throw error
-    }
-  }
-  const { Pool } = await importDriver('pg', load)
+  const { Pool } = await importDriver('pg', loadPg)
   const pool = fromUrl(
     connectionString,
     () =>
