@@ -33,6 +33,16 @@ const open = async (t: TestContext, url: string, options = {}): Promise<Owned> =
   return backend
 }
 
+/** A backend on a server behind a proxy that holds all data. */
+const openHeld = async (t: TestContext) => {
+  const server = await redisServer()
+  const faulty = await proxy(t, server.port)
+  const backend = await open(t, `redis://127.0.0.1:${faulty.port}`)
+  await retryIfStalled(() => backend.get(freshKey()))
+  faulty.hold()
+  return { server, faulty, backend }
+}
+
 const login = async (backend: Backend, key = freshKey()): Promise<string> => {
   const entry = entryWith({ owner: OWNER })
   assert.equal(await retryIfStalled(() => backend.generate(key, entry)), undefined)
@@ -103,11 +113,7 @@ suite('the client of a Redis URL', () => {
   })
 
   test('a write that was in transit when the server was killed is reported as failed, and is not sent again', async (t) => {
-    const server = await redisServer()
-    const faulty = await proxy(t, server.port)
-    const backend = await open(t, `redis://127.0.0.1:${faulty.port}`)
-    await retryIfStalled(() => backend.get(freshKey()))
-    faulty.hold()
+    const { server, faulty, backend } = await openHeld(t)
     const late = freshKey()
     const pending = assertFails(() => backend.generate(late, entryWith()))
     // After a pause, a process checks its connection before it sends.
@@ -121,11 +127,7 @@ suite('the client of a Redis URL', () => {
   })
 
   test('all calls in transit fail when the server is killed', async (t) => {
-    const server = await redisServer()
-    const faulty = await proxy(t, server.port)
-    const backend = await open(t, `redis://127.0.0.1:${faulty.port}`)
-    await retryIfStalled(() => backend.get(freshKey()))
-    faulty.hold()
+    const { server, faulty, backend } = await openHeld(t)
     const calls = Array.from({ length: 50 }, async () => backend.get(freshKey()))
     const settled = Promise.allSettled(calls)
     await until(() => faulty.waiting() > 0)

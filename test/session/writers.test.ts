@@ -2,13 +2,13 @@
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import { type Backend, backendFromUrl, type Session, session, sessionManager } from 'keepsake'
+import { type Backend, backendFromUrl, session, sessionManager } from 'keepsake'
 import { browser } from 'keepsake/testing'
 import { newKey, versions } from '../../src/crypto/keys.ts'
 import { decodeMetadata, encodeMetadata, newMetadata, nextMetadata, wasWritten } from '../../src/session/metadata.ts'
+import { add } from '../support/acts.ts'
 
 const secret = 'q7Jm3vX0bT9sLk2Wd5Rf8Yh1Zc4Ng6Pa_EuIoBxVtQw'
-const add = (s: Session) => s.update('n', (n = 0) => n + 1)
 
 /** As many servers as asked for on one store; the first one's driver sends a write twice, and the others write in between. */
 const sentTwice = async (others: number, each: number) => {

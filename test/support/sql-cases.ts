@@ -31,6 +31,8 @@ type OtherTransaction = {
   /** Adds milliseconds to the expiry. */
   extend(key: string, milliseconds: number): Promise<unknown>
   remove(key: string): Promise<unknown>
+  /** The column `value` of the row with this key. */
+  valueOf(key: string): Promise<unknown>
 }
 
 /** A backend in a fresh table, and the transaction of another program. */
@@ -103,6 +105,40 @@ const isUnreached = (error: unknown): boolean => {
   assert.match((error as Error).message, /ECONNREFUSED.* Nothing was changed\./)
   return code('unavailable')(error)
 }
+
+/**
+ * Makes a deadlock between the clear of an owner and the transaction of another program, by two entries of the owner. If
+ * the database undoes the transaction, and not the clear, its error is a deadlock too.
+ *
+ * @param keys of the two entries, in the order in which the clear locks them
+ */
+export const clearInDeadlock = async (
+  { other, waiting }: Pick<Stage, 'other' | 'waiting'>,
+  clear: () => unknown,
+  keys: readonly [string, string],
+  isDeadlock: (error: unknown) => boolean,
+) => {
+  await other.setVersion(keys[1], 'another1')
+  const cleared = clear()
+  await waiting()
+  const hasWon = await other.setVersion(keys[0], 'another1').then(
+    () => true,
+    (error) => {
+      assert.ok(isDeadlock(error))
+      return false
+    },
+  )
+  await (hasWon ? other.commit() : other.rollback())
+  assert.equal(await cleared, 2)
+}
+
+const tableCases = ({ stage }: SqlDatabase) =>
+  test('an operator finds the entry of a label by its storage key', async (t) => {
+    const { backend, other } = await stage(t)
+    await backend.generate('sid.Q2hhcmxvdHRl', entryWith())
+    await backend.generate('sid.q2hhcmxvdHRl', entryWith({ value: '{"n":2}' }))
+    assert.equal(await other.valueOf('sid.Q2hhcmxvdHRl'), '{"n":1}', 'upper and lower case are different keys')
+  })
 
 const concurrencyCases = ({ stage }: SqlDatabase) =>
   suite('two concurrent statements on one entry', () => {
@@ -263,11 +299,32 @@ const retryCases = (database: SqlDatabase) =>
     }
   })
 
-/** Runs a program in eight processes that all begin to migrate at the same moment. None of them may fail. */
-export const migrateInEightProcesses = async (t: TestContext, program: string, env: Record<string, string>) => {
+/**
+ * Migrates in eight processes that all begin at the same moment. None of them may fail.
+ *
+ * @param pool removes the table after the test
+ * @param connect a program that makes `connection` to `process.env.URL`, and `backend` on it in `process.env.TABLE`
+ * @returns the name of the table
+ */
+export const migrateInEightProcesses = async (
+  t: TestContext,
+  pool: { query(sql: string): unknown },
+  url: string,
+  connect: string,
+): Promise<string> => {
+  const table = freshTable()
+  closing(t, () => pool.query(`drop table if exists ${table}`))
+  const program = `${connect}
+    process.stdin.once('data', async () => {
+      await backend.migrate()
+      await connection.end()
+      process.exit(0)
+    })
+    console.log('ready')
+  `
   const children = Array.from({ length: 8 }, () => {
     const args = ['--unhandled-rejections=strict', '--input-type=module', '-e', program]
-    const options = { cwd: join(import.meta.dirname, '../..'), env: { ...process.env, ...env } }
+    const options = { cwd: join(import.meta.dirname, '../..'), env: { ...process.env, URL: url, TABLE: table } }
     const child = spawn(process.execPath, args, options)
     closing(t, () => child.kill())
     let errors = ''
@@ -282,6 +339,7 @@ export const migrateInEightProcesses = async (t: TestContext, program: string, e
     if (child.exitCode === null) await once(child, 'close')
     assert.equal(child.exitCode, 0, errors())
   }
+  return table
 }
 
 const optionCases = (database: SqlDatabase) =>
@@ -362,7 +420,14 @@ const urlCases = (database: SqlDatabase) =>
     test('no error contains the password', async (t) => {
       const password = 'hunter2secret'
       const errors: unknown[] = []
-      for (const url of await failingUrls(password)) {
+      const { protocol, host, pathname } = new URL(await database.url())
+      for (const url of [
+        `${protocol}//app:${password}@127.0.0.1:1${pathname}`,
+        `${protocol}//nobody:${password}@${host}${pathname}`,
+        `${protocol}//app:${password}@127.0.0.1:notaport${pathname}`,
+        `${protocol}//app:${password}@[::1${pathname}`,
+        ...(await failingUrls(password)),
+      ]) {
         const call = async () => (await opened(t, url)).get(freshKey())
         await assert.rejects(call, (error) => errors.push(error) > 0, url)
       }
@@ -395,6 +460,7 @@ const driverCases = ({ driver: { name, file, connect, url } }: SqlDatabase) =>
 
 export const sqlCases = (database: SqlDatabase): void => {
   concurrencyCases(database)
+  tableCases(database)
   retryCases(database)
   optionCases(database)
   urlCases(database)

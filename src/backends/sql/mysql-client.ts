@@ -15,16 +15,10 @@ import {
   withoutValues,
 } from './mysql-connection.ts'
 import { isDuplicate, isFull, isReadOnly, isUndone } from './mysql-errors.ts'
-import {
-  ANSWER_TIMEOUT,
-  CONNECT_TIMEOUT,
-  type ConnectionDriver,
-  type Executor,
-  executeBeside,
-  type OwnConnection,
-} from './own-connection.ts'
+import { type ConnectionDriver, type Executor, executeBeside, type OwnConnection } from './own-connection.ts'
 import { createLender } from './pool.ts'
 import { refusal } from './statement-errors.ts'
+import { ANSWER_TIMEOUT, CONNECT_TIMEOUT } from './timeouts.ts'
 
 /** A live pool or connection of `mysql2`, with callbacks. */
 type CallbackClient = { promise(): unknown; execute(...args: never[]): unknown }

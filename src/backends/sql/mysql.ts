@@ -11,9 +11,9 @@ import type { Value } from './mysql-connection.ts'
 import { explainError, isDuplicate, isForbidden, isTooLarge, isUndone } from './mysql-errors.ts'
 import { isStorageKey, type Statements, statementsFor } from './mysql-statements.ts'
 import { createSweep } from './mysql-sweep.ts'
-import { ANSWER_TIMEOUT, CONNECT_TIMEOUT } from './own-connection.ts'
 import { retry } from './statement-errors.ts'
 import { entryOf, keyedEntries, quoteTable, type SqlBackend, scanPage } from './table.ts'
+import { ANSWER_TIMEOUT, CONNECT_TIMEOUT } from './timeouts.ts'
 
 export type { MysqlClient } from './mysql-client.ts'
 
@@ -30,6 +30,9 @@ export type ConnectMysqlOptions = MysqlOptions & {
   readonly connections?: number | undefined
 }
 
+/** A text as bytes, which no character set of a connection converts. */
+const bytesOf = (text: string | undefined): Buffer | null => (text === undefined ? null : Buffer.from(text))
+
 const loadMysql2 = async () => {
   try {
     return await import('mysql2/promise')
@@ -38,9 +41,6 @@ const loadMysql2 = async () => {
     throw error
   }
 }
-
-/** A text as bytes, which no character set of a connection converts. */
-const bytesOf = (text: string | undefined): Buffer | null => (text === undefined ? null : Buffer.from(text))
 
 const createBackend = (client: MysqlClient, options: MysqlOptions, timeout?: number): SqlBackend => {
   checkOptionNames(options, ['table'], 'A MySQL backend')

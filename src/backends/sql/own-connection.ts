@@ -21,10 +21,6 @@ export type ConnectionDriver<C> = {
   end(connection: C, isBroken: boolean): void
 }
 
-/** Milliseconds that an attempt to connect may take: the default of `storeTimeout`. */
-export const CONNECT_TIMEOUT = 2_000
-/** Milliseconds that a statement may take. After that, keepsake gives up its connection. */
-export const ANSWER_TIMEOUT = 5_000
 /** Milliseconds that the server has to answer the end of a connection. */
 const CLOSE_TIMEOUT = 2_000
 /** Milliseconds for which keepsake uses the application's connection after it could not open another one. */

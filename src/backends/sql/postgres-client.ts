@@ -3,18 +3,12 @@
 import type { Socket } from 'node:net'
 import { KeepsakeError } from '../../error.ts'
 import { hasMethod, ignoreErrorEvents, listenToConnections, property } from './driver.ts'
-import {
-  ANSWER_TIMEOUT,
-  CONNECT_TIMEOUT,
-  type ConnectionDriver,
-  type Executor,
-  executeBeside,
-  type OwnConnection,
-} from './own-connection.ts'
+import { type ConnectionDriver, type Executor, executeBeside, type OwnConnection } from './own-connection.ts'
 import { createLender } from './pool.ts'
 import { isFull, isReadOnly } from './postgres-errors.ts'
 import { inTransaction, refusal, undecided } from './statement-errors.ts'
 import type { Row } from './table.ts'
+import { ANSWER_TIMEOUT, CONNECT_TIMEOUT } from './timeouts.ts'
 
 export type Value = string | number | null
 

@@ -4,7 +4,6 @@ import { checkOptionNames } from '../../error.ts'
 import { importDriver } from '../../packages.ts'
 import { withAutoMigrate } from './auto-migrate.ts'
 import { fromUrl, withConnections } from './connection-url.ts'
-import { ANSWER_TIMEOUT, CONNECT_TIMEOUT } from './own-connection.ts'
 import {
   createExecutor,
   type PostgresClient,
@@ -16,6 +15,7 @@ import { explainError, isForbidden, isUndone } from './postgres-errors.ts'
 import { statementsFor } from './postgres-statements.ts'
 import { retry } from './statement-errors.ts'
 import { entryOf, keyedEntries, quoteTable, type Row, type SqlBackend, scanPage } from './table.ts'
+import { ANSWER_TIMEOUT, CONNECT_TIMEOUT } from './timeouts.ts'
 
 export type { PostgresClient } from './postgres-client.ts'
 
@@ -37,6 +37,12 @@ export type ConnectPostgresOptions = PostgresOptions & {
   readonly connections?: number | undefined
 }
 
+/** Earlier than all expiries. */
+const ALL_TIME = Number.MIN_SAFE_INTEGER
+
+/** How often a statement is sent if each time another one changes the same entry concurrently. */
+const TRIES = 3
+
 const loadPg = async () => {
   try {
     return await import('pg')
@@ -45,12 +51,6 @@ const loadPg = async () => {
     throw error
   }
 }
-
-/** Earlier than all expiries. */
-const ALL_TIME = Number.MIN_SAFE_INTEGER
-
-/** How often a statement is sent if each time another one changes the same entry concurrently. */
-const TRIES = 3
 
 /**
  * A backend in a table of PostgreSQL 13 or newer. The application keeps its client: the backend uses it as it is, and
