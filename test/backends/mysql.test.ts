@@ -9,12 +9,13 @@ import * as mariadb from 'mariadb'
 import * as callbacks from 'mysql2'
 import { createConnection, createPool, type Pool, type PoolOptions, type QueryOptions } from 'mysql2/promise'
 import { code } from '../support/assert.ts'
-import { entryWith, freshKey, freshVersion, OWNER } from '../support/entries.ts'
+import { change, entryWith, freshKey, freshVersion, OWNER } from '../support/entries.ts'
 import { retryIfStalled } from '../support/lost.ts'
 import { mariadbServer, noMariadb } from '../support/mariadb-server.ts'
 import { proxy } from '../support/proxy.ts'
-import { change, clearInDeadlock, generated, migrateInEightProcesses, sqlCases, until } from '../support/sql-cases.ts'
-import { closing, freshTable, mysqlUrl } from '../support/stores.ts'
+import { clearInDeadlock, generated, migrateInEightProcesses, openByUrl, sqlCases } from '../support/sql-cases.ts'
+import { closing, freshTable, mysqlUrl, tableFor } from '../support/stores.ts'
+import { until } from '../support/until.ts'
 
 const openPool = async (t: TestContext, options: PoolOptions = {}): Promise<Pool> => {
   const pool = createPool({ uri: await mysqlUrl(), ...options })
@@ -28,11 +29,10 @@ type Rows = { readonly n: number }[]
 type Core = EventEmitter & { destroy(): void }
 
 const stage = async (t: TestContext) => {
-  const table = freshTable()
   const pool = await openPool(t)
+  const table = tableFor(t, pool)
   const backend = mysqlBackend(pool, { table })
   await backend.migrate()
-  closing(t, () => pool.query(`drop table if exists ${table}`))
   const connection = await createConnection(await mysqlUrl())
   closing(t, () => connection.end())
   const other = {
@@ -97,6 +97,7 @@ sqlCases({
   backend: (client, options) => mysqlBackend(client as MysqlClient, options as MysqlOptions),
   connect: connectMysql,
   url: mysqlUrl,
+  alias: 'mariadb:',
   codeProperty: 'errno',
   undone: [1213, 1205],
   unknown: [2013, 1317],
@@ -114,22 +115,16 @@ sqlCases({
       const [rows] = await pool.execute(sql, [name])
       return (rows as Rows)[0]?.n ?? Number.NaN
     }
-    const table = freshTable()
-    closing(t, () => pool.query(`drop table if exists ${table}`))
-    return { url: url.replace('mysql:', 'mariadb:'), table, count }
+    return { url: url.replace('mysql:', 'mariadb:'), table: tableFor(t, pool), count }
   },
   restricted: createUser,
   server: mariadbServer,
   noServer: noMariadb(),
-  async failingUrls(password) {
-    const { port, host } = new URL(await mysqlUrl())
-    return [
-      `mysql://app:${password}@${host}/app`,
-      `mysql://app:${password}%@${host}/app`,
-      `mysql://app:${password}@127.0.0.1:${port}/app?ssl={}`,
-      `mariadb://app:${password}@no.such.host.invalid/app`,
-    ]
-  },
+  failingUrls: (login, host) => [
+    `mysql://${login}@${host}/app`,
+    `mysql://${login}%@${host}/app`,
+    `mysql://${login}@${host}/app?ssl={}`,
+  ],
   driver: { name: 'mysql2', file: 'mysql.ts', connect: 'connectMysql', url: 'mysql://app:x@127.0.0.1/a' },
 })
 
@@ -419,14 +414,9 @@ suite('a live client of MariaDB', () => {
 })
 
 suite('a backend by URL of MariaDB', { concurrency: true }, () => {
-  const opened = async (t: TestContext, url: string, table = freshTable()) => {
-    const backend = await connectMysql(url, { table })
-    closing(t, () => backend.close?.())
-    return backend
-  }
   test('a statement that waits for a lock fails after some seconds, and the pool works again', async (t) => {
     const { table, other, connection, backend } = await stage(t)
-    const limited = await opened(t, await mysqlUrl(), table)
+    const limited = await openByUrl(t, connectMysql, await mysqlUrl(), table)
     const key = freshKey()
     await retryIfStalled(() => limited.generate(key, entryWith()))
     await other.begin()
@@ -442,7 +432,7 @@ suite('a backend by URL of MariaDB', { concurrency: true }, () => {
     const faulty = await proxy(t, Number(new URL(await mysqlUrl()).port))
     const url = new URL(await mysqlUrl())
     url.port = String(faulty.port)
-    const backend = await opened(t, url.href, table)
+    const backend = await openByUrl(t, connectMysql, url.href, table)
     // This opens all connections that the pool may have.
     await Promise.all(Array.from({ length: 20 }, async () => backend.get(freshKey())))
     assert.equal(faulty.connections(), 10)

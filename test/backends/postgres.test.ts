@@ -6,11 +6,12 @@ import { connectPostgres, type PostgresClient, type PostgresOptions, postgresBac
 import { Client, Pool, type QueryArrayConfig } from 'pg'
 import postgres from 'postgres'
 import { code } from '../support/assert.ts'
-import { entryWith, freshKey, freshVersion, OWNER } from '../support/entries.ts'
+import { change, entryWith, freshKey, freshVersion, OWNER } from '../support/entries.ts'
 import { retryIfStalled } from '../support/lost.ts'
 import { noPostgres, postgresServer } from '../support/postgres-server.ts'
-import { change, clearInDeadlock, generated, migrateInEightProcesses, sqlCases, until } from '../support/sql-cases.ts'
-import { closing, freshTable, postgresUrl } from '../support/stores.ts'
+import { clearInDeadlock, generated, migrateInEightProcesses, openByUrl, sqlCases } from '../support/sql-cases.ts'
+import { closing, freshTable, postgresUrl, tableFor } from '../support/stores.ts'
+import { until } from '../support/until.ts'
 
 const HOUR = 3_600_000
 
@@ -29,14 +30,13 @@ const openPool = async (
 }
 
 const stage = async (t: TestContext) => {
-  const table = freshTable()
   const pool = await openPool(t)
+  const table = tableFor(t, pool)
   const backend = postgresBackend(pool, { table })
   await backend.migrate()
   const client = new Client({ connectionString: await postgresUrl() })
   await client.connect()
   closing(t, () => client.end())
-  closing(t, () => pool.query(`drop table if exists ${table}`))
   const other = {
     begin: () => client.query('begin'),
     commit: () => client.query('commit'),
@@ -95,6 +95,7 @@ sqlCases({
   backend: (client, options) => postgresBackend(client as PostgresClient, options as PostgresOptions),
   connect: connectPostgres,
   url: postgresUrl,
+  alias: 'postgresql:',
   codeProperty: 'code',
   undone: ['40P01', '40001'],
   unknown: ['08006', '57014'],
@@ -114,9 +115,7 @@ sqlCases({
       const sql = 'select pid from pg_stat_activity where application_name = $1'
       return (await pool.query(sql, [application])).rows.length
     }
-    const table = freshTable()
-    closing(t, () => pool.query(`drop table if exists ${table}`))
-    return { url: url.href, table, count }
+    return { url: url.href, table: tableFor(t, pool), count }
   },
   async restricted(t) {
     const { role, grant } = await createRole(t)
@@ -126,14 +125,10 @@ sqlCases({
   },
   server: postgresServer,
   noServer: noPostgres(),
-  async failingUrls(password) {
-    const { port, host } = new URL(await postgresUrl())
-    return [
-      `postgres://app:${password}@${host}/nowhere`,
-      `postgres://app:${password}@127.0.0.1:${port}/postgres?sslmode=verify-full`,
-      `postgresql://app:${password}@no.such.host.invalid/postgres`,
-    ]
-  },
+  failingUrls: (login, host) => [
+    `postgres://${login}@${host}/nowhere`,
+    `postgres://${login}@${host}/postgres?sslmode=verify-full`,
+  ],
   driver: {
     name: 'pg',
     file: 'postgres.ts',
@@ -393,14 +388,9 @@ test('a crash of the server loses no save and no end that was answered', { skip:
 })
 
 suite('a backend by URL of PostgreSQL', { concurrency: true }, () => {
-  const opened = async (t: TestContext, url: string, table = freshTable()) => {
-    const backend = await connectPostgres(url, { table })
-    closing(t, () => backend.close?.())
-    return backend
-  }
   test('a statement that waits for a lock fails after some seconds, and the pool works again', async (t) => {
     const { table, client } = await stage(t)
-    const backend = await opened(t, await postgresUrl(), table)
+    const backend = await openByUrl(t, connectPostgres, await postgresUrl(), table)
     await retryIfStalled(() => backend.get(freshKey()))
     await client.query('begin')
     await client.query(`lock table ${table}`)
@@ -411,7 +401,7 @@ suite('a backend by URL of PostgreSQL', { concurrency: true }, () => {
   test('a connection without answers fails only the call that uses it', { skip: noPostgres() }, async (t) => {
     const server = await postgresServer()
     closing(t, () => server.stop())
-    const backend = await opened(t, server.url)
+    const backend = await openByUrl(t, connectPostgres, server.url)
     await retryIfStalled(() => backend.get(freshKey()))
     const pool = await openPool(t, {}, server.url)
     // At its end, the server may send an error to clients that have gone.

@@ -18,9 +18,10 @@ import {
 } from '../../src/backends/redis/scripts.ts'
 import { type Clock, clock, DAY } from '../support/clock.ts'
 import { freshKey, OWNER } from '../support/entries.ts'
-import { redisServer, until } from '../support/redis-server.ts'
+import { redisServer } from '../support/redis-server.ts'
 import { freshPrefix, ioredisClient, redisStores } from '../support/redis-stores.ts'
 import { watchedRedis } from '../support/redis-watched.ts'
+import { eventually } from '../support/until.ts'
 
 const MINUTE = 60_000
 
@@ -342,7 +343,7 @@ suite('a list stays short', () => {
     const s = await setUp(t)
     const [one, two] = [(await s.login()).key, (await s.login()).key]
     await s.one.clear(one)
-    await until(async () => (await s.members()).length === 1)
+    await eventually(async () => (await s.members()).length === 1)
     assert.deepEqual(await s.members(), [two])
   })
 

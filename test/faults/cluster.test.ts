@@ -6,8 +6,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { connectRedis } from 'keepsake/redis'
 import { judge } from '../support/history.ts'
 import { hasStalled, lateness, now } from '../support/lost.ts'
-import { type RedisCluster, type RedisServer, redisCluster, redisSentinel, until } from '../support/redis-server.ts'
+import { type RedisCluster, type RedisServer, redisCluster, redisSentinel } from '../support/redis-server.ts'
 import { localProcess, type Traffic, traffic } from '../support/traffic.ts'
+import { eventually } from '../support/until.ts'
 
 /** Twelve kills take a minute. */
 const KILLS = Number(process.env.KILLS ?? 4)
@@ -79,7 +80,7 @@ const checkTraffic = async (
   const { history, stop, audit } = visitors
   // Visitors choose requests at random, and a slow machine lets them make only a few.
   const hasSucceeded = (op: string) => history.some((request) => request.op === op && request.status === 200)
-  await until(() => ['login', 'relogin', 'logout', 'revoke', 'rotate'].every(hasSucceeded))
+  await eventually(() => ['login', 'relogin', 'logout', 'revoke', 'rotate'].every(hasSucceeded))
   await stop()
   await audit()
   // The requests and the library run in this process, so the time limit holds even if the cluster does not answer.
@@ -119,7 +120,7 @@ suite('killed masters', () => {
       const started = now()
       const downtime = sleep(DOWNTIME)
       await cluster.takenOver(replica)
-      await until(async () => (await replica.cli('exists', key)) === '0')
+      await eventually(async () => (await replica.cli('exists', key)) === '0')
       recoveries.push(Math.round(now() - started))
       await downtime
       await master.restart()

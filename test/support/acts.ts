@@ -1,4 +1,4 @@
-// What the handler of one request does with its session, in the tests of visitors.
+// Acts of handlers on the session of one request, for the tests of visitors.
 
 import type { Session } from 'keepsake'
 import { workOf } from '../../src/request.ts'

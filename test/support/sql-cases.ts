@@ -10,10 +10,11 @@ import { suite, type TestContext, test } from 'node:test'
 import { inspect } from 'node:util'
 import type { Backend, Entry } from 'keepsake'
 import { code } from './assert.ts'
-import { entryWith, freshKey, freshVersion, OWNER } from './entries.ts'
+import { change, entryWith, freshKey, freshVersion, OWNER } from './entries.ts'
 import { retryIfStalled } from './lost.ts'
 import type { Server } from './servers.ts'
-import { closing, freshTable } from './stores.ts'
+import { closing, freshTable, tableFor } from './stores.ts'
+import { until } from './until.ts'
 
 const HOUR = 3_600_000
 
@@ -55,6 +56,8 @@ export type SqlDatabase = {
   /** `connectPostgres` or `connectMysql`. */
   readonly connect: (url: string, options: { readonly table: string }) => Promise<SqlBackend>
   readonly url: () => Promise<string>
+  /** Another protocol for such URLs. */
+  readonly alias: string
 
   /** The property of a driver's error that has its code. */
   readonly codeProperty: 'code' | 'errno'
@@ -77,19 +80,11 @@ export type SqlDatabase = {
   readonly server: () => Promise<Server & { readonly url: string }>
   /** The reason why no server can be started. */
   readonly noServer: string | false
-  /** URLs with this password that fail. At least two of them cannot be read. */
-  readonly failingUrls: (password: string) => Promise<readonly string[]>
+  /** URLs of a host, with `user:password`, that fail for a reason of this database. */
+  readonly failingUrls: (login: string, host: string) => readonly string[]
 
   /** The package of the driver, and the file that imports it. */
   readonly driver: { readonly name: string; readonly file: string; readonly connect: string; readonly url: string }
-}
-
-/** A change of an entry. */
-export const change = (more = {}) => ({ value: '{"n":2}', metadata: '1.def', version: freshVersion(), ...more })
-
-/** Awaits a condition by asking repeatedly. */
-export const until = async (condition: () => Promise<boolean>, interval = 5): Promise<void> => {
-  while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, interval))
 }
 
 /** Generates an entry. */
@@ -98,6 +93,13 @@ export const generated = async (backend: Backend, more: Partial<Entry> = {}) => 
   const entry = entryWith(more)
   assert.equal(await backend.generate(key, entry), undefined)
   return { key, entry }
+}
+
+/** Opens a backend, which is closed after the test. */
+export const openByUrl = async (t: TestContext, connect: SqlDatabase['connect'], url: string, table = freshTable()) => {
+  const backend = await connect(url, { table })
+  closing(t, () => backend.close?.())
+  return backend
 }
 
 /** An error that names a refused connection, and states that nothing was changed. */
@@ -312,8 +314,7 @@ export const migrateInEightProcesses = async (
   url: string,
   connect: string,
 ): Promise<string> => {
-  const table = freshTable()
-  closing(t, () => pool.query(`drop table if exists ${table}`))
+  const table = tableFor(t, pool)
   const program = `${connect}
     process.stdin.once('data', async () => {
       await backend.migrate()
@@ -364,14 +365,9 @@ const optionCases = (database: SqlDatabase) =>
 const urlCases = (database: SqlDatabase) =>
   suite('a backend by URL', { concurrency: true }, () => {
     const { connect, counted, restricted, server, noServer, failingUrls } = database
-    const opened = async (t: TestContext, url: string, table = freshTable()) => {
-      const backend = await connect(url, { table })
-      closing(t, () => backend.close?.())
-      return backend
-    }
     test('it connects and creates its table at the first use, and close ends its connections', async (t) => {
       const { url, table, count } = await counted(t)
-      const backend = await opened(t, url, table)
+      const backend = await openByUrl(t, connect, url, table)
       assert.equal(await count(), 0)
       // Any call may be the first.
       const calls = [
@@ -393,7 +389,7 @@ const urlCases = (database: SqlDatabase) =>
     }, async (t) => {
       const own = await server()
       closing(t, () => own.stop())
-      const backend = await opened(t, own.url)
+      const backend = await openByUrl(t, connect, own.url)
       await own.kill()
       for (let i = 0; i < 3; i++)
         await retryIfStalled(() => assert.rejects(async () => backend.get(freshKey()), isUnreached))
@@ -412,9 +408,9 @@ const urlCases = (database: SqlDatabase) =>
       const { table } = await database.stage(t)
       const { url, grant } = await restricted(t)
       await grant(table)
-      const granted = await opened(t, url, table)
+      const granted = await openByUrl(t, connect, url, table)
       assert.equal(await retryIfStalled(() => granted.get(freshKey())), undefined)
-      const other = await opened(t, url)
+      const other = await openByUrl(t, connect, url)
       await retryIfStalled(() => assert.rejects(async () => other.get(freshKey()), code('unavailable')))
     })
     test('no error contains the password', async (t) => {
@@ -426,9 +422,10 @@ const urlCases = (database: SqlDatabase) =>
         `${protocol}//nobody:${password}@${host}${pathname}`,
         `${protocol}//app:${password}@127.0.0.1:notaport${pathname}`,
         `${protocol}//app:${password}@[::1${pathname}`,
-        ...(await failingUrls(password)),
+        `${database.alias}//app:${password}@no.such.host.invalid${pathname}`,
+        ...failingUrls(`app:${password}`, host),
       ]) {
-        const call = async () => (await opened(t, url)).get(freshKey())
+        const call = async () => (await openByUrl(t, connect, url)).get(freshKey())
         await assert.rejects(call, (error) => errors.push(error) > 0, url)
       }
       for (const error of errors) {
