@@ -3,6 +3,7 @@
 import { encodeEntry, setEntry } from '../../src/backends/redis/scripts.ts'
 import { mysqlBackend } from '../../src/backends/sql/mysql.ts'
 import { postgresBackend } from '../../src/backends/sql/postgres.ts'
+import type { SqlBackend } from '../../src/backends/sql/table.ts'
 import type { Entry } from '../../src/index.ts'
 import { FIELDS, storageKeys as keys, nextSeen, SESSIONS } from '../workloads.ts'
 import { ioredis, mysql, nodeRedis, postgres } from './clients.ts'
@@ -53,17 +54,20 @@ const raw = ({ read, set }: Statements): Raw => {
 
 type Redis = {
   set(key: string, text: string): Promise<unknown>
-  load(lua: string): Promise<unknown>
   get(key: string): Promise<string | null>
+}
+/** The two commands that the drivers call differently. */
+type Scripts = {
+  load(lua: string): Promise<unknown>
   evalsha(sha: string, key: string, args: string[]): Promise<unknown>
 }
 
-const overRedis = async ({ set, load, get, evalsha }: Redis): Promise<Raw> => {
+const overRedis = async (client: Redis, { load, evalsha }: Scripts): Promise<Raw> => {
   const names = keys.map((key) => `raw:${process.pid}:${key}`)
-  for (const name of names) await set(name, encodeEntry(entry))
+  for (const name of names) await client.set(name, encodeEntry(entry))
   await load(setEntry.lua)
   return raw({
-    read: async (number) => (await get(at(names, number)))?.length,
+    read: async (number) => (await client.get(at(names, number)))?.length,
     set: async (number, json, before, after) =>
       (await evalsha(setEntry.sha, at(names, number), [before, after, `${metadata}\n${json}`])) === null,
   })
@@ -71,30 +75,32 @@ const overRedis = async ({ set, load, get, evalsha }: Redis): Promise<Raw> => {
 
 const overIoredis = async (): Promise<Raw> => {
   const client = await ioredis()
-  return overRedis({
-    set: (key, text) => client.set(key, text),
+  return overRedis(client, {
     load: (lua) => client.script('LOAD', lua),
-    get: (key) => client.get(key),
     evalsha: (sha, key, args) => client.evalsha(sha, 1, key, ...args),
   })
 }
 
 const overNodeRedis = async (): Promise<Raw> => {
   const client = await nodeRedis()
-  return overRedis({
-    set: (key, text) => client.set(key, text),
+  return overRedis(client, {
     load: (lua) => client.scriptLoad(lua),
-    get: (key) => client.get(key),
     evalsha: (sha, key, args) => client.evalSha(sha, { keys: [key], arguments: args }),
   })
 }
 
-const overPostgres = async (): Promise<Raw> => {
-  const pool = await postgres()
+/** Fills a fresh table through a backend of keepsake. @returns its name */
+const fillTable = async (createBackend: (options: { readonly table: string }) => SqlBackend): Promise<string> => {
   const table = `raw_${process.pid}`
-  const backend = postgresBackend(pool, { table })
+  const backend = createBackend({ table })
   await backend.migrate()
   for (const key of keys) await backend.generate(key, entry)
+  return table
+}
+
+const overPostgres = async (): Promise<Raw> => {
+  const pool = await postgres()
+  const table = await fillTable((options) => postgresBackend(pool, options))
   const select = `select value, metadata, expires_at, version, owner from ${table} where key = $1`
   const update = `update ${table} set version = $3, metadata = $4, value = $5 where key = $1 and version = $2`
   return raw({
@@ -111,10 +117,7 @@ const overPostgres = async (): Promise<Raw> => {
 
 const overMysql = async (): Promise<Raw> => {
   const pool = await mysql()
-  const table = `raw_${process.pid}`
-  const backend = mysqlBackend(pool, { table })
-  await backend.migrate()
-  for (const key of keys) await backend.generate(key, entry)
+  const table = await fillTable((options) => mysqlBackend(pool, options))
   const select = `select value, metadata, expires_at, version, owner from ${table} where \`key\` = ?`
   const update = `update ${table} set version = ?, metadata = ?, value = ? where \`key\` = ? and version = ?`
   return raw({

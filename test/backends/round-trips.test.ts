@@ -12,7 +12,7 @@ import { Pool, type QueryArrayConfig } from 'pg'
 import { PATIENT } from '../support/clock.ts'
 import { freshPrefix, ioredisClient } from '../support/redis-stores.ts'
 import { watchedRedis } from '../support/redis-watched.ts'
-import { closing, freshTable, mysqlUrl, postgresUrl } from '../support/stores.ts'
+import { closing, mysqlUrl, postgresUrl, tableFor } from '../support/stores.ts'
 
 /** A backend, and the first words of the commands or statements that it has sent since the last call of `sent`. */
 type Counted = { readonly backend: Backend; sent(): readonly string[] }
@@ -30,14 +30,12 @@ const onRedis = async (t: TestContext): Promise<Counted> => {
 const onPostgres = async (t: TestContext): Promise<Counted> => {
   const pool = new Pool({ connectionString: await postgresUrl() })
   closing(t, () => pool.end())
-  const table = freshTable()
-  closing(t, () => pool.query(`drop table if exists ${table}`))
   const sent: string[] = []
   const query = (query: QueryArrayConfig) => {
     sent.push(firstWord(query.text))
     return pool.query(query)
   }
-  const backend = postgresBackend({ connect: () => {}, query }, { table })
+  const backend = postgresBackend({ connect: () => {}, query }, { table: tableFor(t, pool) })
   await backend.migrate()
   sent.splice(0)
   return { backend, sent: () => sent.splice(0) }
@@ -46,14 +44,12 @@ const onPostgres = async (t: TestContext): Promise<Counted> => {
 const onMysql = async (t: TestContext): Promise<Counted> => {
   const pool = createPool({ uri: await mysqlUrl() })
   closing(t, () => pool.end())
-  const table = freshTable()
-  closing(t, () => pool.query(`drop table if exists ${table}`))
   const sent: string[] = []
   const execute = (query: { sql: string }, values: never[]) => {
     sent.push(firstWord(query.sql))
     return pool.execute(query, values)
   }
-  const backend = mysqlBackend({ execute }, { table })
+  const backend = mysqlBackend({ execute }, { table: tableFor(t, pool) })
   await backend.migrate()
   sent.splice(0)
   return { backend, sent: () => sent.splice(0) }

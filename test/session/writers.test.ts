@@ -2,13 +2,13 @@
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import { type Backend, backendFromUrl, type Session, session, sessionManager } from 'keepsake'
+import { type Backend, backendFromUrl, session, sessionManager } from 'keepsake'
 import { browser } from 'keepsake/testing'
 import { newKey, versions } from '../../src/crypto/keys.ts'
 import { decodeMetadata, encodeMetadata, newMetadata, nextMetadata, wasWritten } from '../../src/session/metadata.ts'
+import { add } from '../support/acts.ts'
 
 const secret = 'q7Jm3vX0bT9sLk2Wd5Rf8Yh1Zc4Ng6Pa_EuIoBxVtQw'
-const add = (s: Session) => s.update('n', (n = 0) => n + 1)
 
 /**
  * Starts one server whose driver sends a write twice, and `others` more on the same backend. Each of these writes `each`
