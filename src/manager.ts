@@ -12,7 +12,7 @@ import { withheldFrom } from './http/withheld.ts'
 import { failedContext, type LazyBackend, openLazily } from './lazy-backend.ts'
 import { clearingCookies, createMiddleware } from './middleware.ts'
 import { type Configuration, checkOptions, type SessionManagerOptions } from './options.ts'
-import { type Manager, sessionOf } from './request.ts'
+import { asksToExtend, type Manager, type SessionOptions, sessionOf } from './request.ts'
 import { addHeaders, type ResponseCookie, responseCookies, setCookieHeaders } from './response.ts'
 import type { OutputOf, StandardSchema } from './schema.ts'
 import { sealText, unsealText } from './sealed-text.ts'
@@ -46,13 +46,19 @@ export type OpenSession<F extends object = AnyFields> = Session<F> & {
 
 /** A middleware with methods for its own sessions. */
 export type SessionManager<F extends object = AnyFields> = Middleware & {
-  /** The session of a request inside this middleware, also if another session manager is nested in it. */
-  session(request: Request): Promise<Session<F>>
+  /**
+   * The session of a request inside this middleware, also if another session manager is nested in it. The options are those
+   * of `session`.
+   */
+  session(request: Request, options?: SessionOptions): Promise<Session<F>>
   /**
    * A session for a job, a socket or a server action. Without `url`, only cookies with a `__Host-` or `__Secure-`
-   * prefix are read.
+   * prefix are read. The options are those of `session`.
    */
-  open(request: { readonly headers: Headers; readonly url?: string | undefined }): Promise<OpenSession<F>>
+  open(
+    request: { readonly headers: Headers; readonly url?: string | undefined },
+    options?: SessionOptions,
+  ): Promise<OpenSession<F>>
   /**
    * The live sessions of an account, as `login` named it, newest first.
    *
@@ -131,7 +137,7 @@ const workStarter = (
     const values = cookieHeader === null ? [] : cookieValues(cookieHeader, cookies.session, () => true)
     const withheld = values.length === 0 ? withheldFrom(request, placed, trustProxy) : undefined
     const mayOpen = isOpen ? (context.backend.stateless ? isToken : isKey) : isKeyOrToken
-    return open(context, deadline, { keys: values.filter(mayOpen), cookies, cookieHeader, withheld })
+    return open(context, deadline, { request, keys: values.filter(mayOpen), cookies, cookieHeader, withheld })
   }
 
   const beginWork = (request: IncomingRequest): Awaitable<UnitOfWork> => {
@@ -215,9 +221,11 @@ export function sessionManager(options: SessionManagerOptions): SessionManager {
   const middleware = createMiddleware(manager, { ready, close })
 
   return Object.assign(middleware, {
-    session: (request: Request) => sessionOf(request, middleware),
-    async open(request: IncomingRequest): Promise<OpenSession> {
+    session: (request: Request, options?: SessionOptions) => sessionOf(request, middleware, options),
+    async open(request: IncomingRequest, options: SessionOptions = {}): Promise<OpenSession> {
+      const extend = asksToExtend(options, 'open()')
       const work = await beginWork(request)
+      work.extend = extend
       return Object.defineProperty(createHandle(work), 'commit', { value: commitFor(work) }) as OpenSession
     },
     list: async (owner: string) => listSessions<AnyFields>(await store.opened(), newDeadline(), owner),

@@ -1,6 +1,6 @@
 // From a request to its session: the first caller opens the session, and all later callers get the same one.
 
-import { type Awaitable, isThenable, KeepsakeError } from './error.ts'
+import { type Awaitable, checkOptionNames, isThenable, KeepsakeError } from './error.ts'
 import type { Emit } from './events.ts'
 import type { TransportOptions } from './http/cookie-names.ts'
 import type { ErrorResponse } from './http/error-response.ts'
@@ -33,6 +33,8 @@ export type RequestContext = {
   /** Set by the first caller. */
   session: Promise<Session> | undefined
   work: UnitOfWork | undefined
+  /** Whether a caller asked for the session without `extend: false`. Undefined: no caller asked, except flash messages and forms. */
+  extend: boolean | undefined
   /** Messages for the next page. */
   flashAdded: readonly Flash[]
   /** The response was sent. Only the label is kept after that. */
@@ -59,6 +61,7 @@ export const attach = (request: Request, owner: unknown, manager: Manager): Requ
     manager,
     session: undefined,
     work: undefined,
+    extend: undefined,
     flashAdded: none,
     answered: false,
     label: undefined,
@@ -87,6 +90,7 @@ export const release = (request: Request, requestContext: RequestContext): void 
 const startOpening = (request: Request, requestContext: RequestContext): Promise<Session> => {
   const opened = (work: UnitOfWork): Session => {
     requestContext.work = work
+    work.extend = requestContext.extend ?? true
     return createHandle(work)
   }
   try {
@@ -119,6 +123,24 @@ export const openOnce = (request: Request, requestContext: RequestContext): Prom
   return requestContext.session
 }
 
+/** How a caller asks for the session of a request. */
+export type SessionOptions = {
+  /**
+   * false: the request only looks, such as a poll. It does not move the expiry or `lastSeenAt`, also if it changes the session.
+   * If several callers of one request ask, all of them must ask so. Default true.
+   */
+  readonly extend?: boolean | undefined
+}
+
+/** Whether a caller asks to extend the session. @throws KeepsakeError `invalid_option` */
+export const asksToExtend = (options: SessionOptions, caller: string): boolean => {
+  checkOptionNames(options, ['extend'], caller)
+  const { extend = true } = options
+  if (typeof extend === 'boolean') return extend
+  const message = `The option extend of ${caller} was a value of type ${typeof extend}. It must be true or false.`
+  throw new KeepsakeError('invalid_option', message)
+}
+
 const sessionFor = (request: Request, requestContext: RequestContext): Promise<Session> => {
   if (requestContext.session !== undefined || !requestContext.answered) return openOnce(request, requestContext)
   const message =
@@ -132,38 +154,58 @@ const noMiddleware = (): KeepsakeError =>
     'There is no session for this request. Wrap the handler in a session manager: sessionManager({ backend })(handler). Pass on the original Request, not a copy of it.',
   )
 
+/** The session of a request for a caller with these options. The request extends it if one of its callers asks for that. */
+const sessionWith = (
+  request: Request,
+  requestContext: RequestContext | undefined,
+  options: SessionOptions | undefined,
+): Promise<Session> => {
+  if (requestContext === undefined) return Promise.reject(noMiddleware())
+  let extend = true
+  try {
+    if (options !== undefined) extend = asksToExtend(options, 'session()')
+  } catch (error) {
+    return Promise.reject(error)
+  }
+  requestContext.extend = extend || requestContext.extend === true
+  if (requestContext.work !== undefined) requestContext.work.extend = requestContext.extend
+  return sessionFor(request, requestContext)
+}
+
 /**
  * The session of a request, from the innermost session manager that the request passed through. If the manager has no
  * schema, `session<Fields>(request)` declares the types of the fields; nothing checks them.
  *
- * @throws KeepsakeError `no_middleware` without a session manager, `unavailable` if the backend fails, `too_late`
+ * @param options `{ extend: false }` for a request that only looks, such as a poll: the session does not live longer for it
+ * @throws KeepsakeError `no_middleware` without a session manager, `unavailable` if the backend fails, `too_late`,
+ *   `invalid_option`
  */
-export const session = <F extends object = AnyFields>(request: Request): Promise<Session<F>> => {
-  const requestContext = contextOf(request)
-  return requestContext === undefined
-    ? Promise.reject(noMiddleware())
-    : (sessionFor(request, requestContext) as Promise<unknown> as Promise<Session<F>>)
-}
+export const session = <F extends object = AnyFields>(
+  request: Request,
+  options?: SessionOptions,
+): Promise<Session<F>> => sessionWith(request, contextOf(request), options) as Promise<unknown> as Promise<Session<F>>
 
 /** The session of a request from the middleware `owner`, also if the request passed through others since. */
-export const sessionOf = (request: Request, owner: unknown): Promise<Session> => {
-  for (let context = contextOf(request); context !== undefined; context = context.outer) {
-    if (context.owner === owner) return sessionFor(request, context)
-  }
-  return Promise.reject(noMiddleware())
+export const sessionOf = (request: Request, owner: unknown, options?: SessionOptions): Promise<Session> => {
+  let context = contextOf(request)
+  while (context !== undefined && context.owner !== owner) context = context.outer
+  return sessionWith(request, context, options)
 }
 
 /** The label of the session that a request used, if it used one. */
 export const labelFor = (request: Request): string | undefined => contextOf(request)?.label
 
 /**
- * The unit of work behind the session of a request, for features that build on sessions, such as forms.
+ * The unit of work behind the session of a request, for features that build on sessions, such as forms. They extend the
+ * session only if no caller asked for it with `extend: false`.
  *
  * @throws as `session`
  */
 export const workOf = async (request: Request): Promise<UnitOfWork> => {
-  await session(request)
-  const work = contextOf(request)?.work
+  const requestContext = contextOf(request)
+  if (requestContext === undefined) throw noMiddleware()
+  await sessionFor(request, requestContext)
+  const { work } = requestContext
   const { readOnly } = work ?? {}
   if (readOnly !== undefined && !readOnly.reads) throw readOnly.error
   if (work !== undefined && !work.committed) return work

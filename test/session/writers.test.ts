@@ -66,7 +66,7 @@ suite('the history in metadata', () => {
   type Written = typeof first
   const by = (writer: () => string, { metadata, version }: Written): Written => {
     const next = writer()
-    const printed = encodeMetadata(nextMetadata(metadata, key, [version, next], false, 0))
+    const printed = encodeMetadata(nextMetadata(metadata, key, [version, next], { rotate: false, seen: true }, 0))
     return { metadata: decodeMetadata(printed) ?? assert.fail(), version: next }
   }
   const state = ({ metadata, version }: Written) => ({ metadata, entry: { version } })
