@@ -47,26 +47,38 @@ export type RequestContext = {
  * registered, so that another copy of this package finds it.
  */
 const CONTEXT = Symbol.for('keepsake.request')
-type WithContext = Request & { [CONTEXT]?: RequestContext }
+type WithContext = { [CONTEXT]?: RequestContext }
 
-const contextOf = (request: Request): RequestContext | undefined => (request as WithContext)[CONTEXT]
+/** A request inside a middleware, or outside of one the session that `manager.open` returned for it. */
+export type RequestOrSession = Request | { readonly label: string; commit(): Promise<unknown> }
+
+const contextOf = (target: RequestOrSession): RequestContext | undefined => (target as WithContext)[CONTEXT]
 
 const none: readonly Flash[] = []
 
+const newContext = (owner: unknown, manager: Manager, outer: RequestContext | undefined): RequestContext => ({
+  owner,
+  outer,
+  manager,
+  session: undefined,
+  work: undefined,
+  extend: undefined,
+  flashAdded: none,
+  answered: false,
+  label: undefined,
+})
+
 /** Attaches a request to the manager of the middleware `owner`. */
 export const attach = (request: Request, owner: unknown, manager: Manager): RequestContext => {
-  const requestContext: RequestContext = {
-    owner,
-    outer: contextOf(request),
-    manager,
-    session: undefined,
-    work: undefined,
-    extend: undefined,
-    flashAdded: none,
-    answered: false,
-    label: undefined,
-  }
+  const requestContext = newContext(owner, manager, contextOf(request))
   ;(request as WithContext)[CONTEXT] = requestContext
+  return requestContext
+}
+
+/** Attaches the session that `manager.open` returns to its request, so that flash messages and forms can use it. */
+export const attachOpened = (opened: Session, work: UnitOfWork, manager: Manager): RequestContext => {
+  const requestContext = { ...newContext(opened, manager, undefined), session: Promise.resolve(opened), work }
+  Object.defineProperty(opened, CONTEXT, { value: requestContext })
   return requestContext
 }
 
@@ -108,8 +120,8 @@ const startOpening = (request: Request, requestContext: RequestContext): Promise
 }
 
 /** Adds a message for the next page. @throws KeepsakeError `no_middleware`, `too_late` */
-export const queueFlash = (request: Request, message: Flash): void => {
-  const requestContext = contextOf(request)
+export const queueFlash = (target: RequestOrSession, message: Flash): void => {
+  const requestContext = contextOf(target)
   if (requestContext === undefined) throw noMiddleware()
   if (requestContext.answered) {
     throw new KeepsakeError('too_late', 'A flash message was added after the response was sent. Add it before.')
@@ -151,7 +163,7 @@ const sessionFor = (request: Request, requestContext: RequestContext): Promise<S
 const noMiddleware = (): KeepsakeError =>
   new KeepsakeError(
     'no_middleware',
-    'There is no session for this request. Wrap the handler in a session manager: sessionManager({ backend })(handler). Pass on the original Request, not a copy of it.',
+    'There is no session for this request. Wrap the handler in a session manager: sessionManager({ backend })(handler). Pass on the original Request, not a copy of it. Outside of a middleware, pass the session that manager.open() returned.',
   )
 
 /** The session of a request for a caller with these options. The request extends it if one of its callers asks for that. */
@@ -196,15 +208,16 @@ export const sessionOf = (request: Request, owner: unknown, options?: SessionOpt
 export const labelFor = (request: Request): string | undefined => contextOf(request)?.label
 
 /**
- * The unit of work behind the session of a request, for features that build on sessions, such as forms. They extend the
+ * The unit of work of a request, for features that build on sessions, such as forms. They extend the
  * session only if no caller asked for it with `extend: false`.
  *
  * @throws as `session`
  */
-export const workOf = async (request: Request): Promise<UnitOfWork> => {
-  const requestContext = contextOf(request)
+export const workOf = async (target: RequestOrSession): Promise<UnitOfWork> => {
+  const requestContext = contextOf(target)
   if (requestContext === undefined) throw noMiddleware()
-  await sessionFor(request, requestContext)
+  // Only a request may have no session yet.
+  await (requestContext.session ?? sessionFor(target as Request, requestContext))
   const { work } = requestContext
   const { readOnly } = work ?? {}
   if (readOnly !== undefined && !readOnly.reads) throw readOnly.error

@@ -118,6 +118,13 @@ export const returnMessages = async (work: UnitOfWork): Promise<void> => {
   }
 }
 
+/** The same after the response or the commit failed. If it fails too, the failure is an event. */
+export const giveBackMessages = async (work: UnitOfWork): Promise<void> => {
+  if (work.flashTaken.length > 0) {
+    await returnMessages(work).catch((error) => work.context.emit('store_error', { error }))
+  }
+}
+
 /** Whether a backend stores the session after this request: then its messages are stored with it. */
 const willBeStored = (work: UnitOfWork, creates: boolean): boolean => {
   const { context, snapshot, transition, owner } = work

@@ -2,17 +2,21 @@
 
 import {
   type AnyFields,
+  addFlash,
   type BackendFromUrlOptions,
   type CookieOptions,
   type CookiePlace,
   type CrossOriginProtectionOptions,
   crossOriginProtection,
+  csrfTag,
   type FormOptions,
   type Handler,
   type LoginOptions,
   type Middleware,
   memorySessions,
+  type OpenSession,
   type ReadCookieOptions,
+  readForm,
   type Session,
   type SessionManager,
   type SessionManagerOptions,
@@ -21,6 +25,7 @@ import {
   session,
   sessionManager,
   type TokenOptions,
+  takeFlash,
 } from 'keepsake'
 import type { CookieBackendOptions } from 'keepsake/cookie'
 import type { FileOptions } from 'keepsake/file'
@@ -91,6 +96,17 @@ export const userOf = async (request: Request): Promise<string | undefined> => {
   return s.get('user') ?? user
 }
 export const loose: Promise<Session<AnyFields>> = session(new Request('https://app.example'))
+
+// Outside of a middleware, flash messages and forms take the opened session.
+export const outside = async (request: Request): Promise<string> => {
+  const s: OpenSession<Fields> = await typed.open(request, { extend: false })
+  await typed.open({ headers: request.headers, url: undefined, method: undefined })
+  addFlash(s, 'info', 'Saved.')
+  const [messages, form] = [await takeFlash(s), await readForm(s)]
+  // @ts-expect-error a session of a middleware: pass the request
+  addFlash(await session(request), 'info', 'Saved.')
+  return `${messages.length} ${form.ok} ${await csrfTag(s)}`
+}
 
 // A framework with a request of its own, which passes more than the request.
 declare class FrameworkRequest extends Request {
