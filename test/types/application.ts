@@ -1,4 +1,4 @@
-// An application as strict as can be, without @types/node: `npm run package` checks it against what is published.
+// An application with the strictest types, without @types/node: `npm run package` checks it against the published types.
 
 import {
   type AnyFields,
@@ -7,9 +7,11 @@ import {
   type CookieOptions,
   type CookiePlace,
   type CrossOriginProtectionOptions,
+  cookieSessions,
   crossOriginProtection,
   csrfTag,
   type FormOptions,
+  fileSessions,
   type Handler,
   type LoginOptions,
   type Middleware,
@@ -24,6 +26,7 @@ import {
   type SetCookieOptions,
   session,
   sessionManager,
+  sqlSessions,
   type TokenOptions,
   takeFlash,
 } from 'keepsake'
@@ -34,12 +37,12 @@ import type { CopyOptions, MovingOptions } from 'keepsake/moving'
 import type { ConnectMysqlOptions, MysqlOptions } from 'keepsake/mysql'
 import type { ConnectPostgresOptions, PostgresOptions } from 'keepsake/postgres'
 import type { ConnectRedisOptions, RedisOptions } from 'keepsake/redis'
-import { type LoggerOptions, logger, type ServeOptions } from 'keepsake/serve'
+import { type LoggerOptions, logger, type ServeOptions, serve } from 'keepsake/serve'
 import type { ClockOptions, CookieHeaderOptions, ExpiryOptions } from 'keepsake/session'
 import type { SqliteOptions } from 'keepsake/sqlite'
 import type { BrowserOptions } from 'keepsake/testing'
 
-/** True where every option may be undefined, as what an application computes or reads from its environment. */
+/** True if every option may be undefined, such as a value that an application reads from its environment. */
 type Undefinable<Options> =
   {
     [Name in keyof Options as Record<never, never> extends Pick<Options, Name> ? Name : never]: undefined
@@ -120,17 +123,55 @@ export const routes: readonly Route[] = [
   withSessions(page),
   typed(page),
   memorySessions(page),
-  crossOriginProtection(page),
+  sqlSessions(page, {}),
+  fileSessions(page, {}),
+  cookieSessions(page, { secret: env.SECRET }),
+  crossOriginProtection(page, { origins: [] }),
   logger(withSessions(crossOriginProtection(page)), { write: undefined }),
   // A handler that takes less than it is passed.
   withSessions(() => new Response()),
   withSessions((request) => new Response(request.url)),
+  // The types of the arguments come from Route, through all middlewares.
+  withSessions(async (request, { params }) => new Response(request.nextUrl.pathname + (await params).id)),
+  logger(
+    memorySessions(crossOriginProtection(async ({ nextUrl }, { params }) => Response.json([nextUrl, await params]))),
+  ),
 ]
-// @ts-expect-error what the handler needs has to be passed
+// @ts-expect-error the handler needs its context
 withSessions(page)(new FrameworkRequest('https://app.example'))
+// @ts-expect-error another context than the handler takes
+export const otherContext: (request: FrameworkRequest, context: { params: string }) => unknown = withSessions(page)
+export const exactly: Handler<FrameworkRequest, [context: Context]> = withSessions(page)
 export const plain: Handler = withSessions(async (request) => Response.json((await session(request)).fields))
 
-// A middleware of the application's own.
+// A worker, which gets an environment and a context of its platform.
+type Env = { readonly GREETING: string }
+type Platform = { waitUntil(work: Promise<unknown>): void }
+type Worker = { fetch(request: Request, env: Env, ctx: Platform): Response | Promise<Response> }
+export const annotated = {
+  fetch: withSessions((request, env: Env, ctx: Platform) => {
+    ctx.waitUntil(session(request))
+    return new Response(env.GREETING)
+  }),
+} satisfies Worker
+export const inferred = {
+  fetch: crossOriginProtection((request, env, ctx) => {
+    ctx.waitUntil(session(request))
+    return new Response(env.GREETING)
+  }),
+} satisfies Worker
+
+// Arguments that a caller may leave out: `serve` passes none.
+const optional = withSessions(async (_: Request, context?: Context) => Response.json(await context?.params))
+export const answers = [
+  optional(new Request('https://app.example')),
+  optional(new Request('https://app.example'), { params: Promise.resolve({ id: '1' }) }),
+]
+export const running = serve(optional)
+// @ts-expect-error the handler needs an environment, and `serve` has none
+serve(annotated.fetch)
+
+// A middleware of the application's own, and a function that joins middlewares.
 const timed: Middleware =
   (next) =>
   async (request, ...rest) => {
@@ -138,4 +179,9 @@ const timed: Middleware =
     response.headers.set('server-timing', 'app')
     return response
   }
+const joined =
+  (...all: readonly Middleware[]): Middleware =>
+  (next) =>
+    all.reduceRight((inner, middleware) => middleware(inner), next)
 export const timedRoute: Route = timed(withSessions(page))
+export const joinedRoute: Route = joined(logger, withSessions, timed, crossOriginProtection)(page)
