@@ -18,7 +18,7 @@ export type OwnedSession<F extends object> = {
   readonly createdAt: number
   /**
    * The time of the last request: exact to half the idle timeout, or to the option `lastSeenInterval`. A request that
-   * saved something counts at once.
+   * saved something counts at once. A prefetch and a request with `extend: false` never count.
    */
   readonly lastSeenAt: number
   /** The time at which it expires if there are no more requests. */

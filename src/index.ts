@@ -40,7 +40,7 @@ export {
   sessionManager,
 } from './manager.ts'
 export type { SessionManagerOptions } from './options.ts'
-export { session } from './request.ts'
+export { type SessionOptions, session } from './request.ts'
 export type { ResponseCookie } from './response.ts'
 export type { Issue, StandardSchema } from './schema.ts'
 export { seal, unseal } from './sealed-text.ts'

@@ -6,18 +6,26 @@ import { isKey } from './crypto/keys.ts'
 import { isToken } from './crypto/seal.ts'
 import { type Awaitable, checkOptionNames, KeepsakeError } from './error.ts'
 import { cookieValues } from './http/cookie.ts'
-import { cookieSettings, type IncomingRequest } from './http/cookie-names.ts'
+import { cookieSettings } from './http/cookie-names.ts'
 import type { Middleware } from './http/handler.ts'
-import { withheldFrom } from './http/withheld.ts'
+import { type RequestHead, withheldFrom } from './http/withheld.ts'
 import { failedContext, type LazyBackend, openLazily } from './lazy-backend.ts'
 import { clearingCookies, createMiddleware } from './middleware.ts'
 import { type Configuration, checkOptions, type SessionManagerOptions } from './options.ts'
-import { type Manager, sessionOf } from './request.ts'
+import {
+  asksToExtend,
+  attachOpened,
+  type Manager,
+  type RequestContext,
+  type SessionOptions,
+  sessionOf,
+} from './request.ts'
 import { addHeaders, type ResponseCookie, responseCookies, setCookieHeaders } from './response.ts'
 import type { OutputOf, StandardSchema } from './schema.ts'
 import { sealText, unsealText } from './sealed-text.ts'
 import { commit } from './session/commit.ts'
 import type { ManagerContext } from './session/context.ts'
+import { giveBackMessages } from './session/flash.ts'
 import { open } from './session/open.ts'
 import { type AnyFields, createHandle, type Session } from './session/session.ts'
 import type { UnitOfWork } from './session/work.ts'
@@ -33,10 +41,10 @@ export type CommitResult =
     }
   | { readonly ok: false; readonly error: 'ended' | 'conflict' | 'withheld' }
 
-/** A session outside a middleware: change it, then commit. */
+/** A session outside a middleware: change it, use it for flash messages and forms in the place of the request, then commit. */
 export type OpenSession<F extends object = AnyFields> = Session<F> & {
   /**
-   * Saves the changes. Add the headers or the cookies of the result to the response. A job without a response ignores
+   * Saves the changes and the flash messages. Add the headers or the cookies of the result to the response. A job without a response ignores
    * them. Call it once. If a logout fails, the error has `headers` that clear the browser's cookie.
    *
    * @throws KeepsakeError `unavailable`, `unknown_outcome`, `contention`, `too_large`, `schema_mismatch`, `too_late`
@@ -46,13 +54,23 @@ export type OpenSession<F extends object = AnyFields> = Session<F> & {
 
 /** A middleware with methods for its own sessions. */
 export type SessionManager<F extends object = AnyFields> = Middleware & {
-  /** The session of a request inside this middleware, also if another session manager is nested in it. */
-  session(request: Request): Promise<Session<F>>
   /**
-   * A session for a job, a socket or a server action. Without `url`, only cookies with a `__Host-` or `__Secure-`
-   * prefix are read.
+   * The session of a request inside this middleware, also if another session manager is nested in it. The options are those
+   * of `session`.
    */
-  open(request: { readonly headers: Headers; readonly url?: string | undefined }): Promise<OpenSession<F>>
+  session(request: Request, options?: SessionOptions): Promise<Session<F>>
+  /**
+   * A session for a job, a socket or a server action. A Request gives all that is needed. Without `url`, only cookies
+   * with a `__Host-` or `__Secure-` prefix are read. `readForm` needs a Request. The options are those of `session`.
+   */
+  open(
+    request: {
+      readonly headers: Headers
+      readonly url?: string | undefined
+      readonly method?: string | undefined
+    },
+    options?: SessionOptions,
+  ): Promise<OpenSession<F>>
   /**
    * The live sessions of an account, as `login` named it, newest first.
    *
@@ -117,7 +135,7 @@ const workStarter = (
   const warned = new Set<string>()
   const newDeadline = (): Deadline => ({ left: checked.storeTimeout, inFlight })
 
-  const workFor = (context: ManagerContext, request: IncomingRequest): Awaitable<UnitOfWork> => {
+  const workFor = (context: ManagerContext, request: RequestHead): Awaitable<UnitOfWork> => {
     const cookies = settingsFor(request)
     const { notice } = cookies
     if (notice !== undefined && !warned.has(notice.type)) {
@@ -131,10 +149,10 @@ const workStarter = (
     const values = cookieHeader === null ? [] : cookieValues(cookieHeader, cookies.session, () => true)
     const withheld = values.length === 0 ? withheldFrom(request, placed, trustProxy) : undefined
     const mayOpen = isOpen ? (context.backend.stateless ? isToken : isKey) : isKeyOrToken
-    return open(context, deadline, { keys: values.filter(mayOpen), cookies, cookieHeader, withheld })
+    return open(context, deadline, { request, keys: values.filter(mayOpen), cookies, cookieHeader, withheld })
   }
 
-  const beginWork = (request: IncomingRequest): Awaitable<UnitOfWork> => {
+  const beginWork = (request: RequestHead): Awaitable<UnitOfWork> => {
     const context = current()
     if (context !== undefined) return workFor(context, request)
     return opened().then(
@@ -150,22 +168,28 @@ const workStarter = (
 }
 
 /** The `commit` of a session outside a middleware. */
-const commitFor = (work: UnitOfWork) => {
+const commitFor = (work: UnitOfWork, requestContext: RequestContext) => {
   const headersWith = (cookies: readonly string[]): Headers => {
     const headers = new Headers()
-    addHeaders(headers, cookies, work.context.emit)
+    addHeaders(headers, cookies, work.context.emit, work.privateResponse)
     return headers
   }
   return async (): Promise<CommitResult> => {
     if (work.committed) {
       throw new KeepsakeError('too_late', 'commit() was called twice for one session. Open the session again.')
     }
+    requestContext.answered = true
+    work.flashAdded = requestContext.flashAdded
     try {
       const outcome = await commit(work)
-      if (outcome.failure !== undefined) return { ok: false, error: outcome.failure }
+      if (outcome.failure !== undefined) {
+        await giveBackMessages(work)
+        return { ok: false, error: outcome.failure }
+      }
       const headers = headersWith(setCookieHeaders(outcome, work))
       return { ok: true, headers, cookies: responseCookies(outcome, work) }
     } catch (error) {
+      await giveBackMessages(work)
       const cookies = clearingCookies(work)
       if (error instanceof KeepsakeError && cookies.length > 0) error.headers = headersWith(cookies)
       throw error
@@ -215,10 +239,14 @@ export function sessionManager(options: SessionManagerOptions): SessionManager {
   const middleware = createMiddleware(manager, { ready, close })
 
   return Object.assign(middleware, {
-    session: (request: Request) => sessionOf(request, middleware),
-    async open(request: IncomingRequest): Promise<OpenSession> {
+    session: (request: Request, options?: SessionOptions) => sessionOf(request, middleware, options),
+    async open(request: RequestHead, options: SessionOptions = {}): Promise<OpenSession> {
+      const extend = asksToExtend(options, 'open()')
       const work = await beginWork(request)
-      return Object.defineProperty(createHandle(work), 'commit', { value: commitFor(work) }) as OpenSession
+      work.extend = extend
+      const opened = createHandle(work)
+      const requestContext = attachOpened(opened, work, manager)
+      return Object.defineProperty(opened, 'commit', { value: commitFor(work, requestContext) }) as OpenSession
     },
     list: async (owner: string) => listSessions<AnyFields>(await store.opened(), newDeadline(), owner),
     revoke: async (label: string) => revokeSession(await store.opened(), newDeadline(), label),

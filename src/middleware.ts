@@ -7,7 +7,7 @@ import { attach, isInside, type Manager, openOnce, type RequestContext, release 
 import { errorResponse, isResponse, sendable, setCookieHeaders, withHeaders } from './response.ts'
 import { type CommitOutcome, commit } from './session/commit.ts'
 import { end } from './session/end.ts'
-import { returnMessages } from './session/flash.ts'
+import { giveBackMessages, returnMessages } from './session/flash.ts'
 import type { Session } from './session/session.ts'
 import type { UnitOfWork } from './session/work.ts'
 
@@ -25,17 +25,12 @@ const createResponder = ({ emit, errorResponse: render }: Manager) => {
   const answerFor = (kind: ErrorKind, request: Request): Awaitable<Response> =>
     errorResponse(render, kind, request, emit)
 
-  /** Returns the messages that a page took and did not show. */
-  const returnTaken = async (work: UnitOfWork): Promise<void> => {
-    if (work.flashTaken.length > 0) await returnMessages(work).catch((error) => emit('store_error', { error }))
-  }
-
   /** Commits the session, then completes the handler's response, or replaces it if the commit failed. */
   const commitAndRespond = (request: Request, answer: Response, work: UnitOfWork): Awaitable<Response> => {
     const replace = async (kind: ErrorKind, cookies: readonly string[]): Promise<Response> => {
       // The handler's body is not sent, so release its source, such as a file.
       answer.body?.cancel().catch(() => {})
-      await returnTaken(work)
+      await giveBackMessages(work)
       return withHeaders(await answerFor(kind, request), cookies, work.context)
     }
     const saved = (outcome: CommitOutcome): Awaitable<Response> =>
@@ -48,7 +43,7 @@ const createResponder = ({ emit, errorResponse: render }: Manager) => {
         return replace(kindOf(error), clearingCookies(work))
       }
       answer.body?.cancel().catch(() => {})
-      return returnTaken(work).then(() => Promise.reject(error))
+      return giveBackMessages(work).then(() => Promise.reject(error))
     }
     try {
       // After a 304 the browser shows the page that it has, so the messages wait for the next page.
@@ -68,7 +63,7 @@ const createResponder = ({ emit, errorResponse: render }: Manager) => {
       if (work !== undefined) {
         work.committed = true
         if (work.transition === 'invalidate') await end(work)
-        else await returnTaken(work)
+        else await giveBackMessages(work)
       }
     } catch (failure) {
       emit('store_error', { error: failure })

@@ -1,6 +1,6 @@
 // From a request to its session: the first caller opens the session, and all later callers get the same one.
 
-import { type Awaitable, isThenable, KeepsakeError } from './error.ts'
+import { type Awaitable, checkOptionNames, isThenable, KeepsakeError } from './error.ts'
 import type { Emit } from './events.ts'
 import type { TransportOptions } from './http/cookie-names.ts'
 import type { ErrorResponse } from './http/error-response.ts'
@@ -33,6 +33,8 @@ export type RequestContext = {
   /** Set by the first caller. */
   session: Promise<Session> | undefined
   work: UnitOfWork | undefined
+  /** Whether a caller asked for the session without `extend: false`. Undefined: no caller asked, except flash messages and forms. */
+  extend: boolean | undefined
   /** Messages for the next page. */
   flashAdded: readonly Flash[]
   /** The response was sent. Only the label is kept after that. */
@@ -45,25 +47,38 @@ export type RequestContext = {
  * registered, so that another copy of this package finds it.
  */
 const CONTEXT = Symbol.for('keepsake.request')
-type WithContext = Request & { [CONTEXT]?: RequestContext }
+type WithContext = { [CONTEXT]?: RequestContext }
 
-const contextOf = (request: Request): RequestContext | undefined => (request as WithContext)[CONTEXT]
+/** A request inside a middleware, or outside of one the session that `manager.open` returned for it. */
+export type RequestOrSession = Request | { readonly label: string; commit(): Promise<unknown> }
+
+const contextOf = (target: RequestOrSession): RequestContext | undefined => (target as WithContext)[CONTEXT]
 
 const none: readonly Flash[] = []
 
+const newContext = (owner: unknown, manager: Manager, outer: RequestContext | undefined): RequestContext => ({
+  owner,
+  outer,
+  manager,
+  session: undefined,
+  work: undefined,
+  extend: undefined,
+  flashAdded: none,
+  answered: false,
+  label: undefined,
+})
+
 /** Attaches a request to the manager of the middleware `owner`. */
 export const attach = (request: Request, owner: unknown, manager: Manager): RequestContext => {
-  const requestContext: RequestContext = {
-    owner,
-    outer: contextOf(request),
-    manager,
-    session: undefined,
-    work: undefined,
-    flashAdded: none,
-    answered: false,
-    label: undefined,
-  }
+  const requestContext = newContext(owner, manager, contextOf(request))
   ;(request as WithContext)[CONTEXT] = requestContext
+  return requestContext
+}
+
+/** Attaches the session that `manager.open` returns to its request, so that flash messages and forms can use it. */
+export const attachOpened = (opened: Session, work: UnitOfWork, manager: Manager): RequestContext => {
+  const requestContext = { ...newContext(opened, manager, undefined), session: Promise.resolve(opened), work }
+  Object.defineProperty(opened, CONTEXT, { value: requestContext })
   return requestContext
 }
 
@@ -87,6 +102,7 @@ export const release = (request: Request, requestContext: RequestContext): void 
 const startOpening = (request: Request, requestContext: RequestContext): Promise<Session> => {
   const opened = (work: UnitOfWork): Session => {
     requestContext.work = work
+    work.extend = requestContext.extend ?? true
     return createHandle(work)
   }
   try {
@@ -104,8 +120,8 @@ const startOpening = (request: Request, requestContext: RequestContext): Promise
 }
 
 /** Adds a message for the next page. @throws KeepsakeError `no_middleware`, `too_late` */
-export const queueFlash = (request: Request, message: Flash): void => {
-  const requestContext = contextOf(request)
+export const queueFlash = (target: RequestOrSession, message: Flash): void => {
+  const requestContext = contextOf(target)
   if (requestContext === undefined) throw noMiddleware()
   if (requestContext.answered) {
     throw new KeepsakeError('too_late', 'A flash message was added after the response was sent. Add it before.')
@@ -119,6 +135,24 @@ export const openOnce = (request: Request, requestContext: RequestContext): Prom
   return requestContext.session
 }
 
+/** How a caller asks for the session of a request. */
+export type SessionOptions = {
+  /**
+   * false: the request only looks, such as a poll. It does not move the expiry or `lastSeenAt`, also if it changes the session.
+   * If several callers of one request ask, all of them must ask so. Default true.
+   */
+  readonly extend?: boolean | undefined
+}
+
+/** Whether a caller asks to extend the session. @throws KeepsakeError `invalid_option` */
+export const asksToExtend = (options: SessionOptions, caller: string): boolean => {
+  checkOptionNames(options, ['extend'], caller)
+  const { extend = true } = options
+  if (typeof extend === 'boolean') return extend
+  const message = `The option extend of ${caller} was a value of type ${typeof extend}. It must be true or false.`
+  throw new KeepsakeError('invalid_option', message)
+}
+
 const sessionFor = (request: Request, requestContext: RequestContext): Promise<Session> => {
   if (requestContext.session !== undefined || !requestContext.answered) return openOnce(request, requestContext)
   const message =
@@ -129,41 +163,62 @@ const sessionFor = (request: Request, requestContext: RequestContext): Promise<S
 const noMiddleware = (): KeepsakeError =>
   new KeepsakeError(
     'no_middleware',
-    'There is no session for this request. Wrap the handler in a session manager: sessionManager({ backend })(handler). Pass on the original Request, not a copy of it.',
+    'There is no session for this request. Wrap the handler in a session manager: sessionManager({ backend })(handler). Pass on the original Request, not a copy of it. Outside of a middleware, pass the session that manager.open() returned.',
   )
+
+/** The session of a request for a caller with these options. The request extends it if one of its callers asks for that. */
+const sessionWith = (
+  request: Request,
+  requestContext: RequestContext | undefined,
+  options: SessionOptions | undefined,
+): Promise<Session> => {
+  if (requestContext === undefined) return Promise.reject(noMiddleware())
+  let extend = true
+  try {
+    if (options !== undefined) extend = asksToExtend(options, 'session()')
+  } catch (error) {
+    return Promise.reject(error)
+  }
+  requestContext.extend = extend || requestContext.extend === true
+  if (requestContext.work !== undefined) requestContext.work.extend = requestContext.extend
+  return sessionFor(request, requestContext)
+}
 
 /**
  * The session of a request, from the innermost session manager that the request passed through. If the manager has no
  * schema, `session<Fields>(request)` declares the types of the fields; nothing checks them.
  *
- * @throws KeepsakeError `no_middleware` without a session manager, `unavailable` if the backend fails, `too_late`
+ * @param options `{ extend: false }` for a request that only looks, such as a poll: the session does not live longer for it
+ * @throws KeepsakeError `no_middleware` without a session manager, `unavailable` if the backend fails, `too_late`,
+ *   `invalid_option`
  */
-export const session = <F extends object = AnyFields>(request: Request): Promise<Session<F>> => {
-  const requestContext = contextOf(request)
-  return requestContext === undefined
-    ? Promise.reject(noMiddleware())
-    : (sessionFor(request, requestContext) as Promise<unknown> as Promise<Session<F>>)
-}
+export const session = <F extends object = AnyFields>(
+  request: Request,
+  options?: SessionOptions,
+): Promise<Session<F>> => sessionWith(request, contextOf(request), options) as Promise<unknown> as Promise<Session<F>>
 
 /** The session of a request from the middleware `owner`, also if the request passed through others since. */
-export const sessionOf = (request: Request, owner: unknown): Promise<Session> => {
-  for (let context = contextOf(request); context !== undefined; context = context.outer) {
-    if (context.owner === owner) return sessionFor(request, context)
-  }
-  return Promise.reject(noMiddleware())
+export const sessionOf = (request: Request, owner: unknown, options?: SessionOptions): Promise<Session> => {
+  let context = contextOf(request)
+  while (context !== undefined && context.owner !== owner) context = context.outer
+  return sessionWith(request, context, options)
 }
 
 /** The label of the session that a request used, if it used one. */
 export const labelFor = (request: Request): string | undefined => contextOf(request)?.label
 
 /**
- * The unit of work behind the session of a request, for features that build on sessions, such as forms.
+ * The unit of work of a request, for features that build on sessions, such as forms. They extend the
+ * session only if no caller asked for it with `extend: false`.
  *
  * @throws as `session`
  */
-export const workOf = async (request: Request): Promise<UnitOfWork> => {
-  await session(request)
-  const work = contextOf(request)?.work
+export const workOf = async (target: RequestOrSession): Promise<UnitOfWork> => {
+  const requestContext = contextOf(target)
+  if (requestContext === undefined) throw noMiddleware()
+  // Only a request may have no session yet.
+  await (requestContext.session ?? sessionFor(target as Request, requestContext))
+  const { work } = requestContext
   const { readOnly } = work ?? {}
   if (readOnly !== undefined && !readOnly.reads) throw readOnly.error
   if (work !== undefined && !work.committed) return work

@@ -71,8 +71,8 @@ const hasToken = async (request: Request): Promise<boolean> => {
     void discardRest(request)
     throw error
   })
-  const outcome = verifyToken(work, request, token)
-  if (!outcome.ok) reportRejected(work, request, outcome.error)
+  const outcome = verifyToken(work, token)
+  if (!outcome.ok) reportRejected(work, outcome.error)
   return outcome.ok
 }
 

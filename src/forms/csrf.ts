@@ -3,7 +3,7 @@
 import { inspect } from 'node:util'
 import { randomBuffer } from '../crypto/random.ts'
 import { checkOptionNames, KeepsakeError, type Result } from '../error.ts'
-import { workOf } from '../request.ts'
+import { type RequestOrSession, workOf } from '../request.ts'
 import type { ManagerContext } from '../session/context.ts'
 import { acceptedSecrets, formSecret, lacksOrigin, rememberToken } from '../session/form-secret.ts'
 import type { UnitOfWork } from '../session/work.ts'
@@ -106,17 +106,12 @@ export type CsrfResult =
 /** Checks the token of a request. It returns a result for every value, also for one that is no string. */
 export const verifyToken = (
   work: UnitOfWork,
-  request: Request,
   token: unknown,
   options: Pick<TokenOptions, 'action'> = {},
 ): CsrfResult => {
   const { context } = work
-  const outcome = checkToken(
-    context,
-    acceptedSecrets(work, request, nameOf(token)),
-    actionOf(options, 'verifyCsrfToken()'),
-    token,
-  )
+  const action = actionOf(options, 'verifyCsrfToken()')
+  const outcome = checkToken(context, acceptedSecrets(work, nameOf(token)), action, token)
   if (!outcome.ok) return outcome
   return context.now() < outcome.value ? { ok: true } : { ok: false, error: 'expired', expiredAt: outcome.value }
 }
@@ -125,9 +120,9 @@ const LACKS_ORIGIN =
   'wrong_session: the visitor is anonymous, others can plant their cookies (because of cookie.domain, cookie.path or no TLS), and neither Sec-Fetch-Site nor Origin shows that your own page sent the request.'
 
 /** Emits `form_rejected`. The message never contains the token. */
-export const reportRejected = (work: UnitOfWork, request: Request, outcome: string): void => {
+export const reportRejected = (work: UnitOfWork, outcome: string): void => {
   const { context, snapshot } = work
-  const message = outcome === 'wrong_session' && lacksOrigin(work, request) ? LACKS_ORIGIN : outcome
+  const message = outcome === 'wrong_session' && lacksOrigin(work) ? LACKS_ORIGIN : outcome
   context.emit('form_rejected', { ...(snapshot && { label: snapshot.label }), message })
 }
 
@@ -136,9 +131,10 @@ export const reportRejected = (work: UnitOfWork, request: Request, outcome: stri
  * If the visitor is anonymous, it is bound to a sealed cookie that this response sets. It ends at a login or a logout,
  * and survives rotations. It may be used more than once. Shared caches do not keep the response.
  *
+ * @param target the request inside a middleware, or outside of one the session that `manager.open` returned
  * @throws KeepsakeError `invalid_option`, and as `session`
  */
-export const csrfToken = async (request: Request, options: TokenOptions = {}): Promise<string> => {
+export const csrfToken = async (target: RequestOrSession, options: TokenOptions = {}): Promise<string> => {
   const { validFor = 3600 } = options
   if (typeof validFor !== 'number' || !(validFor > 0 && validFor <= MAX_VALID_FOR)) {
     throw new KeepsakeError(
@@ -147,7 +143,7 @@ export const csrfToken = async (request: Request, options: TokenOptions = {}): P
     )
   }
   const action = actionOf(options)
-  const work = await workOf(request)
+  const work = await workOf(target)
   work.privateResponse = true
   const token = createToken(work.context, formSecret(work), action, Math.ceil(work.context.now() + validFor * 1000))
   rememberToken(work, nameOf(token))
@@ -156,11 +152,11 @@ export const csrfToken = async (request: Request, options: TokenOptions = {}): P
 
 /** The name and the value of a form's hidden field, for JSX and templates. @throws as `csrfToken` */
 export const csrfField = async (
-  request: Request,
+  target: RequestOrSession,
   options: TokenOptions = {},
 ): Promise<{ readonly name: string; readonly value: string }> => ({
   name: TOKEN_FIELD,
-  value: await csrfToken(request, options),
+  value: await csrfToken(target, options),
 })
 
 /**
@@ -168,23 +164,24 @@ export const csrfField = async (
  *
  * @throws as `csrfToken`
  */
-export const csrfTag = async (request: Request, options: TokenOptions = {}): Promise<string> =>
-  `<input name="${TOKEN_FIELD}" type="hidden" value="${await csrfToken(request, options)}">`
+export const csrfTag = async (target: RequestOrSession, options: TokenOptions = {}): Promise<string> =>
+  `<input name="${TOKEN_FIELD}" type="hidden" value="${await csrfToken(target, options)}">`
 
 /**
  * Checks a token for a handler that reads the body itself, such as JSON. If the result is not `ok`, answer 403. The
  * event is `form_rejected`.
  *
+ * @param target as for `csrfToken`
  * @param token default: the header `X-CSRF-Token`
  * @throws KeepsakeError `invalid_option`, and as `session`
  */
 export const verifyCsrfToken = async (
-  request: Request,
-  token: unknown = request.headers.get(TOKEN_HEADER),
+  target: RequestOrSession,
+  token?: unknown,
   options: Pick<TokenOptions, 'action'> = {},
 ): Promise<CsrfResult> => {
-  const work = await workOf(request)
-  const outcome = verifyToken(work, request, token, options)
-  if (!outcome.ok) reportRejected(work, request, outcome.error)
+  const work = await workOf(target)
+  const outcome = verifyToken(work, token === undefined ? work.request.headers.get(TOKEN_HEADER) : token, options)
+  if (!outcome.ok) reportRejected(work, outcome.error)
   return outcome
 }

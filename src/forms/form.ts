@@ -3,8 +3,9 @@
 import { inspect } from 'node:util'
 import { type Awaitable, checkOptionNames, KeepsakeError } from '../error.ts'
 import { type Json, setOwn } from '../json.ts'
-import { workOf } from '../request.ts'
+import { type RequestOrSession, workOf } from '../request.ts'
 import { checked, type Issue, isSchema, type OutputOf, type StandardSchema } from '../schema.ts'
+import type { UnitOfWork } from '../session/work.ts'
 import { type BodyRead, discardRest, readBody } from './body.ts'
 import { reportRejected, TOKEN_FIELD, TOKEN_HEADER, verifyToken } from './csrf.ts'
 import type { BodyLimits, UploadedFile } from './multipart.ts'
@@ -106,6 +107,15 @@ const limitOf = (name: string, value: number): number => {
 
 const optionNames = ['action', 'csrf', 'maxBytes', 'maxFields', 'maxFileBytes', 'upload'] as const
 
+/** The request that has the form. @throws KeepsakeError `invalid_option` if `manager.open` got only its headers */
+const requestWithBody = ({ request }: UnitOfWork): Request => {
+  if ('body' in request) return request as Request
+  throw new KeepsakeError(
+    'invalid_option',
+    'readForm() was given a session that manager.open() opened from headers, so there is no form to read. Pass the Request itself to manager.open(), or check the token of your form with verifyCsrfToken().',
+  )
+}
+
 /** The refusal of a body that is no form, or too large. Undefined for any other. */
 const bodyProblem = (read: BodyRead) => {
   if (read === 'too_large') return refusal('too_large', 413)
@@ -122,16 +132,17 @@ const bodyProblem = (read: BodyRead) => {
  * valid, the event is `form_rejected`. No body makes it throw. The rest of a refused body, at most 64 MiB, is read and
  * discarded.
  *
+ * @param target the request inside a middleware, or outside of one the session that `manager.open` returned for a Request
  * @throws KeepsakeError `invalid_option`, and as `session`; and the errors of `upload`
  */
-export function readForm(request: Request, schema?: undefined, options?: FormOptions): Promise<FormResult>
+export function readForm(target: RequestOrSession, schema?: undefined, options?: FormOptions): Promise<FormResult>
 export function readForm<S extends StandardSchema>(
-  request: Request,
+  target: RequestOrSession,
   schema: S,
   options?: FormOptions,
 ): Promise<FormResult<OutputOf<S>>>
 export async function readForm(
-  request: Request,
+  target: RequestOrSession,
   schema?: StandardSchema,
   options: FormOptions = {},
 ): Promise<FormResult<unknown>> {
@@ -148,7 +159,8 @@ export async function readForm(
     maxParts: limitOf('maxFields', options.maxFields ?? 1_000) + 1,
     maxFileBytes: limitOf('maxFileBytes', options.maxFileBytes ?? 10 * 2 ** 20),
   }
-  const work = await workOf(request)
+  const work = await workOf(target)
+  const request = requestWithBody(work)
   const tokens: string[] = []
   const pairs: [string, string][] = []
   const files: [string, File][] = []
@@ -157,7 +169,7 @@ export async function readForm(
     if (tokens.length > 1) return 'many_tokens'
     const token = tokens[0] ?? request.headers.get(TOKEN_HEADER)
     if (token === null) return 'missing_token'
-    const outcome = verifyToken(work, request, token, action === undefined ? {} : { action })
+    const outcome = verifyToken(work, token, action === undefined ? {} : { action })
     if (outcome.ok) return undefined
     return outcome.error === 'expired' ? { expiredAt: outcome.expiredAt } : outcome.error
   }
@@ -201,7 +213,7 @@ export async function readForm(
   const submitted: Submitted = { fields: new URLSearchParams(pairsOf(fields)), files: pairsOf(byName(files)) }
   const problem = tokenProblem()
   if (problem !== undefined) {
-    reportRejected(work, request, typeof problem === 'string' ? problem : 'expired')
+    reportRejected(work, typeof problem === 'string' ? problem : 'expired')
     return typeof problem === 'string'
       ? { ...refusal(problem, 403), ...submitted }
       : { ...refusal('expired', 403), ...submitted, ...problem }

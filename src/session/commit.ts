@@ -14,7 +14,7 @@ import { lastSeenAt } from './owned.ts'
 import { newPreSession, type PreSession } from './pre-session.ts'
 import { serialize } from './queue.ts'
 import { save, type WriteFailure } from './save.ts'
-import { callWrite, ensureDurable, heldIn, type Snapshot, type UnitOfWork } from './work.ts'
+import { callWrite, ensureDurable, extendsSession, heldIn, type Snapshot, type UnitOfWork } from './work.ts'
 
 /** The cookies for the response, or why nothing was saved. Times are in milliseconds since 1970. */
 export type CommitOutcome = {
@@ -98,8 +98,8 @@ const lastSeenDue = (context: ManagerContext, { entry, metadata }: Snapshot, now
   now - lastSeenAt(context, entry, metadata) >= context.lastSeenInterval
 
 /**
- * The commit of a request that changed nothing. It may confirm a rotation, write `lastSeenAt`, extend the expiry, and send an
- * offered key. If one of these fails, the failure is an event, and the request succeeds.
+ * The commit of a request that changed nothing. It may confirm a rotation, and send an offered key. If the request extends
+ * the session, it may also write `lastSeenAt` and move the expiry. If one of these fails, the failure is an event, and the request succeeds.
  */
 const commitRead = (work: UnitOfWork, snapshot: Snapshot): Awaitable<CommitOutcome> => {
   const { context } = work
@@ -110,10 +110,10 @@ const commitRead = (work: UnitOfWork, snapshot: Snapshot): Awaitable<CommitOutco
     return NO_COOKIES
   }
   const offer = () => offerRotatedKey(work, snapshot, metadata)
-  if (confirmsRotation(metadata, key) || lastSeenDue(context, snapshot, now)) {
+  if (confirmsRotation(metadata, key) || (lastSeenDue(context, snapshot, now) && extendsSession(work))) {
     return Promise.resolve(serialize(work, snapshot.storageKey, async () => save(work, snapshot))).then(offer, onError)
   }
-  if (!expiryDue(context, snapshot, now) || !isAlive(context, snapshot, now)) return offer()
+  if (!expiryDue(context, snapshot, now) || !extendsSession(work) || !isAlive(context, snapshot, now)) return offer()
   // Also while a key is offered: the browser may never use the new key, and then the previous one keeps the session alive.
   return extend(work, snapshot, now).then((extended) => (extended.session ? extended : offer()), onError)
 }

@@ -6,7 +6,7 @@ import { decodeFlashes, encodeFlashes, type Flash, limitFlashes } from './flash-
 import { ensurePreSession, preSession } from './form-secret.ts'
 import { encodeMetadata, nextMetadata } from './metadata.ts'
 import { serialize } from './queue.ts'
-import { isOwnWrite, retryUntilDeadline } from './save.ts'
+import { countsAsSeen, isOwnWrite, retryUntilDeadline } from './save.ts'
 import { callWrite, recordChange, reread, type Snapshot, type UnitOfWork } from './work.ts'
 
 /*
@@ -50,7 +50,8 @@ const swapMessages = async (
     if (stored.length === 0 && replaced.length === 0) return []
     const version = work.context.version()
     const value = JSON.stringify(withMessages(fields, replaced))
-    const next = nextMetadata(metadata, key, [entry.version, version], false, work.context.now())
+    const seen = countsAsSeen(work, metadata)
+    const next = nextMetadata(metadata, key, [entry.version, version], { rotate: false, seen }, work.context.now())
     const change = { value, metadata: encodeMetadata(next), version }
     const answer = await callWrite(work, (backend) => backend.set(storageKey, change, entry.version))
     if (answer === 'gone') return []
@@ -114,6 +115,13 @@ export const returnMessages = async (work: UnitOfWork): Promise<void> => {
     )
   } else if (work.preSession !== undefined) {
     work.preSession = { ...work.preSession, flash: limitFlashes([...flashTaken, ...work.preSession.flash]) }
+  }
+}
+
+/** The same after the response or the commit failed. If it fails too, the failure is an event. */
+export const giveBackMessages = async (work: UnitOfWork): Promise<void> => {
+  if (work.flashTaken.length > 0) {
+    await returnMessages(work).catch((error) => work.context.emit('store_error', { error }))
   }
 }
 

@@ -93,7 +93,7 @@ const SUFFICIENT: Readonly<Record<Planter, readonly Source[]>> = {
 }
 
 /** Whether an anonymous request does not show enough of its page for its pre-session to count. */
-export const lacksOrigin = ({ snapshot, transition, cookies }: UnitOfWork, request: Request): boolean =>
+export const lacksOrigin = ({ snapshot, transition, cookies, request }: UnitOfWork): boolean =>
   snapshot === undefined && transition === undefined && !SUFFICIENT[cookies.plantedBy].includes(sourceOf(request))
 
 /** How many tokens of one page the pre-session names. */
@@ -112,13 +112,13 @@ export const rememberToken = (work: UnitOfWork, name: string): void => {
 }
 
 /** The form secrets that the token of a request may be bound to. `name` is the name of the token. */
-export const acceptedSecrets = (work: UnitOfWork, request: Request, name: string): readonly string[] => {
-  const { snapshot, transition, cookies } = work
+export const acceptedSecrets = (work: UnitOfWork, name: string): readonly string[] => {
+  const { snapshot, transition, cookies, request } = work
   if (transition !== undefined) return [formSecret(work)]
   if (snapshot === undefined) {
     const pre = preSession(work)
     const all = [...(pre ? [pre] : []), ...readPreSessions(work).preSessions]
-    const needsToken = lacksOrigin(work, request)
+    const needsToken = lacksOrigin(work)
     const candidates = needsToken && sourceOf(request) !== 'unknown' ? [] : all
     const forms = candidates.filter(({ tokens }) => !needsToken || tokens?.includes(name)).map(({ form }) => form)
     return [...new Set(forms)]

@@ -215,7 +215,8 @@ export const offeredKey = (metadata: Metadata, key: string): string | undefined 
 
 /**
  * The metadata after a write by a request with `key`. It drops a previous key whose grace is over, confirms an offered key,
- * and starts a rotation if `rotate` asks for one and none is in progress.
+ * and starts a rotation if `rotate` asks for one and none is in progress. If the session has an owner and `seen` is true, it
+ * moves `lastSeenAt`.
  *
  * @param versions the version that the write was made from, and the version that it makes
  */
@@ -223,14 +224,14 @@ export const nextMetadata = (
   metadata: Metadata,
   key: string,
   versions: readonly [version: string, next: string],
-  rotate: boolean,
+  { rotate, seen }: { readonly rotate: boolean; readonly seen: boolean },
   now: number,
 ): Metadata => {
   const recentVersions = nextVersions(metadata.recentVersions, ...versions)
   const graceIsOver = metadata.confirmedAt !== undefined && now >= metadata.confirmedAt + GRACE
-  const seen: Metadata =
-    metadata.label === undefined ? { ...metadata, recentVersions } : { ...metadata, recentVersions, lastSeenAt: now }
-  const next: Metadata = graceIsOver ? { ...seen, previousHash: undefined, confirmedAt: undefined } : seen
+  const movesLastSeen = seen && metadata.label !== undefined
+  const moved: Metadata = { ...metadata, recentVersions, ...(movesLastSeen && { lastSeenAt: now }) }
+  const next: Metadata = graceIsOver ? { ...moved, previousHash: undefined, confirmedAt: undefined } : moved
   if (confirmsRotation(next, key)) return { ...next, salt: undefined, confirmedAt: now }
   if (!rotate || next.previousHash !== undefined || !sameHash(hashKey(key), next.currentHash)) return next
   const salt = random(12)

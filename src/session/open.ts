@@ -5,7 +5,7 @@ import type { Deadline } from '../backends/deadline.ts'
 import { labelOf } from '../crypto/keys.ts'
 import { type Awaitable, chain, isThenable, KeepsakeError } from '../error.ts'
 import type { CookieSettings } from '../http/cookie-names.ts'
-import type { Withheld } from '../http/withheld.ts'
+import type { RequestHead, Withheld } from '../http/withheld.ts'
 import type { Fields } from './changes.ts'
 import { isMismatch } from './codec.ts'
 import type { ManagerContext } from './context.ts'
@@ -16,8 +16,9 @@ import { callRead, callWrite, decode, parseEntry, type Snapshot, storageKeyOf, t
 
 const NO_FIELDS: Fields = Object.freeze({})
 
-/** The cookies of a request. */
+/** A request and its cookies. */
 export type CookieInput = {
+  readonly request: RequestHead
   /** The values of the session cookie that have the shape of a key. */
   readonly keys: readonly string[]
   readonly cookies: CookieSettings
@@ -28,10 +29,12 @@ export type CookieInput = {
 const newWork = (
   context: ManagerContext,
   deadline: Deadline,
-  { keys, cookies, cookieHeader, withheld }: CookieInput,
+  { request, keys, cookies, cookieHeader, withheld }: CookieInput,
 ): UnitOfWork => ({
   context,
   deadline,
+  request,
+  extend: true,
   snapshot: undefined,
   missing: undefined,
   endedBy: undefined,

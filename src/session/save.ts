@@ -9,7 +9,16 @@ import { isMismatch, type Mismatch } from './codec.ts'
 import type { ManagerContext } from './context.ts'
 import { expiryDue, expiryOf, isAlive } from './expiry.ts'
 import { encodeMetadata, type Metadata, nextMetadata, wasWritten } from './metadata.ts'
-import { callWrite, decode, heldIn, reread, type Snapshot, storageKeyOf, type UnitOfWork } from './work.ts'
+import {
+  callWrite,
+  decode,
+  extendsSession,
+  heldIn,
+  reread,
+  type Snapshot,
+  storageKeyOf,
+  type UnitOfWork,
+} from './work.ts'
 
 /** Fields as the JSON that a backend stores. @throws KeepsakeError `too_large` */
 const toJson = (context: ManagerContext, fields: Fields): string => {
@@ -79,6 +88,10 @@ export type WriteFailure = 'ended' | 'conflict'
 
 type WriteAttempt = { readonly version: string; readonly outcome: Metadata | 'ended' | 'stale' }
 
+/** Whether a write of this request moves `lastSeenAt`, which only a session with an owner has. */
+export const countsAsSeen = (work: UnitOfWork, { label }: Metadata): boolean =>
+  label !== undefined && extendsSession(work)
+
 /** One compare-and-set, on the version of `from`. */
 const compareAndSet = (work: UnitOfWork, from: Snapshot, value: string | undefined): Awaitable<WriteAttempt> => {
   const { context, rotate } = work
@@ -89,15 +102,18 @@ const compareAndSet = (work: UnitOfWork, from: Snapshot, value: string | undefin
     context.emit('expired', { label })
     return { version, outcome: 'ended' }
   }
-  const next = context.backend.stateless ? metadata : nextMetadata(metadata, key, [entry.version, version], rotate, now)
-  const movesExpiry = context.backend.stateless || expiryDue(context, from, now)
+  const { stateless } = context.backend
+  const next = stateless
+    ? metadata
+    : nextMetadata(metadata, key, [entry.version, version], { rotate, seen: countsAsSeen(work, metadata) }, now)
+  const movesExpiry = (stateless || expiryDue(context, from, now)) && extendsSession(work)
   const expiresAt = Math.max(entry.expiresAt, expiryOf(context, metadata, now))
   const change = { value, metadata: encodeMetadata(next), version, ...(movesExpiry && { expiresAt }) }
   const outcomeOf = (answer: Held | undefined | 'stale' | 'gone'): WriteAttempt => {
     if (answer === 'gone') return { version, outcome: 'ended' }
     if (answer === 'stale') return { version, outcome: 'stale' }
     const location = locationAfter(work, key, storageKey, answer)
-    if (rotate && (context.backend.stateless || (next.salt !== undefined && next.salt !== metadata.salt))) {
+    if (rotate && (stateless || (next.salt !== undefined && next.salt !== metadata.salt))) {
       context.emit('renewed', { label })
     }
     work.snapshot = { key: location.key, storageKey: location.storageKey, label, entry, metadata: next, at: now }

@@ -5,9 +5,9 @@ import { checkOptionNames, KeepsakeError } from '../error.ts'
 import { frozenCopy, setOwn } from '../json.ts'
 import { type Draft, type FieldChange, FLASH, fieldOf } from './changes.ts'
 import { reserveKey } from './create.ts'
-import { expiryDue, expiryOf } from './expiry.ts'
+import { absoluteEndOf, expiryDue, expiryOf } from './expiry.ts'
 import type { LoginSettings } from './metadata.ts'
-import { recordChange, type UnitOfWork } from './work.ts'
+import { extendsSession, recordChange, type UnitOfWork } from './work.ts'
 
 /** The fields of a session without a schema: any names, and values of any type that JSON can store. */
 // biome-ignore lint/suspicious/noExplicitAny: without a schema only the application knows the type of a field
@@ -47,7 +47,10 @@ export type Session<F extends object = AnyFields> = {
    * `rotateKey` does not.
    */
   readonly label: string
-  /** When the session expires if no other request uses it, in milliseconds since 1970. */
+  /**
+   * When the session expires if no other request uses it, in milliseconds since 1970. In a request with `extend: false` and
+   * in a prefetch it is the expiry that is stored.
+   */
   readonly expiresAt: number
   /** The owner that `login` named. Undefined for an anonymous visitor. */
   readonly owner: string | undefined
@@ -161,7 +164,9 @@ class SessionHandle implements Session {
     const { snapshot, context, transition, loginSettings } = work
     const now = context.now()
     if (snapshot !== undefined && transition === undefined) {
-      return expiryDue(context, snapshot, now) ? expiryOf(context, snapshot.metadata, now) : snapshot.entry.expiresAt
+      const { entry, metadata } = snapshot
+      if (expiryDue(context, snapshot, now) && extendsSession(work)) return expiryOf(context, metadata, now)
+      return Math.min(entry.expiresAt, absoluteEndOf(context, metadata))
     }
     return expiryOf(context, { createdAt: now, currentHash: '', recentVersions: '', ...loginSettings }, now)
   }

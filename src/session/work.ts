@@ -5,7 +5,8 @@ import { callBackend, type Deadline } from '../backends/deadline.ts'
 import { labelOf } from '../crypto/keys.ts'
 import { type Awaitable, KeepsakeError } from '../error.ts'
 import type { CookieSettings } from '../http/cookie-names.ts'
-import type { Withheld } from '../http/withheld.ts'
+import { isPrefetch } from '../http/prefetch.ts'
+import type { RequestHead, Withheld } from '../http/withheld.ts'
 import { applyChange, type Draft, draftOf, type FieldChange, type Fields, parseFields } from './changes.ts'
 import type { Mismatch } from './codec.ts'
 import type { ManagerContext } from './context.ts'
@@ -53,6 +54,9 @@ type ReadOnly = {
 export type UnitOfWork = {
   readonly context: ManagerContext
   readonly deadline: Deadline
+  readonly request: RequestHead
+  /** Whether the request may extend its session: false if every caller asked for it with `extend: false`. */
+  extend: boolean
   /** The session of the request, as last read. Undefined for a visitor without a session. */
   snapshot: Snapshot | undefined
   /** The entry that a key named and that is not there: the session has ended, perhaps a moment ago. */
@@ -103,6 +107,13 @@ export type UnitOfWork = {
   /** The commit has begun: nothing can be changed any more. */
   committed: boolean
 }
+
+/** Browsers prefetch with these methods only. A socket or a job may have no method. */
+const mayBePrefetch: readonly unknown[] = ['GET', 'HEAD', undefined]
+
+/** Whether the request may move the expiry and the `lastSeenAt` of its session. Prefetches never do. */
+export const extendsSession = ({ extend, request }: UnitOfWork): boolean =>
+  extend && !(mayBePrefetch.includes(request.method) && isPrefetch(request))
 
 /** The storage key of a key. For a stateless backend it is the cookie itself, as `name` + `place` + `=value`. */
 export const storageKeyOf = ({ context, cookies }: UnitOfWork, key: string): string =>

@@ -188,6 +188,7 @@ test('an unknown option is refused by every function that has options', async (t
     browser: () => browser(handler, wrong),
   }
   const inRequest: Record<string, (request: Request) => unknown> = {
+    session: (request) => session(request, wrong),
     login: async (request) => (await session(request)).login('anna', wrong),
     csrfToken: (request) => csrfToken(request, wrong),
     csrfField: (request) => csrfField(request, wrong),

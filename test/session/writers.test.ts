@@ -69,7 +69,7 @@ suite('the history in metadata', () => {
   type Written = typeof first
   const writeBy = (writer: () => string, { metadata, version }: Written): Written => {
     const next = writer()
-    const text = encodeMetadata(nextMetadata(metadata, key, [version, next], false, 0))
+    const text = encodeMetadata(nextMetadata(metadata, key, [version, next], { rotate: false, seen: true }, 0))
     return { metadata: decodeMetadata(text) ?? assert.fail(), version: next }
   }
   const state = ({ metadata, version }: Written) => ({ metadata, entry: { version } })

@@ -2,24 +2,33 @@
 
 import {
   type AnyFields,
+  addFlash,
   type BackendFromUrlOptions,
   type CookieOptions,
   type CookiePlace,
   type CrossOriginProtectionOptions,
+  cookieSessions,
   crossOriginProtection,
+  csrfTag,
   type FormOptions,
+  fileSessions,
   type Handler,
   type LoginOptions,
   type Middleware,
   memorySessions,
+  type OpenSession,
   type ReadCookieOptions,
+  readForm,
   type Session,
   type SessionManager,
   type SessionManagerOptions,
+  type SessionOptions,
   type SetCookieOptions,
   session,
   sessionManager,
+  sqlSessions,
   type TokenOptions,
+  takeFlash,
 } from 'keepsake'
 import type { CookieBackendOptions } from 'keepsake/cookie'
 import type { FileOptions } from 'keepsake/file'
@@ -28,7 +37,7 @@ import type { CopyOptions, MovingOptions } from 'keepsake/moving'
 import type { ConnectMysqlOptions, MysqlOptions } from 'keepsake/mysql'
 import type { ConnectPostgresOptions, PostgresOptions } from 'keepsake/postgres'
 import type { ConnectRedisOptions, RedisOptions } from 'keepsake/redis'
-import { type LoggerOptions, logger, type ServeOptions } from 'keepsake/serve'
+import { type LoggerOptions, logger, type ServeOptions, serve } from 'keepsake/serve'
 import type { ClockOptions, CookieHeaderOptions, ExpiryOptions } from 'keepsake/session'
 import type { SqliteOptions } from 'keepsake/sqlite'
 import type { BrowserOptions } from 'keepsake/testing'
@@ -53,6 +62,7 @@ export const undefinable: readonly true[] = [
   true satisfies Undefinable<ConnectRedisOptions>,
   true satisfies Undefinable<CopyOptions>,
   true satisfies Undefinable<LoginOptions>,
+  true satisfies Undefinable<SessionOptions>,
   true satisfies Undefinable<CrossOriginProtectionOptions>,
   true satisfies Undefinable<FormOptions>,
   true satisfies Undefinable<TokenOptions>,
@@ -90,6 +100,17 @@ export const userOf = async (request: Request): Promise<string | undefined> => {
 }
 export const loose: Promise<Session<AnyFields>> = session(new Request('https://app.example'))
 
+// Outside of a middleware, flash messages and forms take the opened session.
+export const outside = async (request: Request): Promise<string> => {
+  const s: OpenSession<Fields> = await typed.open(request, { extend: false })
+  await typed.open({ headers: request.headers, url: undefined, method: undefined })
+  addFlash(s, 'info', 'Saved.')
+  const [messages, form] = [await takeFlash(s), await readForm(s)]
+  // @ts-expect-error a session of a middleware: pass the request
+  addFlash(await session(request), 'info', 'Saved.')
+  return `${messages.length} ${form.ok} ${await csrfTag(s)}`
+}
+
 // A framework with a request class of its own, which passes more arguments than the request.
 declare class FrameworkRequest extends Request {
   readonly nextUrl: URL
@@ -102,17 +123,55 @@ export const routes: readonly Route[] = [
   withSessions(page),
   typed(page),
   memorySessions(page),
-  crossOriginProtection(page),
+  sqlSessions(page, {}),
+  fileSessions(page, {}),
+  cookieSessions(page, { secret: env.SECRET }),
+  crossOriginProtection(page, { origins: [] }),
   logger(withSessions(crossOriginProtection(page)), { write: undefined }),
   // A handler with fewer parameters than the arguments that it gets.
   withSessions(() => new Response()),
   withSessions((request) => new Response(request.url)),
+  // The types of the arguments come from Route, through all middlewares.
+  withSessions(async (request, { params }) => new Response(request.nextUrl.pathname + (await params).id)),
+  logger(
+    memorySessions(crossOriginProtection(async ({ nextUrl }, { params }) => Response.json([nextUrl, await params]))),
+  ),
 ]
 // @ts-expect-error the arguments that the handler needs are missing
 withSessions(page)(new FrameworkRequest('https://app.example'))
+// @ts-expect-error another context than the handler takes
+export const otherContext: (request: FrameworkRequest, context: { params: string }) => unknown = withSessions(page)
+export const exactly: Handler<FrameworkRequest, [context: Context]> = withSessions(page)
 export const plain: Handler = withSessions(async (request) => Response.json((await session(request)).fields))
 
-// A middleware of the application's own.
+// A worker, which gets an environment and a context of its platform.
+type Env = { readonly GREETING: string }
+type Platform = { waitUntil(work: Promise<unknown>): void }
+type Worker = { fetch(request: Request, env: Env, ctx: Platform): Response | Promise<Response> }
+export const annotated = {
+  fetch: withSessions((request, env: Env, ctx: Platform) => {
+    ctx.waitUntil(session(request))
+    return new Response(env.GREETING)
+  }),
+} satisfies Worker
+export const inferred = {
+  fetch: crossOriginProtection((request, env, ctx) => {
+    ctx.waitUntil(session(request))
+    return new Response(env.GREETING)
+  }),
+} satisfies Worker
+
+// Arguments that a caller may leave out: `serve` passes none.
+const optional = withSessions(async (_: Request, context?: Context) => Response.json(await context?.params))
+export const answers = [
+  optional(new Request('https://app.example')),
+  optional(new Request('https://app.example'), { params: Promise.resolve({ id: '1' }) }),
+]
+export const running = serve(optional)
+// @ts-expect-error the handler needs an environment, and `serve` has none
+serve(annotated.fetch)
+
+// A middleware of the application's own, and a function that joins middlewares.
 const timed: Middleware =
   (next) =>
   async (request, ...rest) => {
@@ -120,4 +179,9 @@ const timed: Middleware =
     response.headers.set('server-timing', 'app')
     return response
   }
+const joined =
+  (...all: readonly Middleware[]): Middleware =>
+  (next) =>
+    all.reduceRight((inner, middleware) => middleware(inner), next)
 export const timedRoute: Route = timed(withSessions(page))
+export const joinedRoute: Route = joined(logger, withSessions, timed, crossOriginProtection)(page)
