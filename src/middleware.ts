@@ -27,7 +27,8 @@ const createResponder = ({ emit, errorResponse: render }: Manager) => {
 
   /** Returns the messages that a page took and did not show. */
   const returnTaken = async (work: UnitOfWork): Promise<void> => {
-    if (work.flashTaken.length > 0) await returnMessages(work).catch((error) => emit('store_error', { error }))
+    if (work.flashTaken.length > 0)
+      await returnMessages(work).catch((error) => work.context.emit('store_error', { error }))
   }
 
   /** Commits the session, then completes the handler's response, or replaces it if the commit failed. */
@@ -44,7 +45,7 @@ const createResponder = ({ emit, errorResponse: render }: Manager) => {
         : replace(outcome.failure, [])
     const failed = (error: unknown): Promise<Response> => {
       if (error instanceof KeepsakeError) {
-        emit('store_error', { error })
+        work.context.emit('store_error', { error })
         return replace(kindOf(error), clearingCookies(work))
       }
       answer.body?.cancel().catch(() => {})
@@ -64,6 +65,7 @@ const createResponder = ({ emit, errorResponse: render }: Manager) => {
   const handlerThrew = async (request: Request, requestContext: RequestContext, error: unknown): Promise<Response> => {
     await requestContext.session?.catch(() => {})
     const { work } = requestContext
+    const { emit: report } = work?.context ?? { emit }
     try {
       if (work !== undefined) {
         work.committed = true
@@ -71,11 +73,11 @@ const createResponder = ({ emit, errorResponse: render }: Manager) => {
         else await returnTaken(work)
       }
     } catch (failure) {
-      emit('store_error', { error: failure })
+      report('store_error', { error: failure })
     }
     release(request, requestContext)
     if (!(error instanceof KeepsakeError) || error.status !== 503) throw error
-    emit('store_error', { error })
+    report('store_error', { error })
     const answer = await answerFor('unavailable', request)
     return work === undefined ? answer : withHeaders(answer, clearingCookies(work), work.context)
   }

@@ -2,11 +2,12 @@
 
 import { type Awaitable, isThenable, KeepsakeError } from './error.ts'
 import type { Emit } from './events.ts'
-import type { TransportOptions } from './http/cookie-names.ts'
+import type { IncomingRequest, TransportOptions } from './http/cookie-names.ts'
 import type { ErrorResponse } from './http/error-response.ts'
-import type { ManagerContext } from './session/context.ts'
+import type { SharedContext } from './session/context.ts'
 import type { Flash } from './session/flash-messages.ts'
 import { type AnyFields, createHandle, type Session } from './session/session.ts'
+import type { RequestTenant } from './session/tenant.ts'
 import type { UnitOfWork } from './session/work.ts'
 
 /**
@@ -14,14 +15,13 @@ import type { UnitOfWork } from './session/work.ts'
  * more.
  */
 export type Manager = {
-  readonly context: () => Awaitable<ManagerContext>
+  readonly context: () => Awaitable<SharedContext>
   readonly emit: Emit
   readonly errorResponse: ErrorResponse | undefined
-  readonly transport: TransportOptions
-  readonly namespace: string
-  /** The name of the session cookie, without a prefix. */
-  readonly cookieName: string
-  readonly open: (request: Request) => Awaitable<UnitOfWork>
+  readonly transport: Omit<TransportOptions, 'cookie'>
+  /** The tenant of all requests, or a function that finds the tenant of a request. */
+  readonly tenant: RequestTenant | ((request: IncomingRequest) => RequestTenant)
+  readonly open: (request: Request, tenant: RequestTenant) => Awaitable<UnitOfWork>
 }
 
 /** One request's link to one manager. */
@@ -30,6 +30,8 @@ export type RequestContext = {
   readonly owner: unknown
   outer: RequestContext | undefined
   readonly manager: Manager
+  /** Set when it is first needed, and the same from then on. */
+  tenant: RequestTenant | undefined
   /** Set by the first caller. */
   session: Promise<Session> | undefined
   work: UnitOfWork | undefined
@@ -57,6 +59,7 @@ export const attach = (request: Request, owner: unknown, manager: Manager): Requ
     owner,
     outer: contextOf(request),
     manager,
+    tenant: typeof manager.tenant === 'function' ? undefined : manager.tenant,
     session: undefined,
     work: undefined,
     flashAdded: none,
@@ -65,6 +68,14 @@ export const attach = (request: Request, owner: unknown, manager: Manager): Requ
   }
   ;(request as WithContext)[CONTEXT] = requestContext
   return requestContext
+}
+
+/** The link of a request to the middleware `owner`. */
+const contextInside = (request: Request, owner: unknown): RequestContext | undefined => {
+  for (let context = contextOf(request); context !== undefined; context = context.outer) {
+    if (context.owner === owner) return context
+  }
+  return undefined
 }
 
 /** Whether a request is inside the middleware `owner`, which has not answered it yet. */
@@ -84,13 +95,22 @@ export const release = (request: Request, requestContext: RequestContext): void 
   if (outer !== undefined && contextOf(request) === requestContext) (request as WithContext)[CONTEXT] = outer
 }
 
+/** @throws KeepsakeError `invalid_option`; the errors of the application's functions */
+export const findTenant = ({ tenant }: Pick<Manager, 'tenant'>, request: IncomingRequest): RequestTenant =>
+  typeof tenant === 'function' ? tenant(request) : tenant
+
+const tenantIn = (request: Request, requestContext: RequestContext): RequestTenant => {
+  requestContext.tenant ??= findTenant(requestContext.manager, request)
+  return requestContext.tenant
+}
+
 const startOpening = (request: Request, requestContext: RequestContext): Promise<Session> => {
   const opened = (work: UnitOfWork): Session => {
     requestContext.work = work
     return createHandle(work)
   }
   try {
-    const work = requestContext.manager.open(request)
+    const work = requestContext.manager.open(request, tenantIn(request, requestContext))
     if (!isThenable(work)) return Promise.resolve(opened(work))
     const promise = work.then(opened)
     // Callers that await the promise get the error. A caller that does not must not end the process.
@@ -147,10 +167,14 @@ export const session = <F extends object = AnyFields>(request: Request): Promise
 
 /** The session of a request from the middleware `owner`, also if the request passed through others since. */
 export const sessionOf = (request: Request, owner: unknown): Promise<Session> => {
-  for (let context = contextOf(request); context !== undefined; context = context.outer) {
-    if (context.owner === owner) return sessionFor(request, context)
-  }
-  return Promise.reject(noMiddleware())
+  const context = contextInside(request, owner)
+  return context === undefined ? Promise.reject(noMiddleware()) : sessionFor(request, context)
+}
+
+/** The tenant of a request for the middleware `owner` of `manager`, also if the request is outside of it. */
+export const tenantFor = (request: IncomingRequest, owner: unknown, manager: Manager): RequestTenant => {
+  const context = contextInside(request as Request, owner)
+  return context === undefined ? findTenant(manager, request) : tenantIn(request as Request, context)
 }
 
 /** The label of the session that a request used, if it used one. */
@@ -178,4 +202,11 @@ export const managerOf = (request: Request): Manager => {
   const manager = findManager(request)
   if (manager === undefined) throw noMiddleware()
   return manager
+}
+
+/** The tenant of a request at its innermost manager. @throws KeepsakeError `no_middleware`, `invalid_option` */
+export const tenantOf = (request: Request): RequestTenant => {
+  const requestContext = contextOf(request)
+  if (requestContext === undefined) throw noMiddleware()
+  return tenantIn(request, requestContext)
 }
