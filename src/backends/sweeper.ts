@@ -26,16 +26,17 @@ export type Sweeper = {
   readonly stop: () => void
 }
 
-/** @param describeOwner the owner of an entry as events have it */
+/** @param describeOwner the owner of an entry as events have it. Undefined: the sweep emits no event */
 export const sweeper = (
   backend: Backend,
   now: () => number,
   emit: Emit,
-  describeOwner: (owner: string) => Pick<SessionEvent, 'owner' | 'namespace'>,
+  describeOwner: (owner: string) => Pick<SessionEvent, 'owner' | 'namespace'> | undefined,
 ): Sweeper => {
   const removed = ({ metadata, owner }: Removed): void => {
     const label = decodeMetadata(metadata)?.label
-    if (label !== undefined) emit('timed_out', { label, ...describeOwner(owner) })
+    const described = describeOwner(owner)
+    if (label !== undefined && described !== undefined) emit('timed_out', { label, ...described })
   }
   let nextSweep = Number.NEGATIVE_INFINITY
   let timer: NodeJS.Timeout | undefined

@@ -1,4 +1,4 @@
-// The context that the requests of a session manager share, once its backend is open: the common part, and that of a namespace.
+// The context that the requests of a session manager share: a part for all namespaces, and a part for each one.
 
 import type { Backend } from '../backends/contract.ts'
 import type { Sweeper } from '../backends/sweeper.ts'

@@ -178,7 +178,7 @@ for (const { name, opener } of [...stores, ...cookies]) {
       assert.equal(await manager.tenant('umbrella').unseal(sealed, 'test'), undefined)
     })
 
-    test('TEN-1: a namespace by request opens exactly what a manager with that constant namespace made', async (t) => {
+    test('TEN-1: a namespace by request opens the sessions of a manager with the same constant namespace', async (t) => {
       const backend = await openStore(t)
       const { replay } = site({ backend })
       // A backend that is given as an object has a namespace of its own, so a constant manager needs the same one.
@@ -351,7 +351,7 @@ suite('the functions namespace and cookie', () => {
     { namespace: 'acme', cookie: async () => ({}) },
   ]
   for (const [number, options] of wrong.entries()) {
-    test(`a request that gets a wrong value is an invalid_option, ${Object.keys(options).at(-1)} ${number + 1}`, async () => {
+    test(`TEN-2: a request that gets a wrong value is an invalid_option, ${Object.keys(options).at(-1)} ${number + 1}`, async () => {
       const backend = await backendFromUrl('memory:')
       const { visitor, manager } = site({ backend, ...(options as object) })
       const errors: unknown[] = []
@@ -412,6 +412,21 @@ suite('the functions namespace and cookie', () => {
     assert.match((await visitor('acme').raw(set)).headers.get('set-cookie') ?? '', /^__Host-Http-two=/)
     cookie.name = 'two words'
     await assert.rejects(visitor('acme')(set), code('invalid_option'))
+  })
+
+  test('a change of a returned cookie object does not change an equal one of another request', async () => {
+    const first: { name: string; domain?: string } = { name: 'id' }
+    const returned = [first, { name: 'id' }]
+    const { manager } = site({ backend: 'memory:', cookie: () => returned.shift() as object })
+    const cookiesAt = async () => {
+      const s = await manager.open({ headers: new Headers(), url: 'https://acme.test/' })
+      s.set('n', 1)
+      const result = await s.commit()
+      return result.ok ? result.cookies.map(({ attributes }) => attributes.domain) : []
+    }
+    assert.deepEqual(await cookiesAt(), [undefined])
+    first.domain = 'umbrella.test'
+    assert.deepEqual(await cookiesAt(), [undefined])
   })
 
   test('with more tenants and cookies than the caches keep, each tenant still has its own sessions', async () => {
