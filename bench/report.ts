@@ -80,7 +80,7 @@ export const httpTable = (results: Http, bareOf: ReadonlyMap<string, string>): s
   )
 }
 
-export const memoryTable = ({ largest, bytes, reads, autoSweep: sweeps, left }: Memory): string => {
+export const memoryTable = ({ largest, bytes, reads, sweeps, left }: Memory): string => {
   const latencies = KINDS.flatMap((kind) =>
     Array.from(reads[kind], ([size, rounds]) => [
       kind,

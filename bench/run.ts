@@ -117,7 +117,7 @@ if (wanted('stores') || wanted('sweep')) {
 
 const fromGrowth = (name: string): readonly number[] | undefined => {
   if (grown === undefined) return undefined
-  const { bytes, reads, autoSweep: sweeps, left: behind } = grown
+  const { bytes, reads, sweeps, left: behind } = grown
   if (name === 'bytes memory') return [bytes.memory]
   if (name === 'bytes map') return [bytes.map]
   if (name === 'sweep memory') return [sweeps.memory.longest]

@@ -1,5 +1,7 @@
 // The requests of a visitor and the session of that visitor: the same for every contestant.
 
+import { hash } from 'node:crypto'
+
 /**
  * - `untouched`: the request has a session, and the handler does not ask for it.
  * - `anonymous`: the request has no cookie; the handler looks for the user and finds none.
@@ -41,6 +43,12 @@ export const IN_FLIGHT = 32
 
 /** The number of sessions. It is small, so that a bounded cache of tokens contains them all. */
 export const SESSIONS = 256
+
+/** Storage keys like those of keepsake: the namespace, a dot, and a label of 12 characters. */
+export const storageKeys: readonly string[] = Array.from(
+  { length: SESSIONS },
+  (_, at) => `sid.${hash('sha256', `session ${at}`, 'base64url').slice(0, 12)}`,
+)
 
 /** Other cookies that every request has. */
 const OTHER_COOKIES = 'theme=dark; _ga=GA1.1.2044113221.1700000000'

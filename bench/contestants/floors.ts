@@ -37,6 +37,7 @@ export const tokenOf = (header: string | undefined): string | undefined => {
   return undefined
 }
 
+// The same as src/crypto/random.ts, by hand: a floor uses no code of keepsake.
 const pool = Buffer.alloc(4096)
 let used = pool.length
 

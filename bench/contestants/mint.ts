@@ -3,7 +3,7 @@
 import { once } from 'node:events'
 import { parentPort, Worker, workerData } from 'node:worker_threads'
 import { contestantNamed } from './all.ts'
-import { login, visitorOf } from './stage.ts'
+import { login, senderFor } from './stage.ts'
 
 /** Starts the thread. Each call of the returned function creates `count` tokens. */
 export const startMinter = (name: string, folder: string): ((count: number) => Promise<string[]>) => {
@@ -22,10 +22,10 @@ if (parentPort !== null) {
   const port = parentPort
   const app = await contestantNamed(workerData.name).open(workerData.folder)
   if (app.kind === 'raw') throw new Error(`The contestant ${workerData.name} has no tokens.`)
-  const visit = visitorOf(app)
+  const send = senderFor(app)
   port.on('message', async (count: number) => {
     const tokens: string[] = []
-    while (tokens.length < count) tokens.push(await login(visit))
+    while (tokens.length < count) tokens.push(await login(send))
     port.postMessage(tokens)
   })
 }

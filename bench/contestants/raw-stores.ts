@@ -1,45 +1,41 @@
-// The servers' own floors: what a driver alone takes for the same rows, with the same statements, without sessions.
+// The floors of the servers: the time of a driver alone for the same rows, with the same statements, without sessions.
 
-import { hash } from 'node:crypto'
 import { encodeEntry, setEntry } from '../../src/backends/redis/scripts.ts'
 import { mysqlBackend } from '../../src/backends/sql/mysql.ts'
 import { postgresBackend } from '../../src/backends/sql/postgres.ts'
+import type { SqlBackend } from '../../src/backends/sql/table.ts'
 import type { Entry } from '../../src/index.ts'
-import { FIELDS, nextSeen, SESSIONS } from '../workloads.ts'
+import { FIELDS, storageKeys as keys, nextSeen, SESSIONS } from '../workloads.ts'
 import { ioredis, mysql, nodeRedis, postgres } from './clients.ts'
 import type { Contestant, Raw } from './contestant.ts'
 
-const keys = Array.from(
-  { length: SESSIONS },
-  (_, at) => `sid.${hash('sha256', `session ${at}`, 'base64url').slice(0, 12)}`,
-)
 const at = <T>(list: readonly T[], number: number): T => list[number % SESSIONS] as T
 
-const head = 'h'.repeat(60)
+const metadata = 'h'.repeat(60)
 const owner = `app:${FIELDS.user}`
 const jsonOf = (seen: number): string => JSON.stringify({ ...FIELDS, seen })
 const entry: Entry = {
   value: jsonOf(FIELDS.seen),
-  metadata: head,
+  metadata,
   owner,
   version: 'v0000000',
   expiresAt: Date.now() + 1e9,
 }
 
-/** A version that was never there before, of the same length. */
-let turn = 0
-const nextVersion = (): string => `v${String(++turn % 1e7).padStart(7, '0')}`
+/** A new version, always of the same length. */
+let versions = 0
+const nextVersion = (): string => `v${String(++versions % 1e7).padStart(7, '0')}`
 
-/** A read, and a compare-and-set to the version after it: each session's own, because no two visits at once have one. */
+/** A read, and a compare-and-set to the next version. No two concurrent requests use the same session. */
 type Statements = {
   read(number: number): Promise<number | undefined>
   set(number: number, json: string, before: string, after: string): Promise<boolean>
 }
 
 const raw = ({ read, set }: Statements): Raw => {
-  const versions = keys.map(() => entry.version)
+  const current = keys.map(() => entry.version)
   const checked = async (number: number) => {
-    if (((await read(number)) ?? 0) < jsonOf(FIELDS.seen).length) throw new Error('A row is wrong.')
+    if (((await read(number)) ?? 0) < jsonOf(FIELDS.seen).length) throw new Error('A row has the wrong length.')
   }
   return {
     kind: 'raw',
@@ -48,9 +44,9 @@ const raw = ({ read, set }: Statements): Raw => {
       async write(number) {
         await checked(number)
         const next = nextVersion()
-        const done = await set(number, jsonOf(nextSeen()), at(versions, number), next)
+        const done = await set(number, jsonOf(nextSeen()), at(current, number), next)
         if (!done) throw new Error('A row was not updated.')
-        versions[number % SESSIONS] = next
+        current[number % SESSIONS] = next
       },
     },
   }
@@ -58,48 +54,53 @@ const raw = ({ read, set }: Statements): Raw => {
 
 type Redis = {
   set(key: string, text: string): Promise<unknown>
-  load(lua: string): Promise<unknown>
   get(key: string): Promise<string | null>
+}
+/** The two commands that the drivers call differently. */
+type Scripts = {
+  load(lua: string): Promise<unknown>
   evalsha(sha: string, key: string, args: string[]): Promise<unknown>
 }
 
-const overRedis = async ({ set, load, get, evalsha }: Redis): Promise<Raw> => {
+const overRedis = async (client: Redis, { load, evalsha }: Scripts): Promise<Raw> => {
   const names = keys.map((key) => `raw:${process.pid}:${key}`)
-  for (const name of names) await set(name, encodeEntry(entry))
+  for (const name of names) await client.set(name, encodeEntry(entry))
   await load(setEntry.lua)
   return raw({
-    read: async (number) => (await get(at(names, number)))?.length,
+    read: async (number) => (await client.get(at(names, number)))?.length,
     set: async (number, json, before, after) =>
-      (await evalsha(setEntry.sha, at(names, number), [before, after, `${head}\n${json}`])) === null,
+      (await evalsha(setEntry.sha, at(names, number), [before, after, `${metadata}\n${json}`])) === null,
   })
 }
 
 const overIoredis = async (): Promise<Raw> => {
   const client = await ioredis()
-  return overRedis({
-    set: (key, text) => client.set(key, text),
+  return overRedis(client, {
     load: (lua) => client.script('LOAD', lua),
-    get: (key) => client.get(key),
     evalsha: (sha, key, args) => client.evalsha(sha, 1, key, ...args),
   })
 }
 
 const overNodeRedis = async (): Promise<Raw> => {
   const client = await nodeRedis()
-  return overRedis({
-    set: (key, text) => client.set(key, text),
+  return overRedis(client, {
     load: (lua) => client.scriptLoad(lua),
-    get: (key) => client.get(key),
     evalsha: (sha, key, args) => client.evalSha(sha, { keys: [key], arguments: args }),
   })
 }
 
-const overPostgres = async (): Promise<Raw> => {
-  const pool = await postgres()
+/** Fills a fresh table through a backend of keepsake. @returns its name */
+const fillTable = async (createBackend: (options: { readonly table: string }) => SqlBackend): Promise<string> => {
   const table = `raw_${process.pid}`
-  const backend = postgresBackend(pool, { table })
+  const backend = createBackend({ table })
   await backend.migrate()
   for (const key of keys) await backend.generate(key, entry)
+  return table
+}
+
+const overPostgres = async (): Promise<Raw> => {
+  const pool = await postgres()
+  const table = await fillTable((options) => postgresBackend(pool, options))
   const select = `select value, metadata, expires_at, version, owner from ${table} where key = $1`
   const update = `update ${table} set version = $3, metadata = $4, value = $5 where key = $1 and version = $2`
   return raw({
@@ -108,7 +109,7 @@ const overPostgres = async (): Promise<Raw> => {
       return rows[0]?.value.length
     },
     async set(number, json, before, after) {
-      const values = [at(keys, number), before, after, head, json]
+      const values = [at(keys, number), before, after, metadata, json]
       return (await pool.query({ name: 'set', text: update, values })).rowCount === 1
     },
   })
@@ -116,10 +117,7 @@ const overPostgres = async (): Promise<Raw> => {
 
 const overMysql = async (): Promise<Raw> => {
   const pool = await mysql()
-  const table = `raw_${process.pid}`
-  const backend = mysqlBackend(pool, { table })
-  await backend.migrate()
-  for (const key of keys) await backend.generate(key, entry)
+  const table = await fillTable((options) => mysqlBackend(pool, options))
   const select = `select value, metadata, expires_at, version, owner from ${table} where \`key\` = ?`
   const update = `update ${table} set version = ?, metadata = ?, value = ? where \`key\` = ? and version = ?`
   return raw({
@@ -128,7 +126,7 @@ const overMysql = async (): Promise<Raw> => {
       return (rows as { value: string }[])[0]?.value.length
     },
     async set(number, json, before, after) {
-      const [{ affectedRows }] = (await pool.execute(update, [after, head, json, at(keys, number), before])) as [
+      const [{ affectedRows }] = (await pool.execute(update, [after, metadata, json, at(keys, number), before])) as [
         { affectedRows: number },
         unknown,
       ]

@@ -1,22 +1,20 @@
 // The floors of local stores: only a prepared SELECT and UPDATE, and only readFileSync.
 
-import { hash } from 'node:crypto'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
-import { FIELDS, SESSIONS } from '../workloads.ts'
+import { FIELDS, storageKeys as keys, SESSIONS } from '../workloads.ts'
 import type { Contestant, Raw } from './contestant.ts'
 
 const json = JSON.stringify(FIELDS)
-const keys = Array.from({ length: SESSIONS }, (_, at) => hash('sha256', `session ${at}`, 'buffer'))
-const keyOf = (at: number): Buffer => keys[at % SESSIONS] as Buffer
+const keyOf = (at: number): string => keys[at % SESSIONS] as string
 
 const sqlite = async (folder: string): Promise<Raw> => {
   const database = new DatabaseSync(join(folder, 'raw.db'))
   database.exec(`
     pragma journal_mode = wal;
     pragma synchronous = normal;
-    create table sessions (key blob primary key, value text not null, expires_at integer not null) strict, without rowid;
+    create table sessions (key text primary key, value text not null, expires_at integer not null) strict, without rowid;
   `)
   const insert = database.prepare('insert into sessions (key, value, expires_at) values (?, ?, ?)')
   const select = database.prepare('select value, expires_at from sessions where key = ?')
@@ -42,7 +40,7 @@ const sqlite = async (folder: string): Promise<Raw> => {
 const files = async (folder: string): Promise<Raw> => {
   const directory = join(folder, 'raw')
   mkdirSync(directory)
-  const paths = keys.map((key) => join(directory, key.toString('base64url')))
+  const paths = keys.map((key) => join(directory, key))
   for (const path of paths) writeFileSync(path, json)
   return {
     kind: 'raw',

@@ -12,14 +12,15 @@ export type Answer = {
   readonly text: () => string | Promise<string>
 }
 
-export type Visit = (workload: Workload, cookie: string | undefined) => Promise<Answer>
+/** Sends a request of this workload with these cookies of the session. */
+export type Send = (workload: Workload, cookie: string | undefined) => Promise<Answer>
 
 const checkStatus = (status: number, workload: Workload): void => {
   if (status !== 200) throw new Error(`A request (${workload}) was answered with ${status}.`)
 }
 
 const overFetch =
-  (handler: FetchHandler): Visit =>
+  (handler: FetchHandler): Send =>
   async (workload, cookie) => {
     const request = new Request(`https://bench.test/${workload}`, { headers: { cookie: cookieHeader(cookie) } })
     const response = await handler(request)
@@ -32,11 +33,11 @@ const socket = { remoteAddress: '127.0.0.1', encrypted: false } as unknown as So
 /** The unsent output: a response without a socket keeps its header and queues the rest. */
 type Unsent = { readonly _header: string; readonly outputData: readonly { readonly data: string | Buffer }[] }
 
-const setCookies = (head: string): string[] =>
-  Array.from(head.matchAll(/^set-cookie: (.*)$/gim), ([, value]) => value as string)
+const setCookies = (header: string): string[] =>
+  Array.from(header.matchAll(/^set-cookie: (.*)$/gim), ([, value]) => value as string)
 
 const overNode =
-  (listener: NodeListener): Visit =>
+  (listener: NodeListener): Send =>
   (workload, cookie) =>
     new Promise((resolve, reject) => {
       const request = new IncomingMessage(socket)
@@ -67,22 +68,21 @@ const overNode =
     })
 
 /** Returns a function that sends requests to an application. */
-export const visitorOf = (app: App): Visit => (app.kind === 'fetch' ? overFetch(app.handler) : overNode(app.listener))
+export const senderFor = (app: App): Send => (app.kind === 'fetch' ? overFetch(app.handler) : overNode(app.listener))
 
 /** Logs in. Returns the cookies of the new session. */
-export const login = async (visit: Visit): Promise<string> => {
-  const cookie = (await visit('login', undefined)).cookie()
+export const login = async (send: Send): Promise<string> => {
+  const cookie = (await send('login', undefined)).cookie()
   if (cookie === undefined) throw new Error('A login set no cookie.')
   return cookie
 }
 
 /** Checks that logins, writes and reads work. */
-export const checkWorkloads = async (visit: Visit): Promise<void> => {
-  const cookie = await login(visit)
-  const before = await (await visit('read', cookie)).text()
-  const written = await visit('write', cookie)
-  const after = await (await visit('read', written.cookie() ?? cookie)).text()
+export const checkWorkloads = async (send: Send): Promise<void> => {
+  const cookie = await login(send)
+  const before = await (await send('read', cookie)).text()
+  const written = await send('write', cookie)
+  const after = await (await send('read', written.cookie() ?? cookie)).text()
   if (before === after) throw new Error('A write was not saved.')
-  if ((await visit('anonymous', undefined)).cookie() !== undefined)
-    throw new Error('An anonymous request got a cookie.')
+  if ((await send('anonymous', undefined)).cookie() !== undefined) throw new Error('An anonymous request got a cookie.')
 }

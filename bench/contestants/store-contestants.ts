@@ -132,14 +132,14 @@ const openSessions = async (backend: Backend): Promise<Raw> => {
   const manager = sessionManager({ backend, secret, secure: true })
   const jar: Headers[] = []
   while (jar.length < SESSIONS) {
-    const visit = await manager.open({ headers: new Headers() })
-    visit.login(FIELDS.user)
-    for (const [field, value] of Object.entries(FIELDS)) visit.set(field, value)
-    const committed = await visit.commit()
+    const opened = await manager.open({ headers: new Headers() })
+    opened.login(FIELDS.user)
+    for (const [field, value] of Object.entries(FIELDS)) opened.set(field, value)
+    const committed = await opened.commit()
     if (!committed.ok) throw new Error('A session was not created.')
     jar.push(new Headers({ cookie: cookieHeader(cookiesIn(committed.headers.getSetCookie())) }))
   }
-  const visit = async (at: number) => {
+  const read = async (at: number) => {
     const opened = await manager.open({ headers: jar[at % SESSIONS] as Headers })
     if (opened.get('user') !== FIELDS.user) throw new Error('A session has the wrong user.')
     return opened
@@ -147,9 +147,9 @@ const openSessions = async (backend: Backend): Promise<Raw> => {
   return {
     kind: 'raw',
     operations: {
-      read: visit,
+      read,
       async write(at) {
-        const opened = await visit(at)
+        const opened = await read(at)
         opened.set('seen', nextSeen())
         if (!(await opened.commit()).ok) throw new Error('A session was not saved.')
       },

@@ -12,7 +12,7 @@ export type Question =
   | { readonly do: 'read'; readonly times: number }
   | { readonly do: 'bytes' }
   | { readonly do: 'expire' }
-  | { readonly do: 'visits'; readonly times: number }
+  | { readonly do: 'garbage'; readonly times: number }
 
 /** Microseconds. */
 export type Latency = { readonly p50: number; readonly p99: number }
@@ -56,10 +56,10 @@ const create = async (at: number, size: number): Promise<void> => {
     plain.set(hash('sha256', `session ${at}`, 'base64url'), JSON.stringify({ ...FIELDS, seen: FIELDS.seen + at }))
     return
   }
-  const visit = await manager.open({ headers: new Headers() })
-  visit.login(`user ${at}`)
-  for (const [field, value] of Object.entries({ ...FIELDS, seen: FIELDS.seen + at })) visit.set(field, value)
-  const committed = await visit.commit()
+  const opened = await manager.open({ headers: new Headers() })
+  opened.login(`user ${at}`)
+  for (const [field, value] of Object.entries({ ...FIELDS, seen: FIELDS.seen + at })) opened.set(field, value)
+  const committed = await opened.commit()
   if (!committed.ok) throw new Error('A session was not created.')
   if (at % Math.max(1, Math.floor(size / SAMPLE)) !== 0) return
   jar.push(new Headers({ cookie: cookiesIn(committed.headers.getSetCookie()) ?? '' }))
@@ -78,8 +78,8 @@ const read = async (times: number): Promise<Latency> => {
   for (let time = 0; time < times; time++) {
     const headers = jar[Math.floor(Math.random() * jar.length)] as Headers
     const before = performance.now()
-    const visit = await manager.open({ headers })
-    if (visit.get('user') !== FIELDS.user) throw new Error('A session is missing.')
+    const opened = await manager.open({ headers })
+    if (opened.get('user') !== FIELDS.user) throw new Error('A session is missing.')
     taken[time] = performance.now() - before
   }
   taken.sort()
@@ -101,8 +101,8 @@ const expire = async (): Promise<Sweeps> => {
   return { swept, batches: taken.length, p99: ranked(sorted, 0.99), longest: ranked(sorted, 1) }
 }
 
-/** Bytes that a request leaves behind, with a handler that does not use the session and with one that reads it. */
-const visits = async (times: number): Promise<{ untouched: number; read: number }> => {
+/** The bytes that a request leaves in the heap, with a handler that does not use the session and with one that reads it. */
+const garbageOf = async (times: number): Promise<{ untouched: number; read: number }> => {
   const cookie = jar[0]?.get('cookie') ?? ''
   const handlers = {
     untouched: manager(() => new Response('ok')),
@@ -132,5 +132,5 @@ answerQuestions(async (question: Question) => {
   if (question.do === 'fill') return fill(question.size)
   if (question.do === 'read') return read(question.times)
   if (question.do === 'bytes') return (await heap()) - empty
-  return question.do === 'expire' ? expire() : visits(question.times)
+  return question.do === 'expire' ? expire() : garbageOf(question.times)
 })

@@ -14,7 +14,7 @@ export type Memory = {
   readonly bytes: { readonly map: number; readonly memory: number }
   /** The latency of a read in each round, by backend and number of sessions. */
   readonly reads: Record<Kind, Map<number, Latency[]>>
-  readonly autoSweep: Record<Kind, Sweeps>
+  readonly sweeps: Record<Kind, Sweeps>
   readonly left: { readonly untouched: number; readonly read: number }
 }
 
@@ -65,13 +65,13 @@ export const memory = async ({ folder, rounds, sizes, say }: Plan): Promise<Memo
       }
     }
     say('memory after requests')
-    const left = await ask<Memory['left']>(storeOf('memory', Math.min(...sizes)), { do: 'visits', times: 50_000 })
+    const left = await ask<Memory['left']>(storeOf('memory', Math.min(...sizes)), { do: 'garbage', times: 50_000 })
     say('sweeping')
     const sweeps = {
       memory: await ask<Sweeps>(storeOf('memory', largest), { do: 'expire' }),
       sqlite: await ask<Sweeps>(storeOf('sqlite', largest), { do: 'expire' }),
     }
-    return { largest, bytes: { map: mapBytes, memory: bytes }, reads, autoSweep: sweeps, left }
+    return { largest, bytes: { map: mapBytes, memory: bytes }, reads, sweeps, left }
   } finally {
     for (const child of children) child.end()
   }

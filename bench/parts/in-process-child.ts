@@ -6,7 +6,7 @@ import { contestantNamed } from '../contestants/all.ts'
 import { openBare } from '../contestants/bare.ts'
 import type { App, Raw } from '../contestants/contestant.ts'
 import { startMinter } from '../contestants/mint.ts'
-import { checkWorkloads, login, type Visit, visitorOf } from '../contestants/stage.ts'
+import { checkWorkloads, login, type Send, senderFor } from '../contestants/stage.ts'
 import { IN_FLIGHT, SESSIONS, type Workload } from '../workloads.ts'
 
 /**
@@ -57,14 +57,14 @@ const measure = async (batch: Batch, batches: number, inFlight: number): Promise
 
 const hasCookie = (workload: Workload): boolean => workload !== 'anonymous' && workload !== 'login'
 
-/** The sessions take turns, so that the requests of a batch use different ones. */
-const visits = (visit: Visit, workload: Workload, inFlight: number): Batch => {
-  const one = () => visit(workload, hasCookie(workload) ? jar[next() % SESSIONS] : undefined)
+/** The requests of a batch use the sessions one after another. */
+const requestBatch = (send: Send, workload: Workload, inFlight: number): Batch => {
+  const one = () => send(workload, hasCookie(workload) ? jar[next() % SESSIONS] : undefined)
   return () => Promise.all(Array.from({ length: inFlight }, one))
 }
 
-const firstVisits = (visit: Visit, workload: Workload, tokens: string[]): Batch => {
-  const one = () => visit(workload, tokens.pop())
+const firstSightBatch = (send: Send, workload: Workload, tokens: string[]): Batch => {
+  const one = () => send(workload, tokens.pop())
   return () => Promise.all(Array.from({ length: IN_FLIGHT }, one))
 }
 
@@ -81,13 +81,13 @@ const rawOperations = (operation: (at: number) => unknown, inFlight: number): Ba
 
 const app: App | Raw = await contestant.open(folder)
 const bareApp = await openBare(contestant.bare)
-const visit = app.kind === 'raw' ? undefined : visitorOf(app)
-const bareVisit = bareApp && visitorOf(bareApp)
+const send = app.kind === 'raw' ? undefined : senderFor(app)
+const sendBare = bareApp && senderFor(bareApp)
 const mint = contestant.firstSight ? startMinter(name, folder) : undefined
 
-if (visit !== undefined) {
-  await checkWorkloads(visit)
-  while (jar.length < SESSIONS) jar.push(await login(visit))
+if (send !== undefined) {
+  await checkWorkloads(send)
+  while (jar.length < SESSIONS) jar.push(await login(send))
 }
 
 /** A leg with sessions. Its tokens are created before the measurement starts. */
@@ -97,14 +97,14 @@ const legWith = async (workload: Workload, batches: number, inFlight = IN_FLIGHT
     if (operation === undefined) throw new Error(`${name} has no ${workload}.`)
     return measure(rawOperations(operation, inFlight), batches, inFlight)
   }
-  if (visit === undefined) throw new Error(`The contestant ${name} has no application.`)
-  if (mint === undefined) return measure(visits(visit, workload, inFlight), batches, inFlight)
+  if (send === undefined) throw new Error(`The contestant ${name} has no application.`)
+  if (mint === undefined) return measure(requestBatch(send, workload, inFlight), batches, inFlight)
   const tokens = await mint(batches * IN_FLIGHT)
-  return measure(firstVisits(visit, workload, tokens), batches, inFlight)
+  return measure(firstSightBatch(send, workload, tokens), batches, inFlight)
 }
 
 const legBare = async (workload: Workload, batches: number, inFlight = IN_FLIGHT): Promise<Cost> =>
-  bareVisit === undefined ? { cpu: 0, clock: 0 } : measure(visits(bareVisit, workload, inFlight), batches, inFlight)
+  sendBare === undefined ? { cpu: 0, clock: 0 } : measure(requestBatch(sendBare, workload, inFlight), batches, inFlight)
 
 /** The number of batches in a leg, by workload. It is found once, after the warm-up. */
 const sizes = new Map<Workload, number>()

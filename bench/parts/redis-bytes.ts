@@ -4,7 +4,7 @@ import { redisBackend } from '../../src/backends/redis/backend.ts'
 import { sessionManager } from '../../src/index.ts'
 import { ioredis } from '../contestants/clients.ts'
 import { secret } from '../contestants/ours.ts'
-import { visitorOf } from '../contestants/stage.ts'
+import { senderFor } from '../contestants/stage.ts'
 import { contestantsOn } from '../contestants/store-contestants.ts'
 import { FIELDS } from '../workloads.ts'
 
@@ -30,10 +30,10 @@ const ours = async (prefix: string, owned: boolean): Promise<void> => {
   const client = await ioredis()
   const manager = sessionManager({ backend: redisBackend(client, { prefix }), secret, secure: true })
   for (let count = 0; count < COUNT; count++) {
-    const visit = await manager.open({ headers: new Headers() })
-    if (owned) visit.login(`${FIELDS.user}${count}`)
-    for (const [field, value] of Object.entries(FIELDS)) visit.set(field, value)
-    await visit.commit()
+    const opened = await manager.open({ headers: new Headers() })
+    if (owned) opened.login(`${FIELDS.user}${count}`)
+    for (const [field, value] of Object.entries(FIELDS)) opened.set(field, value)
+    await opened.commit()
   }
   await manager.close()
   client.disconnect()
@@ -56,8 +56,8 @@ export const redisBytes = async (): Promise<RedisBytes[]> => {
   const app = await peer?.open('')
   if (app === undefined || app.kind === 'raw')
     throw new Error('The peer express-session, connect-redis cannot be opened.')
-  const visit = visitorOf(app)
-  for (let count = 0; count < COUNT; count++) await visit('login', undefined)
+  const send = senderFor(app)
+  for (let count = 0; count < COUNT; count++) await send('login', undefined)
   await plain('plain:')
   await ours('anonymous:', false)
   await ours('owned:', true)

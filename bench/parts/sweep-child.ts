@@ -47,9 +47,9 @@ const manager = sessionManager({ backend, secret, autoSweep: false })
 const jar = async (): Promise<string[]> => {
   const cookies: string[] = []
   while (cookies.length < LIVING) {
-    const visit = await manager.open({ headers: new Headers() })
-    visit.set('user', 'anna')
-    const committed = await visit.commit()
+    const opened = await manager.open({ headers: new Headers() })
+    opened.set('user', 'anna')
+    const committed = await opened.commit()
     if (!committed.ok) throw new Error('A session was not created.')
     cookies.push(cookiesIn(committed.headers.getSetCookie()) ?? '')
   }
@@ -63,8 +63,8 @@ const read = async (cookies: readonly string[], seconds: number, rate: number): 
   const startedAt = performance.now()
   const one = async (due: number) => {
     const cookie = cookies[Math.floor(Math.random() * cookies.length)] as string
-    const visit = await manager.open({ headers: new Headers({ cookie }) })
-    if (visit.get('user') !== 'anna') throw new Error('A living session is missing.')
+    const opened = await manager.open({ headers: new Headers({ cookie }) })
+    if (opened.get('user') !== 'anna') throw new Error('A living session is missing.')
     taken.push(performance.now() - due)
   }
   for (let count = 0; count < seconds * rate; count++) {

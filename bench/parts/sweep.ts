@@ -1,4 +1,4 @@
-// A million expired sessions are swept by one process while another reads at a steady rate: what its reads notice.
+// A million expired sessions are swept by one process while another reads at a steady rate: the delay of its reads.
 
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
@@ -16,34 +16,34 @@ export type Swept = {
   readonly kinds: readonly (Sweep & { readonly kind: Kind; readonly without: Reads; readonly during: Reads })[]
 }
 
-/** A second. */
+/** Reads per second. */
 export const READS = 200
-/** Seconds of reads that nothing disturbs. */
-const STILL = 5
+/** Seconds of reads without a sweep, to compare with. */
+const UNDISTURBED = 5
 
-const HEAD = '1.0.0.'
+const METADATA = '1.0.0.'
 const VALUE = `{"user":"${'u'.repeat(130)}"}`
 
-/** As many rows that have expired, one millisecond after the other, under keys in no order. */
+/** Inserts `size` expired rows, one for each millisecond. Their keys are in random order. */
 const fill: Record<Kind, (size: number, url: string) => Promise<unknown>> = {
   async sqlite(size, url) {
     const database = new DatabaseSync(url.slice('sqlite:'.length))
     database.exec(`insert into keepsake_sessions (key, value, metadata, expires_at, version)
       with recursive n (i) as (select 1 union all select i + 1 from n where i < ${size})
-      select randomblob(32), '${VALUE}', '${HEAD}', i, 'v0000000' from n`)
+      select 'sid.' || lower(hex(randomblob(8))), '${VALUE}', '${METADATA}', i, 'v0000000' from n`)
     database.close()
   },
   async postgres(size) {
     const pool = await postgres()
     await pool.query(`insert into keepsake_sessions (key, value, metadata, expires_at, version)
-      select md5(i::text), '${VALUE}', '${HEAD}', i, 'v0000000' from generate_series(1, ${size}) as i`)
+      select 'sid.' || left(md5(i::text), 16), '${VALUE}', '${METADATA}', i, 'v0000000' from generate_series(1, ${size}) as i`)
     await pool.query('vacuum analyze keepsake_sessions')
     await pool.end()
   },
   async mysql(size) {
     const pool = await mysql()
     await pool.query(`insert into keepsake_sessions (\`key\`, value, metadata, expires_at, version)
-      select md5(seq), '${VALUE}', '${HEAD}', seq, 'v0000000' from seq_1_to_${size}`)
+      select concat('sid.', left(md5(seq), 16)), '${VALUE}', '${METADATA}', seq, 'v0000000' from seq_1_to_${size}`)
     await pool.query('analyze table keepsake_sessions')
     await pool.end()
   },
@@ -57,24 +57,24 @@ const readsOf = (taken: number[]): Reads => {
 
 type Plan = { readonly folder: string; readonly size: number; readonly say: (line: string) => void }
 
-const one = async (kind: Kind, { folder, size, say }: Plan): Promise<Swept['kinds'][number]> => {
+const sweepOne = async (kind: Kind, { folder, size, say }: Plan): Promise<Swept['kinds'][number]> => {
   const url = kind === 'sqlite' ? `sqlite:${join(folder, 'swept.db')}` : urlOf(kind)
   const children: Child[] = []
-  const started = () => {
+  const startChild = () => {
     const child = start('sweep-child.ts', [kind, url])
     children.push(child)
     return <Answer>(question: Question) => child.ask<Answer>(question)
   }
-  const [reader, sweeper] = [started(), started()]
+  const [reader, sweeper] = [startChild(), startChild()]
   try {
-    // Whoever uses the store first makes its table.
+    // The first process that uses the database creates the table.
     const jar = await reader<string[]>({ do: 'jar' })
     say(`filling ${kind} with ${size} expired sessions`)
     await fill[kind](size, url)
     const read = (seconds: number) => reader<number[]>({ do: 'read', jar, seconds, rate: READS })
     say(`reading from ${kind}`)
     await read(1)
-    const without = readsOf(await read(STILL))
+    const without = readsOf(await read(UNDISTURBED))
     say(`sweeping ${kind}`)
     let sweeping = true
     const done = sweeper<Sweep>({ do: 'sweep' }).finally(() => {
@@ -84,7 +84,7 @@ const one = async (kind: Kind, { folder, size, say }: Plan): Promise<Swept['kind
     const taken: number[] = []
     while (sweeping) taken.push(...(await read(0.5)))
     const result = await done
-    if (result.swept !== size) throw new Error(`${result.swept} were swept, and not ${size}.`)
+    if (result.swept !== size) throw new Error(`${result.swept} sessions were swept instead of ${size}.`)
     return { kind, without, during: readsOf(taken), ...result }
   } finally {
     for (const child of children) child.end()
@@ -94,7 +94,7 @@ const one = async (kind: Kind, { folder, size, say }: Plan): Promise<Swept['kind
 export const sweep = async (running: ReadonlySet<Store>, plan: Plan): Promise<Swept> => {
   const kinds: Swept['kinds'][number][] = []
   for (const kind of ['sqlite', 'postgres', 'mysql'] as const) {
-    if (kind === 'sqlite' || running.has(kind)) kinds.push(await one(kind, plan))
+    if (kind === 'sqlite' || running.has(kind)) kinds.push(await sweepOne(kind, plan))
   }
   return { size: plan.size, kinds }
 }

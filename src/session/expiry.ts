@@ -5,7 +5,7 @@ import type { ManagerContext } from './context.ts'
 import type { LoginSettings, Metadata } from './metadata.ts'
 
 /** An entry, as far as its expiry depends on it. */
-type Expiring = { readonly entry: Pick<Entry, 'expiresAt'>; readonly metadata: Metadata }
+type EntryExpiry = { readonly entry: Pick<Entry, 'expiresAt'>; readonly metadata: Metadata }
 
 /** The idle timeout of a session: the one that its login set, or the manager's. */
 export const idleTimeoutOf = (context: ManagerContext, { idleTimeout = context.idleTimeout }: LoginSettings): number =>
@@ -17,7 +17,7 @@ export const absoluteEndOf = (
   { createdAt, absoluteTimeout = context.absoluteTimeout }: Metadata,
 ): number => createdAt + absoluteTimeout
 
-export const isAlive = (context: ManagerContext, { entry, metadata }: Expiring, now: number): boolean =>
+export const isAlive = (context: ManagerContext, { entry, metadata }: EntryExpiry, now: number): boolean =>
   now < entry.expiresAt && now < absoluteEndOf(context, metadata)
 
 /** When a session expires if it is used now for the last time. */
@@ -28,6 +28,6 @@ export const expiryOf = (context: ManagerContext, metadata: Metadata, now: numbe
  * Whether a request must extend the session's expiry: at most once in half an idle timeout, because backends index the
  * expiry. A session in a cookie has no index, but needs a new cookie for it, so at most once in three quarters.
  */
-export const expiryDue = (context: ManagerContext, { entry, metadata }: Expiring, now: number): boolean =>
+export const expiryDue = (context: ManagerContext, { entry, metadata }: EntryExpiry, now: number): boolean =>
   entry.expiresAt - now <= idleTimeoutOf(context, metadata) / (context.backend.stateless ? 4 : 2) &&
   expiryOf(context, metadata, now) > entry.expiresAt

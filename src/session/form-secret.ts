@@ -101,7 +101,7 @@ const MAX_TOKENS = 20
 
 /**
  * Writes the name of a token of this page into the pre-session, if others can plant the cookie. A client that sends no headers
- * about its pages thereby proves that its token and its cookie came with the same response.
+ * about its pages proves by its token that the token and the cookie came with the same response.
  */
 export const rememberToken = (work: UnitOfWork, name: string): void => {
   const { snapshot, transition, cookies } = work

@@ -90,6 +90,33 @@ const change = async (backend: Backend, key: string, next: Change, version: stri
   return key
 }
 
+/** Generates a session and changes it once. `key` finds it before the change, and `next` afterwards. */
+const generateAndChange = async (backend: Backend) => {
+  const entry = entryWith()
+  const key = await generate(backend, entry)
+  const update = { value: '{}', metadata: 'h', version: freshVersion() }
+  return { entry, key, update, next: await change(backend, key, update, entry.version) }
+}
+
+/** A case for stateless backends that remember ends. It begins with a session that was changed once. */
+const remembering = (
+  name: string,
+  run: (backend: Backend, changed: Awaited<ReturnType<typeof generateAndChange>>) => Promise<void>,
+): BackendCase => ({
+  name,
+  exempt: (backend) => unlessStoring(backend) ?? (backend.revocable ? undefined : 'it remembers no ends'),
+  async run(open) {
+    const backend = await open()
+    await run(backend, await generateAndChange(backend))
+  },
+})
+
+/** Checks that an ended session cannot be changed. */
+const assertEnded = async (backend: Backend, key: string, update: Change, entry: Entry): Promise<void> => {
+  assert.equal(await backend.set(key, update, entry.version), 'gone')
+  assert.equal(await backend.touch(key, entry.expiresAt + 1), undefined)
+}
+
 /** Moves the expiry, and returns the key that finds the entry afterwards. */
 const touch = async (backend: Backend, key: string, expiresAt: number): Promise<string> => {
   const answer = await backend.touch(key, expiresAt)
@@ -768,31 +795,22 @@ export const backendCases: readonly BackendCase[] = [
     exempt: unlessStoring,
     async run(open) {
       const backend = await open()
-      const entry = entryWith()
-      const key = await generate(backend, entry)
-      const next = await change(backend, key, { value: '{}', metadata: 'h', version: freshVersion() }, entry.version)
+      const { entry, key, next } = await generateAndChange(backend)
       assert.notEqual(next, key)
       assertSame(await backend.get(key), entry, 'the previous key still opens')
     },
   },
-  {
-    name: 'clear ends a session for every copy of its key, and for every later key of the session',
-    exempt: (backend) => unlessStoring(backend) ?? (backend.revocable ? undefined : 'it remembers no ends'),
-    async run(open) {
-      const backend = await open()
-      const entry = entryWith()
-      const key = await generate(backend, entry)
-      const update = { value: '{}', metadata: 'h', version: freshVersion() }
-      const next = await change(backend, key, update, entry.version)
+  remembering(
+    'clear ends a session for every copy of its key, and for every later key of the session',
+    async (backend, { entry, key, update, next }) => {
       await backend.clear(key)
       await backend.clear(next)
       for (const copy of [key, next]) assert.equal(await backend.get(copy), undefined, 'an ended session stays ended')
-      assert.equal(await backend.set(next, update, entry.version), 'gone')
-      assert.equal(await backend.touch(next, entry.expiresAt + 1), undefined)
+      await assertEnded(backend, next, update, entry)
       const other = await generate(backend, entry)
       assertSame(await backend.get(other), entry, 'another session stays open')
     },
-  },
+  ),
   {
     name: 'a backend for another namespace opens no key of the first, and its ends are its own',
     exempt: (backend) => unlessStoring(backend) ?? (backend.forNamespace ? undefined : 'it seals for one namespace'),
@@ -816,15 +834,9 @@ export const backendCases: readonly BackendCase[] = [
       }
     },
   },
-  {
-    name: 'get returns the first mark for every copy of an ended key, until the mark expires',
-    exempt: (backend) => unlessStoring(backend) ?? (backend.revocable ? undefined : 'it remembers no ends'),
-    async run(open) {
-      const backend = await open()
-      const entry = entryWith()
-      const key = await generate(backend, entry)
-      const update = { value: '{}', metadata: 'h', version: freshVersion() }
-      const next = await change(backend, key, update, entry.version)
+  remembering(
+    'get returns the first mark for every copy of an ended key, until the mark expires',
+    async (backend, { entry, key, update, next }) => {
       const mark = markFor()
       assert.equal(await backend.clear(key, entry.version, mark), undefined)
       for (const copy of [key, next]) {
@@ -840,8 +852,7 @@ export const backendCases: readonly BackendCase[] = [
         'stale',
         'a second clear with another mark comes too late',
       )
-      assert.equal(await backend.set(next, update, entry.version), 'gone')
-      assert.equal(await backend.touch(next, entry.expiresAt + 1), undefined)
+      await assertEnded(backend, next, update, entry)
       const other = await generate(backend, entry)
       await backend.clear(other, undefined, markFor(-1))
       assert.equal(
@@ -850,5 +861,5 @@ export const backendCases: readonly BackendCase[] = [
         'after the mark has expired, get returns undefined and the session stays ended',
       )
     },
-  },
+  ),
 ]

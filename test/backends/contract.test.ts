@@ -42,6 +42,18 @@ const brokenIndex = (change: (index: OwnerIndex, good: Backend) => Partial<Owner
     return { byOwner: { ...index, ...change(index, good) } }
   })
 
+/** The memory backend with a set that creates the entry again if it was cleared concurrently. */
+const restoring = (): Promise<Backend> =>
+  broken((good) => ({
+    async set(key, change, version) {
+      const entry = read(good, key)
+      await null
+      const answer = await good.set(key, change, version)
+      if (answer === 'gone' && entry) await good.generate(key, { ...entry, ...change })
+      return answer
+    },
+  }))
+
 /** The memory backend with an index that confuses owners if `folded` makes them equal, as collations of databases do. */
 const folding = (folded: (owner: string) => string): Promise<Backend> =>
   broken((good) => {
@@ -190,16 +202,7 @@ const mutants: Record<string, () => Promise<Backend>> = {
         return good.set(key, change, read(good, key)?.version ?? '')
       },
     })),
-  'after a concurrent clear and set': () =>
-    broken((good) => ({
-      async set(key, change, version) {
-        const entry = read(good, key)
-        await null
-        const answer = await good.set(key, change, version)
-        if (answer === 'gone' && entry) await good.generate(key, { ...entry, ...change })
-        return answer
-      },
-    })),
+  'after a concurrent clear and set': restoring,
   'two handles on one store see the same entries': () => broken(() => ({})),
   'list returns all': () => brokenIndex(({ list }) => ({ list: async (owner) => (await list(owner)).slice(0, 10) })),
   'owners are equal only if': () => folding((owner) => owner.trimEnd()),
@@ -242,16 +245,7 @@ const mutants: Record<string, () => Promise<Backend>> = {
         return listed.length
       },
     })),
-  'after a concurrent clear of an owner': () =>
-    broken((good) => ({
-      async set(key, change, version) {
-        const entry = read(good, key)
-        await null
-        const answer = await good.set(key, change, version)
-        if (answer === 'gone' && entry) await good.generate(key, { ...entry, ...change })
-        return answer
-      },
-    })),
+  'after a concurrent clear of an owner': restoring,
   'two handles on one store see the same entries of an owner': () => broken(() => ({})),
   'list returns no entry': () =>
     broken((good) => {

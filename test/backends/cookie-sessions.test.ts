@@ -7,7 +7,6 @@ import {
   backendFromUrl,
   cookieSessions,
   KeepsakeError,
-  type Session,
   type SessionManagerOptions,
   session,
   sessionManager,
@@ -16,20 +15,15 @@ import { cookieBackend } from 'keepsake/cookie'
 import { memoryBackend } from 'keepsake/memory'
 import { browser } from 'keepsake/testing'
 import { newSecret } from '../../src/crypto/seal.ts'
+import { cookiesOf, get, set, writeDuring } from '../support/acts.ts'
 import { clock, DAY } from '../support/clock.ts'
 import { folder } from '../support/folder.ts'
+import { NAME } from '../support/requests.ts'
 import { setup } from '../support/visits.ts'
 
-const NAME = '__Host-Http-sid'
 const secret = newSecret()
 const sealed = async (options: { ends?: Backend; secret?: string | string[] } = {}) =>
   setup({ backend: cookieBackend({ secret, namespace: 'sid', ...options }), secret })
-const cookieOf = (response: Response) => response.headers.getSetCookie()
-const set =
-  (field: string, value: unknown = true) =>
-  (s: Session) =>
-    s.set(field, value)
-const get = (field: string) => (s: Session) => s.get(field)
 const replay = (token: string | undefined, name = NAME) => ({ headers: { cookie: `${name}=${token}` } })
 
 suite('a session in a cookie', () => {
@@ -48,7 +42,7 @@ suite('a session in a cookie', () => {
     assert.deepEqual(await visit((s) => [s.owner, { ...s.fields }]), ['anna', { cart: ['tea', 'milk'] }])
     assert.notEqual(await visit((s) => s.label), label)
     const response = await visit.raw((s) => s.invalidate())
-    assert.deepEqual(cookieOf(response), [`${NAME}=; Max-Age=0; Path=/; Secure; HttpOnly; SameSite=Lax`])
+    assert.deepEqual(cookiesOf(response), [`${NAME}=; Max-Age=0; Path=/; Secure; HttpOnly; SameSite=Lax`])
     assert.equal(await visit((s) => s.owner), undefined)
   })
   test('a rotation seals a new cookie with the same label', async () => {
@@ -78,7 +72,7 @@ suite('a session in a cookie', () => {
     ]) {
       const response = await h.visitor().raw((s) => assert.equal(s.get('user'), undefined), replay(token))
       assert.equal(response.status, 200)
-      assert.deepEqual(cookieOf(response), [])
+      assert.deepEqual(cookiesOf(response), [])
     }
   })
   test('ENC-3: a cookie opens only under its own name and in its own namespace', async () => {
@@ -140,10 +134,10 @@ suite('a session in a cookie', () => {
     const visit = h.visitor()
     await visit(set('a'))
     h.now.tick(10 * DAY)
-    assert.deepEqual(cookieOf(await visit.raw(get('a'))), [])
+    assert.deepEqual(cookiesOf(await visit.raw(get('a'))), [])
     h.now.tick(0.5 * DAY)
-    assert.equal(cookieOf(await visit.raw(get('a'))).length, 1)
-    assert.deepEqual(cookieOf(await visit.raw(get('a'))), [])
+    assert.equal(cookiesOf(await visit.raw(get('a'))).length, 1)
+    assert.deepEqual(cookiesOf(await visit.raw(get('a'))), [])
     h.now.tick(13 * DAY)
     assert.equal(await visit(get('a')), true)
   })
@@ -175,7 +169,7 @@ suite('a session in a cookie', () => {
     const before = visit.browser.cookies.get(NAME) ?? ''
     const response = await visit.raw(set('b', 'x'.repeat(200)))
     assert.equal(response.status, 500)
-    assert.deepEqual(cookieOf(response), [])
+    assert.deepEqual(cookiesOf(response), [])
     assert.equal(visit.browser.cookies.get(NAME), before)
     const [event] = h.events.slice(-1) as { error: KeepsakeError }[]
     assert.equal(event?.error.code, 'too_large')
@@ -184,14 +178,14 @@ suite('a session in a cookie', () => {
     // The largest cookie line that is accepted has 4093 bytes.
     let most = 2800
     while ((await h.visitor().raw(set('a', 'x'.repeat(most + 1)))).ok) most++
-    const [line = ''] = cookieOf(await h.visitor().raw(set('a', 'x'.repeat(most))))
+    const [line = ''] = cookiesOf(await h.visitor().raw(set('a', 'x'.repeat(most))))
     assert.ok(line.length > 4080 && line.length <= 4093, `${line.length}`)
   })
   test('ENC-10: the length of a cookie does not depend on the content, only on its length', async () => {
     const h = await sealed()
     const lengths = await Promise.all(
       ['a'.repeat(500), 'abcdefghij'.repeat(50)].map(
-        async (value) => cookieOf(await h.visitor().raw(set('v', value)))[0]?.length,
+        async (value) => cookiesOf(await h.visitor().raw(set('v', value)))[0]?.length,
       ),
     )
     assert.equal(lengths[0], lengths[1])
@@ -246,17 +240,10 @@ suite('a session in a cookie, with ends', () => {
     const h = await sealed({ ends: memoryBackend() })
     const visit = h.visitor()
     await visit((s) => s.login('anna'))
-    const { promise: wait, resolve: go } = Promise.withResolvers<void>()
     const tab = visit.withSameCookies()
-    const slow = tab.raw(async (s) => {
-      s.set('late', 1)
-      await wait
-    })
-    await visit((s) => s.invalidate())
-    go()
-    const response = await slow
+    const response = await writeDuring(tab, () => visit((s) => s.invalidate()))
     assert.equal(response.status, 409)
-    assert.deepEqual(cookieOf(response), [])
+    assert.deepEqual(cookiesOf(response), [])
     assert.equal(await tab((s) => s.owner), undefined)
     assert.equal(await visit((s) => s.owner), undefined)
   })
@@ -286,7 +273,7 @@ suite('a session in a cookie, with ends', () => {
     go()
     const response = await slow
     assert.equal(response.status, 409)
-    assert.deepEqual(cookieOf(response), [])
+    assert.deepEqual(cookiesOf(response), [])
   })
   test('with a URL, the backend after the colon stores the ends and the secret', async () => {
     const manager = sessionManager({ backend: 'cookie:sqlite::memory:' })
@@ -316,7 +303,7 @@ suite('a session in a cookie, with ends', () => {
     await visit((s) => s.login('anna'))
     const response = await visit.raw((s) => s.invalidate())
     assert.equal(response.status, 503)
-    assert.match(cookieOf(response)[0] ?? '', /Max-Age=0/)
+    assert.match(cookiesOf(response)[0] ?? '', /Max-Age=0/)
     assert.ok(h.types.includes('end_failed'))
   })
 })
@@ -337,7 +324,7 @@ suite('an end outlives every cookie that it ends', () => {
     })
     const visit = async (path: string, cookie = '') => {
       const response = await handler(new Request(`https://app.test${path}`, { headers: { cookie } }))
-      const [line] = cookieOf(response)
+      const [line] = cookiesOf(response)
       return { ...(await response.json()), cookie: line?.split(';')[0] ?? cookie }
     }
     return { manager, visit }

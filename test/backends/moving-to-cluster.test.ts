@@ -137,7 +137,7 @@ test('sessions move from a SQLite file to a cluster during traffic to two proces
   await audit()
   const verdict = judge(history)
   t.diagnostic(
-    `${history.length} visits, answers ${JSON.stringify(verdict.byStatus)}, killed after ${reports.length} batches, ${rest.length} more`,
+    `${history.length} requests, answers ${JSON.stringify(verdict.byStatus)}, killed after ${reports.length} batches, ${rest.length} more`,
   )
   assert.deepEqual(verdict.violations, [])
   assert.equal(verdict.lost, 0)
@@ -151,14 +151,14 @@ test('sessions move from a SQLite file to a cluster during traffic to two proces
     const expected = ended.has(each) ? { n: 0 } : { account: each.account, n: each.n }
     assert.deepEqual(saw, expected, each.account)
   }
-  const house = managerOn(backend, (error) => errors.push(String(error)))
+  const manager = managerOn(backend, (error) => errors.push(String(error)))
   for (let i = 0; i < ACCOUNTS; i++) {
     const account = `idle${i}`
     const living = idle.filter((each) => each.account === account && !ended.has(each))
-    const listed = (await house.list(account)).map(({ label }) => label).sort()
+    const listed = (await manager.list(account)).map(({ label }) => label).sort()
     assert.deepEqual(listed, living.map(({ cookie }) => cookie.slice(0, 12)).sort(), account)
   }
-  for (let i = 0; i < VISITORS; i++) await house.revokeAll(visitorAt(i))
-  for (let i = 0; i < ACCOUNTS; i++) await house.revokeAll(`idle${i}`)
+  for (let i = 0; i < VISITORS; i++) await manager.revokeAll(visitorAt(i))
+  for (let i = 0; i < ACCOUNTS; i++) await manager.revokeAll(`idle${i}`)
   assert.deepEqual(errors, [])
 })

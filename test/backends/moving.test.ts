@@ -50,7 +50,7 @@ const page = (backend: Backend, now?: () => number) =>
     const { pathname } = new URL(request.url)
     if (pathname === '/login') s.login('anna')
     if (pathname === '/add') s.update('n', (n = 0) => n + 1)
-    if (pathname === '/renew') s.rotateKey()
+    if (pathname === '/rotate') s.rotateKey()
     if (pathname === '/again') s.login('anna')
     if (pathname === '/logout') s.invalidate()
     return Response.json({ owner: s.owner ?? null, n: s.get('n') ?? 0 })
@@ -71,7 +71,7 @@ for (const { name, opener } of stores) {
       const visitors = Array.from({ length: 30 }, () => browser(before))
       for (const [i, visit] of visitors.entries()) {
         await visit(i % 2 === 0 ? '/login' : '/add')
-        if (i % 3 === 0) await visit('/renew')
+        if (i % 3 === 0) await visit('/rotate')
         await visit('/add')
       }
       const during = page(movingBackend(from, to))
@@ -172,9 +172,9 @@ suite('during a move', () => {
     for (const isMoving of [true, false]) {
       const [from, to] = [memoryBackend(), memoryBackend()]
       const [early, late] = [processOn(from, to, () => true), processOn(from, to, () => isMoving)]
-      const visits = [browser(page(from)), browser(page(from)), browser(page(early)), browser(page(late))]
-      for (const visit of visits) await visit('/login')
-      await answerOf((visits[1] as Browser).copy(page(early))('/'))
+      const browsers = [browser(page(from)), browser(page(from)), browser(page(early)), browser(page(late))]
+      for (const visit of browsers) await visit('/login')
+      await answerOf((browsers[1] as Browser).copy(page(early))('/'))
       const manager = sessionManager({ backend: late, storeTimeout: PATIENT, secret })
       const labels = (await manager.list('anna')).map(({ label }) => label)
       assert.equal(new Set(labels).size, 4)
@@ -226,7 +226,7 @@ suite('two processes whose clocks are ten minutes apart', () => {
   const acts: Record<string, { readonly owner: string | null; readonly n: number }> = {
     '/': { owner: 'anna', n: 1 },
     '/add': { owner: 'anna', n: 2 },
-    '/renew': { owner: 'anna', n: 1 },
+    '/rotate': { owner: 'anna', n: 1 },
     '/logout': { owner: null, n: 0 },
     '/again': { owner: null, n: 0 },
     revokeAll: { owner: null, n: 0 },
@@ -281,11 +281,11 @@ suite('a process that is killed during a move a session', () => {
   /** Copies the sessions in a process that is killed after this many calls. Returns whether the copy was complete. */
   const copyKilled = async (from: Backend, to: Backend, after: number): Promise<boolean> => {
     let calls = 0
-    const turn = () => {
+    const countCall = () => {
       if (calls++ >= after) throw new Error('killed')
       return Promise.resolve()
     }
-    const dying = [through(from, async () => turn()), through(to, async () => turn())] as const
+    const dying = [through(from, async () => countCall()), through(to, async () => countCall())] as const
     return copySessions(...dying).then(
       () => true,
       () => false,
@@ -331,10 +331,10 @@ suite('the entries that a killed process leaves', () => {
   const killedBefore = async (dies: (call: string, store: 'from' | 'to') => boolean) => {
     const [from, to] = [memoryBackend(), memoryBackend()]
     await from.generate(key, entry)
-    const turn = (store: 'from' | 'to') => async (call: string) => {
+    const failIn = (store: 'from' | 'to') => async (call: string) => {
       if (dies(call, store)) throw new Error('killed')
     }
-    const process = movingBackend(through(from, turn('from')), through(to, turn('to')))
+    const process = movingBackend(through(from, failIn('from')), through(to, failIn('to')))
     await assert.rejects(async () => process.get(key), /killed/)
     return [from, to] as const
   }
@@ -401,7 +401,7 @@ test('a sweep removes at most its limit, from both stores together', async () =>
 })
 
 suite('in every order of calls', () => {
-  const acts = ['/add', '/renew', '/again', '/logout', '/'] as const
+  const acts = ['/add', '/rotate', '/again', '/logout', '/'] as const
 
   test('requests to two processes with different startsAt, a copy and a revocation lose no increment, revive no session and log nobody out', async () => {
     await fc.assert(
@@ -413,10 +413,10 @@ suite('in every order of calls', () => {
         fc.option(fc.nat({ max: 8 }), { nil: undefined }),
         async (s, paths, revokes, start, dies) => {
           const [from, to] = [memoryBackend(), memoryBackend()]
-          const turn = () => s.schedule(Promise.resolve())
+          const schedule = () => s.schedule(Promise.resolve())
           const hasStarted = [start !== 'none moves', start === 'both move']
           const on = (i: number) =>
-            processOn(through(from, turn), through(to, turn), () => hasStarted[i % 2] as boolean)
+            processOn(through(from, schedule), through(to, schedule), () => hasStarted[i % 2] as boolean)
           const first = browser(page(from))
           await first('/login')
           const before = first.copy()
@@ -428,7 +428,7 @@ suite('in every order of calls', () => {
           let calls = 0
           const dying = () => {
             if (dies !== undefined && calls++ >= dies) throw new Error('killed')
-            return turn()
+            return schedule()
           }
           const copying = copySessions(
             through(from, async () => dying()),
@@ -437,25 +437,25 @@ suite('in every order of calls', () => {
           const manager = sessionManager({ backend: on(1), storeTimeout: PATIENT, secret })
           const revoking = revokes ? manager.revokeAll('anna') : undefined
           const starts = hasStarted.map(async (_, i) => {
-            await turn()
+            await schedule()
             hasStarted[i] = true
           })
           await s.waitFor(Promise.all([...tabs, copying, revoking, ...starts]))
-          const visits = await Promise.all(tabs)
+          const requests = await Promise.all(tabs)
           const ended =
-            revokes || visits.some(({ path, status }) => status === 200 && (path === '/logout' || path === '/again'))
+            revokes || requests.some(({ path, status }) => status === 200 && (path === '/logout' || path === '/again'))
           const check = async (store: Backend) => {
             const seen = await answerOf(before.copy(page(store))('/'))
             if (ended) assert.deepEqual(seen, { owner: null, n: 0 }, 'an ended session stays ended')
             else {
-              const added = visits.filter(({ path, status }) => path === '/add' && status === 200).length
+              const added = requests.filter(({ path, status }) => path === '/add' && status === 200).length
               assert.deepEqual(
                 seen,
                 { owner: 'anna', n: added },
                 'the visitor is logged in, and every increment counts',
               )
             }
-            for (const { path, status, tab } of visits) {
+            for (const { path, status, tab } of requests) {
               const owner = (await answerOf(tab.copy(page(store))('/'))).owner
               if (revokes && path !== '/again') assert.equal(owner, null)
               if (!ended && status === 200) assert.equal(owner, 'anna')
@@ -488,10 +488,10 @@ suite('in every order of calls', () => {
         fc.boolean(),
         async (s, calls, copies, marks) => {
           const [from, to] = [memoryBackend(), memoryBackend()]
-          const turn = () => s.schedule(Promise.resolve())
+          const schedule = () => s.schedule(Promise.resolve())
           const hasStarted = [true, false]
           const on = hasStarted.map((_, i) =>
-            processOn(through(from, turn), through(to, turn), () => hasStarted[i] as boolean),
+            processOn(through(from, schedule), through(to, schedule), () => hasStarted[i] as boolean),
           )
           const [key, version] = ['app.kkkkkkkkkkkk', 'version0']
           const expiresAt = base + DAY
@@ -522,8 +522,8 @@ suite('in every order of calls', () => {
               ends.push(mark?.version ?? '')
             }
           }
-          const copying = copies ? copySessions(through(from, turn), through(to, turn)) : undefined
-          const start = turn().then(() => {
+          const copying = copies ? copySessions(through(from, schedule), through(to, schedule)) : undefined
+          const start = schedule().then(() => {
             hasStarted[1] = true
           })
           await s.waitFor(Promise.all([...calls.map(run), copying, start]))
@@ -558,9 +558,9 @@ suite('in every order of calls', () => {
     await fc.assert(
       fc.asyncProperty(fc.scheduler(), fc.boolean(), fc.boolean(), async (s, marks, bothMove) => {
         const [from, to] = [memoryBackend(), memoryBackend()]
-        const turn = () => s.schedule(Promise.resolve())
+        const schedule = () => s.schedule(Promise.resolve())
         const [early, late] = [true, false].map((isMoving) =>
-          processOn(through(from, turn), through(to, turn), () => isMoving || bothMove),
+          processOn(through(from, schedule), through(to, schedule), () => isMoving || bothMove),
         ) as [Backend, Backend]
         const [one, two] = ['app.aaaaaaaaaaaa', 'app.bbbbbbbbbbbb']
         const entry = { value: '1', metadata: 'metadata', version: 'version0', expiresAt: base + DAY, owner: 'anna' }
@@ -571,7 +571,11 @@ suite('in every order of calls', () => {
           await early.get(two)
         })()
         await s.waitFor(
-          Promise.all([creating, early.byOwner?.clear('anna', undefined, mark), copySessions(through(from, turn), to)]),
+          Promise.all([
+            creating,
+            early.byOwner?.clear('anna', undefined, mark),
+            copySessions(through(from, schedule), to),
+          ]),
         )
         const seen = async () =>
           Promise.all(

@@ -1,8 +1,7 @@
 // The backend in MariaDB and MySQL: concurrent statements, the table, drivers and their settings, and silent connections.
 
 import assert from 'node:assert/strict'
-import { type EventEmitter, once } from 'node:events'
-import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
+import type { EventEmitter } from 'node:events'
 import { suite, type TestContext, test } from 'node:test'
 import { inspect } from 'node:util'
 import { connectMysql, type MysqlClient, type MysqlOptions, mysqlBackend } from 'keepsake/mysql'
@@ -10,11 +9,13 @@ import * as mariadb from 'mariadb'
 import * as callbacks from 'mysql2'
 import { createConnection, createPool, type Pool, type PoolOptions, type QueryOptions } from 'mysql2/promise'
 import { code } from '../support/assert.ts'
-import { entryWith, freshKey, freshVersion, OWNER } from '../support/entries.ts'
+import { change, entryWith, freshKey, freshVersion, OWNER } from '../support/entries.ts'
 import { retryIfStalled } from '../support/lost.ts'
 import { mariadbServer, noMariadb } from '../support/mariadb-server.ts'
-import { change, generated, migrateInEightProcesses, sqlCases, until } from '../support/sql-cases.ts'
-import { closing, freshTable, mysqlUrl } from '../support/stores.ts'
+import { proxy } from '../support/proxy.ts'
+import { clearInDeadlock, generated, migrateInEightProcesses, openByUrl, sqlCases } from '../support/sql-cases.ts'
+import { closing, freshTable, mysqlUrl, tableFor } from '../support/stores.ts'
+import { until } from '../support/until.ts'
 
 const openPool = async (t: TestContext, options: PoolOptions = {}): Promise<Pool> => {
   const pool = createPool({ uri: await mysqlUrl(), ...options })
@@ -28,11 +29,10 @@ type Rows = { readonly n: number }[]
 type Core = EventEmitter & { destroy(): void }
 
 const stage = async (t: TestContext) => {
-  const table = freshTable()
   const pool = await openPool(t)
+  const table = tableFor(t, pool)
   const backend = mysqlBackend(pool, { table })
   await backend.migrate()
-  closing(t, () => pool.query(`drop table if exists ${table}`))
   const connection = await createConnection(await mysqlUrl())
   closing(t, () => connection.end())
   const other = {
@@ -49,6 +49,10 @@ const stage = async (t: TestContext) => {
     extend: (key: string, milliseconds: number) =>
       connection.execute(`update ${table} set expires_at = expires_at + ? where \`key\` = ?`, [milliseconds, key]),
     remove: (key: string) => connection.execute(`delete from ${table} where \`key\` = ?`, [key]),
+    async valueOf(key: string) {
+      const [rows] = await connection.execute(`select value from ${table} where \`key\` = ?`, [key])
+      return (rows as { readonly value: string }[])[0]?.value
+    },
   }
   /*
    * InnoDB refreshes this view only if nobody has read it for 100 ms, so reading it more often would return the same
@@ -93,6 +97,7 @@ sqlCases({
   backend: (client, options) => mysqlBackend(client as MysqlClient, options as MysqlOptions),
   connect: connectMysql,
   url: mysqlUrl,
+  alias: 'mariadb:',
   codeProperty: 'errno',
   undone: [1213, 1205],
   unknown: [2013, 1317],
@@ -110,26 +115,16 @@ sqlCases({
       const [rows] = await pool.execute(sql, [name])
       return (rows as Rows)[0]?.n ?? Number.NaN
     }
-    const table = freshTable()
-    closing(t, () => pool.query(`drop table if exists ${table}`))
-    return { url: url.replace('mysql:', 'mariadb:'), table, count }
+    return { url: url.replace('mysql:', 'mariadb:'), table: tableFor(t, pool), count }
   },
   restricted: createUser,
   server: mariadbServer,
   noServer: noMariadb(),
-  async failingUrls(password) {
-    const { port, host } = new URL(await mysqlUrl())
-    return [
-      `mysql://app:${password}@127.0.0.1:1/app`,
-      `mysql://app:${password}@${host}/app`,
-      `mysql://nobody:${password}@${host}/app`,
-      `mysql://app:${password}@127.0.0.1:notaport/app`,
-      `mysql://app:${password}%@${host}/app`,
-      `mysql://app:${password}@[::1/app`,
-      `mysql://app:${password}@127.0.0.1:${port}/app?ssl={}`,
-      `mariadb://app:${password}@no.such.host.invalid/app`,
-    ]
-  },
+  failingUrls: (login, host) => [
+    `mysql://${login}@${host}/app`,
+    `mysql://${login}%@${host}/app`,
+    `mysql://${login}@${host}/app?ssl={}`,
+  ],
   driver: { name: 'mysql2', file: 'mysql.ts', connect: 'connectMysql', url: 'mysql://app:x@127.0.0.1/a' },
 })
 
@@ -149,34 +144,24 @@ suite('concurrent statements in MariaDB', () => {
     for (const one of [key, inserted]) assert.equal(await backend.get(one), undefined)
   })
   test('a statement that the database undid because of a deadlock is sent again', async (t) => {
-    const { table, backend, pool, connection, other, waiting } = await stage(t)
+    const { table, backend, pool, other, waiting } = await stage(t)
     let undone = 0
+    const isDeadlock = (error: unknown) => (error as { errno?: number }).errno === 1213
     const countingClient = {
       execute: (query: QueryOptions, values: (string | number | Buffer | null)[]) =>
         pool.execute(query, values).catch((error) => {
-          if (error.errno === 1213) undone++
+          if (isDeadlock(error)) undone++
           throw error
         }),
     }
-    const lock = (key: string) => connection.execute(`update ${table} set metadata = 'mine' where \`key\` = ?`, [key])
     // The database mostly undoes the transaction that has changed less. If it undoes the other one, the test tries again.
     for (let tries = 0; undone === 0 && tries < 50; tries++) {
       const keys = [(await generated(backend, { owner: OWNER })).key, (await generated(backend, { owner: OWNER })).key]
       const [first, last] = keys.sort() as [string, string]
       await other.begin()
       for (let i = 0; i < 50; i++) await other.insert(freshKey(), 'v')
-      await lock(last)
-      const clear = mysqlBackend(countingClient, { table }).byOwner?.clear(OWNER)
-      await waiting()
-      const hasWon = await lock(first).then(
-        () => true,
-        (error) => {
-          assert.equal(error.errno, 1213)
-          return false
-        },
-      )
-      await (hasWon ? other.commit() : other.rollback())
-      assert.equal(await clear, 2)
+      const clear = () => mysqlBackend(countingClient, { table }).byOwner?.clear(OWNER)
+      await clearInDeadlock({ other, waiting }, clear, [first, last], isDeadlock)
       assert.deepEqual(await backend.byOwner?.list(OWNER), [])
     }
     assert.ok(undone > 0, 'there was a deadlock, and the database undid the statement of the backend')
@@ -185,29 +170,15 @@ suite('concurrent statements in MariaDB', () => {
 
 suite('the table in MariaDB', () => {
   test('eight processes create it concurrently, and none of them fails', async (t) => {
-    const table = freshTable()
     const pool = await openPool(t)
-    closing(t, () => pool.query(`drop table if exists ${table}`))
-    const program = `
+    const connect = `
       import { mysqlBackend } from 'keepsake/mysql'
       import { createConnection } from 'mysql2/promise'
       const connection = await createConnection(process.env.URL)
-      process.stdin.once('data', async () => {
-        await mysqlBackend(connection, { table: process.env.TABLE }).migrate()
-        await connection.end()
-        process.exit(0)
-      })
-      console.log('ready')
+      const backend = mysqlBackend(connection, { table: process.env.TABLE })
     `
-    await migrateInEightProcesses(t, program, { URL: await mysqlUrl(), TABLE: table })
+    const table = await migrateInEightProcesses(t, pool, await mysqlUrl(), connect)
     assert.equal(await mysqlBackend(pool, { table }).generate(freshKey(), entryWith()), undefined)
-  })
-  test('an operator finds the entry of a label by its storage key', async (t) => {
-    const { table, backend, pool } = await stage(t)
-    await backend.generate('sid.Q2hhcmxvdHRl', entryWith())
-    await backend.generate('sid.q2hhcmxvdHRl', entryWith({ value: '{"n":2}' }))
-    const [rows] = await pool.query(`select value from ${table} where \`key\` = 'sid.Q2hhcmxvdHRl'`)
-    assert.deepEqual(rows, [{ value: '{"n":1}' }], 'upper and lower case are different keys')
   })
   test('it may be in another database, and be created by the statements of schema() and by repeated migrations', async (t) => {
     const pool = await openPool(t)
@@ -442,42 +413,10 @@ suite('a live client of MariaDB', () => {
   })
 })
 
-/** A proxy before a port. `silence` stops all traffic on the connections that are open, and returns their number. */
-const openProxy = async (t: TestContext, target: number): Promise<{ port: number; silence(): number }> => {
-  const open = new Set<Socket>()
-  const server = createServer((near) => {
-    const far = connect(target, '127.0.0.1')
-    open.add(near)
-    for (const [from, to] of [
-      [near, far],
-      [far, near],
-    ] as const) {
-      from.on('error', () => {})
-      from.on('data', (data) => open.has(near) && to.write(data))
-      from.on('close', () => to.destroy())
-    }
-    closing(t, () => near.destroy())
-  })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  closing(t, () => server.close())
-  const silence = () => {
-    const count = open.size
-    open.clear()
-    return count
-  }
-  return { port: (server.address() as AddressInfo).port, silence }
-}
-
 suite('a backend by URL of MariaDB', { concurrency: true }, () => {
-  const opened = async (t: TestContext, url: string, table = freshTable()) => {
-    const backend = await connectMysql(url, { table })
-    closing(t, () => backend.close?.())
-    return backend
-  }
   test('a statement that waits for a lock fails after some seconds, and the pool works again', async (t) => {
     const { table, other, connection, backend } = await stage(t)
-    const limited = await opened(t, await mysqlUrl(), table)
+    const limited = await openByUrl(t, connectMysql, await mysqlUrl(), table)
     const key = freshKey()
     await retryIfStalled(() => limited.generate(key, entryWith()))
     await other.begin()
@@ -490,13 +429,14 @@ suite('a backend by URL of MariaDB', { concurrency: true }, () => {
   })
   test('connections without answers fail only the calls that use them', async (t) => {
     const { table } = await stage(t)
-    const proxy = await openProxy(t, Number(new URL(await mysqlUrl()).port))
+    const faulty = await proxy(t, Number(new URL(await mysqlUrl()).port))
     const url = new URL(await mysqlUrl())
-    url.port = String(proxy.port)
-    const backend = await opened(t, url.href, table)
+    url.port = String(faulty.port)
+    const backend = await openByUrl(t, connectMysql, url.href, table)
     // This opens all connections that the pool may have.
     await Promise.all(Array.from({ length: 20 }, async () => backend.get(freshKey())))
-    assert.equal(proxy.silence(), 10)
+    assert.equal(faulty.connections(), 10)
+    faulty.silence()
     const calls = await Promise.allSettled(Array.from({ length: 10 }, async () => backend.get(freshKey())))
     assert.deepEqual(new Set(calls.map(({ status }) => status)), new Set(['rejected']))
     assert.equal(await retryIfStalled(() => backend.get(freshKey())), undefined)

@@ -6,11 +6,12 @@ import { connectPostgres, type PostgresClient, type PostgresOptions, postgresBac
 import { Client, Pool, type QueryArrayConfig } from 'pg'
 import postgres from 'postgres'
 import { code } from '../support/assert.ts'
-import { entryWith, freshKey, freshVersion, OWNER } from '../support/entries.ts'
+import { change, entryWith, freshKey, freshVersion, OWNER } from '../support/entries.ts'
 import { retryIfStalled } from '../support/lost.ts'
 import { noPostgres, postgresServer } from '../support/postgres-server.ts'
-import { change, generated, migrateInEightProcesses, sqlCases, until } from '../support/sql-cases.ts'
-import { closing, freshTable, postgresUrl } from '../support/stores.ts'
+import { clearInDeadlock, generated, migrateInEightProcesses, openByUrl, sqlCases } from '../support/sql-cases.ts'
+import { closing, freshTable, postgresUrl, tableFor } from '../support/stores.ts'
+import { until } from '../support/until.ts'
 
 const HOUR = 3_600_000
 
@@ -29,14 +30,13 @@ const openPool = async (
 }
 
 const stage = async (t: TestContext) => {
-  const table = freshTable()
   const pool = await openPool(t)
+  const table = tableFor(t, pool)
   const backend = postgresBackend(pool, { table })
   await backend.migrate()
   const client = new Client({ connectionString: await postgresUrl() })
   await client.connect()
   closing(t, () => client.end())
-  closing(t, () => pool.query(`drop table if exists ${table}`))
   const other = {
     begin: () => client.query('begin'),
     commit: () => client.query('commit'),
@@ -52,6 +52,8 @@ const stage = async (t: TestContext) => {
     extend: (key: string, milliseconds: number) =>
       client.query(`update ${table} set expires_at = expires_at + $1 where key = $2`, [milliseconds, key]),
     remove: (key: string) => client.query(`delete from ${table} where key = $1`, [key]),
+    valueOf: async (key: string) =>
+      (await client.query(`select value from ${table} where key = $1`, [key])).rows[0]?.value,
   }
   const waiting = () =>
     until(async () => {
@@ -93,6 +95,7 @@ sqlCases({
   backend: (client, options) => postgresBackend(client as PostgresClient, options as PostgresOptions),
   connect: connectPostgres,
   url: postgresUrl,
+  alias: 'postgresql:',
   codeProperty: 'code',
   undone: ['40P01', '40001'],
   unknown: ['08006', '57014'],
@@ -112,9 +115,7 @@ sqlCases({
       const sql = 'select pid from pg_stat_activity where application_name = $1'
       return (await pool.query(sql, [application])).rows.length
     }
-    const table = freshTable()
-    closing(t, () => pool.query(`drop table if exists ${table}`))
-    return { url: url.href, table, count }
+    return { url: url.href, table: tableFor(t, pool), count }
   },
   async restricted(t) {
     const { role, grant } = await createRole(t)
@@ -124,18 +125,10 @@ sqlCases({
   },
   server: postgresServer,
   noServer: noPostgres(),
-  async failingUrls(password) {
-    const { port, host } = new URL(await postgresUrl())
-    return [
-      `postgres://app:${password}@127.0.0.1:1/postgres`,
-      `postgres://app:${password}@${host}/nowhere`,
-      `postgres://nobody:${password}@${host}/postgres`,
-      `postgres://app:${password}@127.0.0.1:notaport/postgres`,
-      `postgres://app:${password}@[::1/postgres`,
-      `postgres://app:${password}@127.0.0.1:${port}/postgres?sslmode=verify-full`,
-      `postgresql://app:${password}@no.such.host.invalid/postgres`,
-    ]
-  },
+  failingUrls: (login, host) => [
+    `postgres://${login}@${host}/nowhere`,
+    `postgres://${login}@${host}/postgres?sslmode=verify-full`,
+  ],
   driver: {
     name: 'pg',
     file: 'postgres.ts',
@@ -163,32 +156,22 @@ suite('concurrent statements in PostgreSQL', () => {
     const impatientPool = await openPool(t, { options: '-c deadlock_timeout=1s' })
     await client.query("set deadlock_timeout = '5s'")
     let undone = 0
+    const isDeadlock = (error: unknown) => (error as { code?: string }).code === '40P01'
     const countingClient = {
       connect: () => {},
       query: (query: QueryArrayConfig) =>
         impatientPool.query(query).catch((error) => {
-          if (error.code === '40P01') undone++
+          if (isDeadlock(error)) undone++
           throw error
         }),
     }
-    const lock = (key: string) => client.query(`update ${table} set metadata = 'mine' where key = $1`, [key])
     // If the machine stands still for seconds, the other connection is the victim. Then the test tries again.
     for (let tries = 0; undone === 0 && tries < 10; tries++) {
       const one = await generated(backend, { owner: OWNER })
       const two = await generated(backend, { owner: OWNER })
       await other.begin()
-      await lock(two.key)
-      const clear = postgresBackend(countingClient, { table }).byOwner?.clear(OWNER)
-      await waiting()
-      const hasWon = await lock(one.key).then(
-        () => true,
-        (error) => {
-          assert.equal(error.code, '40P01')
-          return false
-        },
-      )
-      await (hasWon ? other.commit() : other.rollback())
-      assert.equal(await clear, 2)
+      const clear = () => postgresBackend(countingClient, { table }).byOwner?.clear(OWNER)
+      await clearInDeadlock({ other, waiting }, clear, [one.key, two.key], isDeadlock)
       assert.equal(await backend.get(one.key), undefined)
     }
     assert.ok(undone > 0, 'there was a deadlock, and the database undid the statement of the backend')
@@ -197,31 +180,17 @@ suite('concurrent statements in PostgreSQL', () => {
 
 suite('the table in PostgreSQL', () => {
   test('eight processes create it concurrently, and none of them fails', async (t) => {
-    const table = freshTable()
     const pool = await openPool(t)
-    closing(t, () => pool.query(`drop table if exists ${table}`))
-    const program = `
+    const connect = `
       import { postgresBackend } from 'keepsake/postgres'
       import { Client } from 'pg'
-      const client = new Client({ connectionString: process.env.URL })
-      await client.connect()
-      process.stdin.once('data', async () => {
-        await postgresBackend(client, { table: process.env.TABLE }).migrate()
-        await client.end()
-        process.exit(0)
-      })
-      console.log('ready')
+      const connection = new Client({ connectionString: process.env.URL })
+      await connection.connect()
+      const backend = postgresBackend(connection, { table: process.env.TABLE })
     `
-    await migrateInEightProcesses(t, program, { URL: await postgresUrl(), TABLE: table })
+    const table = await migrateInEightProcesses(t, pool, await postgresUrl(), connect)
     const { rows } = await pool.query('select 1 from pg_indexes where tablename = $1', [table])
     assert.equal(rows.length, 3, 'each index was created once')
-  })
-  test('an operator finds the entry of a label by its storage key', async (t) => {
-    const { table, backend, pool } = await stage(t)
-    await backend.generate('sid.Q2hhcmxvdHRl', entryWith())
-    await backend.generate('sid.q2hhcmxvdHRl', entryWith({ value: '{"n":2}' }))
-    const { rows } = await pool.query(`select value from ${table} where key = 'sid.Q2hhcmxvdHRl'`)
-    assert.deepEqual(rows, [{ value: '{"n":1}' }], 'upper and lower case are different keys')
   })
   test('it may be in a schema, and the statements of schema() create the same table', async (t) => {
     const pool = await openPool(t)
@@ -419,14 +388,9 @@ test('a crash of the server loses no save and no end that was answered', { skip:
 })
 
 suite('a backend by URL of PostgreSQL', { concurrency: true }, () => {
-  const opened = async (t: TestContext, url: string, table = freshTable()) => {
-    const backend = await connectPostgres(url, { table })
-    closing(t, () => backend.close?.())
-    return backend
-  }
   test('a statement that waits for a lock fails after some seconds, and the pool works again', async (t) => {
     const { table, client } = await stage(t)
-    const backend = await opened(t, await postgresUrl(), table)
+    const backend = await openByUrl(t, connectPostgres, await postgresUrl(), table)
     await retryIfStalled(() => backend.get(freshKey()))
     await client.query('begin')
     await client.query(`lock table ${table}`)
@@ -437,7 +401,7 @@ suite('a backend by URL of PostgreSQL', { concurrency: true }, () => {
   test('a connection without answers fails only the call that uses it', { skip: noPostgres() }, async (t) => {
     const server = await postgresServer()
     closing(t, () => server.stop())
-    const backend = await opened(t, server.url)
+    const backend = await openByUrl(t, connectPostgres, server.url)
     await retryIfStalled(() => backend.get(freshKey()))
     const pool = await openPool(t, {}, server.url)
     // At its end, the server may send an error to clients that have gone.

@@ -12,7 +12,8 @@ import { browser } from 'keepsake/testing'
 import { createClient } from 'redis'
 import { newSecret } from '../../src/crypto/seal.ts'
 import { PATIENT } from '../support/clock.ts'
-import { redisCluster, redisServer, until } from '../support/redis-server.ts'
+import { redisCluster, redisServer } from '../support/redis-server.ts'
+import { eventually } from '../support/until.ts'
 
 const secret = newSecret()
 
@@ -55,7 +56,7 @@ suite('sessions in a Redis that may evict them', () => {
     for (const backend of [own, redisBackend(ioredis), redisBackend(nodeRedis), moving]) {
       const { visit, warnings } = setup(backend)
       await visit('/')
-      await until(() => warnings().length > 0)
+      await eventually(() => warnings().length > 0)
       await visit('/')
       assert.equal(warnings().length, 1)
       assert.match(
@@ -74,8 +75,8 @@ suite('sessions in a Redis that may evict them', () => {
     await manager.ready()
     assert.deepEqual(warnings(), [])
     await server.restart()
-    await until(async () => (await visit('/in')).status === 200)
-    await until(() => warnings().length > 0)
+    await eventually(async () => (await visit('/in')).status === 200)
+    await eventually(() => warnings().length > 0)
     await manager.ready()
     assert.equal(warnings().length, 1)
   })

@@ -13,13 +13,15 @@ import {
   confirmListed,
   generateEntry,
   markForRemoval,
+  type Script,
   updateList,
 } from '../../src/backends/redis/scripts.ts'
 import { type Clock, clock, DAY } from '../support/clock.ts'
 import { freshKey, OWNER } from '../support/entries.ts'
-import { redisServer, until } from '../support/redis-server.ts'
+import { redisServer } from '../support/redis-server.ts'
 import { freshPrefix, ioredisClient, redisStores } from '../support/redis-stores.ts'
 import { watchedRedis } from '../support/redis-watched.ts'
+import { eventually } from '../support/until.ts'
 
 const MINUTE = 60_000
 
@@ -62,6 +64,28 @@ const setUp = async (t: TestContext, client?: Redis): Promise<Setup> => {
   }
 }
 
+/** Replaces a command: its connection closes before it is sent. */
+const loseConnection = async () => {
+  throw new Error('Connection is closed.')
+}
+
+/** Begins a login of the owner, and holds this command of it until `go`. */
+const holdLogin = async (s: Setup, script: Script) => {
+  const { arrived, go } = s.watch.hold(script)
+  const key = freshKey()
+  const login = s.login(s.one, key)
+  await arrived
+  return { key, go, login }
+}
+
+/** Begins to clear the sessions of the owner, and holds this command of the clear until `go`. */
+const holdClear = async (s: Setup, script: Script) => {
+  const { arrived, go } = s.watch.hold(script)
+  const clear = s.one.byOwner.clear(OWNER)
+  await arrived
+  return { go, clear }
+}
+
 /** Checks that the owner has no entry under these keys, and no list. */
 const checkNothingLeft = async ({ two, members }: Setup, keys: readonly string[]) => {
   for (const key of keys) assert.equal(await two.get(key), undefined)
@@ -72,72 +96,48 @@ const checkNothingLeft = async ({ two, members }: Setup, keys: readonly string[]
 suite('a login while the sessions of its owner are cleared', () => {
   test('listed before the clear, inserted after it: the login returns gone, and there is no entry', async (t) => {
     const s = await setUp(t)
-    const hold = s.watch.hold(generateEntry)
-    const key = freshKey()
-    const login = s.login(s.one, key)
-    await hold.arrived
+    const { key, go, login } = await holdLogin(s, generateEntry)
     assert.equal(await s.two.byOwner.clear(OWNER), 0)
-    hold.go()
+    go()
     assert.equal((await login).answer, 'gone')
     await checkNothingLeft(s, [key])
   })
 
   test('inserted before the clear, not yet confirmed: the login returns gone, and there is no entry', async (t) => {
     const s = await setUp(t)
-    const hold = s.watch.hold(confirmListed)
-    const key = freshKey()
-    const login = s.login(s.one, key)
-    await hold.arrived
+    const { key, go, login } = await holdLogin(s, confirmListed)
     assert.equal(await s.two.byOwner.clear(OWNER), 1)
     await checkNothingLeft(s, [key])
-    hold.go()
+    go()
     assert.equal((await login).answer, 'gone')
     await checkNothingLeft(s, [key])
   })
 
-  test('inserted and confirmed before the clear reaches the entry: the login returns gone, and there is no entry', async (t) => {
-    const s = await setUp(t)
-    const login = s.watch.hold(generateEntry)
-    const key = freshKey()
-    const pending = s.login(s.one, key)
-    await login.arrived
-    const removal = s.watch.hold(clearOwnedEntry)
-    const clear = s.one.byOwner.clear(OWNER)
-    await removal.arrived
-    login.go()
-    assert.equal((await pending).answer, 'gone')
-    assert.equal(await s.two.get(key), undefined, 'already before the clear reached it')
-    removal.go()
-    assert.equal(await clear, 0)
-    await checkNothingLeft(s, [key])
-  })
-
-  test('inserted between the removal and the end of the clear: the login returns gone, and there is no entry', async (t) => {
-    const s = await setUp(t)
-    const login = s.watch.hold(generateEntry)
-    const key = freshKey()
-    const pending = s.login(s.one, key)
-    await login.arrived
-    const end = s.watch.hold(updateList)
-    const clear = s.one.byOwner.clear(OWNER)
-    await end.arrived
-    login.go()
-    assert.equal((await pending).answer, 'gone')
-    end.go()
-    await clear
-    await checkNothingLeft(s, [key])
-  })
+  for (const [moment, script] of [
+    ['inserted and confirmed before the clear reaches the entry', clearOwnedEntry],
+    ['inserted between the removal and the end of the clear', updateList],
+  ] as const) {
+    test(`${moment}: the login returns gone, and there is no entry`, async (t) => {
+      const s = await setUp(t)
+      const { key, go, login } = await holdLogin(s, generateEntry)
+      const held = await holdClear(s, script)
+      go()
+      assert.equal((await login).answer, 'gone')
+      assert.equal(await s.two.get(key), undefined, 'already before the clear continues')
+      held.go()
+      assert.equal(await held.clear, 0)
+      await checkNothingLeft(s, [key])
+    })
+  }
 
   test('all steps of the login after the first of the clear: the session stays, and the next clear ends it', async (t) => {
     const s = await setUp(t)
     const before = await s.login()
-    const removal = s.watch.hold(clearOwnedEntry)
-    const clear = s.one.byOwner.clear(OWNER)
-    await removal.arrived
+    const removal = await holdClear(s, clearOwnedEntry)
     const second = await s.login(s.two)
     assert.equal(second.answer, undefined)
     removal.go()
-    assert.equal(await clear, 1)
+    assert.equal(await removal.clear, 1)
     assert.deepEqual(
       (await s.two.byOwner.list(OWNER)).map(({ key }) => key),
       [second.key],
@@ -151,19 +151,14 @@ suite('a login while the sessions of its owner are cleared', () => {
     const redis = new Redis(server.port)
     t.after(() => redis.disconnect())
     const s = await setUp(t, redis)
-    const hold = s.watch.hold(generateEntry)
-    const key = freshKey()
-    const login = s.login(s.one, key)
-    await hold.arrived
+    const { key, go, login } = await holdLogin(s, generateEntry)
     await redis.config('SET', 'maxmemory', '1')
-    const end = s.watch.hold(updateList)
-    const clear = s.one.byOwner.clear(OWNER)
-    await end.arrived
+    const end = await holdClear(s, updateList)
     await redis.config('SET', 'maxmemory', '0')
-    hold.go()
+    go()
     assert.equal((await login).answer, 'gone')
     end.go()
-    assert.equal(await clear, 0)
+    assert.equal(await end.clear, 0)
     await checkNothingLeft(s, [key])
   })
 
@@ -247,9 +242,7 @@ suite('commands that are sent twice, and operations that fail halfway', () => {
     const keys: string[] = []
     for (let i = 0; i < 5; i++) keys.push((await s.login()).key)
     for (const script of [clearOwnedEntry, updateList]) {
-      s.watch.plan(script, async () => {
-        throw new Error('Connection is closed.')
-      })
+      s.watch.plan(script, loseConnection)
       await assert.rejects(async () => s.one.byOwner.clear(OWNER, keys[0]), /Connection is closed/)
       for (const { key } of await s.two.byOwner.list(OWNER)) assert.ok(await s.two.get(key))
       if (script === clearOwnedEntry)
@@ -263,9 +256,7 @@ suite('commands that are sent twice, and operations that fail halfway', () => {
   test('an excepted session stays, also after a clear of all failed halfway', async (t) => {
     const s = await setUp(t)
     const { key } = await s.login()
-    s.watch.plan(clearOwnedEntry, async () => {
-      throw new Error('Connection is closed.')
-    })
+    s.watch.plan(clearOwnedEntry, loseConnection)
     await assert.rejects(async () => s.one.byOwner.clear(OWNER))
     assert.equal(await s.two.byOwner.clear(OWNER, key), 0)
     assert.ok(await s.two.get(key))
@@ -276,9 +267,7 @@ suite('commands that are sent twice, and operations that fail halfway', () => {
 
   test('a login that failed between listing and inserting: no session, and its key is removed after its time', async (t) => {
     const s = await setUp(t)
-    s.watch.plan(generateEntry, async () => {
-      throw new Error('Connection is closed.')
-    })
+    s.watch.plan(generateEntry, loseConnection)
     const key = freshKey()
     await assert.rejects(s.login(s.one, key))
     assert.deepEqual(await s.two.byOwner.list(OWNER), [])
@@ -290,15 +279,10 @@ suite('commands that are sent twice, and operations that fail halfway', () => {
 
   test('a login that failed after its key was marked: no visitor has the key, and the entry expires', async (t) => {
     const s = await setUp(t)
-    const hold = s.watch.hold(generateEntry)
-    const key = freshKey()
-    const login = s.login(s.one, key)
-    await hold.arrived
+    const { key, go, login } = await holdLogin(s, generateEntry)
     await s.two.byOwner.clear(OWNER)
-    s.watch.plan(confirmListed, async () => {
-      throw new Error('Connection is closed.')
-    })
-    hold.go()
+    s.watch.plan(confirmListed, loseConnection)
+    go()
     await assert.rejects(login)
     assert.ok((await s.redis.pttl(s.prefix + key)) > 0)
   })
@@ -307,24 +291,20 @@ suite('commands that are sent twice, and operations that fail halfway', () => {
 suite('a list stays short', () => {
   test('lists and other logins leave the key of a login in progress alone', async (t) => {
     const s = await setUp(t)
-    const hold = s.watch.hold(generateEntry)
-    const login = s.login()
-    await hold.arrived
+    const { go, login } = await holdLogin(s, generateEntry)
     s.now.tick(DAY + MINUTE - 1)
     assert.deepEqual(await s.two.byOwner.list(OWNER), [])
     await s.login(s.two)
-    hold.go()
+    go()
     assert.equal((await login).answer, undefined)
   })
 
   test('a login that takes longer than its entry lives returns gone, and has no entry', async (t) => {
     const s = await setUp(t)
-    const hold = s.watch.hold(generateEntry)
-    const login = s.login()
-    await hold.arrived
+    const { go, login } = await holdLogin(s, generateEntry)
     s.now.tick(DAY + MINUTE + 1)
     await s.login(s.two)
-    hold.go()
+    go()
     const { key, answer } = await login
     assert.equal(answer, 'gone')
     assert.equal(await s.two.get(key), undefined)
@@ -354,9 +334,7 @@ suite('a list stays short', () => {
     const s = await setUp(t)
     const { key } = await s.login(s.one, freshKey(), { expiresAt: s.now() + MINUTE })
     s.now.tick(3 * MINUTE)
-    s.watch.plan('pttl', async () => {
-      throw new Error('Connection is closed.')
-    })
+    s.watch.plan('pttl', loseConnection)
     assert.equal((await s.login()).answer, undefined)
     assert.ok((await s.members()).includes(key))
   })
@@ -365,7 +343,7 @@ suite('a list stays short', () => {
     const s = await setUp(t)
     const [one, two] = [(await s.login()).key, (await s.login()).key]
     await s.one.clear(one)
-    await until(async () => (await s.members()).length === 1)
+    await eventually(async () => (await s.members()).length === 1)
     assert.deepEqual(await s.members(), [two])
   })
 

@@ -12,9 +12,10 @@ import { withRetries } from '../../src/backends/redis/retries.ts'
 import { clearOwnedEntry, confirmListed, generateEntry, markForRemoval } from '../../src/backends/redis/scripts.ts'
 import { entryWith, freshKey, freshVersion, OWNER } from '../support/entries.ts'
 import { proxy } from '../support/proxy.ts'
-import { type RedisServer, redisServer, until } from '../support/redis-server.ts'
+import { type RedisServer, redisServer } from '../support/redis-server.ts'
 import { watchedRedis } from '../support/redis-watched.ts'
 import { program } from '../support/servers.ts'
+import { eventually } from '../support/until.ts'
 
 const login = { username: 'app', password: 'x' }
 const retryStrategy = () => 20
@@ -104,12 +105,12 @@ const refusals: Readonly<Record<string, Refusal>> = {
   'denies its user the command': {
     refuse: ({ cli }) => cli(...setUser, '-@scripting'),
     allow: ({ cli }) => cli(...setUser, '+@all'),
-    message: /^NOPERM .*databases\.md/s,
+    message: /^NOPERM .*redis\.md/s,
   },
   'denies its user the command in scripts': {
     refuse: ({ cli }) => cli(...setUser, '-@write'),
     allow: ({ cli }) => cli(...setUser, '+@all'),
-    message: /script.*databases\.md/s,
+    message: /script.*redis\.md/s,
   },
 }
 
@@ -143,7 +144,7 @@ suite('a server that refuses', () => {
           await assert.rejects(async () => act(), unavailable(message))
         }
         await allow(server)
-        await until(async () => (await backend.get(key)) !== undefined)
+        await eventually(async () => (await backend.get(key)) !== undefined)
         assert.deepEqual(await backend.get(key), entry)
         assert.deepEqual(await backend.byOwner?.list(OWNER), [{ ...entry, key }])
       })

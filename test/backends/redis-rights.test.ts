@@ -6,14 +6,8 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { suite, test } from 'node:test'
 import { promisify } from 'node:util'
-import {
-  type RedisServer,
-  redisCluster,
-  redisReplicated,
-  redisSentinel,
-  redisServer,
-  until,
-} from '../support/redis-server.ts'
+import { type RedisServer, redisCluster, redisReplicated, redisSentinel, redisServer } from '../support/redis-server.ts'
+import { eventually } from '../support/until.ts'
 
 const root = join(import.meta.dirname, '../..')
 
@@ -62,7 +56,7 @@ suite('the permissions of a Redis user', () => {
     await allow(server, 'sessions')
     const url = `redis://app:x@127.0.0.1:${server.port}`
     assert.equal(await outputOf(url), 'done')
-    assert.match(await outputOf(url, {}, true), /^unavailable NOPERM .*'(info|scan)' command.*databases\.md/s)
+    assert.match(await outputOf(url, {}, true), /^unavailable NOPERM .*'(info|scan)' command.*redis\.md/s)
     await allow(server, 'sessions', 'a move')
     assert.equal(await outputOf(url, {}, true), 'done')
   })
@@ -82,7 +76,7 @@ suite('the permissions of a Redis user', () => {
 
   test('permissions behind Sentinels', async () => {
     const { master, sentinels, name } = await redisSentinel()
-    await until(async () => (await allow(master, 'sessions')) === 'OK')
+    await eventually(async () => (await allow(master, 'sessions')) === 'OK')
     const url = `redis+sentinel://app:x@127.0.0.1:${sentinels[0]?.port}/${name}`
     assert.equal(await outputOf(url), 'done')
   })

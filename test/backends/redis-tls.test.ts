@@ -8,8 +8,8 @@ import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
 import { promisify } from 'node:util'
 import type { Ports } from '../support/ports.ts'
-import { until } from '../support/redis-server.ts'
 import { program, type Server, startServer } from '../support/servers.ts'
+import { eventually } from '../support/until.ts'
 
 const openssl = program('openssl', 'openssl')
 const redisCli = program('redis-cli', 'redis-server')
@@ -82,7 +82,7 @@ suite('Redis over TLS, with certificates for names', () => {
       ...['--cluster-enabled', 'yes', '--tls-cluster', 'yes', '--cluster-port', `${ports.bus}`, ...announced],
     ])
     await cli(one, 'cluster', 'addslotsrange', '0', '16383')
-    await until(async () => (await cli(one, 'cluster', 'info')).includes('cluster_state:ok'))
+    await eventually(async () => (await cli(one, 'cluster', 'info')).includes('cluster_state:ok'))
     return one
   }
   const DONE = 'undefined undefined undefined'
@@ -113,7 +113,7 @@ suite('Redis over TLS, with certificates for names', () => {
       ready: /Sentinel ID is/,
       signal: 'SIGKILL',
     })
-    await until(async () => /flags\nmaster\n/.test(await cli(sentinel, 'sentinel', 'master', 'mymaster')))
+    await eventually(async () => /flags\nmaster\n/.test(await cli(sentinel, 'sentinel', 'master', 'mymaster')))
     assert.equal(await outputOf(`rediss+sentinel://localhost:${sentinel.port}/mymaster`), DONE)
   })
 

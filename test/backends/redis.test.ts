@@ -15,7 +15,7 @@ import { slotOf } from '../../src/backends/redis/slots.ts'
 import { PATIENT } from '../support/clock.ts'
 import { entryWith, freshKey, freshVersion } from '../support/entries.ts'
 import { retryIfStalled } from '../support/lost.ts'
-import { redisServer, until } from '../support/redis-server.ts'
+import { redisServer } from '../support/redis-server.ts'
 import {
   clusterClient,
   freshPrefix,
@@ -25,6 +25,7 @@ import {
   sharedRedis,
 } from '../support/redis-stores.ts'
 import { watchedRedis } from '../support/redis-watched.ts'
+import { eventually } from '../support/until.ts'
 
 const HOUR = 3_600_000
 const MINUTE = 60_000
@@ -150,7 +151,7 @@ suite('how long Redis keeps an entry', () => {
     for (const key of keys) await backend.generate(key, entryOf({ owner: 'app:anna' }))
     assert.ok((await redis.pttl(`${prefix}owner:app:anna`)) > 400 * 24 * HOUR)
     for (const key of keys) await backend.clear(key)
-    await until(async () => (await redis.exists(`${prefix}owner:app:anna`)) === 0)
+    await eventually(async () => (await redis.exists(`${prefix}owner:app:anna`)) === 0)
   })
 })
 
@@ -328,7 +329,7 @@ suite('clients', () => {
       })
     await checkThreeConnections(own)
     await own.close?.()
-    await until(async () => (await clientCount()) === 1)
+    await eventually(async () => (await clientCount()) === 1)
     await assert.rejects(async () => own.get(freshKey()))
     for (const connect of [() => new Redis(server.port), () => createClient({ url: server.url }).connect()]) {
       const client = await connect()
@@ -336,10 +337,10 @@ suite('clients', () => {
       await backend.get(freshKey())
       await checkThreeConnections(backend)
       await backend.close?.()
-      await until(async () => (await clientCount()) === 2)
+      await eventually(async () => (await clientCount()) === 2)
       await checkThreeConnections(backend)
       await client.quit()
-      await until(async () => (await clientCount()) === 1)
+      await eventually(async () => (await clientCount()) === 1)
     }
   })
 })
@@ -403,7 +404,7 @@ suite('scans', () => {
       assert.deepEqual(await backend.scan?.(cursor, 10), first)
     }
     await one.restart()
-    await until(async () => {
+    await eventually(async () => {
       await backend.get(freshKey())
       return true
     })

@@ -12,7 +12,7 @@ import { Pool, type QueryArrayConfig } from 'pg'
 import { PATIENT } from '../support/clock.ts'
 import { freshPrefix, ioredisClient } from '../support/redis-stores.ts'
 import { watchedRedis } from '../support/redis-watched.ts'
-import { closing, freshTable, mysqlUrl, postgresUrl } from '../support/stores.ts'
+import { closing, mysqlUrl, postgresUrl, tableFor } from '../support/stores.ts'
 
 /** A backend, and the first words of the commands or statements that it has sent since the last call of `sent`. */
 type Counted = { readonly backend: Backend; sent(): readonly string[] }
@@ -30,14 +30,12 @@ const onRedis = async (t: TestContext): Promise<Counted> => {
 const onPostgres = async (t: TestContext): Promise<Counted> => {
   const pool = new Pool({ connectionString: await postgresUrl() })
   closing(t, () => pool.end())
-  const table = freshTable()
-  closing(t, () => pool.query(`drop table if exists ${table}`))
   const sent: string[] = []
   const query = (query: QueryArrayConfig) => {
     sent.push(firstWord(query.text))
     return pool.query(query)
   }
-  const backend = postgresBackend({ connect: () => {}, query }, { table })
+  const backend = postgresBackend({ connect: () => {}, query }, { table: tableFor(t, pool) })
   await backend.migrate()
   sent.splice(0)
   return { backend, sent: () => sent.splice(0) }
@@ -46,14 +44,12 @@ const onPostgres = async (t: TestContext): Promise<Counted> => {
 const onMysql = async (t: TestContext): Promise<Counted> => {
   const pool = createPool({ uri: await mysqlUrl() })
   closing(t, () => pool.end())
-  const table = freshTable()
-  closing(t, () => pool.query(`drop table if exists ${table}`))
   const sent: string[] = []
   const execute = (query: { sql: string }, values: never[]) => {
     sent.push(firstWord(query.sql))
     return pool.execute(query, values)
   }
-  const backend = mysqlBackend({ execute }, { table })
+  const backend = mysqlBackend({ execute }, { table: tableFor(t, pool) })
   await backend.migrate()
   sent.splice(0)
   return { backend, sent: () => sent.splice(0) }
@@ -96,7 +92,7 @@ const expected: Record<string, Expected> = {
   },
 }
 
-for (const [name, { open, ...visits }] of Object.entries(expected)) {
+for (const [name, { open, ...commands }] of Object.entries(expected)) {
   test(`${name}: a request makes no unnecessary round trip`, async (t) => {
     const { backend, sent } = await open(t)
     const manager = sessionManager({
@@ -106,7 +102,7 @@ for (const [name, { open, ...visits }] of Object.entries(expected)) {
       secure: true,
       autoSweep: false,
     })
-    const visit = async (cookie: string, act: (visit: Awaited<ReturnType<typeof manager.open>>) => unknown) => {
+    const visit = async (cookie: string, act: (s: Awaited<ReturnType<typeof manager.open>>) => unknown) => {
       const opened = await manager.open({ headers: new Headers(cookie === '' ? {} : { cookie }) })
       act(opened)
       const committed = await opened.commit()
@@ -120,18 +116,18 @@ for (const [name, { open, ...visits }] of Object.entries(expected)) {
     sent()
 
     const anonymous = await visit('', (s) => s.set('n', 1))
-    assert.deepEqual(sent(), visits.first, 'the first write of an anonymous visitor')
+    assert.deepEqual(sent(), commands.first, 'the first write of an anonymous visitor')
     await visit(anonymous, (s) => s.get('n'))
-    assert.deepEqual(sent(), visits.read, 'a read')
+    assert.deepEqual(sent(), commands.read, 'a read')
     await visit(anonymous, (s) => s.set('n', Number(s.get('n')) + 1))
-    assert.deepEqual(sent(), visits.write, 'a write')
+    assert.deepEqual(sent(), commands.write, 'a write')
     await visit(anonymous, (s) => s.login('anna'))
-    assert.deepEqual(sent(), visits.rotation, 'a login with a session')
+    assert.deepEqual(sent(), commands.rotation, 'a login with a session')
     const anna = await visit('', (s) => s.login('anna'))
-    assert.deepEqual(sent(), visits.login, 'a login without a session')
+    assert.deepEqual(sent(), commands.login, 'a login without a session')
     await visit(anna, (s) => s.get('n'))
-    assert.deepEqual(sent(), visits.read, 'a read of a session with an owner')
+    assert.deepEqual(sent(), commands.read, 'a read of a session with an owner')
     await visit(anna, (s) => s.set('n', 3))
-    assert.deepEqual(sent(), visits.write, 'a write to a session with an owner')
+    assert.deepEqual(sent(), commands.write, 'a write to a session with an owner')
   })
 }

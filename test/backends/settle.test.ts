@@ -29,7 +29,7 @@ const application = async (wrap: (backend: Backend) => Backend = (backend) => ba
       if (pathname === '/login') s.login('anna')
       if (pathname === '/ben') s.login('ben')
       if (pathname === '/logout') s.invalidate()
-      if (pathname === '/renew') s.rotateKey()
+      if (pathname === '/rotate') s.rotateKey()
       return new Response(s.owner)
     })
   const visit = browser(handler())
@@ -55,7 +55,7 @@ suite('a store that answers before a change is durable', () => {
     test(`${name}: a rotated key is not sent until it is durable, and the previous key opens the session`, async () => {
       const { store, visit } = await application(wrap)
       store.isDurable = false
-      for (const path of ['/renew', '/']) assert.deepEqual((await visit(path)).headers.getSetCookie(), [])
+      for (const path of ['/rotate', '/']) assert.deepEqual((await visit(path)).headers.getSetCookie(), [])
       store.isDurable = true
       assert.equal((await visit('/')).headers.getSetCookie().length, 1)
       assert.equal(await (await visit('/')).text(), 'anna')

@@ -12,8 +12,9 @@ import * as callbacks from 'mysql2'
 import { createConnection, createPool } from 'mysql2/promise'
 import { Client, Pool } from 'pg'
 import { entryWith, freshKey, freshVersion, OWNER } from '../support/entries.ts'
-import { type SqlBackend, until } from '../support/sql-cases.ts'
+import type { SqlBackend } from '../support/sql-cases.ts'
 import { closing, freshTable, mysqlUrl, postgresUrl } from '../support/stores.ts'
+import { until } from '../support/until.ts'
 
 const ownedEntry = () => entryWith({ owner: OWNER })
 

@@ -1,9 +1,7 @@
 // SQL servers that are full, become read-only, take no large value, or refuse: the errors, and the recovery.
 
 import assert from 'node:assert/strict'
-import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
-import { type AddressInfo, connect as connectTo, createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { suite, type TestContext, test } from 'node:test'
 import { type Backend, backendFromUrl, KeepsakeError } from 'keepsake'
@@ -17,6 +15,7 @@ import { entryWith, freshKey, freshVersion, OWNER } from '../support/entries.ts'
 import { retryIfStalled } from '../support/lost.ts'
 import { mariadbServer, noMariadb } from '../support/mariadb-server.ts'
 import { noPostgres, postgresServer } from '../support/postgres-server.ts'
+import { proxy } from '../support/proxy.ts'
 import type { SqlBackend } from '../support/sql-cases.ts'
 import { closing } from '../support/stores.ts'
 
@@ -100,35 +99,6 @@ suite('a server that has no room for all connections', () => {
   })
 })
 
-/** A port that forwards new connections to another port, which can change. Open connections stay. */
-const openForwarder = async (t: TestContext, port: number) => {
-  let target = port
-  const sockets = new Set<Socket>()
-  const server = createServer((near) => {
-    const far = connectTo(target, '127.0.0.1')
-    for (const [one, other] of [
-      [near, far],
-      [far, near],
-    ] as const) {
-      sockets.add(one)
-      one.on('error', () => {})
-      one.on('close', () => other.destroy())
-      one.pipe(other)
-    }
-  }).listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  closing(t, () => {
-    for (const one of sockets) one.destroy()
-    server.close()
-  })
-  return {
-    port: (server.address() as AddressInfo).port,
-    forwardTo(other: number) {
-      target = other
-    },
-  }
-}
-
 const withPort = (url: string, port: number): string => {
   const other = new URL(url)
   other.port = String(port)
@@ -166,7 +136,7 @@ suite('a server that becomes read-only while its host name changes to another se
     open: (t: TestContext, url: string) => Promise<Backend>,
     { freeze, connect }: { freeze: () => Promise<unknown>; connect: (url: string) => Promise<SqlBackend> },
   ) => {
-    const forwarder = await openForwarder(t, old.port)
+    const forwarder = await proxy(t, old.port)
     for (const { url } of [old, next]) {
       const ready = await connect(url)
       await ready.migrate()

@@ -42,36 +42,39 @@ const configWithSocket = async () => {
   return { connectionString: url.href, stream }
 }
 
+/** Shares a client with the backend, and closes it after the test. */
+const shareClient = <C extends { query(sql: string): PromiseLike<unknown> }>(
+  t: TestContext,
+  client: C,
+  close: () => unknown,
+): SharedClient<C> => {
+  closing(t, close)
+  return { client, run: (sql) => client.query(sql) }
+}
+
+const connectPg = async (t: TestContext, options: object = {}) => {
+  const client = new Client({ ...(await configWithSocket()), ...options })
+  await client.connect()
+  return shareClient(t, client, () => client.end())
+}
+
+const openPostgresJs = async (t: TestContext, options: object = {}) => {
+  const sql = postgres(await postgresUrl(), { max: 1, ...options })
+  closing(t, () => sql.end())
+  return { client: sql, run: (text: string) => sql.unsafe(text).execute() }
+}
+
 const onPostgres: Record<string, (t: TestContext) => Promise<SharedClient<PostgresClient>>> = {
-  'a Client of pg on a socket that the application made': async (t) => {
-    const client = new Client(await configWithSocket())
-    await client.connect()
-    closing(t, () => client.end())
-    return { client, run: (sql) => client.query(sql) }
-  },
-  'the same with pipelining': async (t) => {
-    const client = new Client({ ...(await configWithSocket()), pipeline: true } as object)
-    await client.connect()
-    closing(t, () => client.end())
-    return { client, run: (sql) => client.query(sql) }
-  },
+  'a Client of pg on a socket that the application made': connectPg,
+  'the same with pipelining': (t) => connectPg(t, { pipeline: true }),
   'a client that a Pool of pg lent': async (t) => {
     const pool = new Pool({ connectionString: await postgresUrl() })
     closing(t, () => pool.end())
     const client = await pool.connect()
-    closing(t, () => client.release())
-    return { client, run: (sql) => client.query(sql) }
+    return shareClient(t, client, () => client.release())
   },
-  'postgres.js with one connection': async (t) => {
-    const sql = postgres(await postgresUrl(), { max: 1 })
-    closing(t, () => sql.end())
-    return { client: sql, run: (text) => sql.unsafe(text).execute() }
-  },
-  'postgres.js without prepared statements': async (t) => {
-    const sql = postgres(await postgresUrl(), { max: 1, prepare: false })
-    closing(t, () => sql.end())
-    return { client: sql, run: (text) => sql.unsafe(text).execute() }
-  },
+  'postgres.js with one connection': openPostgresJs,
+  'postgres.js without prepared statements': (t) => openPostgresJs(t, { prepare: false }),
   'a connection that postgres.js reserved': async (t) => {
     const sql = postgres(await postgresUrl())
     closing(t, () => sql.end())
@@ -91,36 +94,34 @@ const mysqlSocket = async () => {
   return connect(Number(port || 3306), hostname)
 }
 
+/** Shares a connection that this pool lent. */
+const shareLent = async <C extends { query(sql: string): PromiseLike<unknown>; release(): unknown }>(
+  t: TestContext,
+  pool: { getConnection(): Promise<C>; end(): Promise<unknown> },
+): Promise<SharedClient<C>> => {
+  closing(t, () => pool.end())
+  const client = await pool.getConnection()
+  return shareClient(t, client, () => client.release())
+}
+
+const mariadbUrl = async () => (await mysqlUrl()).replace(/^mysql:/, 'mariadb:')
+
 const onMysql: Record<string, (t: TestContext) => Promise<SharedClient<MysqlClient>>> = {
   'a connection of mysql2 on a socket that the application made': async (t) => {
     const client = await createConnection({ uri: await mysqlUrl(), stream: await mysqlSocket() })
-    closing(t, () => client.end())
-    return { client, run: (sql) => client.query(sql) }
+    return shareClient(t, client, () => client.end())
   },
   'the same with callbacks': async (t) => {
     const client = callbacks.createConnection({ uri: await mysqlUrl(), stream: await mysqlSocket() })
     closing(t, () => client.promise().end())
     return { client, run: (sql) => client.promise().query(sql) }
   },
-  'a connection that a pool of mysql2 lent': async (t) => {
-    const pool = createPool(await mysqlUrl())
-    closing(t, () => pool.end())
-    const client = await pool.getConnection()
-    closing(t, () => client.release())
-    return { client, run: (sql) => client.query(sql) }
-  },
+  'a connection that a pool of mysql2 lent': async (t) => shareLent(t, createPool(await mysqlUrl())),
   'a connection of mariadb': async (t) => {
-    const client = await mariadb.createConnection((await mysqlUrl()).replace(/^mysql:/, 'mariadb:'))
-    closing(t, () => client.end())
-    return { client, run: (sql) => client.query(sql) }
+    const client = await mariadb.createConnection(await mariadbUrl())
+    return shareClient(t, client, () => client.end())
   },
-  'a connection that a pool of mariadb lent': async (t) => {
-    const pool = mariadb.createPool((await mysqlUrl()).replace(/^mysql:/, 'mariadb:'))
-    closing(t, () => pool.end())
-    const client = await pool.getConnection()
-    closing(t, () => client.release())
-    return { client, run: (sql) => client.query(sql) }
-  },
+  'a connection that a pool of mariadb lent': async (t) => shareLent(t, mariadb.createPool(await mariadbUrl())),
 }
 
 /** All operations that write, on an entry that exists. */
@@ -166,22 +167,21 @@ const checkWrites = async (backend: SqlBackend, run: SharedClient<unknown>['run'
 }
 
 suite('a connection in a transaction of the application, if the backend cannot open another one', () => {
-  for (const [name, open] of Object.entries(onPostgres)) {
-    test(name, async (t) => {
-      const { client, run } = await open(t)
-      const table = freshTable()
-      closing(t, () => run(`drop table ${table}`))
-      await checkWrites(postgresBackend(client, { table }), run)
-    })
+  const testEach = <C>(
+    clients: Record<string, (t: TestContext) => Promise<SharedClient<C>>>,
+    createBackend: (client: C, options: { readonly table: string }) => SqlBackend,
+  ) => {
+    for (const [name, open] of Object.entries(clients)) {
+      test(name, async (t) => {
+        const { client, run } = await open(t)
+        const table = freshTable()
+        closing(t, () => run(`drop table ${table}`))
+        await checkWrites(createBackend(client, { table }), run)
+      })
+    }
   }
-  for (const [name, open] of Object.entries(onMysql)) {
-    test(name, async (t) => {
-      const { client, run } = await open(t)
-      const table = freshTable()
-      closing(t, () => run(`drop table ${table}`))
-      await checkWrites(mysqlBackend(client, { table }), run)
-    })
-  }
+  testEach(onPostgres, postgresBackend)
+  testEach(onMysql, mysqlBackend)
   test('on a client of pg reads fail, too, and nothing is changed', async (t) => {
     const { client, run } = await (onPostgres['a Client of pg on a socket that the application made'] ?? assert.fail())(
       t,
@@ -225,39 +225,52 @@ type LeakyPool<C> = {
   readonly leak: (...statements: string[]) => Promise<unknown>
 }
 
+/** Shares a pool with the backend, and closes it after the test. */
+const shareLeakyPool = <C extends { end(): Promise<unknown> }, Connection extends { release(): unknown }>(
+  t: TestContext,
+  client: C,
+  take: () => PromiseLike<Connection>,
+  run: (connection: Connection, sql: string) => PromiseLike<unknown>,
+): LeakyPool<C> => {
+  closing(t, () => client.end())
+  const leak = async (...statements: string[]) => {
+    const connection = await take()
+    for (const sql of statements) await run(connection, sql)
+    await connection.release()
+  }
+  return { client, leak }
+}
+
 const leakyPostgres: Record<string, (t: TestContext) => Promise<LeakyPool<PostgresClient>>> = {
   'a Pool of pg': async (t) => {
     const pool = new Pool({ connectionString: await postgresUrl(), max: 1 })
-    closing(t, () => pool.end())
-    const leak = async (...statements: string[]) => {
-      const connection = await pool.connect()
-      for (const sql of statements) await connection.query(sql)
-      connection.release()
-    }
-    return { client: pool, leak }
+    return shareLeakyPool(
+      t,
+      pool,
+      () => pool.connect(),
+      (connection, sql) => connection.query(sql),
+    )
   },
   'postgres.js': async (t) => {
-    const sql = postgres(await postgresUrl(), { max: 1 })
-    closing(t, () => sql.end())
-    const leak = async (...statements: string[]) => {
-      const connection = await sql.reserve()
-      for (const text of statements) await connection.unsafe(text)
-      connection.release()
-    }
-    return { client: sql, leak }
+    const pool = postgres(await postgresUrl(), { max: 1 })
+    return shareLeakyPool(
+      t,
+      pool,
+      () => pool.reserve(),
+      (connection, sql) => connection.unsafe(sql),
+    )
   },
 }
 
 const leakyMysql: Record<string, (t: TestContext) => Promise<LeakyPool<MysqlClient>>> = {
   'a pool of mysql2': async (t) => {
     const pool = createPool({ uri: await mysqlUrl(), connectionLimit: 1 })
-    closing(t, () => pool.end())
-    const leak = async (...statements: string[]) => {
-      const connection = await pool.getConnection()
-      for (const sql of statements) await connection.query(sql)
-      connection.release()
-    }
-    return { client: pool, leak }
+    return shareLeakyPool(
+      t,
+      pool,
+      () => pool.getConnection(),
+      (connection, sql) => connection.query(sql),
+    )
   },
   'a pool of mariadb that does not check returned connections': async (t) => {
     const { hostname: host, port, username: user, pathname } = new URL(await mysqlUrl())
@@ -265,13 +278,12 @@ const leakyMysql: Record<string, (t: TestContext) => Promise<LeakyPool<MysqlClie
       ...{ host, port: Number(port), user, database: pathname.slice(1) },
       ...{ connectionLimit: 1, noControlAfterUse: true },
     })
-    closing(t, () => pool.end())
-    const leak = async (...statements: string[]) => {
-      const connection = await pool.getConnection()
-      for (const sql of statements) await connection.query(sql)
-      await connection.release()
-    }
-    return { client: pool, leak }
+    return shareLeakyPool(
+      t,
+      pool,
+      () => pool.getConnection(),
+      (connection, sql) => connection.query(sql),
+    )
   },
 }
 
@@ -286,17 +298,36 @@ const writeAfterLeak = async (backend: Backend, other: Backend, leak: () => Prom
   return { key, entry }
 }
 
+/** Ends a session through another connection, and checks that the backend does not return it. */
+const checkEnd = async (backend: Backend, other: Backend, key: string) => {
+  await other.clear(key)
+  const [result] = await Promise.allSettled([backend.get(key)])
+  const hasEntry = result.status === 'fulfilled' && result.value !== undefined
+  assert.equal(hasEntry, false, 'the backend does not return an ended session')
+  assert.equal(await backend.get(key), undefined)
+}
+
 suite('a pool to which a connection was returned in the middle of a transaction', () => {
+  /** A backend with a leaky pool, and another one in the same table. */
+  const openBoth = async <C>(
+    t: TestContext,
+    client: C,
+    admin: C & { query(sql: string): PromiseLike<unknown>; end(): Promise<unknown> },
+    createBackend: (client: C, options: { readonly table: string }) => SqlBackend,
+  ) => {
+    closing(t, () => admin.end())
+    const table = freshTable()
+    closing(t, () => admin.query(`drop table ${table}`))
+    const other = createBackend(admin, { table })
+    await other.migrate()
+    return { table, other, backend: createBackend(client, { table }) }
+  }
+
   for (const [name, open] of Object.entries(leakyPostgres)) {
     test(name, async (t) => {
       const { client, leak } = await open(t)
       const admin = new Pool({ connectionString: await postgresUrl() })
-      closing(t, () => admin.end())
-      const table = freshTable()
-      closing(t, () => admin.query(`drop table ${table}`))
-      const other = postgresBackend(admin, { table })
-      await other.migrate()
-      const backend = postgresBackend(client, { table })
+      const { table, other, backend } = await openBoth(t, client, admin, postgresBackend)
       await writeAfterLeak(backend, other, () => leak('begin'))
       if (name === 'postgres.js') {
         await leak('rollback')
@@ -306,23 +337,14 @@ suite('a pool to which a connection was returned in the middle of a transaction'
         leak('begin isolation level repeatable read', `select * from ${table}`),
       )
       await leak('begin isolation level repeatable read', `select * from ${table}`)
-      await other.clear(key)
-      const [result] = await Promise.allSettled([backend.get(key)])
-      const hasEntry = result.status === 'fulfilled' && result.value !== undefined
-      assert.equal(hasEntry, false, 'the backend does not return an ended session')
-      assert.equal(await backend.get(key), undefined)
+      await checkEnd(backend, other, key)
     })
   }
   for (const [name, open] of Object.entries(leakyMysql)) {
     test(name, async (t) => {
       const { client, leak } = await open(t)
       const admin = createPool(await mysqlUrl())
-      closing(t, () => admin.end())
-      const table = freshTable()
-      closing(t, () => admin.query(`drop table ${table}`))
-      const other = mysqlBackend(admin, { table })
-      await other.migrate()
-      const backend = mysqlBackend(client, { table })
+      const { table, other, backend } = await openBoth(t, client, admin, mysqlBackend)
       for (let i = 0; i < 3; i++) {
         const { key, entry } = await writeAfterLeak(backend, other, () => leak('begin', `select * from ${table}`))
         assert.equal(
@@ -332,11 +354,7 @@ suite('a pool to which a connection was returned in the middle of a transaction'
         )
         assert.deepEqual(await backend.get(key), entry)
         await leak('begin', `select * from ${table}`)
-        await other.clear(key)
-        const [result] = await Promise.allSettled([backend.get(key)])
-        const hasEntry = result.status === 'fulfilled' && result.value !== undefined
-        assert.equal(hasEntry, false, 'the backend does not return an ended session')
-        assert.equal(await backend.get(key), undefined)
+        await checkEnd(backend, other, key)
       }
     })
   }

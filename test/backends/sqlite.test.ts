@@ -38,6 +38,14 @@ const opened = (t: TestContext, path: string): Backend => {
   return backend
 }
 
+/** Locks a file for writes, through another connection, until that connection commits or rolls back. */
+const lock = (t: TestContext, path: string): DatabaseSync => {
+  const other = new DatabaseSync(path)
+  t.after(() => other.close())
+  other.exec('begin immediate')
+  return other
+}
+
 suite('the backend in SQLite', () => {
   test('its files are private to their user, despite the umask and the earlier mode of the file', async (t) => {
     const before = process.umask(0)
@@ -51,9 +59,8 @@ suite('the backend in SQLite', () => {
   })
   test('a file that another connection has locked is opened by the first operation that can, without blocking the process', async (t) => {
     const path = join(folder(t), 'sessions.db')
-    const other = new DatabaseSync(path)
-    t.after(() => other.close())
-    other.exec('begin immediate; create table first (a)')
+    const other = lock(t, path)
+    other.exec('create table first (a)')
     const backend = opened(t, path)
     const waiting = [backend.generate(KEY, entry), backend.keepSecret?.('a secret')]
     for (const one of waiting) assert.ok(one instanceof Promise, 'it waits for the other connection as a promise')
@@ -64,18 +71,14 @@ suite('the backend in SQLite', () => {
   test('a backend that finds the tables and the secret waits for no writer', async (t) => {
     const path = join(folder(t), 'sessions.db')
     await opened(t, path).keepSecret?.('the first')
-    const other = new DatabaseSync(path)
-    t.after(() => other.close())
-    other.exec('begin immediate')
+    const other = lock(t, path)
     assert.equal(opened(t, path).keepSecret?.('the second'), 'the first')
     other.exec('rollback')
   })
   test('while another process writes, a write waits without blocking this process', async (t) => {
     const path = join(folder(t), 'sessions.db')
     const backend = opened(t, path)
-    const other = new DatabaseSync(path)
-    t.after(() => other.close())
-    other.exec('begin immediate')
+    const other = lock(t, path)
     const write = backend.generate(KEY, entry)
     assert.ok(write instanceof Promise, 'it is a promise, because it waits')
     assert.equal(backend.get(KEY), undefined, 'a read does not wait')
@@ -94,9 +97,7 @@ suite('the backend in SQLite', () => {
     const backend = opened(t, path)
     const [ours] = databases
     assert.deepEqual(Object.values(ours?.prepare('pragma busy_timeout').get() ?? {}), [0], 'SQLite itself never waits')
-    const other = new DatabaseSync(path)
-    t.after(() => other.close())
-    other.exec('begin immediate')
+    const other = lock(t, path)
     const tries = t.mock.method(StatementSync.prototype, 'run').mock
     const order: number[] = []
     const writes = Array.from({ length: 200 }, async (_, i) => {
@@ -117,9 +118,7 @@ suite('the backend in SQLite', () => {
   test('if a lock is never released, all waiting writes throw in the end, and nothing is changed', async (t) => {
     const path = join(folder(t), 'sessions.db')
     const backend = opened(t, path)
-    const other = new DatabaseSync(path)
-    t.after(() => other.close())
-    other.exec('begin immediate')
+    const other = lock(t, path)
     const refused = { code: 'unavailable', message: /database is locked.*Nothing was changed/ }
     await Promise.all([1, 2, 3].map(() => assert.rejects(async () => backend.generate(KEY, entry), refused)))
     other.exec('rollback')
@@ -234,13 +233,16 @@ suite('a file that was deleted, moved or replaced', () => {
   const removeFiles = (path: string) => {
     for (const suffix of ['', '-wal', '-shm']) rmSync(path + suffix, { force: true })
   }
-  /** The path of another whole database, with one session. */
-  const otherDatabase = async (t: TestContext, key: string) => {
-    const path = join(folder(t), 'another.db')
-    const backend = sqliteBackend(path)
-    await backend.generate(key, entry)
-    await backend.close?.()
-    return path
+  /** A backend with one session, and `copy`, the path of another whole database with the session `theirs`. */
+  const openBesideOther = async (t: TestContext, path: string) => {
+    const theirs = freshKey()
+    const copy = join(folder(t), 'another.db')
+    const other = sqliteBackend(copy)
+    await other.generate(theirs, entry)
+    await other.close?.()
+    const backend = opened(t, path)
+    await backend.generate(KEY, entry)
+    return { backend, theirs, copy }
   }
 
   for (const suffixes of [[''], ['', '-wal', '-shm']]) {
@@ -265,10 +267,8 @@ suite('a file that was deleted, moved or replaced', () => {
 
   test('if another whole database replaces it, sessions are read from and saved to that one', async (t) => {
     const path = join(folder(t), 'sessions.db')
-    const [theirs, created] = [freshKey(), freshKey()]
-    const copy = await otherDatabase(t, theirs)
-    const backend = opened(t, path)
-    await backend.generate(KEY, entry)
+    const created = freshKey()
+    const { backend, theirs, copy } = await openBesideOther(t, path)
     removeFiles(path)
     renameSync(copy, path)
     const third = opened(t, path)
@@ -279,10 +279,7 @@ suite('a file that was deleted, moved or replaced', () => {
 
   test('if an incomplete copy or an empty file replaces it, that file is not changed, and not used until it is whole', async (t) => {
     const path = join(folder(t), 'sessions.db')
-    const theirs = freshKey()
-    const copy = await otherDatabase(t, theirs)
-    const backend = opened(t, path)
-    await backend.generate(KEY, entry)
+    const { backend, theirs, copy } = await openBesideOther(t, path)
     removeFiles(path)
     writeFileSync(path, '')
     await allThrow(backend, /was replaced.*Put a whole copy.*no such table/)
@@ -297,10 +294,7 @@ suite('a file that was deleted, moved or replaced', () => {
 
   test('if it is replaced but the log of the previous file remains, it is not opened, because that log would damage it', async (t) => {
     const path = join(folder(t), 'sessions.db')
-    const theirs = freshKey()
-    const copy = await otherDatabase(t, theirs)
-    const backend = opened(t, path)
-    await backend.generate(KEY, entry)
+    const { backend, theirs, copy } = await openBesideOther(t, path)
     renameSync(copy, path)
     await allThrow(backend, /-wal of the previous file.*remove its -wal and -shm/)
     for (const suffix of ['-wal', '-shm']) rmSync(path + suffix)

@@ -169,7 +169,7 @@ suite('3-form', () => {
   test('each outcome has its status and its message, and the typed text stays if that is safe', async (t) => {
     const { url, path } = await program(t, '3-form/form')
     const { visit, token } = client(url)
-    const stranger = client(url)
+    const otherVisitor = client(url)
     const post = async (body: BodyInit) => {
       const response = await visit('/', { method: 'POST', headers: { origin: url }, body })
       const page = await response.text()
@@ -187,7 +187,7 @@ suite('3-form', () => {
       error: 'Please write something.',
       typed: '  ',
     })
-    assert.deepEqual(await post(new URLSearchParams({ _csrf: await stranger.token('/'), message })), {
+    assert.deepEqual(await post(new URLSearchParams({ _csrf: await otherVisitor.token('/'), message })), {
       status: 403,
       error: 'You logged in or out after you opened this form. Please send it again.',
       typed: message,

@@ -94,13 +94,16 @@ type Killable = { kill(): Promise<void>; restart(): Promise<void> }
 const each = (act: (proxy: FaultyProxy) => unknown) => (proxies: readonly FaultyProxy[]) =>
   Promise.all(proxies.map(act))
 
+/** The proxies break all connections in this way for as many milliseconds, so that requests fail, and then forward again. */
+const breakUntilPass = (mode: 'hold' | 'refuse' | 'shut' | 'drop', lasts: number): Outage => ({
+  break: each((proxy) => proxy[mode]()),
+  repair: each((proxy) => proxy.pass()),
+  lasts,
+  fails: true,
+})
+
 const outages: Readonly<Record<string, Outage>> = {
-  'held for 3 s': {
-    break: each((proxy) => proxy.hold()),
-    repair: each((proxy) => proxy.pass()),
-    lasts: 3_000,
-    fails: true,
-  },
+  'held for 3 s': breakUntilPass('hold', 3_000),
   'killed, and started again after 3 s': {
     break: (proxies, server) => Promise.all([server.kill(), ...proxies.map((proxy) => proxy.refuse())]),
     repair: async (proxies, server) => {
@@ -133,33 +136,16 @@ const outages: Readonly<Record<string, Outage>> = {
     // The first reply of a request is that of its read, which a Redis client sends again.
     fails: false,
   },
-  'refusing connections for 1 s': {
-    break: each((proxy) => proxy.refuse()),
-    repair: each((proxy) => proxy.pass()),
-    lasts: 1_000,
-    fails: true,
-  },
-  'behind a proxy that accepts connections and cuts them, for 1 s': {
-    break: each((proxy) => proxy.shut()),
-    repair: each((proxy) => proxy.pass()),
-    lasts: 1_000,
-    fails: true,
-  },
+  'refusing connections for 1 s': breakUntilPass('refuse', 1_000),
+  'behind a proxy that accepts connections and cuts them, for 1 s': breakUntilPass('shut', 1_000),
   'unreachable for 3 s, and its connections are reset afterwards': {
-    break: each((proxy) => proxy.drop()),
+    ...breakUntilPass('drop', 3_000),
     repair: each((proxy) => {
       proxy.pass()
       proxy.reset()
     }),
-    lasts: 3_000,
-    fails: true,
   },
-  'unreachable for 3 s, and its connections stay silent for ever': {
-    break: each((proxy) => proxy.drop()),
-    repair: each((proxy) => proxy.pass()),
-    lasts: 3_000,
-    fails: true,
-  },
+  'unreachable for 3 s, and its connections stay silent for ever': breakUntilPass('drop', 3_000),
 }
 
 /** Measurements, printed if OUTAGE_FIGURES is set. */

@@ -90,19 +90,16 @@ const startProcesses = async (t: TestContext, count: number, driver: string, { u
       return page
     })
   const createSession = async () => {
-    const { setCookie = '' } = await visitUntilServed(0, '/set?field=begun', '')
+    const { setCookie = '' } = await visitUntilServed(0, '/set?field=first', '')
     cookie = setCookie.slice(0, setCookie.indexOf(';'))
   }
   return { visit, visitUntilServed, createSession, errors }
 }
 
+type Processes = Awaited<ReturnType<typeof startProcesses>>
+
 /** Sends a hundred concurrent requests, distributed over the processes, and checks that none of them is lost. */
-const checkConcurrentChanges = async ({
-  visit,
-  visitUntilServed,
-  createSession,
-  errors,
-}: Awaited<ReturnType<typeof startProcesses>>) => {
+const checkConcurrentChanges = async ({ visit, visitUntilServed, createSession, errors }: Processes) => {
   await createSession()
   const since = now()
   const fields = Array.from({ length: 50 }, (_, i) => `field${i}`)
@@ -128,11 +125,7 @@ const checkConcurrentChanges = async ({
 }
 
 /** One process serves a slow request, and another ends its session in the meantime. */
-const checkLogoutDuringRequest = async ({
-  visit,
-  visitUntilServed,
-  createSession,
-}: Awaited<ReturnType<typeof startProcesses>>) => {
+const checkLogoutDuringRequest = async ({ visit, visitUntilServed, createSession }: Processes) => {
   await createSession()
   const since = now()
   const slow = visit(1, '/slow')

@@ -13,14 +13,8 @@ import { PATIENT } from '../support/clock.ts'
 import { entryWith, freshKey, freshVersion, OWNER } from '../support/entries.ts'
 import { retryIfStalled } from '../support/lost.ts'
 import { proxy } from '../support/proxy.ts'
-import {
-  type RedisServer,
-  redisCluster,
-  redisReplicated,
-  redisSentinel,
-  redisServer,
-  until,
-} from '../support/redis-server.ts'
+import { type RedisServer, redisCluster, redisReplicated, redisSentinel, redisServer } from '../support/redis-server.ts'
+import { eventually } from '../support/until.ts'
 
 const settings = { secret: 'q4mB1xqCz0m1cR8m3dWf0iZ2l0cYb3h8V2k5pXn7TtE', storeTimeout: PATIENT }
 const HOUR = 3_600_000
@@ -33,6 +27,16 @@ const open = async (t: TestContext, url: string, options = {}): Promise<Owned> =
   return backend
 }
 
+/** A backend on a server behind a proxy that holds all data. */
+const openHeld = async (t: TestContext) => {
+  const server = await redisServer()
+  const faulty = await proxy(t, server.port)
+  const backend = await open(t, `redis://127.0.0.1:${faulty.port}`)
+  await retryIfStalled(() => backend.get(freshKey()))
+  faulty.hold()
+  return { server, faulty, backend }
+}
+
 const login = async (backend: Backend, key = freshKey()): Promise<string> => {
   const entry = entryWith({ owner: OWNER })
   assert.equal(await retryIfStalled(() => backend.generate(key, entry)), undefined)
@@ -41,7 +45,7 @@ const login = async (backend: Backend, key = freshKey()): Promise<string> => {
 
 /** Repeats an operation until it succeeds. */
 const untilSuccess = (act: () => unknown) =>
-  until(async () => {
+  eventually(async () => {
     await act()
     return true
   })
@@ -103,15 +107,11 @@ suite('the client of a Redis URL', () => {
   })
 
   test('a write that was in transit when the server was killed is reported as failed, and is not sent again', async (t) => {
-    const server = await redisServer()
-    const faulty = await proxy(t, server.port)
-    const backend = await open(t, `redis://127.0.0.1:${faulty.port}`)
-    await retryIfStalled(() => backend.get(freshKey()))
-    faulty.hold()
+    const { server, faulty, backend } = await openHeld(t)
     const late = freshKey()
     const pending = assertFails(() => backend.generate(late, entryWith()))
     // After a pause, a process checks its connection before it sends.
-    await until(() => faulty.waiting() > 0)
+    await eventually(() => faulty.waiting() > 0)
     await server.kill()
     await server.restart()
     faulty.pass()
@@ -121,14 +121,10 @@ suite('the client of a Redis URL', () => {
   })
 
   test('all calls in transit fail when the server is killed', async (t) => {
-    const server = await redisServer()
-    const faulty = await proxy(t, server.port)
-    const backend = await open(t, `redis://127.0.0.1:${faulty.port}`)
-    await retryIfStalled(() => backend.get(freshKey()))
-    faulty.hold()
+    const { server, faulty, backend } = await openHeld(t)
     const calls = Array.from({ length: 50 }, async () => backend.get(freshKey()))
     const settled = Promise.allSettled(calls)
-    await until(() => faulty.waiting() > 0)
+    await eventually(() => faulty.waiting() > 0)
     await server.kill()
     faulty.pass()
     assert.ok((await settled).every(({ status }) => status === 'rejected'))
@@ -155,11 +151,11 @@ suite('the client of a Redis URL', () => {
       return new Response(s.owner)
     })
     const visit = browser(handler)
-    await until(async () => (await visit('/login')).status === 200)
+    await eventually(async () => (await visit('/login')).status === 200)
     const { resume } = await server.pause()
     assert.equal((await visit('/')).status, 503)
     resume()
-    await until(async () => (await visit('/')).status === 200)
+    await eventually(async () => (await visit('/')).status === 200)
     assert.equal(await (await visit('/')).text(), 'anna')
   })
 })
@@ -330,7 +326,7 @@ suite('waiting for replicas', () => {
       const { resume } = await replica.pause()
       const before = await waitCount(master)
       const pending = assertFails(() => backend.clear(key))
-      await until(async () => (await waitCount(master)) > before)
+      await eventually(async () => (await waitCount(master)) > before)
       await master.kill()
       await pending
       resume()
@@ -407,7 +403,7 @@ suite('waiting for replicas', () => {
     }
     const before = visit.copy()
     resume()
-    await until(async () => (await visit('/')).headers.getSetCookie().length === 1)
+    await eventually(async () => (await visit('/')).headers.getSetCookie().length === 1)
     assert.notDeepEqual([...visit.cookies], [...before.cookies])
     assert.equal(await (await visit('/')).text(), 'anna')
   })
@@ -421,7 +417,7 @@ suite('waiting for replicas', () => {
     assert.equal((await second.copy()('/logout')).status, 503, 'but may come back')
     assert.equal((await relogin('/login')).status, 503)
     resume()
-    await until(async () => (await second.copy()('/logout')).status === 200)
+    await eventually(async () => (await second.copy()('/logout')).status === 200)
     assert.equal((await late('/login')).status, 200)
   })
 
@@ -476,7 +472,7 @@ suite('a cluster', () => {
     const { master, replica } = await cluster.nodesOf(`keepsake:${key}`)
     // An orderly failover: the client learns of it only from the redirection of the key.
     await replica.cli('cluster', 'failover')
-    await until(async () => (await master.cli('role')).startsWith('slave'))
+    await eventually(async () => (await master.cli('role')).startsWith('slave'))
     await retryIfStalled(() => patient.clear(key))
     assert.equal(await retryIfStalled(() => patient.get(key)), undefined)
     // Now this master has no replica, but the others have theirs.

@@ -284,7 +284,7 @@ suite('at SIGTERM', () => {
     const a = asked(`${one}/a`, { agent: agents[0] })
     const b = asked(`${other}/b`, { agent: agents[1] })
     await Promise.all(arrived)
-    const stopping = messageFrom('told to end')
+    const stopping = messageFrom('stopping')
     child.kill('SIGTERM')
     await stopping
     await refused(one)
@@ -308,7 +308,7 @@ suite('at SIGTERM', () => {
     const stream = await asked(`${urls[0]}/endless`, { agent: kept(t) })
     const cookie = stream.headers['set-cookie']?.[0]?.split(';')[0] ?? ''
     await once(stream, 'readable')
-    const stopping = messageFrom('told to end')
+    const stopping = messageFrom('stopping')
     child.kill('SIGTERM')
     await stopping
     await refused(urls[0])

@@ -15,7 +15,7 @@ const at = (start: number, op: LoggedRequest['op'], more: Partial<LoggedRequest>
 })
 const anna = (n = 0) => ({ account: 'anna', n })
 const anonymous = { account: undefined, n: 0 }
-const withOne = { presented: 'one' }
+const withOne = { sentLabel: 'one' }
 const login = at(0, 'login', { given: 'one', saw: anonymous })
 
 const violating: Record<string, readonly [rule: RegExp, history: readonly LoggedRequest[]]> = {
@@ -34,7 +34,7 @@ const violating: Record<string, readonly [rule: RegExp, history: readonly Logged
     [
       login,
       at(20, 'relogin', { ...withOne, saw: anna(), given: 'two' }),
-      at(40, 'read', { presented: 'two', saw: anonymous }),
+      at(40, 'read', { sentLabel: 'two', saw: anonymous }),
     ],
   ],
   'a session that comes back after a logout': [
@@ -90,7 +90,7 @@ const violating: Record<string, readonly [rule: RegExp, history: readonly Logged
       login,
       at(20, 'count', { ...withOne, saw: anna() }),
       at(40, 'relogin', { ...withOne, saw: anna(1), given: 'two' }),
-      at(60, 'read', { presented: 'two', saw: anna(0) }),
+      at(60, 'read', { sentLabel: 'two', saw: anna(0) }),
     ],
   ],
   'a status of 500': [/unexpected status/, [login, at(20, 'read', { ...withOne, status: 500 })]],
@@ -167,8 +167,8 @@ const allowed: Record<string, readonly [lost: number, history: readonly LoggedRe
       login,
       at(20, 'count', { ...withOne, saw: anna() }),
       at(40, 'relogin', { ...withOne, saw: anna(1), given: 'two' }),
-      at(60, 'count', { presented: 'two', saw: anna(1) }),
-      at(80, 'read', { presented: 'two', saw: anna(2) }),
+      at(60, 'count', { sentLabel: 'two', saw: anna(1) }),
+      at(80, 'read', { sentLabel: 'two', saw: anna(2) }),
     ],
   ],
 }

@@ -11,8 +11,8 @@ const root = resolve(import.meta.dirname, '../../src')
 const GROUND = ['error', 'events', 'json', 'packages', 'schema']
 
 /**
- * A folder, or a file of the root, and where it may import from beside itself and the ground: a folder stands for all its
- * files. A new file in a folder needs no line here.
+ * A folder, or a file of the root, with the folders and files that it may import. It may also import itself and `GROUND`.
+ * A folder means all its files, so a new file in a folder needs no line here.
  */
 const rules: Readonly<Record<string, readonly string[]>> = {
   error: [],
@@ -69,7 +69,7 @@ const placeOf = (file: string): string => (file.includes('/') ? `${file.split('/
 const isIn = (file: string, place: string): boolean => (place.endsWith('/') ? file.startsWith(place) : file === place)
 
 suite('imports', () => {
-  test('every folder and every file of the root has a rule, and every rule names what is there', () => {
+  test('every folder and every file of the root has a rule, and the folders and files of every rule exist', () => {
     assert.deepEqual([...new Set(sources.map(placeOf))].sort(), Object.keys(rules).sort())
     for (const place of Object.values(rules).flat()) {
       assert.ok(
@@ -79,7 +79,7 @@ suite('imports', () => {
     }
   })
 
-  test('a file imports only from its own folder, from the ground, and from where its rule says', () => {
+  test('a file imports only from its own folder, from GROUND, and from the places of its rule', () => {
     const broken = sources.flatMap((file) => {
       const place = placeOf(file)
       const allowed = [...(rules[place] ?? []), ...GROUND, ...(place.endsWith('/') ? [place] : [])]
@@ -113,7 +113,7 @@ suite('imports', () => {
   })
 })
 
-test('no file has a name that says nothing', () => {
+test('no file has an empty name, such as utils', () => {
   const empty = /(^|\/)(lib|core|utils?|common|helpers?|types|misc)(\/|$)/
   assert.deepEqual(
     sources.filter((file) => empty.test(file)),

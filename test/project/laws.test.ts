@@ -4,19 +4,11 @@ import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import { type KeepsakeError, type Session, session, sessionManager } from 'keepsake'
 import { browser } from 'keepsake/testing'
+import { add, cookiesOf, fields, get, set, writeDuring } from '../support/acts.ts'
 import { code } from '../support/assert.ts'
 import { DAY, SECOND } from '../support/clock.ts'
-import { setup } from '../support/visits.ts'
-
-const NAME = '__Host-Http-sid'
-const cookieOf = (response: Response) => response.headers.getSetCookie()
-const add = (s: Session) => s.update('n', (n = 0) => n + 1)
-const set =
-  (field: string, value: unknown = true) =>
-  (s: Session) =>
-    s.set(field, value)
-const get = (field: string) => (s: Session) => s.get(field)
-const fields = (s: Session) => Object.keys(s.fields).sort()
+import { NAME } from '../support/requests.ts'
+import { setup, setupSession } from '../support/visits.ts'
 
 suite('1. A request that never asks for its session costs nothing', () => {
   test('it makes no backend call and adds no header', async () => {
@@ -38,7 +30,7 @@ suite('2. An anonymous visitor costs nothing either', () => {
     const h = await setup()
     const response = await h.visitor().raw((s) => void [s.get('a'), s.label, s.expiresAt, s.owner, s.fields])
     assert.equal(h.total(), 0)
-    assert.deepEqual(cookieOf(response), [])
+    assert.deepEqual(cookiesOf(response), [])
     assert.equal(response.headers.get('vary'), 'Cookie')
     assert.equal(response.headers.get('cache-control'), null)
   })
@@ -53,14 +45,14 @@ suite('2. An anonymous visitor costs nothing either', () => {
       (s: Session) => s.rotateKey(),
       (s: Session) => s.invalidate(),
     ]) {
-      assert.deepEqual(cookieOf(await h.visitor().raw((s) => void act(s))), [])
+      assert.deepEqual(cookiesOf(await h.visitor().raw((s) => void act(s))), [])
     }
     assert.equal(h.total(), 0)
   })
   test('the first write stores one entry and sends one cookie, with the most secure attributes', async () => {
     const h = await setup()
     const response = await h.visitor().raw(set('a'))
-    const [cookie = '', ...more] = cookieOf(response)
+    const [cookie = '', ...more] = cookiesOf(response)
     assert.match(
       cookie,
       /^__Host-Http-sid=[A-Za-z0-9_-]{43}; Max-Age=2592000; Path=\/; Secure; HttpOnly; SameSite=Lax$/,
@@ -71,15 +63,13 @@ suite('2. An anonymous visitor costs nothing either', () => {
     assert.deepEqual(h.types, ['created'])
   })
   test('a key that keepsake did not issue is never adopted', async () => {
-    const h = await setup()
-    const visit = h.visitor()
-    await visit(set('a'))
+    const { h, visit } = await setupSession()
     const planted = 'A'.repeat(43)
     const response = await visit.raw(set('b'), { headers: { cookie: `${NAME}=${planted}` } })
     assert.equal(response.status, 200)
     const anonymous = h.visitor()
     const answer = await anonymous.raw(set('b'), { headers: { cookie: `${NAME}=${planted}` } })
-    const [cookie = ''] = cookieOf(answer)
+    const [cookie = ''] = cookiesOf(answer)
     assert.ok(cookie.startsWith(NAME) && !cookie.includes(planted))
     assert.equal(await h.visitor()((_s) => 1), 1)
   })
@@ -87,7 +77,7 @@ suite('2. An anonymous visitor costs nothing either', () => {
     const h = await setup()
     const visit = h.visitor()
     const [one, two] = await Promise.all([visit.raw(set('a')), visit.raw(set('b'))])
-    assert.notEqual(cookieOf(one)[0], cookieOf(two)[0])
+    assert.notEqual(cookiesOf(one)[0], cookiesOf(two)[0])
   })
 })
 
@@ -109,9 +99,7 @@ suite('3. Changes are a log, not a snapshot', () => {
     assert.equal(((await visit(fields)) as string[]).length, 52)
   })
   test('a deleted field stays deleted while another request sets another field, and the reverse', async () => {
-    const h = await setup()
-    const visit = h.visitor()
-    await visit((s) => {
+    const { h, visit } = await setupSession({}, (s) => {
       s.set('a', 1)
       s.set('b', 1)
     })
@@ -182,43 +170,32 @@ suite('4. An ended session stays ended', () => {
     const visit = h.visitor()
     await visit(set('user', 'anna'))
     const other = visit.withSameCookies()
-    const { promise: wait, resolve: go } = Promise.withResolvers<void>()
-    const slow = other.raw(async (s) => {
-      s.set('late', 1)
-      await wait
-    })
-    await visit((s) => s.invalidate())
-    go()
-    const response = await slow
+    const response = await writeDuring(other, () => visit((s) => s.invalidate()))
     assert.equal(response.status, 409)
-    assert.deepEqual(cookieOf(response), [])
+    assert.deepEqual(cookiesOf(response), [])
     assert.ok(h.types.includes('write_after_end'))
     assert.equal(await other(get('user')), undefined)
   })
   test('the answer to an unknown, expired or ended key sets no cookie', async () => {
-    const h = await setup()
-    const visit = h.visitor()
-    await visit(set('a'))
+    const { h, visit } = await setupSession()
     const copy = visit.withSameCookies()
     const otherCopy = visit.withSameCookies()
     await visit((s) => s.invalidate())
-    assert.deepEqual(cookieOf(await copy.raw(get('a'))), [])
+    assert.deepEqual(cookiesOf(await copy.raw(get('a'))), [])
     assert.deepEqual(
-      cookieOf(await h.visitor().raw(get('a'), { headers: { cookie: `${NAME}=${'B'.repeat(42)}A` } })),
+      cookiesOf(await h.visitor().raw(get('a'), { headers: { cookie: `${NAME}=${'B'.repeat(42)}A` } })),
       [],
     )
     h.now.tick(15 * DAY)
     await otherCopy.raw(set('a'))
     h.now.tick(15 * DAY)
-    assert.deepEqual(cookieOf(await otherCopy.raw(get('a'))), [])
+    assert.deepEqual(cookiesOf(await otherCopy.raw(get('a'))), [])
     assert.deepEqual(h.types.slice(-5), ['ended_key', 'unknown_key', 'unknown_key', 'created', 'expired'])
   })
   test('only invalidate clears the cookie, with the attributes it was set with', async () => {
-    const h = await setup()
-    const visit = h.visitor()
-    await visit(set('a'))
+    const { visit } = await setupSession()
     const response = await visit.raw((s) => s.invalidate())
-    assert.deepEqual(cookieOf(response), [`${NAME}=; Max-Age=0; Path=/; Secure; HttpOnly; SameSite=Lax`])
+    assert.deepEqual(cookiesOf(response), [`${NAME}=; Max-Age=0; Path=/; Secure; HttpOnly; SameSite=Lax`])
     assert.equal(visit.browser.cookies.size, 0)
   })
   test('a field that is set after an invalidate belongs to a new session, without the fields of the old one', async () => {
@@ -235,9 +212,7 @@ suite('4. An ended session stays ended', () => {
     assert.notEqual(await visit((s) => s.label), label)
   })
   test('changes after a login are saved, even if the old session ended concurrently', async () => {
-    const h = await setup()
-    const visit = h.visitor()
-    await visit(set('a'))
+    const { h, visit } = await setupSession()
     const other = visit.otherProcess()
     const held = h.hold('generate')
     const login = visit((s) => {
@@ -266,13 +241,11 @@ suite('4. An ended session stays ended', () => {
     held.go()
     const response = await login
     assert.equal(response.status, 409)
-    assert.deepEqual(cookieOf(response), [])
+    assert.deepEqual(cookiesOf(response), [])
     assert.equal(await visit((s) => s.owner), undefined)
   })
   test('expiry is checked again at commit, and an expired entry is not removed, because this clock may be wrong', async () => {
-    const h = await setup()
-    const visit = h.visitor()
-    await visit(set('a'))
+    const { h, visit } = await setupSession()
     const response = await visit.raw((s) => {
       s.set('b', 1)
       h.now.tick(14 * DAY)
@@ -282,9 +255,7 @@ suite('4. An ended session stays ended', () => {
     assert.equal(h.calls.clear, 0)
   })
   test('invalidate ends the session even if the handler throws', async () => {
-    const h = await setup()
-    const visit = h.visitor()
-    await visit(set('a'))
+    const { h, visit } = await setupSession()
     await assert.rejects(
       visit((s) => {
         s.invalidate()
@@ -313,7 +284,7 @@ suite('5. Changes are saved before the first byte of the response', () => {
     h.fail('generate', new Error('disk full'))
     const response = await h.visitor().raw(set('a'))
     assert.equal(response.status, 503)
-    assert.deepEqual(cookieOf(response), [])
+    assert.deepEqual(cookiesOf(response), [])
     assert.ok(!(await response.text()).includes('disk'))
     const [event] = h.events as { type: string; error: KeepsakeError }[]
     assert.equal(event?.type, 'store_error')
@@ -321,14 +292,12 @@ suite('5. Changes are saved before the first byte of the response', () => {
     assert.equal((event?.error.cause as Error | undefined)?.message, 'disk full')
   })
   test('a failed logout gives an error response that clears the cookie, and an event with the label', async () => {
-    const h = await setup()
-    const visit = h.visitor()
-    await visit(set('a'))
+    const { h, visit } = await setupSession()
     const label = await visit((s) => s.label)
     h.fail('clear', new Error('gone away'))
     const response = await visit.raw((s) => s.invalidate())
     assert.equal(response.status, 503)
-    assert.match(cookieOf(response)[0] ?? '', /Max-Age=0/)
+    assert.match(cookiesOf(response)[0] ?? '', /Max-Age=0/)
     const event = h.events.find((one) => (one as { type: string }).type === 'end_failed') as { label: string }
     assert.equal(event.label, label)
   })
@@ -356,7 +325,7 @@ suite('5. Changes are saved before the first byte of the response', () => {
     })
     assert.equal(response.status, 303)
     assert.equal(response.headers.get('location'), 'https://app.test/next')
-    assert.equal(cookieOf(response).length, 1)
+    assert.equal(cookiesOf(response).length, 1)
   })
   test('cookies, Vary and Cache-Control of the application are kept', async () => {
     const h = await setup()
@@ -368,8 +337,8 @@ suite('5. Changes are saved before the first byte of the response', () => {
     })
     assert.equal(response.headers.get('vary'), 'Accept, Cookie')
     assert.equal(response.headers.get('cache-control'), 'private, max-age=60')
-    assert.equal(cookieOf(response).length, 2)
-    assert.equal(cookieOf(response)[0], 'own=1')
+    assert.equal(cookiesOf(response).length, 2)
+    assert.equal(cookiesOf(response)[0], 'own=1')
   })
   test('a public Cache-Control on a response that sets the cookie is overridden, with an event', async () => {
     const h = await setup()
@@ -385,28 +354,22 @@ suite('5. Changes are saved before the first byte of the response', () => {
 
 suite('6. Reads never write data', () => {
   test('a thousand reads make no set, one touch in half an idle timeout, and no cookie', async () => {
-    const h = await setup()
-    const visit = h.visitor()
-    await visit(set('a'))
+    const { h, visit } = await setupSession()
     for (let i = 0; i < 1000; i++) {
       h.now.tick((7 * DAY) / 1000)
-      assert.deepEqual(cookieOf(await visit.raw(get('a'))), [])
+      assert.deepEqual(cookiesOf(await visit.raw(get('a'))), [])
     }
     assert.deepEqual({ set: h.calls.set, touch: h.calls.touch }, { set: 0, touch: 1 })
   })
   test('an idle session lives until the last millisecond of two weeks', async () => {
-    const h = await setup()
-    const visit = h.visitor()
-    await visit(set('a'))
+    const { h, visit } = await setupSession()
     h.now.tick(14 * DAY - 1)
     assert.equal(await visit(get('a')), true)
     h.now.tick(14 * DAY)
     assert.equal(await visit(get('a')), undefined)
   })
   test('a session ends 30 days after its creation, even if it is in use', async () => {
-    const h = await setup()
-    const visit = h.visitor()
-    await visit(set('a'))
+    const { h, visit } = await setupSession()
     const cookie = `${NAME}=${visit.browser.cookies.get(NAME)}`
     for (let day = 0; day < 29; day++) {
       h.now.tick(DAY)
@@ -433,14 +396,12 @@ suite('6. Reads never write data', () => {
     const visit = h.visitor()
     await visit((s) => s.login('anna'))
     h.now.tick(10 * DAY)
-    assert.match(cookieOf(await visit.raw((s) => s.login('anna')))[0] ?? '', /Max-Age=2592000;/)
+    assert.match(cookiesOf(await visit.raw((s) => s.login('anna')))[0] ?? '', /Max-Age=2592000;/)
     h.now.tick(10 * DAY)
-    assert.match(cookieOf(await visit.raw((s) => s.rotateKey()))[0] ?? '', /Max-Age=1728000;/)
+    assert.match(cookiesOf(await visit.raw((s) => s.rotateKey()))[0] ?? '', /Max-Age=1728000;/)
   })
   test('a failed touch is an event, and the request succeeds', async () => {
-    const h = await setup()
-    const visit = h.visitor()
-    await visit(set('a'))
+    const { h, visit } = await setupSession()
     h.now.tick(8 * DAY)
     h.fail('touch', new Error('read only'))
     assert.equal(await visit(get('a')), true)
@@ -450,18 +411,14 @@ suite('6. Reads never write data', () => {
 
 suite('7. Mistakes of a visitor are values; faults that only an operator can fix are thrown', () => {
   test('a failed read is a KeepsakeError for the handler, and 503 if the handler does not catch it', async () => {
-    const h = await setup()
-    const visit = h.visitor()
-    await visit(set('a'))
+    const { h, visit } = await setupSession()
     h.fail('get', new Error('ECONNREFUSED'))
     const response = await visit.raw(get('a'))
     assert.equal(response.status, 503)
     assert.equal(await visit(get('a')), true)
   })
   test('a handler may catch that error and return its own response', async () => {
-    const h = await setup()
-    const visit = h.visitor()
-    await visit(set('a'))
+    const { h, visit } = await setupSession()
     h.fail('get', new Error('ECONNREFUSED'))
     const page = sessionManager({ backend: h.backend, now: h.now })(async (request) => {
       const s = await session(request)
@@ -476,9 +433,7 @@ suite('7. Mistakes of a visitor are values; faults that only an operator can fix
     assert.equal(await response.text(), 'unavailable')
   })
   test('a backend that never answers is a KeepsakeError within storeTimeout, for all calls of a request together', async () => {
-    const h = await setup({ storeTimeout: 0.1 })
-    const visit = h.visitor()
-    await visit(set('a'))
+    const { h, visit } = await setupSession({ storeTimeout: 0.1 })
     for (const call of ['get', 'set'] as const) {
       h.hold(call)
       // Without the time limit, this request would never end.
@@ -490,9 +445,7 @@ suite('7. Mistakes of a visitor are values; faults that only an operator can fix
 
 suite('the order of writes', () => {
   test('rotateKey: label and fields stay, the key is new; the old key opens until 30 seconds after the first use of the new one', async () => {
-    const h = await setup()
-    const visit = h.visitor()
-    await visit(set('a'))
+    const { h, visit } = await setupSession()
     const old = visit.withSameCookies()
     const label = await visit((s) => s.label)
     await visit((s) => s.rotateKey())
@@ -508,9 +461,7 @@ suite('the order of writes', () => {
     assert.equal(await visit(get('a')), true)
   })
   test('rotateKey: a lost response logs nobody out, and the same new key is offered again', async () => {
-    const h = await setup()
-    const visit = h.visitor()
-    await visit(set('a'))
+    const { h, visit } = await setupSession()
     const lost = visit.withSameCookies()
     await lost((s) => s.rotateKey())
     const key = lost.browser.cookies.get(NAME)
@@ -519,9 +470,7 @@ suite('the order of writes', () => {
     assert.equal(visit.browser.cookies.get(NAME), key)
   })
   test('rotateKey: twenty requests in progress keep their fields and get one key', async () => {
-    const h = await setup()
-    const visit = h.visitor()
-    await visit(set('a'))
+    const { visit } = await setupSession()
     const tabs = Array.from({ length: 20 }, () => visit.withSameCookies())
     const { promise: wait, resolve: go } = Promise.withResolvers<void>()
     const flights = tabs.map((tab, i) =>
@@ -538,9 +487,7 @@ suite('the order of writes', () => {
     assert.equal(new Set(tabs.map((tab) => tab.browser.cookies.get(NAME))).size, 1)
   })
   test('rotateKey: a second rotation within the grace period joins the first', async () => {
-    const h = await setup()
-    const visit = h.visitor()
-    await visit(set('a'))
+    const { h, visit } = await setupSession()
     await visit((s) => s.rotateKey())
     const key = visit.browser.cookies.get(NAME)
     await visit((s) => s.rotateKey())
@@ -551,9 +498,7 @@ suite('the order of writes', () => {
     assert.equal(h.types.filter((type) => type === 'renewed').length, 2)
   })
   test('login: key and label are new, only the fields in keep stay, and the old key ends at once', async () => {
-    const h = await setup()
-    const visit = h.visitor()
-    await visit((s) => {
+    const { visit } = await setupSession({}, (s) => {
       s.set('cart', 1)
       s.set('planted', 1)
     })
@@ -598,9 +543,7 @@ suite('the order of writes', () => {
     assert.equal(await tab(get('n')), undefined)
   })
   test('login: a request in progress with the old key is answered with 409', async () => {
-    const h = await setup()
-    const visit = h.visitor()
-    await visit(set('a'))
+    const { h, visit } = await setupSession()
     const tab = visit.otherProcess()
     const held = h.hold('set')
     const late = tab.raw(set('late'))

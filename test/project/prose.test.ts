@@ -27,7 +27,7 @@ suite('prose', () => {
     })
   }
 
-  test('every ceiling is of a file that there is', () => {
+  test('every ceiling is of an existing file', () => {
     const files = new Set(proseFiles())
     assert.deepEqual(
       Object.keys(ceilings).filter((file) => !files.has(file)),

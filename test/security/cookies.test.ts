@@ -11,6 +11,7 @@ import { serve } from 'keepsake/serve'
 import { browser } from 'keepsake/testing'
 import { isKey } from '../../src/crypto/keys.ts'
 import { cookieValues, formatSetCookie } from '../../src/http/cookie.ts'
+import { cookiesOf } from '../support/acts.ts'
 import { code } from '../support/assert.ts'
 import { DAY } from '../support/clock.ts'
 import { guardPrototypes, NAME, PRE, rawRequest, SECRET, startSite } from '../support/requests.ts'
@@ -18,7 +19,6 @@ import { onePass, ratio } from '../support/spent.ts'
 import { setup } from '../support/visits.ts'
 
 const clean = guardPrototypes()
-const cookiesOf = (response: Response) => response.headers.getSetCookie()
 const set = (s: Session) => s.set('a', 1)
 const managerWith = (cookie: object) => sessionManager({ backend: 'memory:', cookie: cookie as CookieOptions })
 

@@ -23,6 +23,7 @@ import { workOf } from '../../src/request.ts'
 import { formSecret } from '../../src/session/form-secret.ts'
 import { decodeMetadata } from '../../src/session/metadata.ts'
 import records from '../data/record-v1.json' with { type: 'json' }
+import { cookiesOf, fields, form } from '../support/acts.ts'
 import { code } from '../support/assert.ts'
 import { clock, DAY, PATIENT, SECOND } from '../support/clock.ts'
 import { NAME, OTHER_SECRET, PRE, rawRequest, SECRET, startSite } from '../support/requests.ts'
@@ -30,9 +31,12 @@ import { onePass, ratio } from '../support/spent.ts'
 import { stores } from '../support/stores.ts'
 import { setup } from '../support/visits.ts'
 
-const cookiesOf = (response: Response) => response.headers.getSetCookie()
-const fields = (s: Session) => Object.keys(s.fields).sort()
-const form = async (_: unknown, request: Request) => formSecret(await workOf(request))
+/** A site with one session, and its key and entry. */
+const startWithSession = async (backend: Backend) => {
+  const s = await startSite(backend)
+  const key = await s.createSession('one')
+  return { s, key, entry: (await backend.get(s.storageKey(key))) ?? assert.fail('the session has an entry') }
+}
 
 suite('floods', () => {
   test('LIM-1: a hundred thousand anonymous requests, and as many that read the session, cause no backend call, no cookie and no growing heap', async () => {
@@ -148,10 +152,7 @@ suite('sizes', () => {
   })
   test('DES-2: reading a truncated record takes time in proportion to its size', async () => {
     const backend = await backendFromUrl('memory:')
-    const s = await startSite(backend)
-    const key = await s.createSession('one')
-    const entry = await backend.get(s.storageKey(key))
-    assert.ok(entry)
+    const { s, key, entry } = await startWithSession(backend)
     const lists = JSON.stringify(Array(100).fill([]))
     for (const text of ['\\"', '"', '\\\\', '[', '{"a":"', '\\u0000']) {
       const value = `{"a":${lists},"b":"${text.repeat(60_000 / text.length)}`
@@ -499,10 +500,7 @@ suite('secrets, logs and errors', () => {
   })
   test('SEC-7: a session that cannot be read is empty or an error, and never a part of a session or another session', async () => {
     const memory = await backendFromUrl('memory:')
-    const s = await startSite(memory)
-    const key = await s.createSession('one')
-    const entry = await memory.get(s.storageKey(key))
-    assert.ok(entry)
+    const { s, key, entry } = await startWithSession(memory)
     const damages: Partial<typeof entry>[] = [
       { metadata: '' },
       { metadata: '2.x.y' },
@@ -696,10 +694,7 @@ suite('records', () => {
     })
     test(`DES-4: a record of a later version opens nothing, is reported as corrupt, and is left unchanged in ${name}`, async (t) => {
       const backend = await opener(t)()
-      const s = await startSite(backend)
-      const key = await s.createSession('one')
-      const entry = await backend.get(s.storageKey(key))
-      assert.ok(entry)
+      const { s, key, entry } = await startWithSession(backend)
       for (const metadata of [
         entry.metadata.replace(/^1\./, '2.'),
         entry.metadata.replace(/^1\./, '10.'),

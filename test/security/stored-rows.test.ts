@@ -18,23 +18,14 @@ import {
 import { browser } from 'keepsake/testing'
 import { hashKey, isKey, newKey, sameHash, storageKeys } from '../../src/crypto/keys.ts'
 import { random } from '../../src/crypto/random.ts'
-import { workOf } from '../../src/request.ts'
-import { formSecret } from '../../src/session/form-secret.ts'
 import { decodeMetadata, encodeMetadata } from '../../src/session/metadata.ts'
+import { cookiesOf, fields, form, get, set } from '../support/acts.ts'
 import { clock, DAY, PATIENT, SECOND } from '../support/clock.ts'
 import { folder } from '../support/folder.ts'
 import { isKeyText, NAME, PRE, rawRequest, SECRET, startSite } from '../support/requests.ts'
 import { stores } from '../support/stores.ts'
-import { type Setup, setup } from '../support/visits.ts'
+import { type Setup, setup, setupSession } from '../support/visits.ts'
 
-const set =
-  (field: string, value: unknown = true) =>
-  (s: Session) =>
-    s.set(field, value)
-const get = (field: string) => (s: Session) => s.get(field)
-const fields = (s: Session) => Object.keys(s.fields).sort()
-const form = async (_: unknown, request: Request) => formSecret(await workOf(request))
-const cookiesOf = (response: Response) => response.headers.getSetCookie()
 /** A field of the session with this key. Without a browser, because a browser deletes its cookie at the absolute end. */
 const fieldBy = async (h: Setup, key: unknown, field: string): Promise<unknown> => {
   let value: unknown
@@ -431,9 +422,7 @@ for (const { name, opener } of stores) {
       assert.deepEqual(await ownerBy(key), ['anna', 0])
     })
     test('LIFE-4: two concurrent rotations end in one key and lose no change', async (t) => {
-      const h = await setup(await freshBackend(t))
-      const visit = h.visitor()
-      await visit(set('a'))
+      const { h, visit } = await setupSession(await freshBackend(t))
       const [one, two] = [visit.withSameCookies(), visit.otherProcess()]
       const [first, second] = [h.hold('set'), h.hold('set')]
       const rotations = [one, two].map((tab, i) =>
@@ -565,9 +554,7 @@ for (const { name, opener } of stores) {
       const now = clock()
       const backend = name === 'memory' ? await backendFromUrl('memory:', { now }) : await opener(t)()
       const { sweep: _, ...unswept } = backend
-      const h = await setup({ backend: unswept, secret: SECRET, now })
-      const visit = h.visitor()
-      await visit(set('a'))
+      const { h, visit } = await setupSession({ backend: unswept, secret: SECRET, now })
       const key = visit.browser.cookies.get(NAME) as string
       const storageKey = storageKeys('sid')(key.slice(0, 12))
       now.tick(14 * DAY)
@@ -592,9 +579,7 @@ for (const { name, opener } of stores) {
       assert.equal(await fieldBy(h, key, 'a'), undefined)
     })
     test('LIFE-12: a session that was created more than a minute in the future is not opened; clocks may differ by a minute', async (t) => {
-      const h = await setup(await freshBackend(t))
-      const visit = h.visitor()
-      await visit(set('a'))
+      const { h, visit } = await setupSession(await freshBackend(t))
       const key = visit.browser.cookies.get(NAME)
       const fieldNow = async () => {
         let has: unknown
@@ -613,7 +598,7 @@ for (const { name, opener } of stores) {
     test('CON-1: concurrent requests that change different fields are both saved; of one field, the later change is kept', async (t) => {
       const h = await setup(await freshBackend(t))
       const visit = h.visitor()
-      await visit(set('begun'))
+      await visit(set('first'))
       const held = h.hold('set')
       const late = visit.otherProcess()((s) => {
         s.set('mine', 1)
@@ -630,13 +615,11 @@ for (const { name, opener } of stores) {
       await late
       assert.deepEqual(
         { ...((await visit((s) => s.fields)) as object) },
-        { begun: true, mine: 1, theirs: 1, both: 'late', n: 2 },
+        { first: true, mine: 1, theirs: 1, both: 'late', n: 2 },
       )
     })
     test('CON-2: reads write no data; setting a field to its present value is a write', async (t) => {
-      const h = await setup(await freshBackend(t))
-      const visit = h.visitor()
-      await visit(set('a'))
+      const { h, visit } = await setupSession(await freshBackend(t))
       const key = visit.browser.cookies.get(NAME) as string
       const entry = () => h.backend.get(storageKeys('sid')(key.slice(0, 12)))
       const before = await entry()
@@ -738,9 +721,7 @@ for (const { name, opener } of stores) {
 
 suite('the life of a session', () => {
   test('LIFE-8: a read never moves the expiry past the absolute end', async () => {
-    const h = await setup({ idleTimeout: 100, absoluteTimeout: 120 })
-    const visit = h.visitor()
-    await visit(set('a'))
+    const { h, visit } = await setupSession({ idleTimeout: 100, absoluteTimeout: 120 })
     h.now.tick(60 * SECOND)
     await visit(get('a'))
     const key = visit.browser.cookies.get(NAME)
@@ -761,9 +742,7 @@ suite('the life of a session', () => {
     assert.equal(await again(), false)
   })
   test('LIFE-12: a clock that goes back extends the grace period of an old key by no more than it went back', async () => {
-    const h = await setup()
-    const visit = h.visitor()
-    await visit(set('a'))
+    const { h, visit } = await setupSession()
     const old = visit.withSameCookies()
     await visit((s) => s.rotateKey())
     await visit(get('a'))

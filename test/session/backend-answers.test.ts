@@ -1,4 +1,4 @@
-// What a backend answers is checked: an answer outside the contract is an error, and never becomes a session key.
+// keepsake checks the answers of a backend: one outside the contract is an error, and never becomes a session key.
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
@@ -15,7 +15,7 @@ const wrongAnswers: Readonly<Record<string, unknown>> = {
   'a held value, which only a stateless backend may give': { held: 'x' },
 }
 
-/** A memory backend with one operation that gives another answer than the contract allows. */
+/** A memory backend with one operation whose answer is outside the contract. */
 const withAnswer = (operation: 'generate' | 'set' | 'touch', answer: unknown): Backend => {
   const backend = memoryBackend()
   const call = backend[operation] as (...args: unknown[]) => unknown
@@ -28,9 +28,9 @@ const withAnswer = (operation: 'generate' | 'set' | 'touch', answer: unknown): B
 
 const codeOf = (event: unknown) => (event as { error?: { code?: string } }).error?.code
 
-suite('a backend that answers something else than the contract says', () => {
-  for (const [what, answer] of Object.entries(wrongAnswers)) {
-    test(`generate answers ${what}: 500, no cookie, and the error names the backend`, async () => {
+suite('a backend whose answer is outside the contract', () => {
+  for (const [name, answer] of Object.entries(wrongAnswers)) {
+    test(`generate answers ${name}: 500, no cookie, and the error names the backend`, async () => {
       const h = await setup({ backend: withAnswer('generate', answer) })
       const response = await h.visitor().raw((s) => s.set('a', 1))
       assert.equal(response.status, 500)
@@ -38,7 +38,7 @@ suite('a backend that answers something else than the contract says', () => {
       assert.ok(h.events.some((event) => codeOf(event) === 'invalid_backend'))
     })
 
-    test(`set answers ${what}: 500, no cookie`, async () => {
+    test(`set answers ${name}: 500, no cookie`, async () => {
       const h = await setup({ backend: withAnswer('set', answer) })
       const visit = h.visitor()
       await visit((s) => s.set('a', 1))
@@ -47,7 +47,7 @@ suite('a backend that answers something else than the contract says', () => {
       assert.deepEqual(response.headers.getSetCookie(), [])
     })
 
-    test(`touch answers ${what}: an event, and the session goes on`, async () => {
+    test(`touch answers ${name}: an event, and the session continues`, async () => {
       const h = await setup({ backend: withAnswer('touch', answer) })
       const visit = h.visitor()
       await visit((s) => s.set('a', 1))

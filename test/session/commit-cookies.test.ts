@@ -19,12 +19,12 @@ import { clock } from '../support/clock.ts'
 const secret = Buffer.from(Array.from({ length: 32 }, (_, i) => (i * 73 + 11) % 256)).toString('base64url')
 const DAY = 86_400
 
-type Committed = Extract<CommitResult, { ok: true }>
+type SuccessfulCommit = Extract<CommitResult, { ok: true }>
 
-const lines = ({ headers }: Committed): string[] => headers.getSetCookie()
+const lines = ({ headers }: SuccessfulCommit): string[] => headers.getSetCookie()
 
 /** Checks that the objects and the headers are the same cookies, attribute by attribute. */
-const assertEqualCookies = (result: Committed): void => {
+const assertEqualCookies = (result: SuccessfulCommit): void => {
   const fromHeaders = lines(result).map((line) => ({ ...parseSetCookie(line) }))
   const fromObjects = result.cookies.map(({ name, value, attributes }) => {
     // An attribute that is false or absent is not in the header.
@@ -75,7 +75,7 @@ const places: Readonly<
 /** A manager, and a way to commit one change outside a middleware. */
 const setup = ({ url, options }: Pick<(typeof places)[string], 'url' | 'options'>) => {
   const manager = sessionManager({ backend: 'memory:', secret, now: clock(), ...options })
-  const commit = async (act: (s: OpenSession) => unknown, cookie = ''): Promise<Committed> => {
+  const commit = async (act: (s: OpenSession) => unknown, cookie = ''): Promise<SuccessfulCommit> => {
     const s = await manager.open({ headers: new Headers(cookie === '' ? {} : { cookie }), url })
     await act(s)
     const result = await s.commit()
@@ -86,7 +86,7 @@ const setup = ({ url, options }: Pick<(typeof places)[string], 'url' | 'options'
 }
 
 const pairOf = ({ name, value }: ResponseCookie): string => `${name}=${value}`
-const first = ({ cookies }: Committed): ResponseCookie => cookies[0] as ResponseCookie
+const first = ({ cookies }: SuccessfulCommit): ResponseCookie => cookies[0] as ResponseCookie
 
 suite('the cookies of a commit equal its Set-Cookie headers', () => {
   for (const [name, place] of Object.entries(places)) {

@@ -50,18 +50,23 @@ const shop = (backend: Backend | string) => {
   return { manager, visit, now, types, open: gate.resolve, whoAmI }
 }
 
+/** A write that arrives after the login is answered with 409, and the visitor stays logged in. */
+const checkWriteAfterLogin = async ({ visit, open, whoAmI }: ReturnType<typeof shop>) => {
+  await visit('/write')
+  const late = visit('/late/write')
+  await visit('/login')
+  open()
+  const response = await late
+  assert.equal(response.status, 409)
+  assert.deepEqual(response.headers.getSetCookie(), [])
+  assert.equal(await whoAmI(visit), 'anna')
+}
+
 for (const { name, opener } of stores) {
   test(`on ${name}: a write that arrives after the login undoes it neither in the backend nor in the browser`, async (t) => {
-    const { visit, open, whoAmI, types } = shop(await opener(t)())
-    await visit('/write')
-    const late = visit('/late/write')
-    await visit('/login')
-    open()
-    const response = await late
-    assert.equal(response.status, 409)
-    assert.deepEqual(response.headers.getSetCookie(), [])
-    assert.equal(await whoAmI(visit), 'anna')
-    assert.ok(types.includes('ended_key') && types.includes('write_after_end'))
+    const site = shop(await opener(t)())
+    await checkWriteAfterLogin(site)
+    assert.ok(site.types.includes('ended_key') && site.types.includes('write_after_end'))
   })
   test(`on ${name}: a write that arrives after a logout does not create another session`, async (t) => {
     const { visit, open, whoAmI } = shop(await opener(t)())
@@ -89,15 +94,7 @@ for (const { name, opener } of stores) {
 }
 
 test('on the cookie backend with ends: a write that arrives after the login does not undo it', async () => {
-  const { visit, open, whoAmI } = shop('cookie:memory:')
-  await visit('/write')
-  const late = visit('/late/write')
-  await visit('/login')
-  open()
-  const response = await late
-  assert.equal(response.status, 409)
-  assert.deepEqual(response.headers.getSetCookie(), [])
-  assert.equal(await whoAmI(visit), 'anna')
+  await checkWriteAfterLogin(shop('cookie:memory:'))
 })
 
 suite('a request that arrives after its session ended', () => {
@@ -138,20 +135,17 @@ suite('a request that arrives after its session ended', () => {
     const { status, cookies } = await lateRequest('flash')
     assert.deepEqual([status, cookies], [409, []])
   })
-  test('cannot log out after a login, because that would end another session', async () => {
-    const { status, cookies, visit, whoAmI } = await lateRequest('logout')
+  const checkRefused = async (act: string) => {
+    const { status, cookies, visit, whoAmI } = await lateRequest(act)
     assert.deepEqual([status, cookies], [409, []])
     assert.equal(await whoAmI(visit), 'anna')
-  })
+  }
+  test('cannot log out after a login, because that would end another session', () => checkRefused('logout'))
   test('can log out again, and sets no cookie', async () => {
     const { status, cookies } = await lateRequest('logout', 'logout')
     assert.deepEqual([status, cookies], [200, []])
   })
-  test('cannot create a session after an invalidate', async () => {
-    const { status, cookies, visit, whoAmI } = await lateRequest('again')
-    assert.deepEqual([status, cookies], [409, []])
-    assert.equal(await whoAmI(visit), 'anna')
-  })
+  test('cannot create a session after an invalidate', () => checkRefused('again'))
   test('can log in, so a login form that is sent twice logs the visitor in', async () => {
     const { status, cookies, visit, whoAmI } = await lateRequest('login')
     assert.deepEqual([status, cookies.length], [200, 1])

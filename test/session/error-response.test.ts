@@ -75,7 +75,20 @@ const application = async (options: Partial<SessionManagerOptions> = {}) => {
   }
   const handler = manager()(page)
   const types = (): EventType[] => events.map(({ type }) => type)
-  return { watch, handler, otherProcess: manager()(page), visit: browser(handler), events, types }
+  const { errorResponse = render } = options
+  return { errorResponse, watch, handler, otherProcess: manager()(page), visit: browser(handler), events, types }
+}
+
+type Application = Awaited<ReturnType<typeof application>>
+
+/** Sends a write to another process, and returns its response. It reaches the backend after `act`. */
+const writeAfter = async (app: Application, act: () => Promise<unknown>): Promise<Response> => {
+  const { arrived, go } = app.watch.hold('set')
+  const slow = app.visit.copy(app.otherProcess)('/a')
+  await arrived
+  await act()
+  go()
+  return slow
 }
 
 /** Checks that a response is the application's, with the headers that keepsake adds. */
@@ -90,90 +103,85 @@ const assertRendered = async (response: Response, kind: ErrorKind, path: string)
 
 const CROSS_SITE = { 'sec-fetch-site': 'cross-site', 'sec-fetch-mode': 'cors', 'sec-fetch-dest': 'empty' }
 
-/** For each kind, a request that is answered with it. `cookie`: the response clears the browser's cookie. */
-const failures: Readonly<
-  Record<ErrorKind, { readonly path: string; readonly cookie: boolean; run(options?: Options): Promise<Failure> }>
-> = {
+type Options = Partial<SessionManagerOptions>
+type Failure = {
+  readonly path: string
+  /** The response clears the browser's cookie. */
+  readonly cookie: boolean
+  readonly options?: Options
+  /** Sends the request. */
+  send(app: Application): Promise<Response>
+}
+
+/** For each kind, a request that is answered with it. */
+const failures: Readonly<Record<ErrorKind, Failure>> = {
   ended: {
     path: '/a',
     cookie: false,
-    async run(options) {
-      const app = await application(options)
+    async send(app) {
       await app.visit('/a')
-      const { arrived, go } = app.watch.hold('set')
-      const slow = app.visit.copy(app.otherProcess)('/a')
-      await arrived
-      await app.visit('/logout')
-      go()
-      return { app, response: await slow }
+      return writeAfter(app, () => app.visit('/logout'))
     },
   },
   conflict: {
     path: '/a',
     cookie: false,
-    async run(options) {
-      const app = await application({ schema: oneOfTwo, ...options })
+    options: { schema: oneOfTwo },
+    async send(app) {
       await app.visit('/login')
-      const { arrived, go } = app.watch.hold('set')
-      const slow = app.visit.copy(app.otherProcess)('/a')
-      await arrived
-      assert.equal((await app.visit('/b')).status, 200)
-      go()
-      return { app, response: await slow }
+      return writeAfter(app, async () => assert.equal((await app.visit('/b')).status, 200))
     },
   },
   withheld: {
     path: '/a',
     cookie: false,
-    async run(options) {
-      const app = await application(options)
-      return { app, response: await app.visit('/a', { method: 'POST', headers: CROSS_SITE }) }
-    },
+    send: (app) => app.visit('/a', { method: 'POST', headers: CROSS_SITE }),
   },
   unavailable: {
     path: '/logout',
     cookie: true,
-    async run(options) {
-      const app = await application(options)
+    async send(app) {
       await app.visit('/a')
       app.watch.fail('get', new Error('down'))
       app.watch.fail('get', new Error('down'))
-      return { app, response: await app.visit('/logout') }
+      return app.visit('/logout')
     },
   },
   not_saved: {
     path: '/large',
     cookie: false,
-    async run(options) {
-      const app = await application({ maxBytes: 500, ...options })
-      return { app, response: await app.visit('/large') }
-    },
+    options: { maxBytes: 500 },
+    send: (app) => app.visit('/large'),
   },
   cross_origin: {
     path: '/a',
     cookie: false,
-    async run(options) {
-      const app = await application(options)
+    send(app) {
       const manager = sessionManager({
         backend: app.watch.backend,
-        errorResponse: options?.errorResponse ?? render,
+        errorResponse: app.errorResponse,
         onEvent: (event) => app.events.push(event),
       })
       const visit = browser(manager(crossOriginProtection(() => new Response('done'))))
-      return { app, response: await visit('/a', { method: 'POST', headers: CROSS_SITE }) }
+      return visit('/a', { method: 'POST', headers: CROSS_SITE })
     },
   },
 }
 
-type Options = Partial<SessionManagerOptions>
-type Failure = { readonly app: Awaited<ReturnType<typeof application>>; readonly response: Response }
+/** Starts an application, and sends it a request that is answered with this kind of error. */
+const fail = async (kind: ErrorKind, options?: Options) => {
+  const failure = failures[kind]
+  const app = await application({ ...failure.options, ...options })
+  return { app, response: await failure.send(app) }
+}
+
 const kinds = Object.keys(failures) as ErrorKind[]
 
 suite('the application renders each kind of error', () => {
   for (const kind of kinds) {
-    const { path, cookie, run } = failures[kind]
+    const { path, cookie } = failures[kind]
     test(`${kind}: status, body and headers are the application's, and no cache keeps the response`, async () => {
-      const { app, response } = await run()
+      const { app, response } = await fail(kind)
       await assertRendered(response, kind, path)
       assert.deepEqual(
         response.headers.getSetCookie().map((line) => line.replace(/; Path.*/, '')),
@@ -182,7 +190,7 @@ suite('the application renders each kind of error', () => {
       assert.ok(!app.types().includes('error_response_failed'))
     })
     test(`${kind}: a promise of a response works too`, async () => {
-      const { response } = await run({
+      const { response } = await fail(kind, {
         errorResponse: async (kind, request) => {
           await new Promise((resolve) => setImmediate(resolve))
           return render(kind, request)
@@ -215,7 +223,7 @@ suite('the application renders each kind of error', () => {
 
   test('a redirect is possible, also one whose headers cannot be changed', async () => {
     const errorResponse = () => Response.redirect('https://app.test/sorry', 303)
-    const { response } = await failures.unavailable.run({ errorResponse })
+    const { response } = await fail('unavailable', { errorResponse })
     assert.equal(response.status, 303)
     assert.equal(response.headers.get('location'), 'https://app.test/sorry')
     assert.match(response.headers.getSetCookie().join(), /^__Host-Http-sid=; Max-Age=0/)
@@ -224,16 +232,16 @@ suite('the application renders each kind of error', () => {
 
   test('a Response that the application returns each time is never changed', async () => {
     const constant = new Response(null, { status: 503 })
-    const { response } = await failures.unavailable.run({ errorResponse: () => constant })
+    const { response } = await fail('unavailable', { errorResponse: () => constant })
     assert.equal(response.headers.getSetCookie().length, 1)
     assert.deepEqual([...constant.headers], [])
   })
 
   test('a Cache-Control of the application stays if there is no cookie, and is replaced if there is one', async () => {
     const errorResponse = () => new Response('', { status: 503, headers: { 'cache-control': 'public, max-age=5' } })
-    const without = await failures.not_saved.run({ errorResponse })
+    const without = await fail('not_saved', { errorResponse })
     assert.equal(without.response.headers.get('cache-control'), 'public, max-age=5')
-    const withCookie = await failures.unavailable.run({ errorResponse })
+    const withCookie = await fail('unavailable', { errorResponse })
     assert.equal(withCookie.response.headers.get('cache-control'), 'private, no-store')
     assert.ok(withCookie.app.types().includes('cache_overridden'))
   })
@@ -288,8 +296,8 @@ suite('a function that fails gives the default response and the event error_resp
   for (const [name, errorResponse] of Object.entries(broken)) {
     for (const kind of kinds) {
       test(`${kind}: one ${name}`, async () => {
-        const { cookie, run } = failures[kind]
-        const { app, response } = await run({ errorResponse })
+        const { cookie } = failures[kind]
+        const { app, response } = await fail(kind, { errorResponse })
         assert.equal(response.status, STATUS[kind])
         assert.equal(response.headers.get('content-type'), 'text/plain; charset=utf-8')
         assert.equal(response.headers.get('cache-control'), 'no-store')

@@ -21,8 +21,8 @@ const acts = {
   read: (s: Session) => void s.get('n'),
   set: (s: Session, i: number) => s.set(`field${i}`, i),
   add: (s: Session) => s.update('n', (n = 0) => n + 1),
-  renew: (s: Session) => s.rotateKey(),
-  'renew and set': (s: Session, i: number) => {
+  rotate: (s: Session) => s.rotateKey(),
+  'rotate and set': (s: Session, i: number) => {
     s.rotateKey()
     s.set(`field${i}`, i)
   },
@@ -107,7 +107,7 @@ for (const { name: storeName, opener, far } of everyStore) {
       return { before, visits: await Promise.all(going), seen }
     }
 
-    const kept = ['read', 'set', 'add', 'renew', 'renew and set'] as const
+    const kept = ['read', 'set', 'add', 'rotate', 'rotate and set'] as const
     const ended = ['login', 'login again', 'invalidate'] as const
 
     test('concurrent fields, increments and rotations are all kept, and every browser stays logged in', async (t) => {
@@ -169,7 +169,7 @@ for (const { name: storeName, opener, far } of everyStore) {
       const open = opener(t)
       await fc.assert(
         fc.asyncProperty(fc.scheduler(), async (s) => {
-          const names: Name[] = ['renew', ...Array<Name>(20).fill('set')]
+          const names: Name[] = ['rotate', ...Array<Name>(20).fill('set')]
           const { before, seen } = await race(open, s, names)
           assert.equal(Object.keys((await seen(before)).fields).length, 20)
         }),

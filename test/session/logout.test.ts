@@ -5,6 +5,7 @@ import { suite, test } from 'node:test'
 import {
   type Backend,
   backendFromUrl,
+  type Entry,
   type EventType,
   KeepsakeError,
   type SessionManagerOptions,
@@ -13,10 +14,10 @@ import {
 } from 'keepsake'
 import { browser } from 'keepsake/testing'
 import { clock, SECOND } from '../support/clock.ts'
+import { NAME } from '../support/requests.ts'
 import { stores } from '../support/stores.ts'
-import { setup } from '../support/visits.ts'
+import { setup, setupSession } from '../support/visits.ts'
 
-const NAME = '__Host-Http-sid'
 const HOUR = 3_600 * SECOND
 const secret = 'q7Jm3vX0bT9sLk2Wd5Rf8Yh1Zc4Ng6Pa_EuIoBxVtQw'
 
@@ -138,9 +139,7 @@ test('if two cookies open two sessions, a logout ends both', async () => {
 })
 
 test('a key that a rotation retired can end its session, and cannot read it', async () => {
-  const h = await setup()
-  const visit = h.visitor()
-  await visit((s) => s.login('anna'))
+  const { h, visit } = await setupSession({}, (s) => s.login('anna'))
   const old = visit.withSameCookies()
   await visit((s) => s.rotateKey())
   await visit(() => {})
@@ -151,9 +150,7 @@ test('a key that a rotation retired can end its session, and cannot read it', as
 })
 
 test('a key with a wrong secret ends nothing, and its cookie is cleared', async () => {
-  const h = await setup()
-  const visit = h.visitor()
-  await visit((s) => s.login('anna'))
+  const { h, visit } = await setupSession({}, (s) => s.login('anna'))
   const key = visit.browser.cookies.get(NAME) ?? ''
   const forged = key.slice(0, 12) + (key[12] === 'A' ? 'B' : 'A') + key.slice(13)
   const out = await h.visitor().raw((s) => s.invalidate(), { headers: { cookie: `${NAME}=${forged}` } })
@@ -163,6 +160,14 @@ test('a key with a wrong secret ends nothing, and its cookie is cleared', async 
 })
 
 suite('an entry that this version cannot read', () => {
+  /** The backend with this damage in each entry that it returns. */
+  const damageReads = (inner: Backend, damage: Partial<Entry>): Backend => ({
+    ...inner,
+    get: async (key) => {
+      const entry = await inner.get(key)
+      return entry && { ...entry, ...damage }
+    },
+  })
   const unreadableMetadata = { 'of a newer version': '9.x', empty: '', damaged: '1.!.' }
   for (const [kind, metadata] of Object.entries(unreadableMetadata)) {
     for (const path of ['/logout', '/other']) {
@@ -171,14 +176,7 @@ suite('an entry that this version cannot read', () => {
         const one = server(inner)
         const visit = browser(one.page)
         await visit('/login')
-        const backend: Backend = {
-          ...inner,
-          get: async (key) => {
-            const entry = await inner.get(key)
-            return entry && { ...entry, metadata }
-          },
-        }
-        const two = server(backend)
+        const two = server(damageReads(inner, { metadata }))
         const out = await visit.copy(two.page)(path)
         assert.equal(out.status, 503)
         assert.match(out.headers.get('set-cookie') ?? '', /Max-Age=0/)
@@ -192,14 +190,8 @@ suite('an entry that this version cannot read', () => {
     const one = server(inner)
     const visit = browser(one.page)
     await visit('/login')
-    const broken: Backend = {
-      ...inner,
-      get: async (key) => {
-        const entry = await inner.get(key)
-        return entry && { ...entry, value: '{"v":' }
-      },
-    }
-    assert.equal((await visit.copy(server(broken).page)('/logout')).status, 200)
+    const broken = server(damageReads(inner, { value: '{"v":' }))
+    assert.equal((await visit.copy(broken.page)('/logout')).status, 200)
     assert.equal(await (await visit('/')).json(), null)
   })
 })

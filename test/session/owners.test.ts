@@ -304,7 +304,7 @@ suite('owners on the cookie backend', () => {
 
 test('a login during a revokeAll of its owner leaves no session of that owner, in every order of backend calls', async () => {
   await fc.assert(
-    fc.asyncProperty(fc.scheduler(), fc.constantFrom('login', 'again', 'renew'), async (s, kind) => {
+    fc.asyncProperty(fc.scheduler(), fc.constantFrom('login', 'again', 'rotate'), async (s, kind) => {
       const backend = memoryBackend()
       const through = () => s.schedule(Promise.resolve())
       const slow: Backend = {
@@ -326,7 +326,7 @@ test('a login during a revokeAll of its owner leaves no session of that owner, i
         manager(async (request) => {
           const s = await session(request)
           if (s.owner === undefined) return new Response(null, { status: 401 })
-          if (kind === 'renew') s.rotateKey()
+          if (kind === 'rotate') s.rotateKey()
           else s.login(kind === 'again' ? 'anna' : 'bert')
           return new Response()
         }),

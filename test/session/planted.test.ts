@@ -1,4 +1,4 @@
-// Cookies that somebody planted in a visitor's browser: they give their planter no tokens, and lock nobody out.
+// Cookies that an attacker planted in a visitor's browser: the attacker gets no valid tokens, and nobody is locked out.
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
@@ -45,14 +45,14 @@ const application = (options: Partial<SessionManagerOptions>, url: string) => {
         return Response.json(await verifyCsrfToken(request))
     }
   })
-  type Asked = { cookie?: string | undefined; token?: string; headers?: Record<string, string> }
-  const ask = (path: string, { cookie, token, headers = {} }: Asked = {}) =>
+  type Parts = { cookie?: string | undefined; token?: string; headers?: Record<string, string> }
+  const send = (path: string, { cookie, token, headers = {} }: Parts = {}) =>
     page(
       new Request(new URL(path.slice(1), url), {
         headers: { ...headers, ...(cookie && { cookie }), ...(token && { 'x-csrf-token': token }) },
       }),
     )
-  /** The cookies of a response, of those that set a value. */
+  /** The Cookie header with the cookies that a response sets, without those that it deletes. */
   const cookiesOf = (response: Response): string =>
     response.headers
       .getSetCookie()
@@ -62,13 +62,13 @@ const application = (options: Partial<SessionManagerOptions>, url: string) => {
   return {
     now,
     events,
-    ask,
+    send,
     cookiesOf,
-    /** A stranger's pre-session, as his cookie. */
-    planted: async () => cookiesOf(await ask('/form')),
-    tokenFor: async (cookie: string) => (await ask('/form', { cookie })).text(),
-    outcome: async (asked: Asked): Promise<string> => {
-      const outcome = await (await ask('/pay', asked)).json()
+    /** The cookie of a new pre-session. An attacker gets one in the same way, to plant it. */
+    newPreSession: async () => cookiesOf(await send('/form')),
+    tokenFor: async (cookie: string) => (await send('/form', { cookie })).text(),
+    outcome: async (parts: Parts): Promise<string> => {
+      const outcome = await (await send('/pay', parts)).json()
       return outcome.ok ? 'ok' : outcome.error
     },
   }
@@ -77,11 +77,11 @@ const application = (options: Partial<SessionManagerOptions>, url: string) => {
 const LAN = 'http://box.lan:8080/'
 const HOME = 'http://localhost:8080/'
 
-/** What a request may say of its page, and what no page but one of the same origin can make it say. */
-const said = {
-  nothing: {},
-  'itself or the visitor': { 'sec-fetch-site': 'same-origin' },
-  'the visitor': { 'sec-fetch-site': 'none' },
+/** The headers with which browsers name the page of a request, by the origin of that page. Pages cannot change them. */
+const headersFrom = {
+  'no page': {},
+  'the same origin': { 'sec-fetch-site': 'same-origin' },
+  'the address bar': { 'sec-fetch-site': 'none' },
   'another host of the domain': { 'sec-fetch-site': 'same-site', origin: 'https://evil.example.com' },
   'another site': { 'sec-fetch-site': 'cross-site', origin: 'https://evil.test' },
   'another site, of an old browser': { origin: 'https://evil.test' },
@@ -89,122 +89,127 @@ const said = {
   'a sandbox': { origin: 'null' },
   'a sandbox, over TLS': { 'sec-fetch-site': 'cross-site', origin: 'null' },
 } as const
-type Said = keyof typeof said
-const own: readonly Said[] = ['itself or the visitor', 'the visitor']
+type Origin = keyof typeof headersFrom
+const same: readonly Origin[] = ['the same origin', 'the address bar']
 
-const kinds: Record<
+/** Why an attacker can plant cookies, and from which origins a planted token is valid: without and with a stored session. */
+const reasons: Record<
   string,
-  { options: Partial<SessionManagerOptions>; url: string; stranger: readonly Said[]; stored: readonly Said[] }
+  { options: Partial<SessionManagerOptions>; url: string; anonymous: readonly Origin[]; stored: readonly Origin[] }
 > = {
   'a domain': {
     options: { cookie: { domain: 'example.com' } },
     url: 'https://app.example.com/',
-    stranger: own,
-    stored: own,
+    anonymous: same,
+    stored: same,
   },
   'a path': {
     options: { cookie: { path: '/shop' } },
     url: 'https://app.example.com/shop/',
-    stranger: own,
-    stored: own,
+    anonymous: same,
+    stored: same,
   },
   'a domain, sessions in cookies': {
     options: { cookie: { domain: 'example.com' }, backend: 'cookie:' },
     url: 'https://app.example.com/',
-    stranger: own,
-    stored: own,
+    anonymous: same,
+    stored: same,
   },
-  'plain HTTP': { options: { secure: false }, url: LAN, stranger: [...own, 'a sandbox'], stored: own },
-  // Browsers say Sec-Fetch-Site to this machine without TLS too, and a foreign Origin gets another cookie name.
-  'this machine': { options: {}, url: HOME, stranger: [...own, 'nothing'], stored: [...own, 'nothing'] },
+  'plain HTTP': { options: { secure: false }, url: LAN, anonymous: [...same, 'a sandbox'], stored: same },
+  // Browsers send Sec-Fetch-Site to a loopback name without TLS too, so a request without it comes from a program.
+  'this machine': { options: {}, url: HOME, anonymous: [...same, 'no page'], stored: [...same, 'no page'] },
 }
 
-for (const [kind, { options, url, stranger, stored }] of Object.entries(kinds)) {
-  suite(`where cookies can be planted, because of ${kind}`, () => {
-    test('a token of the planter’s is good for a stranger only from a page of the same origin', async () => {
-      const { planted, tokenFor, outcome } = application(options, url)
-      const cookie = await planted()
+for (const [reason, { options, url, anonymous, stored }] of Object.entries(reasons)) {
+  suite(`cookies that can be planted, because of ${reason}`, () => {
+    test('the attacker’s token is valid for an anonymous visitor only from a page of the same origin', async () => {
+      const { newPreSession, tokenFor, outcome } = application(options, url)
+      const cookie = await newPreSession()
       const token = await tokenFor(cookie)
-      const taken: Said[] = []
-      for (const [who, headers] of Object.entries(said)) {
-        if ((await outcome({ cookie, token, headers })) === 'ok') taken.push(who as Said)
+      const accepted: Origin[] = []
+      for (const [origin, headers] of Object.entries(headersFrom)) {
+        if ((await outcome({ cookie, token, headers })) === 'ok') accepted.push(origin as Origin)
       }
-      assert.deepEqual(taken.sort(), [...stranger].sort())
+      assert.deepEqual(accepted.sort(), [...anonymous].sort())
     })
 
-    test('a program that says nothing of its pages may send the form of the page that it got last', async () => {
-      const { ask, cookiesOf, outcome, tokenFor, planted } = application(options, url)
-      const first = await planted()
-      const page = await ask('/form', { cookie: first })
+    test('a program that sends no such headers may send the form of its latest page', async () => {
+      const { send, cookiesOf, outcome, tokenFor, newPreSession } = application(options, url)
+      const first = await newPreSession()
+      const page = await send('/form', { cookie: first })
       const cookie = cookiesOf(page) || first
       const token = await page.text()
       assert.equal(await outcome({ cookie, token }), 'ok')
       assert.equal(
         await outcome({ cookie: `${cookie.split('=')[0]}=x; ${cookie}`, token }),
         'ok',
-        'and junk locks nobody out',
+        'a cookie that does not open locks nobody out',
       )
-      if (kind === 'this machine') return
-      assert.equal(await outcome({ cookie: first, token }), 'wrong_session', 'with no cookie of an earlier page')
+      if (reason === 'this machine') return
+      assert.equal(await outcome({ cookie: first, token }), 'wrong_session', 'not with the cookie of an earlier page')
       assert.equal(
         await outcome({ cookie, token: await tokenFor(cookie) }),
         'wrong_session',
-        'nor a token of a later one',
+        'not with the token of a later page',
       )
-      assert.equal(await outcome({ cookie, token, headers: said['another site'] }), 'wrong_session')
+      assert.equal(await outcome({ cookie, token, headers: headersFrom['another site'] }), 'wrong_session')
     })
 
-    test('nor after his first write: his session has a form secret of its own', async () => {
-      const { planted, tokenFor, outcome, ask, cookiesOf } = application(options, url)
-      const cookie = await planted()
+    test('after the visitor’s first write it is valid only from there too, because the session has a form secret of its own', async () => {
+      const { newPreSession, tokenFor, outcome, send, cookiesOf } = application(options, url)
+      const cookie = await newPreSession()
       const before = await tokenFor(cookie)
-      const victim = cookiesOf(await ask('/write', { cookie }))
+      const victim = cookiesOf(await send('/write', { cookie }))
       assert.notEqual(victim, '')
       for (const token of [before, await tokenFor(cookie)]) {
-        const taken: Said[] = []
-        for (const [who, headers] of Object.entries(said)) {
-          if ((await outcome({ cookie: victim, token, headers })) === 'ok') taken.push(who as Said)
+        const accepted: Origin[] = []
+        for (const [origin, headers] of Object.entries(headersFrom)) {
+          if ((await outcome({ cookie: victim, token, headers })) === 'ok') accepted.push(origin as Origin)
         }
-        assert.deepEqual(taken.sort(), [...stored].sort())
+        assert.deepEqual(accepted.sort(), [...stored].sort())
       }
-      const headers = said['another site, of an old browser']
+      const headers = headersFrom['another site, of an old browser']
       const fresh = await tokenFor(victim)
-      const elsewhere = kind === 'this machine' ? said.nothing : headers
-      assert.equal(await outcome({ cookie: victim, token: fresh, headers: elsewhere }), 'ok', 'a token of his own is')
+      const from = reason === 'this machine' ? headersFrom['no page'] : headers
+      assert.equal(
+        await outcome({ cookie: victim, token: fresh, headers: from }),
+        'ok',
+        'a token of the session itself',
+      )
     })
 
     test('a form that was loaded before the first write can be sent after it', async () => {
-      const { tokenFor, outcome, ask, cookiesOf, planted } = application(options, url)
-      const headers = said['itself or the visitor']
-      const cookie = await planted()
+      const { tokenFor, outcome, send, cookiesOf, newPreSession } = application(options, url)
+      const headers = headersFrom['the same origin']
+      const cookie = await newPreSession()
       const token = await tokenFor(cookie)
-      const stored = cookiesOf(await ask('/write', { cookie, headers }))
+      const stored = cookiesOf(await send('/write', { cookie, headers }))
       assert.equal(await outcome({ cookie: stored, token, headers }), 'ok')
-      const again = cookiesOf(await ask('/write', { cookie: stored, headers })) || stored
+      const again = cookiesOf(await send('/write', { cookie: stored, headers })) || stored
       assert.equal(await outcome({ cookie: again, token, headers }), 'ok')
-      const login = cookiesOf(await ask('/login', { cookie: again, headers }))
+      const login = cookiesOf(await send('/login', { cookie: again, headers }))
       assert.equal(await outcome({ cookie: login, token, headers }), 'wrong_session', 'but not after a login')
     })
   })
 }
 
-test('where nobody can plant cookies, nothing has to be said, and the form secret comes along', async () => {
-  const { planted, tokenFor, outcome, ask, cookiesOf } = application({}, 'https://app.example.com/')
-  const cookie = await planted()
+test('if nobody can plant cookies, a token needs no such headers, and the session keeps the form secret', async () => {
+  const { newPreSession, tokenFor, outcome, send, cookiesOf } = application({}, 'https://app.example.com/')
+  const cookie = await newPreSession()
   const token = await tokenFor(cookie)
-  const stored = cookiesOf(await ask('/write', { cookie }))
-  for (const headers of Object.values(said)) {
+  const stored = cookiesOf(await send('/write', { cookie }))
+  for (const headers of Object.values(headersFrom)) {
     assert.equal(await outcome({ cookie, token, headers }), 'ok')
     assert.equal(await outcome({ cookie: stored, token, headers }), 'ok')
   }
 })
 
-test('a stranger’s request that says too little is refused with an event that says what is missing', async () => {
-  const { planted, tokenFor, outcome, events } = application(
+test('an anonymous request without such headers is refused, and the event names the missing headers', async () => {
+  const { newPreSession, tokenFor, outcome, events } = application(
     { cookie: { domain: 'example.com' } },
     'https://example.com/',
   )
-  const cookie = await planted()
+  const cookie = await newPreSession()
   assert.equal(await outcome({ cookie, token: await tokenFor(cookie) }), 'wrong_session')
   assert.match(events.at(-1)?.message ?? '', /^wrong_session: .*Sec-Fetch-Site.*Origin/)
   assert.equal(await outcome({ cookie, token: 'x'.repeat(84) }), 'invalid_token')
@@ -212,72 +217,72 @@ test('a stranger’s request that says too little is refused with an event that 
 })
 
 suite('several pre-session cookies', () => {
-  const headers = said['itself or the visitor']
+  const headers = headersFrom['the same origin']
   const domain = { cookie: { domain: 'example.com' } }
-  const begun = async () => {
+  const start = async () => {
     const app = application(domain, 'https://app.example.com/')
-    const mine = await app.planted()
+    const mine = await app.newPreSession()
     const name = mine.split('=')[0] as string
-    const elsewhere = application({ ...domain, namespace: 'other' }, 'https://app.example.com/')
+    const other = application({ ...domain, namespace: 'other' }, 'https://app.example.com/')
     const junk: Record<string, string> = {
       'of one letter': `${name}=x`,
-      'of another application': await elsewhere.planted(),
-      'that are six': Array.from({ length: 6 }, (_, i) => `${name}=${'x'.repeat(80)}${i}`).join('; '),
+      'of another application': await other.newPreSession(),
+      'of six values': Array.from({ length: 6 }, (_, i) => `${name}=${'x'.repeat(80)}${i}`).join('; '),
       'with a flipped character': mine.replace(/.(?=.{9}$)/, (one) => (one === 'A' ? 'B' : 'A')),
     }
     return { ...app, mine, junk }
   }
 
-  test('ones that do not open hide none that does, wherever they stand, and are an event', async () => {
-    const { mine, junk, tokenFor, outcome, events } = await begun()
-    for (const [what, other] of Object.entries(junk)) {
-      for (const cookie of [`${other}; ${mine}`, `${mine}; ${other}`]) {
+  test('cookies that do not open hide no valid one, in either order, and cause an event', async () => {
+    const { mine, junk, tokenFor, outcome, events } = await start()
+    for (const [name, invalid] of Object.entries(junk)) {
+      for (const cookie of [`${invalid}; ${mine}`, `${mine}; ${invalid}`]) {
         events.length = 0
         const token = await tokenFor(cookie)
         assert.deepEqual(
           events.map(({ type }) => type),
           ['invalid_pre_session'],
-          what,
+          name,
         )
-        assert.equal(await outcome({ cookie, token, headers }), 'ok', what)
-        assert.equal(await outcome({ cookie: mine, token, headers }), 'ok', `${what}: the token is bound to his own`)
+        assert.equal(await outcome({ cookie, token, headers }), 'ok', name)
+        assert.equal(
+          await outcome({ cookie: mine, token, headers }),
+          'ok',
+          `${name}: the token is bound to the valid cookie`,
+        )
       }
     }
   })
 
-  test('one that is over hides none that is not', async () => {
-    const { mine, tokenFor, outcome, now, planted } = await begun()
+  test('an expired cookie hides no valid one', async () => {
+    const { mine, tokenFor, outcome, now, newPreSession } = await start()
     now.tick(15 * 86_400_000)
-    const cookie = `${mine}; ${await planted()}`
+    const cookie = `${mine}; ${await newPreSession()}`
     assert.equal(await outcome({ cookie, token: await tokenFor(cookie), headers }), 'ok')
   })
 
-  test('of several that open, a form that was bound to any is taken, so that nobody is locked out', async () => {
-    const { mine, tokenFor, outcome, now, planted } = await begun()
+  test('of several valid cookies, a form of any is accepted, so that nobody is locked out', async () => {
+    const { mine, tokenFor, outcome, now, newPreSession } = await start()
     const loaded = await tokenFor(mine)
     now.tick(1000)
-    const newer = await planted()
+    const newer = await newPreSession()
     for (const cookie of [`${newer}; ${mine}`, `${mine}; ${newer}`]) {
       assert.equal(await outcome({ cookie, token: loaded, headers }), 'ok')
       const token = await tokenFor(cookie)
       assert.equal(await outcome({ cookie, token, headers }), 'ok')
-      assert.equal(
-        await outcome({ cookie: newer, token, headers }),
-        'ok',
-        'the newest is the one that forms are bound to',
-      )
+      assert.equal(await outcome({ cookie: newer, token, headers }), 'ok', 'new forms are bound to the newest cookie')
     }
   })
 
-  test('a flash message in one that stays is shown once: what the visit leaves behind is the newest', async () => {
-    const { ask, cookiesOf, now } = await begun()
-    const stays = cookiesOf(await ask('/leave'))
+  test('a flash message in a cookie that the browser keeps is shown once, because the response sets a newer cookie', async () => {
+    const { send, cookiesOf, now } = await start()
+    const stays = cookiesOf(await send('/leave'))
     now.tick(1000)
-    const first = await ask('/take', { cookie: stays })
+    const first = await send('/take', { cookie: stays })
     assert.deepEqual(await first.json(), ['hello'])
     now.tick(1000)
     for (const cookie of [`${stays}; ${cookiesOf(first)}`, `${cookiesOf(first)}; ${stays}`]) {
-      assert.deepEqual(await (await ask('/take', { cookie })).json(), [])
+      assert.deepEqual(await (await send('/take', { cookie })).json(), [])
     }
   })
 })

@@ -1,4 +1,4 @@
-// A stranger's forms: bound to a sealed cookie of its own, that costs no entry and is carried over the first write.
+// Forms of anonymous visitors: bound to a sealed cookie that needs no entry, and still valid after the first write.
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
@@ -14,7 +14,7 @@ const PRE = '__Host-Http-sid-pre'
 const form = async (_: unknown, request: Request) => formSecret(await workOf(request))
 
 suite('a pre-session', () => {
-  test('a form costs a stranger one sealed cookie and no entry, and is the same at the next visit', async () => {
+  test('a form costs an anonymous visitor one sealed cookie and no entry, and its secret is the same in the next request', async () => {
     const h = await setup()
     const visit = h.visitor()
     const secret = await visit(form)
@@ -26,13 +26,13 @@ suite('a pre-session', () => {
     assert.equal(await visit(form), secret)
     assert.notEqual(await h.visitor()(form), secret)
   })
-  test('a stranger who asks for no form is sent none', async () => {
+  test('an anonymous visitor without a form gets no cookie', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit((s) => s.get('a'))
     assert.equal(visit.browser.cookies.size, 0)
   })
-  test('the first write carries its form secret over, and clears its cookie', async () => {
+  test('the first write moves its form secret into the session, and deletes its cookie', async () => {
     const h = await setup()
     const visit = h.visitor()
     const secret = await visit(form)
@@ -42,7 +42,7 @@ suite('a pre-session', () => {
     await visit((s) => s.rotateKey())
     assert.equal(await visit(form), secret)
   })
-  test('a form and a first write in one visit belong together', async () => {
+  test('a form and a first write in one request have the same form secret', async () => {
     const h = await setup()
     const visit = h.visitor()
     const secret = await visit((s, request) => {
@@ -55,7 +55,7 @@ suite('a pre-session', () => {
   test('login and invalidate give a new form secret', async () => {
     const h = await setup()
     const visit = h.visitor()
-    const stranger = await visit(form)
+    const anonymous = await visit(form)
     const during = await visit((s, request) => {
       s.login('anna')
       return form(s, request)
@@ -69,9 +69,9 @@ suite('a pre-session', () => {
     })
     assert.deepEqual([...visit.browser.cookies.keys()], [PRE])
     assert.equal(await visit(form), after)
-    assert.equal(new Set([stranger, loggedIn, after]).size, 3)
+    assert.equal(new Set([anonymous, loggedIn, after]).size, 3)
   })
-  test('a login of the same owner gives a new one too', async () => {
+  test('a login of the same owner gives a new form secret too', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit((s) => s.login('anna'))
@@ -79,7 +79,7 @@ suite('a pre-session', () => {
     await visit((s) => s.login('anna'))
     assert.notEqual(await visit(form), before)
   })
-  test('beside a session it is ignored', async () => {
+  test('it is ignored if there is a session', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit((s) => s.set('a', 1))
@@ -108,24 +108,26 @@ suite('a pre-session', () => {
     assert.equal(h.total(), calls)
     const secret = await visit(form)
     let other: unknown
-    const elsewhere = sessionManager({ backend: h.backend, now: h.now, cookie: { name: 'other' } })(async (request) => {
-      other = formSecret(await workOf(request))
-      return new Response()
-    })
-    await browser(elsewhere)('/', { headers: { cookie: `__Host-Http-other-pre=${token}` } })
+    const otherManager = sessionManager({ backend: h.backend, now: h.now, cookie: { name: 'other' } })(
+      async (request) => {
+        other = formSecret(await workOf(request))
+        return new Response()
+      },
+    )
+    await browser(otherManager)('/', { headers: { cookie: `__Host-Http-other-pre=${token}` } })
     assert.notEqual(other, secret)
   })
-  test('one that does not open is an event, and is replaced', async () => {
+  test('a cookie that does not open causes an event, and is replaced', async () => {
     const h = await setup()
     const response = await h.visitor().raw(form, { headers: { cookie: `${PRE}=rubbish` } })
     assert.equal(response.status, 200)
     assert.match(response.headers.getSetCookie()[0] ?? '', new RegExp(`^${PRE}=[A-Za-z0-9_-]{60,}; Max-Age=1209600; `))
     assert.deepEqual(h.types, ['invalid_pre_session'])
   })
-  test('it lives two weeks from its last form in the second half, and then no more', async () => {
+  test('it expires after two weeks, and a form in the second week renews it', async () => {
     const h = await setup()
     const visit = h.visitor()
-    const thief = visit.withSameCookies()
+    const copied = visit.withSameCookies()
     const secret = await visit(form)
     const replay = { headers: { cookie: `${PRE}=${visit.browser.cookies.get(PRE)}` } }
     h.now.tick(7 * DAY + 1)
@@ -133,7 +135,7 @@ suite('a pre-session', () => {
     h.now.tick(7 * DAY)
     assert.equal(await visit(form), secret)
     let old: unknown
-    await thief.raw(async (s, request) => {
+    await copied.raw(async (s, request) => {
       old = await form(s, request)
     }, replay)
     assert.notEqual(old, secret)
@@ -141,7 +143,7 @@ suite('a pre-session', () => {
 })
 
 suite('the secret that seals it', () => {
-  test('sqlite keeps one beside its data: another process opens what the first sealed, also once secrets are configured', async (t) => {
+  test('sqlite keeps a secret beside its data: another process opens the cookies of the first, also after secrets are configured', async (t) => {
     const backend = await backendFromUrl('sqlite::memory:')
     t.after(() => backend.close?.())
     const page = (secret?: string) =>
@@ -154,7 +156,7 @@ suite('the secret that seals it', () => {
     const configured = 'q4mB1xqCz0m1cR8m3dWf0iZ2l0cYb3h8V2k5pXn7TtE'
     assert.equal(await (await visit.copy(page(configured))('/')).text(), first)
   })
-  test('a backend that keeps none needs one: the refused start names the command that makes it', async () => {
+  test('a backend that keeps no secret needs one: the error at the start names the command that makes it', async () => {
     const { keepSecret: _, ...backend } = await backendFromUrl('memory:')
     await assert.rejects(
       sessionManager({ backend }).ready(),

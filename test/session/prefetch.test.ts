@@ -1,12 +1,12 @@
-// Requests that fetch a page ahead, in all the words that browsers and scripts have for it.
+// Requests that fetch a page in advance, by all the headers that browsers and scripts send with them.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { isPrefetch } from '../../src/http/prefetch.ts'
 
-const said = (name: string, value: string) => isPrefetch({ headers: new Headers({ [name]: value }) })
+const isPrefetchWith = (name: string, value: string) => isPrefetch({ headers: new Headers({ [name]: value }) })
 
-test('whatever the header is called, and whatever else it says', () => {
+test('every name of the header counts, also with other parameters in its value', () => {
   const names = ['Sec-Purpose', 'Purpose', 'X-Sec-Purpose', 'X-Purpose', 'X-Moz', 'Sec-Fetch-Purpose', 'Moz-Purpose']
   for (const name of names) {
     for (const value of [
@@ -23,15 +23,15 @@ test('whatever the header is called, and whatever else it says', () => {
       // As Opera and Internet Explorer sent it.
       ': preview',
     ]) {
-      assert.ok(said(name, value), `${name}: ${value}`)
+      assert.ok(isPrefetchWith(name, value), `${name}: ${value}`)
     }
     for (const value of ['', 'navigate', 'prefetched', 'no-prefetch', 'prefetch-not', 'previews', 'document']) {
-      assert.ok(!said(name, value), `${name}: ${value}`)
+      assert.ok(!isPrefetchWith(name, value), `${name}: ${value}`)
     }
   }
 })
 
-test('scripts with a header of their own', () => {
+test('the headers of scripts count too', () => {
   for (const [name, value] of [
     ['Next-Router-Prefetch', '1'],
     ['Next-Router-Prefetch', '2'],
@@ -39,11 +39,11 @@ test('scripts with a header of their own', () => {
     ['x-middleware-prefetch', '1'],
     ['HX-Preloaded', 'true'],
   ] as const) {
-    assert.ok(said(name, value), name)
+    assert.ok(isPrefetchWith(name, value), name)
   }
 })
 
-test('what is asked for to be shown is no prefetch', () => {
+test('a request for a page that is shown at once is no prefetch', () => {
   for (const headers of [
     {},
     { 'sec-fetch-dest': 'document', 'sec-fetch-mode': 'navigate', 'sec-fetch-site': 'same-origin' },

@@ -1,4 +1,4 @@
-// “Remember me”: a login says how long its session lives, and whether its cookie outlives the browser.
+// “Remember me”: a login chooses how long its session lives, and whether its cookie outlives the browser.
 
 import assert from 'node:assert/strict'
 import { suite, type TestContext, test } from 'node:test'
@@ -18,31 +18,31 @@ for (const { name, opener } of [
   ...stores.filter(({ far }) => !far),
   { name: 'cookie', opener: () => async () => cookieBackend({ secret }) },
 ]) {
-  /** The memory of a house has its clock: with another it would tidy up too early. */
+  /** `setup` makes the memory backend itself, with its own clock. By the real clock, entries would expire too early. */
   const settings = async (t: TestContext) => (name === 'memory' ? {} : { backend: await opener(t)(), secret })
   suite(`on ${name}`, () => {
-    test('a session lives as long as its login said, over renewals too', async (t) => {
+    test('a session lives as long as its login chose, also with a new key', async (t) => {
       const h = await setup(await settings(t))
       const visit = h.visitor()
       const response = await visit.raw(login(brief))
       assert.doesNotMatch(cookie(response), /Max-Age|Expires/)
       assert.equal(await visit((s) => s.expiresAt - h.now()), 4 * HOUR * SECOND)
       h.now.tick(3 * HOUR * SECOND)
-      const renewal = await visit.raw((s) => s.rotateKey())
-      assert.doesNotMatch(cookie(renewal), /Max-Age|Expires/)
+      const rotation = await visit.raw((s) => s.rotateKey())
+      assert.doesNotMatch(cookie(rotation), /Max-Age|Expires/)
       h.now.tick(3 * HOUR * SECOND)
-      assert.equal(await visit((s) => s.owner), 'anna', 'six hours, and never four without a visit')
+      assert.equal(await visit((s) => s.owner), 'anna', 'six hours old, and never four hours unused')
       h.now.tick(3 * HOUR * SECOND)
-      assert.equal(await visit((s) => s.owner), undefined, 'nine hours, and eight at the most')
+      assert.equal(await visit((s) => s.owner), undefined, 'nine hours old, and the limit is eight')
     })
-    test('unused it ends after its own idle time', async (t) => {
+    test('an unused session ends after its own idle timeout', async (t) => {
       const h = await setup(await settings(t))
       const visit = h.visitor()
       await visit(login(brief))
       h.now.tick(5 * HOUR * SECOND)
       assert.equal(await visit((s) => s.owner), undefined)
     })
-    test('a later login that says nothing is as the manager is set', async (t) => {
+    test('a later login without timeouts uses those of the manager', async (t) => {
       const h = await setup(await settings(t))
       const visit = h.visitor()
       await visit(login({ idleTimeout: 30 * 24 * HOUR }))
@@ -53,7 +53,7 @@ for (const { name, opener } of [
   })
 }
 
-test('persistent: false of the manager is a cookie without Max-Age, and a login may say otherwise', async () => {
+test('persistent: false of the manager gives a cookie without Max-Age, and a login may choose otherwise', async () => {
   const h = await setup({ persistent: false })
   const visit = h.visitor()
   assert.doesNotMatch(cookie(await visit.raw((s) => s.set('a', 1))), /Max-Age/)
@@ -69,7 +69,7 @@ test('the list of an owner shows when each session ends', async () => {
   assert.equal(one?.expiresAt, h.now() + 4 * HOUR * SECOND)
 })
 
-test('a login cannot name more than the manager allows, nor what is no number', async () => {
+test('a login cannot choose more than the manager allows, nor a value of another type', async () => {
   const h = await setup({ absoluteTimeout: 20 * 24 * HOUR })
   const wrong = [
     { idleTimeout: 21 * 24 * HOUR },

@@ -1,4 +1,4 @@
-// Secrets are rotated while visitors are about: nobody is logged out, and what is made under an old one works until it goes.
+// Secrets are rotated while visitors use the application: nobody is logged out, and an old secret works until it is removed.
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
@@ -35,29 +35,29 @@ for (const kind of kinds) {
     const json = async (response: Promise<Response>) => (await response).json()
     const post = (token: string) => ({ method: 'POST', body: new URLSearchParams({ _csrf: token }) })
 
-    test('Dream’s issue #432: what was made under a works under [b, a]: sessions, forms, flash and cookies, for a visitor who is logged in and for a stranger', async () => {
+    test('Dream’s issue #432: sessions, forms, flash messages and cookies of secret a work under [b, a], for a logged-in and for an anonymous visitor', async () => {
       const under = deployment()
-      for (const known of [true, false]) {
+      for (const loggedIn of [true, false]) {
         const before = browser(under([a]))
-        if (known) await before('/login')
+        if (loggedIn) await before('/login')
         const token = await (await before('/form')).text()
         await before('/flash')
         await before('/set')
         const middle = before.copy(under([b, a]))
-        assert.equal(await json(middle('/')), known ? 'anna' : null)
+        assert.equal(await json(middle('/')), loggedIn ? 'anna' : null)
         assert.equal(await json(middle('/form', post(token))), 'ok')
         assert.equal(await json(middle('/theme')), 'dark')
         assert.equal(await json(middle('/take')), 1)
       }
     })
 
-    test('what was used in the middle lives at the end; what was not dies there, and is an anonymous visit', async () => {
+    test('sessions and cookies that were used under [b, a] work under [b]; sealed ones that were not used do not open there', async () => {
       const under = deployment()
       const first = under([a])
-      const [used, unused, stranger] = [browser(first), browser(first), browser(first)]
+      const [used, unused, anonymous] = [browser(first), browser(first), browser(first)]
       for (const one of [used, unused]) await one('/login')
-      for (const one of [used, unused, stranger]) await one('/set')
-      const strangersToken = await (await stranger('/form')).text()
+      for (const one of [used, unused, anonymous]) await one('/set')
+      const anonymousToken = await (await anonymous('/form')).text()
       const usedToken = await (await used('/form')).text()
       const middle = used.copy(under([b, a]))
       await middle('/touch')
@@ -68,7 +68,7 @@ for (const kind of kinds) {
       assert.equal(await json(end('/')), 'anna')
       assert.equal(await json(end('/theme')), 'dark')
       assert.equal(await json(end('/form', post(middleToken))), 'ok')
-      assert.equal(await json(end('/form', post(usedToken))), 'invalid_token', 'a token of a is dead with a')
+      assert.equal(await json(end('/form', post(usedToken))), 'invalid_token', 'a token of the removed secret')
       const left = unused.copy(last)
       assert.equal(
         await json(left('/')),
@@ -76,10 +76,10 @@ for (const kind of kinds) {
         'stored sessions do not depend on the secret',
       )
       assert.equal(await json(left('/theme')), null)
-      assert.notEqual(await json(stranger.copy(last)('/form', post(strangersToken))), 'ok')
+      assert.notEqual(await json(anonymous.copy(last)('/form', post(anonymousToken))), 'ok')
     })
 
-    test('ENC-7: nodes that roll from [a] by [a, b] and [b, a] to [b] understand each other on the way', async () => {
+    test('ENC-7: nodes that roll from [a] by [a, b] and [b, a] to [b] accept each other’s sessions and forms on the way', async () => {
       const under = deployment()
       const steps = [[a], [a, b], [b, a], [b]]
       for (let i = 0; i + 1 < steps.length; i++) {

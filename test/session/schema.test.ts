@@ -1,4 +1,4 @@
-// Typed sessions: fields that a schema took, migrated where an older deployment kept them, and never a locked-out visitor.
+// Typed sessions: a schema checks the fields, migrate converts those of an older deployment, and no visitor is locked out.
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
@@ -36,8 +36,8 @@ const schemas = {
   arktype: type({ 'user?': 'string', cart: type('string[]').default(() => []) }),
 }
 
-/** A manager and what its next visit does. */
-const stage = <F extends object>(manager: SessionManager<F>) => {
+/** A handler of the manager, and browsers whose next request runs a function of the test. */
+const startSite = <F extends object>(manager: SessionManager<F>) => {
   type S = Awaited<ReturnType<typeof manager.session>>
   let act: (s: S, request: Request) => unknown = () => {}
   let result: unknown
@@ -52,17 +52,17 @@ const stage = <F extends object>(manager: SessionManager<F>) => {
       const { status } = await jar('/')
       return status === 200 ? result : status
     }
-    return Object.assign(visit, { jar, to: (other: typeof handler) => jar.copy(other) })
+    return Object.assign(visit, { jar, copyTo: (other: typeof handler) => jar.copy(other) })
   }
-  return { handler, visit: visitOf(browser(handler)), with: (jar: ReturnType<typeof browser>) => visitOf(jar) }
+  return { handler, visit: visitOf(browser(handler)), visitWith: (jar: ReturnType<typeof browser>) => visitOf(jar) }
 }
 
 for (const [name, schema] of Object.entries(schemas)) {
   suite(`a session typed by ${name}`, () => {
     const manager = () => sessionManager({ backend: 'memory:', schema: schema as StandardSchema<Account> })
 
-    test('D2: a stranger has its defaults, which cost no entry; what is set is read back', async () => {
-      const { visit } = stage(manager())
+    test('D2: an anonymous visitor gets the defaults without an entry, and reads back a field that was set', async () => {
+      const { visit } = startSite(manager())
       assert.deepEqual(await visit((s) => ({ ...s.fields })), { cart: [] })
       assert.equal(visit.jar.cookies.size, 0)
       await visit((s) => s.set('user', 'anna'))
@@ -70,10 +70,10 @@ for (const [name, schema] of Object.entries(schemas)) {
       assert.deepEqual(await visit((s) => ({ ...s.fields })), { user: 'anna', cart: ['tea'] })
     })
 
-    test('what does not fit is not saved: a KeepsakeError that names the place and not the value, and the entry stays', async () => {
+    test('a field that does not fit is not saved: the KeepsakeError names its place and not its value, and the entry stays', async () => {
       const events: { type: string; error?: unknown }[] = []
       const manager = sessionManager({ backend: 'memory:', schema, onEvent: (event) => events.push(event) })
-      const { visit } = stage(manager as SessionManager<{ user?: unknown }>)
+      const { visit } = startSite(manager as SessionManager<{ user?: unknown }>)
       await visit((s) => s.set('user', 'anna'))
       assert.equal(await visit((s) => s.set('user', { secret: 'word' })), 500)
       const { error } = events.at(-1) as { error: Error }
@@ -103,7 +103,7 @@ test('D2: types are inferred, without a declaration', () => {
   assert.equal(typed.length, 1)
 })
 
-test('several typed sessions side by side, each with a cookie and a shape of its own', async () => {
+test('several typed sessions in one request, each with its own cookie and schema', async () => {
   const backend = memoryBackend()
   const account = sessionManager({ backend, schema: z.object({ user: z.string() }), cookie: { name: 'account' } })
   const shop = sessionManager({ backend, schema: z.object({ cart: z.array(z.string()) }), cookie: { name: 'shop' } })
@@ -121,7 +121,7 @@ test('several typed sessions side by side, each with a cookie and a shape of its
   assert.deepEqual([...visit.cookies.keys()].sort(), ['__Host-Http-account', '__Host-Http-shop'])
 })
 
-/** Two deployments on one store: the older keeps a name, the newer two. */
+/** The schemas of two deployments on one backend: the older has one field for a name, and the newer has two. */
 const older = z.object({ name: z.string() })
 const newer = z.object({ first: z.string(), last: z.string() })
 const split = (old: unknown) => {
@@ -129,20 +129,22 @@ const split = (old: unknown) => {
   return { first, last }
 }
 
-suite('a session that an older deployment kept', () => {
+suite('a session of an older deployment', () => {
   const deployments = (migrate?: (old: unknown) => unknown) => {
     const watch = watched(memoryBackend())
     const types: EventType[] = []
     const onEvent = ({ type }: { type: EventType }) => types.push(type)
-    const old = stage(sessionManager({ backend: watch.backend, schema: older, onEvent }))
-    const fresh = stage(sessionManager({ backend: watch.backend, schema: newer, onEvent, ...(migrate && { migrate }) }))
+    const old = startSite(sessionManager({ backend: watch.backend, schema: older, onEvent }))
+    const fresh = startSite(
+      sessionManager({ backend: watch.backend, schema: newer, onEvent, ...(migrate && { migrate }) }),
+    )
     return { watch, types, old, fresh }
   }
 
-  test('is migrated when read, and kept so at the next write; a read writes nothing', async () => {
+  test('is migrated when it is read, and the next write saves the result; a read writes nothing', async () => {
     const { watch, old, fresh, types } = deployments(split)
     await old.visit((s) => s.set('name', 'Anna Blume'))
-    const visit = fresh.with(old.visit.to(fresh.handler))
+    const visit = fresh.visitWith(old.visit.copyTo(fresh.handler))
     assert.deepEqual(await visit((s) => ({ ...s.fields })), { first: 'Anna', last: 'Blume' })
     assert.equal(watch.calls.set, 0)
     await visit((s) => s.set('first', 'Anne'))
@@ -150,7 +152,7 @@ suite('a session that an older deployment kept', () => {
     assert.deepEqual(types, ['created'])
   })
 
-  test('that neither schema nor migration takes is a stranger’s, and is left alone also when he writes', async () => {
+  test('is left alone if neither the schema nor migrate accepts it: the request is anonymous, and a write creates another session', async () => {
     for (const migrate of [
       undefined,
       () => ({ first: 5 }),
@@ -159,7 +161,7 @@ suite('a session that an older deployment kept', () => {
     ]) {
       const { watch, old, fresh, types } = deployments(migrate)
       await old.visit((s) => s.set('name', 'Anna Blume'))
-      const visit = fresh.with(old.visit.to(fresh.handler))
+      const visit = fresh.visitWith(old.visit.copyTo(fresh.handler))
       assert.deepEqual(await visit((s) => ({ ...s.fields })), {})
       assert.deepEqual(types, ['created', 'schema_mismatch'])
       await visit((s) => {
@@ -167,28 +169,32 @@ suite('a session that an older deployment kept', () => {
         s.set('last', 'Brecht')
       })
       assert.deepEqual(await visit((s) => ({ ...s.fields })), { first: 'Bert', last: 'Brecht' })
-      assert.deepEqual(await old.visit((s) => ({ ...s.fields })), { name: 'Anna Blume' }, 'an old node goes on')
+      assert.deepEqual(
+        await old.visit((s) => ({ ...s.fields })),
+        { name: 'Anna Blume' },
+        'the older deployment still reads it',
+      )
       assert.equal(watch.calls.set + watch.calls.clear, 0)
     }
   })
 
-  test('is never a 500, whatever was kept', async () => {
+  test('never causes a 500, with any fields', async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.dictionary(fc.string(), fc.jsonValue(), { maxKeys: 4 }),
         fc.boolean(),
-        async (kept, migrates) => {
+        async (fields, migrates) => {
           const backend = memoryBackend()
-          const any = stage(sessionManager({ backend }))
-          await any.visit((s) => {
-            for (const [field, value] of Object.entries(kept)) s.set(field, value)
+          const untyped = startSite(sessionManager({ backend }))
+          await untyped.visit((s) => {
+            for (const [field, value] of Object.entries(fields)) s.set(field, value)
           })
           const migrate = migrates ? { migrate: () => ({ first: 'a', last: 'b' }) } : {}
-          const typed = stage(sessionManager({ backend, schema: newer, ...migrate }))
-          const visit = typed.with(any.visit.to(typed.handler))
+          const typed = startSite(sessionManager({ backend, schema: newer, ...migrate }))
+          const visit = typed.visitWith(untyped.visit.copyTo(typed.handler))
           const seen = (await visit((s) => ({ ...s.fields }))) as Record<string, unknown>
           assert.ok(typeof seen === 'object', `${seen}`)
-          if (Object.keys(kept).length > 0 && migrates) assert.equal(Object.keys(seen).length, 2)
+          if (Object.keys(fields).length > 0 && migrates) assert.equal(Object.keys(seen).length, 2)
         },
       ),
       { numRuns: runs(100) },
@@ -197,21 +203,21 @@ suite('a session that an older deployment kept', () => {
 })
 
 suite('a merged value', () => {
-  const most = z
+  const sumOfAtMostOne = z
     .object({ a: z.number().default(0), b: z.number().default(0) })
     .refine(({ a, b }) => a + b <= 1, 'a + b ≤ 1')
 
   for (const { name, opener } of stores) {
-    test(`that the schema refuses is not saved: 409, conflict, and the entry stays, on ${name}`, async (t) => {
+    test(`that the schema refuses is not saved on ${name}: 409, the event write_conflict, and the entry stays`, async (t) => {
       const backend = await opener(t)()
       const watch = watched(backend)
       const types: EventType[] = []
       const onEvent = ({ type }: { type: EventType }) => types.push(type)
-      const options = { schema: most, secret, storeTimeout: PATIENT }
-      const processes = [1, 2].map(() => stage(sessionManager({ ...options, backend: watch.backend, onEvent })))
+      const options = { schema: sumOfAtMostOne, secret, storeTimeout: PATIENT }
+      const processes = [1, 2].map(() => startSite(sessionManager({ ...options, backend: watch.backend, onEvent })))
       const [one, two] = processes as [(typeof processes)[0], (typeof processes)[0]]
       await one.visit((s) => s.set('a', 0))
-      const other = two.with(one.visit.to(two.handler))
+      const other = two.visitWith(one.visit.copyTo(two.handler))
       const { arrived, go } = watch.hold('set')
       const slow = one.visit((s) => s.set('a', 1))
       await arrived
@@ -226,7 +232,7 @@ suite('a merged value', () => {
     })
   }
 
-  test('is what the schema makes of it, also of a login that was overtaken, which goes under where it does not fit', async () => {
+  test('of a login that another request overtook is checked too: if the schema refuses it, the login fails and leaves no session behind', async () => {
     const inner = memoryBackend()
     const keys: string[] = []
     const watch = watched({
@@ -236,10 +242,10 @@ suite('a merged value', () => {
         return inner.generate(key, entry)
       },
     })
-    const processes = [1, 2].map(() => stage(sessionManager({ backend: watch.backend, schema: most })))
+    const processes = [1, 2].map(() => startSite(sessionManager({ backend: watch.backend, schema: sumOfAtMostOne })))
     const [one, two] = processes as [(typeof processes)[0], (typeof processes)[0]]
     await one.visit((s) => s.set('a', 0))
-    const other = two.with(one.visit.to(two.handler))
+    const other = two.visitWith(one.visit.copyTo(two.handler))
     const { arrived, go } = watch.hold('clear')
     const slow = one.visit((s) => {
       s.login('anna', { keep: ['a', 'b'] })
@@ -251,20 +257,20 @@ suite('a merged value', () => {
     assert.equal(await slow, 409)
     assert.deepEqual(await other((s) => [s.owner, { ...s.fields }]), [undefined, { a: 0, b: 1 }])
     assert.equal(keys.length, 2)
-    assert.equal(inner.get(keys[1] as string), undefined, 'the session that was begun in vain is not left behind')
+    assert.equal(inner.get(keys[1] as string), undefined, 'the session of the failed login is deleted')
   })
 
-  test('by open and commit outside a middleware: conflict is a value', async () => {
+  test('that the schema refuses makes commit return the error conflict, outside a middleware', async () => {
     const watch = watched(memoryBackend())
-    const [one, two] = [1, 2].map(() => sessionManager({ backend: watch.backend, schema: most })) as [
+    const [one, two] = [1, 2].map(() => sessionManager({ backend: watch.backend, schema: sumOfAtMostOne })) as [
       SessionManager<{ a: number; b: number }>,
       SessionManager<{ a: number; b: number }>,
     ]
-    const born = await one.open({ headers: new Headers() })
-    born.set('a', 0)
-    const done = await born.commit()
-    assert.ok(done.ok)
-    const cookie = done.headers.getSetCookie()[0]?.split(';')[0] as string
+    const created = await one.open({ headers: new Headers() })
+    created.set('a', 0)
+    const result = await created.commit()
+    assert.ok(result.ok)
+    const cookie = result.headers.getSetCookie()[0]?.split(';')[0] as string
     const headers = new Headers({ cookie })
     const [slow, fast] = [await one.open({ headers }), await two.open({ headers })]
     slow.set('a', 1)
@@ -274,17 +280,17 @@ suite('a merged value', () => {
   })
 })
 
-suite('no message and no event has a value of a session in it', () => {
+suite('no message and no event contains a value of a session', () => {
   const VALUE = 'sk_live_51H8secretOfAVisitor'
-  const standard = (validate: (value: unknown) => unknown): StandardSchema<Record<string, unknown>> =>
+  const schemaOf = (validate: (value: unknown) => unknown): StandardSchema<Record<string, unknown>> =>
     ({ '~standard': { version: 1, vendor: 'test', validate } }) as StandardSchema<Record<string, unknown>>
   const quoting = (value: unknown) => {
     throw Object.assign(new TypeError(`cannot read ${JSON.stringify(value)}`), { value })
   }
-  /** Schemas that refuse a text, or an object with one, in their own words: most quote it. */
-  const refusing: Record<string, { schema: unknown; says: RegExp }> = {
-    'valibot, a type': { schema: v.object({ token: v.optional(v.number()) }), says: /: look at token\.$/ },
-    'valibot, a choice': { schema: v.object({ token: v.optional(v.picklist(['a'])) }), says: /: look at token\.$/ },
+  /** Schemas that refuse a text, or an object with one. Most quote it in a message of their own. `message` is the event's. */
+  const refusing: Record<string, { schema: unknown; message: RegExp }> = {
+    'valibot, a type': { schema: v.object({ token: v.optional(v.number()) }), message: /: look at token\.$/ },
+    'valibot, a choice': { schema: v.object({ token: v.optional(v.picklist(['a'])) }), message: /: look at token\.$/ },
     'valibot, the whole': {
       schema: v.pipe(
         v.looseObject({}),
@@ -293,90 +299,90 @@ suite('no message and no event has a value of a session in it', () => {
           ({ input }) => JSON.stringify(input),
         ),
       ),
-      says: /: look at the whole\.$/,
+      message: /: look at the whole\.$/,
     },
-    'arktype, a length': { schema: type({ 'token?': 'string < 5' }), says: /: look at token\.$/ },
+    'arktype, a length': { schema: type({ 'token?': 'string < 5' }), message: /: look at token\.$/ },
     'zod, a refinement': {
       schema: z.object({ token: z.string().refine(() => false, { error: ({ input }) => `not ${input}` }) }),
-      says: /: look at token\.$/,
+      message: /: look at token\.$/,
     },
-    'one that throws': { schema: standard(quoting), says: /: the schema threw TypeError\.$/ },
-    'one whose promise is rejected': {
-      schema: standard(async (value) => quoting(value)),
-      says: /: the schema threw TypeError\.$/,
+    'one that throws': { schema: schemaOf(quoting), message: /: the schema threw TypeError\.$/ },
+    'one whose promise rejects': {
+      schema: schemaOf(async (value) => quoting(value)),
+      message: /: the schema threw TypeError\.$/,
     },
-    'one that throws what is no error': {
-      schema: standard((value) => {
+    'one that throws a value that is not an Error': {
+      schema: schemaOf((value) => {
         throw value
       }),
-      says: /: the schema threw an error without a name\.$/,
+      message: /: the schema threw an error without a name\.$/,
     },
-    'one that names no place that is one': {
-      schema: standard((value) => ({ issues: [{ message: JSON.stringify(value), path: [{ key: value }, 'b c', 0] }] })),
-      says: /: look at \[a object\]\["b c"\]\[0\]\.$/,
+    'one whose path has an object and a name with a space': {
+      schema: schemaOf((value) => ({ issues: [{ message: JSON.stringify(value), path: [{ key: value }, 'b c', 0] }] })),
+      message: /: look at \[a object\]\["b c"\]\[0\]\.$/,
     },
     'one whose issues cannot be read': {
-      schema: standard((value) => ({ issues: [{ message: JSON.stringify(value), path: 5 }] })),
-      says: /: the schema threw TypeError\.$/,
+      schema: schemaOf((value) => ({ issues: [{ message: JSON.stringify(value), path: 5 }] })),
+      message: /: the schema threw TypeError\.$/,
     },
   }
-  /** All that an error says of itself and of its causes, with what is not enumerable. */
-  const said = (error: unknown): string =>
+  /** All text of an error and of its causes, also of properties that are not enumerable. */
+  const textOf = (error: unknown): string =>
     typeof error === 'object' && error !== null
       ? Object.getOwnPropertyNames(error)
-          .map((name) => said(Reflect.get(error, name)))
+          .map((name) => textOf(Reflect.get(error, name)))
           .join('\n')
       : String(error)
 
-  for (const [name, { schema, says }] of Object.entries(refusing)) {
-    test(`${name}: neither when it is saved nor when it is read`, async () => {
+  for (const [name, { schema, message }] of Object.entries(refusing)) {
+    test(`${name}: neither when the session is saved nor when it is read`, async () => {
       const events: SessionEvent[] = []
       const backend = memoryBackend()
       const onEvent = (event: SessionEvent) => events.push(event)
       const typed = sessionManager({ backend, schema: schema as StandardSchema<{ token?: unknown }>, onEvent })
       const opened = await typed.open({ headers: new Headers() })
       opened.set('token', VALUE)
-      const fault = await opened.commit().then(
-        () => assert.fail('is refused'),
-        (error: unknown) => error,
+      const error = await opened.commit().then(
+        () => assert.fail('the schema accepted it'),
+        (refusal: unknown) => refusal,
       )
-      assert.match((fault as Error).message, says)
-      const { visit } = stage(sessionManager({ backend }))
+      assert.match((error as Error).message, message)
+      const { visit } = startSite(sessionManager({ backend }))
       await visit((s) => s.set('token', VALUE))
-      const read = stage(typed)
-      await read.with(visit.to(read.handler))((s) => s.get('token'))
-      assert.match(events.at(-1)?.message ?? '', says)
+      const read = startSite(typed)
+      await read.visitWith(visit.copyTo(read.handler))((s) => s.get('token'))
+      assert.match(events.at(-1)?.message ?? '', message)
       assert.equal(events.at(-1)?.type, 'schema_mismatch')
-      for (const text of [said(fault), ...events.map(said)]) assert.ok(!text.includes(VALUE), text)
+      for (const text of [textOf(error), ...events.map(textOf)]) assert.ok(!text.includes(VALUE), text)
     })
   }
 
-  test('a migration that throws: its kind of error alone', async () => {
+  test('a migration that throws: the message has only the name of the error', async () => {
     const events: SessionEvent[] = []
     const backend = memoryBackend()
-    const { visit } = stage(sessionManager({ backend }))
+    const { visit } = startSite(sessionManager({ backend }))
     await visit((s) => s.set('token', VALUE))
-    const fresh = stage(
+    const fresh = startSite(
       sessionManager({ backend, schema: newer, migrate: quoting, onEvent: (event) => events.push(event) }),
     )
-    await fresh.with(visit.to(fresh.handler))((s) => s.fields)
-    assert.match(said(events.at(-1)), /: the migration threw TypeError\.$/m)
-    assert.ok(!said(events.at(-1)).includes(VALUE))
+    await fresh.visitWith(visit.copyTo(fresh.handler))((s) => s.fields)
+    assert.match(textOf(events.at(-1)), /: the migration threw TypeError\.$/m)
+    assert.ok(!textOf(events.at(-1)).includes(VALUE))
   })
 
-  test('of many places ten are named, each once', async () => {
+  test('of many places the message names ten, each once', async () => {
     const places = Array.from({ length: 30 }, (_, i) => ({ message: '', path: ['list', i >> 1] }))
-    const { write } = fieldCodec(standard(() => ({ issues: [...places, { message: '', path: ['x'.repeat(500)] }] })))
+    const { write } = fieldCodec(schemaOf(() => ({ issues: [...places, { message: '', path: ['x'.repeat(500)] }] })))
     const { why } = (await write({ a: 1 })) as Mismatch
     assert.equal(why, `look at ${Array.from({ length: 10 }, (_, i) => `list[${i}]`).join(', ')} and 6 more`)
   })
 })
 
-test('a misfit of one copy of the package is one for another, and fields of any names are none', async () => {
+test('another copy of the package recognises a Mismatch, and no fields look like one', async () => {
   const copy = (await import(`${'../../src/session/codec.ts'}?copy`)) as typeof import('../../src/session/codec.ts')
   assert.notEqual(copy.isMismatch, isMismatch)
-  const refusal = await copy.fieldCodec(newer).write({ first: 5 })
-  assert.ok(isMismatch(refusal) && copy.isMismatch(refusal))
+  const mismatch = await copy.fieldCodec(newer).write({ first: 5 })
+  assert.ok(isMismatch(mismatch) && copy.isMismatch(mismatch))
   const any = z.record(z.string(), z.any())
   await fc.assert(
     fc.asyncProperty(
@@ -398,7 +404,7 @@ suite('a schema', () => {
       runs++
       return true
     })
-    const { visit } = stage(sessionManager({ backend: 'memory:', schema }))
+    const { visit } = startSite(sessionManager({ backend: 'memory:', schema }))
     await visit((s) => {
       const before = runs
       s.set('n', 1)
@@ -408,16 +414,16 @@ suite('a schema', () => {
     assert.equal(await visit((s) => s.get('n')), 2)
   })
 
-  test('whose output JSON cannot keep is refused with the path to it', async () => {
+  test('has an output that JSON must be able to keep: the error names the path of the value', async () => {
     const events: { error?: unknown }[] = []
     const schema = z.object({ at: z.coerce.date() })
     const manager = sessionManager({ backend: 'memory:', schema, onEvent: (event) => events.push(event) })
-    const { visit } = stage(manager as unknown as SessionManager<{ at: string }>)
+    const { visit } = startSite(manager as unknown as SessionManager<{ at: string }>)
     assert.equal(await visit((s) => s.set('at', '2026-01-01')), 500)
     assert.match(String((events.at(-1) as { error: Error }).error), /session\.at is a Date, which JSON cannot keep/)
   })
 
-  test('has to be one, and a migration needs one', () => {
+  test('must be a Standard Schema, and migrate needs one', () => {
     for (const options of [
       { schema: {} },
       { schema: 5 },
@@ -428,9 +434,9 @@ suite('a schema', () => {
     }
   })
 
-  test('no fields at all always fit: a login of nobody known yet, and a flash for him', async () => {
+  test('does not apply to a session without fields, for example after a first login with a flash message', async () => {
     const schema = z.object({ user: z.string(), cart: z.array(z.string()) })
-    const { visit } = stage(sessionManager({ backend: 'memory:', schema }))
+    const { visit } = startSite(sessionManager({ backend: 'memory:', schema }))
     await visit((s, request) => {
       s.login('anna')
       addFlash(request, 'info', 'welcome')
@@ -444,17 +450,17 @@ suite('a schema', () => {
     assert.deepEqual(await visit((s) => s.get('user')), 'anna')
   })
 
-  test('sees no flash messages beside the fields, and does not lose them', async () => {
+  test('does not get the flash messages, which stay beside the fields', async () => {
     const schema = z.strictObject({ n: z.number() })
-    const { visit } = stage(sessionManager({ backend: 'memory:', schema, now: clock() }))
+    const { visit } = startSite(sessionManager({ backend: 'memory:', schema, now: clock() }))
     await visit((s) => s.set('n', 1))
     await visit((_, request) => addFlash(request, 'info', 'hello'))
     await visit((s) => s.set('n', 2))
     assert.deepEqual(await visit(async (s, request) => [s.get('n'), (await takeFlash(request)).length]), [2, 1])
   })
 
-  test('the way by session(request) is the same session, without types', async () => {
-    const { visit } = stage(sessionManager({ backend: 'memory:', schema: schemas.zod }))
+  test('leaves session(request) as it is: the same session, without types', async () => {
+    const { visit } = startSite(sessionManager({ backend: 'memory:', schema: schemas.zod }))
     await visit((s) => s.set('user', 'anna'))
     assert.equal(await visit(async (_, request) => (await session(request)).get('user')), 'anna')
   })

@@ -1,4 +1,4 @@
-// The middleware itself: several of them, what a session says of itself, and the backend in memory.
+// The middleware: several managers, the properties of a session, and the limits of the memory backend.
 
 import assert from 'node:assert/strict'
 import { channel } from 'node:diagnostics_channel'
@@ -13,12 +13,12 @@ import { clock, DAY } from '../support/clock.ts'
 import { setup } from '../support/visits.ts'
 
 suite('sessions', () => {
-  test('without a middleware, asking is a KeepsakeError that says what to wrap', async () => {
+  test('without a middleware, session() throws a KeepsakeError that names the missing call', async () => {
     const request = new Request('https://app.test/')
     await assert.rejects(session(request), /no session for this request.*sessionManager\(\{ backend \}\)\(handler\)/s)
     await assert.rejects(sessionManager({ backend: 'memory:' }).session(request), code('no_middleware'))
   })
-  test('several sessions side by side, each by its own manager', async () => {
+  test('several sessions in one request, each of its own manager', async () => {
     const backend = await backendFromUrl('memory:')
     const account = sessionManager({ backend, cookie: { name: 'account' } })
     const basket = sessionManager({ backend, cookie: { name: 'basket' } })
@@ -46,10 +46,10 @@ suite('sessions', () => {
     assert.equal(
       await (await other('/', { headers: { cookie: swapped } })).json(),
       null,
-      'a key of one opens nothing in the other',
+      'a key of one manager opens nothing in the other',
     )
   })
-  test('one manager around many handlers is one store', async () => {
+  test('one manager around many handlers has one backend', async () => {
     const manager = sessionManager({ backend: 'memory:' })
     const write = manager(async (request) => {
       const s = await session(request)
@@ -61,7 +61,7 @@ suite('sessions', () => {
     await visit('/write')
     assert.equal(await (await visit('/read')).json(), 1)
   })
-  test('it can be made without its secret, and says so when it is opened', async () => {
+  test('a manager can be created without its secret, and throws no_secret at its first use', async () => {
     const handler = async (request: Request) => Response.json((await session(request)).fields)
     const { keepSecret: _, ...backend } = await backendFromUrl('memory:')
     for (const given of ['redis://127.0.0.1:1', 'postgres://127.0.0.1:1/x', 'cookie:', 'cookie:redis://h', backend]) {
@@ -78,7 +78,7 @@ suite('sessions', () => {
     }
     assert.throws(() => sessionManager({ backend: 'redis://127.0.0.1:1', secret: 'short' }), code('invalid_option'))
   })
-  test('what a session says of itself', async () => {
+  test('a session has its expiry, its owner and its fields', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit((s) => {
@@ -93,9 +93,9 @@ suite('sessions', () => {
       h.now.tick(DAY)
       await visit((s) => assert.ok(s.expiresAt <= h.now() + 14 * DAY))
     }
-    await visit((s) => assert.equal(s.expiresAt, h.now() + 8 * DAY, 'never past the absolute end'))
+    await visit((s) => assert.equal(s.expiresAt, h.now() + 8 * DAY, 'never after the absolute timeout'))
   })
-  test('a session shows nothing of itself to an inspector', async () => {
+  test('an inspector sees neither the key nor the fields of a session', async () => {
     const h = await setup()
     const visit = h.visitor()
     await visit((s) => s.set('password', 'hunter2'))
@@ -106,7 +106,7 @@ suite('sessions', () => {
       }
     })
   })
-  test('open and commit: the headers of a visit outside a middleware, once', async () => {
+  test('open and commit give the headers of a request outside a middleware, once', async () => {
     const now = clock()
     const manager = sessionManager({ backend: 'memory:', now })
     const first = await manager.open({ headers: new Headers(), url: 'http://localhost:3000/' })
@@ -132,9 +132,9 @@ suite('sessions', () => {
     again.set('a', 2)
     assert.deepEqual(await again.commit(), { ok: false, error: 'ended' })
   })
-  test('events reach the listener and the diagnostics channel; one that throws breaks nothing', async () => {
-    const heard: string[] = []
-    const listen = (event: unknown) => heard.push((event as SessionEvent).type)
+  test('events reach the listener and the diagnostics channel, and a listener that throws breaks nothing', async () => {
+    const types: string[] = []
+    const listen = (event: unknown) => types.push((event as SessionEvent).type)
     channel('keepsake').subscribe(listen)
     const h = await setup({
       onEvent: () => {
@@ -144,9 +144,9 @@ suite('sessions', () => {
     const response = await h.visitor().raw((s) => s.set('a', 1))
     channel('keepsake').unsubscribe(listen)
     assert.equal(response.status, 200)
-    assert.deepEqual(heard, ['created'])
+    assert.deepEqual(types, ['created'])
   })
-  test('options that nobody reads, or that make no sense, are refused', async () => {
+  test('unknown options and impossible values are refused', async () => {
     for (const bad of [
       { lifetme: 60 },
       { idleTimeout: 0 },
@@ -184,7 +184,7 @@ suite('sessions', () => {
         (error as { code: string }).code === 'no_secret' && !String(error).includes('hunter2')
       await assert.rejects(sessionManager({ backend }).ready(), refused, `${scheme} keeps no secret`)
       await assert.rejects(sessionManager({ backend: `cookie:${backend}` }).ready(), refused)
-      assert.ok(sessionManager({ backend, secret: newSecret() }), 'and nobody is asked before it is needed')
+      assert.ok(sessionManager({ backend, secret: newSecret() }), 'the manager does not connect before its first use')
     }
     assert.throws(
       () => sessionManager({ backend: 'mongodb://:hunter2@localhost' }),
@@ -193,7 +193,7 @@ suite('sessions', () => {
   })
 })
 
-suite('the backend in memory', () => {
+suite('the memory backend', () => {
   const entry = (owner?: string, more = {}) => ({
     value: '{}',
     metadata: 'h',
@@ -203,12 +203,12 @@ suite('the backend in memory', () => {
     ...more,
   })
   const key = (i: number) => String(i).padStart(43, 'k')
-  test('a full memory backend forgets strangers before owners, and says so', () => {
-    const heard: string[] = []
-    const backend = memoryBackend({ maxEntries: 4, onEvent: ({ type }) => heard.push(type) })
+  test('a full memory backend evicts anonymous sessions before those of owners, with an event for each', () => {
+    const types: string[] = []
+    const backend = memoryBackend({ maxEntries: 4, onEvent: ({ type }) => types.push(type) })
     backend.generate(key(0), entry('anna'))
     for (let i = 1; i <= 6; i++) backend.generate(key(i), entry())
-    assert.deepEqual(heard, ['evicted', 'evicted', 'evicted'])
+    assert.deepEqual(types, ['evicted', 'evicted', 'evicted'])
     assert.ok(backend.get(key(0)))
     assert.deepEqual(
       [1, 2, 3, 4, 5, 6].map((i) => backend.get(key(i)) !== undefined),
@@ -216,18 +216,18 @@ suite('the backend in memory', () => {
     )
     backend.touch(key(4), 2e15)
     for (let i = 7; i <= 9; i++) backend.generate(key(i), entry('bert'))
-    assert.ok(!backend.get(key(4)) && backend.get(key(0)), 'all strangers are gone, and no owner')
+    assert.ok(!backend.get(key(4)) && backend.get(key(0)), 'all anonymous sessions are gone, and none of an owner')
     backend.generate(key(10), entry('carl'))
-    assert.ok(!backend.get(key(0)), 'then the owner written longest ago')
+    assert.ok(!backend.get(key(0)), 'then the session that was written longest ago')
   })
-  test('it is bounded by bytes too', () => {
-    const heard: string[] = []
-    const backend = memoryBackend({ maxBytes: 10_000, onEvent: ({ type }) => heard.push(type) })
+  test('it has a limit in bytes too', () => {
+    const types: string[] = []
+    const backend = memoryBackend({ maxBytes: 10_000, onEvent: ({ type }) => types.push(type) })
     for (let i = 0; i < 20; i++) backend.generate(key(i), entry(undefined, { value: 'x'.repeat(1000) }))
-    assert.ok(heard.length >= 10)
+    assert.ok(types.length >= 10)
     assert.ok(backend.get(key(19)))
   })
-  test('memory forgets what has expired while it is written, without a timer', () => {
+  test('the memory backend removes expired entries during writes, without a timer', () => {
     const now = clock()
     const backend = memoryBackend({ now })
     for (let i = 0; i < 100; i++) backend.generate(key(i), entry(undefined, { expiresAt: now() + 1 }))
@@ -236,7 +236,7 @@ suite('the backend in memory', () => {
     assert.equal(backend.sweep?.(now(), 1000), 0)
     assert.ok(backend.get(key(249)))
   })
-  test('limits that make no sense are refused', () => {
+  test('impossible limits are refused', () => {
     assert.throws(() => memoryBackend({ maxEntries: 0 }), code('invalid_option'))
     assert.throws(() => memoryBackend({ maxBytes: Number.NaN }), code('invalid_option'))
   })

@@ -1,4 +1,4 @@
-// Where the browser sends no session cookie because of where a request comes from, the session is not replaced.
+// If the browser withholds the session cookie because of the origin of a request, the session is not replaced.
 
 import assert from 'node:assert/strict'
 import { createServer } from 'node:http'
@@ -29,75 +29,75 @@ const application = (options: Partial<SessionManagerOptions> = {}) => {
   return { page, types }
 }
 
-/** What browsers send, and whether they send a Lax or a Strict cookie with it (RFC 6265bis §5.8.3). */
+/** Requests of browsers, and whether they carry a Lax or a Strict cookie (RFC 6265bis §5.8.3). */
 const requests: readonly {
-  what: string
+  name: string
   method: string
   headers: Record<string, string>
   lax: boolean
   strict: boolean
 }[] = [
-  { what: 'a form of a page of another site', method: 'POST', headers: CROSS, lax: false, strict: false },
-  { what: 'a link on a page of another site', method: 'GET', headers: CROSS, lax: true, strict: false },
+  { name: 'a form of a page of another site', method: 'POST', headers: CROSS, lax: false, strict: false },
+  { name: 'a link on a page of another site', method: 'GET', headers: CROSS, lax: true, strict: false },
   {
-    what: 'a frame on a page of another site',
+    name: 'a frame on a page of another site',
     method: 'GET',
     headers: { ...CROSS, 'sec-fetch-dest': 'iframe' },
     lax: false,
     strict: false,
   },
   {
-    what: 'a script of another site',
+    name: 'a script of another site',
     method: 'GET',
     headers: { ...CROSS, 'sec-fetch-mode': 'cors', 'sec-fetch-dest': 'empty' },
     lax: false,
     strict: false,
   },
   {
-    what: 'a picture on a page of another site',
+    name: 'a picture on a page of another site',
     method: 'GET',
     headers: { ...CROSS, 'sec-fetch-mode': 'no-cors', 'sec-fetch-dest': 'image' },
     lax: false,
     strict: false,
   },
   {
-    what: 'a form of a sibling host',
+    name: 'a form of a sibling host',
     method: 'POST',
     headers: { ...CROSS, 'sec-fetch-site': 'same-site' },
     lax: true,
     strict: true,
   },
   {
-    what: 'a form of our own',
+    name: 'a form of the same origin',
     method: 'POST',
     headers: { ...CROSS, 'sec-fetch-site': 'same-origin' },
     lax: true,
     strict: true,
   },
   {
-    what: 'an address that was typed',
+    name: 'an address that was typed',
     method: 'GET',
     headers: { ...CROSS, 'sec-fetch-site': 'none' },
     lax: true,
     strict: true,
   },
-  { what: 'a program', method: 'POST', headers: {}, lax: true, strict: true },
+  { name: 'a program', method: 'POST', headers: {}, lax: true, strict: true },
   {
-    what: 'a form of another site, from a browser that says only its origin',
+    name: 'a form of another site, from a browser that sends only Origin',
     method: 'POST',
     headers: { origin: 'https://bank.example' },
     lax: false,
     strict: false,
   },
   {
-    what: 'a form of a sibling host, from such a browser',
+    name: 'a form of a sibling host, from a browser that sends only Origin',
     method: 'POST',
     headers: { origin: 'https://pay.app.test' },
     lax: true,
     strict: true,
   },
   {
-    what: 'a page that hides its origin, in such a browser',
+    name: 'a page that hides its origin, from a browser that sends only Origin',
     method: 'POST',
     headers: { origin: 'null' },
     lax: true,
@@ -107,24 +107,24 @@ const requests: readonly {
 
 for (const sameSite of ['lax', 'strict', 'none'] as const) {
   suite(`SameSite=${sameSite}`, () => {
-    for (const { what, method, headers, ...sent } of requests) {
-      const comes = sameSite === 'none' || sent[sameSite]
-      test(`${what}: ${comes ? 'who comes without a cookie has none' : 'who comes without a cookie may have one'}`, async () => {
+    for (const { name, method, headers, ...carries } of requests) {
+      const hasCookies = sameSite === 'none' || carries[sameSite]
+      test(`${name}: a browser that sent no cookie ${hasCookies ? 'has none' : 'may have one'}`, async () => {
         const { page, types } = application({ cookie: { sameSite } })
         const visit = browser(page)
         const read = await visit('/read', { method, headers })
-        assert.equal((await read.json()).withheld, comes ? null : 'cross_site')
+        assert.equal((await read.json()).withheld, hasCookies ? null : 'cross_site')
         for (const path of ['/write', '/login', '/flash']) {
           const response = await browser(page)(path, { method, headers })
-          assert.equal(response.status, comes ? 200 : 409, path)
-          assert.equal(response.headers.getSetCookie().length, comes ? 1 : 0, path)
+          assert.equal(response.status, hasCookies ? 200 : 409, path)
+          assert.equal(response.headers.getSetCookie().length, hasCookies ? 1 : 0, path)
         }
         const out = await visit('/logout', { method, headers })
-        assert.deepEqual([out.status, out.headers.getSetCookie()], [comes ? 200 : 409, []])
-        assert.equal(types.includes('cookie_withheld'), !comes)
+        assert.deepEqual([out.status, out.headers.getSetCookie()], [hasCookies ? 200 : 409, []])
+        assert.equal(types.includes('cookie_withheld'), !hasCookies)
       })
     }
-    test('a cookie that comes counts, wherever the request is from', async () => {
+    test('a cookie that the browser sent is used, from any site', async () => {
       const { page } = application({ cookie: { sameSite } })
       const visit = browser(page)
       await visit('/login')
@@ -136,7 +136,7 @@ for (const sameSite of ['lax', 'strict', 'none'] as const) {
 
 suite('cookie.path', () => {
   const options = { cookie: { path: '/shop' } }
-  test('a write outside of it saves nothing, and the session below it stays', async () => {
+  test('a write outside the path saves nothing, and the session of the path stays', async () => {
     const { page, types } = application(options)
     const visit = browser(page)
     await visit('/shop/login')
@@ -152,15 +152,15 @@ suite('cookie.path', () => {
     assert.equal((await browser(page)('/shop/write')).status, 200)
     assert.equal((await browser(page)('/shop?write')).status, 200)
   })
-  test('a proxy that takes the prefix off says so, if it is believed', async () => {
+  test('a proxy that removes the prefix names it in X-Forwarded-Prefix, which counts with trustProxy', async () => {
     const headers = { 'x-forwarded-prefix': '/shop', 'x-forwarded-proto': 'https' }
-    const believing = application({ ...options, trustProxy: true })
-    assert.equal((await browser(believing.page)('/write', { headers })).status, 200)
+    const trusting = application({ ...options, trustProxy: true })
+    assert.equal((await browser(trusting.page)('/write', { headers })).status, 200)
     assert.equal((await browser(application(options).page)('/write', { headers })).status, 409)
   })
 })
 
-test('outside a middleware the answer is a value', async () => {
+test('outside a middleware, commit returns the error withheld', async () => {
   const manager = sessionManager({ backend: 'memory:' })
   const request = new Request('https://app.test/', { method: 'POST', headers: CROSS })
   const s = await manager.open(request)
@@ -186,7 +186,7 @@ const shopAndBank = async (t: TestContext) => {
         return seeOther('/')
       }
       if (pathname === '/paid') {
-        // Here the message of the bank is checked. What it says travels to a request that brings the session.
+        // A real shop checks the message of the bank here. This request has no session, so a sealed text carries the order to the next.
         const order = (await request.formData()).get('order')
         return seeOther(`/settled?by=${await seal(request, String(order), 'payment')}`)
       }
@@ -217,7 +217,7 @@ const shopAndBank = async (t: TestContext) => {
     return JSON.parse((await tab.textContent('p')) ?? '')
   }
   await tab.goto(`http://localhost:${shop.port}/login`)
-  const comeBackTo = async (path: string) => {
+  const returnTo = async (path: string) => {
     await tab.goto(`http://127.0.0.1:${port}/`)
     const [response] = await Promise.all([
       tab.waitForResponse((one) => one.url().endsWith(`/${path}`)),
@@ -226,13 +226,13 @@ const shopAndBank = async (t: TestContext) => {
     await tab.waitForLoadState()
     return response.status()
   }
-  return { see, comeBackTo }
+  return { see, returnTo }
 }
 
-test('in Chromium: a visitor who is posted back by a bank keeps his session, and a redirect brings him back into it', async (t) => {
-  const { see, comeBackTo } = await shopAndBank(t)
-  assert.equal(await comeBackTo('careless'), 409)
+test('in Chromium: a visitor whom a bank posts back keeps the session, and after a redirect the browser sends it again', async (t) => {
+  const { see, returnTo } = await shopAndBank(t)
+  assert.equal(await returnTo('careless'), 409)
   assert.deepEqual(await see(), { owner: 'anna', cart: ['tea'] })
-  assert.equal(await comeBackTo('paid'), 303)
+  assert.equal(await returnTo('paid'), 303)
   assert.deepEqual(await see(), { owner: 'anna', cart: ['tea'], paid: '7' })
 })

@@ -7,7 +7,7 @@ export type LoggedRequest = {
   readonly op: Op
   readonly account: string
   /** The label of the session whose cookie the request sent, and of the session whose cookie the response set. */
-  readonly presented?: string | undefined
+  readonly sentLabel?: string | undefined
   readonly given?: string | undefined
   /** The handler's view, if it could open a session at all. Without an account, the visitor was anonymous. */
   readonly saw?: { readonly account: string | undefined; readonly n: number } | undefined
@@ -31,8 +31,8 @@ export type Verdict = {
 const isAcknowledged = ({ status }: LoggedRequest): boolean => status === 200
 const mayBeDone = ({ status }: LoggedRequest): boolean => status !== 409
 
-const describe = ({ op, account, presented, given, saw, status, start, end }: LoggedRequest): string =>
-  `${op} of ${account} at ${Math.round(start)} to ${Math.round(end)} with ${presented ?? 'no session'}: status ${status}, set ${given ?? 'no cookie'}, saw ${saw === undefined ? 'nothing' : `${saw.account ?? 'an anonymous visitor'} with ${saw.n}`}`
+const describe = ({ op, account, sentLabel, given, saw, status, start, end }: LoggedRequest): string =>
+  `${op} of ${account} at ${Math.round(start)} to ${Math.round(end)} with ${sentLabel ?? 'no session'}: status ${status}, set ${given ?? 'no cookie'}, saw ${saw === undefined ? 'nothing' : `${saw.account ?? 'an anonymous visitor'} with ${saw.n}`}`
 
 /** A session whose login was acknowledged. */
 type LoggedSession = {
@@ -61,7 +61,7 @@ const sessionsOf = (
   )
   const sessions = new Map<string, LoggedSession>()
   for (const login of history) {
-    const { op, given: label, account, presented, saw } = login
+    const { op, given: label, account, sentLabel, saw } = login
     if ((op !== 'login' && op !== 'relogin') || label === undefined || !isAcknowledged(login)) continue
     const leaving = (byLabel.get(label) ?? []).filter(({ op }) => ENDING.includes(op))
     const revoked = (revocations.get(account) ?? []).filter(({ end }) => end > login.start)
@@ -71,7 +71,7 @@ const sessionsOf = (
       login,
       ends: [...leaving, ...revoked],
       ended: Math.min(...certain.map(({ end }) => end)),
-      parent: saw?.account === account ? presented : undefined,
+      parent: saw?.account === account ? sentLabel : undefined,
     })
   }
   return sessions
@@ -92,7 +92,7 @@ export const judge = (
 ): Verdict => {
   const violations: string[] = []
   const report = (rule: string, request: LoggedRequest) => violations.push(`${rule}: ${describe(request)}`)
-  const byLabel = Map.groupBy(history, ({ presented }) => presented)
+  const byLabel = Map.groupBy(history, ({ sentLabel }) => sentLabel)
   const sessions = sessionsOf(history, byLabel)
 
   const incrementsOf = (session: LoggedSession | undefined): readonly LoggedRequest[] =>

@@ -9,13 +9,13 @@ import { managerOn, page } from './traffic.ts'
 const [file = '', cluster = '', startsAt] = process.argv.slice(2)
 const [from, to] = [await backendFromUrl(file), await patientCluster(cluster)]
 const backend = movingBackend(from, to, { startsAt: Number(startsAt) })
-const house = managerOn(backend, console.error)
-const visit = page(house)
+const manager = managerOn(backend, console.error)
+const visit = page(manager)
 await serve(
   async (request) => {
     const { pathname, search } = new URL(request.url)
     if (pathname !== '/revoke') return visit(request)
-    await house.revokeAll(search.slice(1))
+    await manager.revokeAll(search.slice(1))
     return new Response('done')
   },
   { port: 0 },

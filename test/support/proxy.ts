@@ -17,6 +17,10 @@ export type FaultyProxy = {
    * Loses all data. A connection that has lost data loses everything from then on, as if its network had forgotten it.
    */
   drop(): void
+  /** Loses all data of the connections that are open, and forwards new ones. */
+  silence(): void
+  /** Forwards new connections to another port. Open connections stay. */
+  forwardTo(port: number): void
   /** Cuts all connections, and accepts new ones. */
   reset(): void
   /** Forwards the first half of the next reply, then cuts its connection and resolves the promise. */
@@ -40,6 +44,7 @@ type Mode = 'pass' | 'hold' | 'drop' | 'halve' | 'swallow' | 'shut'
 
 /** Starts a proxy to `port` of this machine. It ends with the test. */
 export const proxy = async (t: Pick<TestContext, 'after'>, port: number): Promise<FaultyProxy> => {
+  let target = port
   let mode: Mode = 'pass'
   let delay = 0
   let accepted = 0
@@ -72,7 +77,7 @@ export const proxy = async (t: Pick<TestContext, 'after'>, port: number): Promis
   const acceptClient = (client: Socket) => {
     accepted++
     if (mode === 'shut') return client.on('error', () => {}).resetAndDestroy()
-    const server = connect(port, '127.0.0.1')
+    const server = connect(target, '127.0.0.1')
     for (const [one, other] of [
       [client, server],
       [server, client],
@@ -124,6 +129,12 @@ export const proxy = async (t: Pick<TestContext, 'after'>, port: number): Promis
     },
     drop() {
       mode = 'drop'
+    },
+    silence() {
+      for (const socket of sockets) lost.add(socket)
+    },
+    forwardTo(other) {
+      target = other
     },
     reset() {
       held.length = 0

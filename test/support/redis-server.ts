@@ -4,6 +4,7 @@ import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 import { waitUntilStopped } from './process.ts'
 import { program, startServer } from './servers.ts'
+import { eventually } from './until.ts'
 
 export type RedisServer = {
   readonly port: number
@@ -20,15 +21,6 @@ export type RedisServer = {
 
 const run = promisify(execFile)
 const installed = (name: string) => program(name, 'redis-server')
-
-/**
- * Waits until a condition is true. It is checked every 10 ms, and an error counts as false. Only the test's timeout ends
- * it.
- */
-export const until = async (condition: () => Promise<unknown> | unknown): Promise<void> => {
-  const holds = async () => condition()
-  while (!(await holds().catch(() => false))) await new Promise((resolve) => setTimeout(resolve, 10))
-}
 
 const QUIET = ['--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--repl-diskless-sync-delay', '0']
 
@@ -104,7 +96,7 @@ const inSync = async ({ port }: RedisServer) =>
 export const redisReplicated = async (): Promise<RedisReplicated> => {
   const master = await redisServer()
   const replica = await redisServer('--replicaof', '127.0.0.1', `${master.port}`)
-  const synced = () => until(() => inSync(master))
+  const synced = () => eventually(() => inSync(master))
   await synced()
   return { master, replica, synced }
 }
@@ -127,7 +119,7 @@ type Failover = {
 const failover = (setWait: (milliseconds: string) => Promise<unknown>): Failover => ({
   async takenOver({ cli }) {
     await setWait(SHORT_WAIT)
-    await until(async () => (await cli('role')).startsWith('master'))
+    await eventually(async () => (await cli('role')).startsWith('master'))
     await setWait(LONG_WAIT)
   },
 })
@@ -151,13 +143,13 @@ export const redisSentinel = async (): Promise<RedisSentinel> => {
   ]
   const sentinels = await Promise.all([1, 2, 3].map(() => startSentinel(config)))
   const ask = (...words: readonly string[]) => Promise.all(sentinels.map(({ cli }) => cli('sentinel', ...words)))
-  await until(async () => {
+  await eventually(async () => {
     const known = await ask('master', name)
     return known.every((lines) => /num-slaves\n1\n/.test(lines) && /num-other-sentinels\n2\n/.test(lines))
   })
   const settled = async (): Promise<RedisPair> => {
     let current: RedisPair = pair
-    await until(async () => {
+    await eventually(async () => {
       const { master, replica } = current
       current = (await master.cli('role')).startsWith('master') ? current : { master: replica, replica: master }
       const masters = await ask('get-master-addr-by-name', name)
@@ -195,7 +187,7 @@ export const redisCluster = async (): Promise<RedisCluster> => {
   const addresses = nodes.map(({ port, bus }) => `127.0.0.1:${port}@${bus}`)
   await run(installed('redis-cli'), ['--cluster', 'create', ...addresses, '--cluster-replicas', '1', '--cluster-yes'])
   const whole = () =>
-    until(async () => {
+    eventually(async () => {
       const states = await Promise.all(
         nodes.map(async ({ cli }) => [await cli('cluster', 'info'), await cli('cluster', 'nodes'), await cli('info')]),
       )

@@ -14,7 +14,7 @@ process.on('message', (message: string) => {
   if (message === 'ten seconds') mock.timers.tick(10_000)
   else waiting.get(message)?.()
 })
-process.on('SIGTERM', () => process.send?.('told to end'))
+process.on('SIGTERM', () => process.send?.('stopping'))
 
 const start = () =>
   serve(

@@ -10,10 +10,11 @@ import { suite, type TestContext, test } from 'node:test'
 import { inspect } from 'node:util'
 import type { Backend, Entry } from 'keepsake'
 import { code } from './assert.ts'
-import { entryWith, freshKey, freshVersion, OWNER } from './entries.ts'
+import { change, entryWith, freshKey, freshVersion, OWNER } from './entries.ts'
 import { retryIfStalled } from './lost.ts'
 import type { Server } from './servers.ts'
-import { closing, freshTable } from './stores.ts'
+import { closing, freshTable, tableFor } from './stores.ts'
+import { until } from './until.ts'
 
 const HOUR = 3_600_000
 
@@ -31,6 +32,8 @@ type OtherTransaction = {
   /** Adds milliseconds to the expiry. */
   extend(key: string, milliseconds: number): Promise<unknown>
   remove(key: string): Promise<unknown>
+  /** The column `value` of the row with this key. */
+  valueOf(key: string): Promise<unknown>
 }
 
 /** A backend in a fresh table, and the transaction of another program. */
@@ -53,6 +56,8 @@ export type SqlDatabase = {
   /** `connectPostgres` or `connectMysql`. */
   readonly connect: (url: string, options: { readonly table: string }) => Promise<SqlBackend>
   readonly url: () => Promise<string>
+  /** Another protocol for such URLs. */
+  readonly alias: string
 
   /** The property of a driver's error that has its code. */
   readonly codeProperty: 'code' | 'errno'
@@ -75,19 +80,11 @@ export type SqlDatabase = {
   readonly server: () => Promise<Server & { readonly url: string }>
   /** The reason why no server can be started. */
   readonly noServer: string | false
-  /** URLs with this password that fail. At least two of them cannot be read. */
-  readonly failingUrls: (password: string) => Promise<readonly string[]>
+  /** URLs of a host, with `user:password`, that fail for a reason of this database. */
+  readonly failingUrls: (login: string, host: string) => readonly string[]
 
   /** The package of the driver, and the file that imports it. */
   readonly driver: { readonly name: string; readonly file: string; readonly connect: string; readonly url: string }
-}
-
-/** A change of an entry. */
-export const change = (more = {}) => ({ value: '{"n":2}', metadata: '1.def', version: freshVersion(), ...more })
-
-/** Awaits a condition by asking repeatedly. */
-export const until = async (condition: () => Promise<boolean>, interval = 5): Promise<void> => {
-  while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, interval))
 }
 
 /** Generates an entry. */
@@ -98,11 +95,52 @@ export const generated = async (backend: Backend, more: Partial<Entry> = {}) => 
   return { key, entry }
 }
 
+/** Opens a backend, which is closed after the test. */
+export const openByUrl = async (t: TestContext, connect: SqlDatabase['connect'], url: string, table = freshTable()) => {
+  const backend = await connect(url, { table })
+  closing(t, () => backend.close?.())
+  return backend
+}
+
 /** An error that names a refused connection, and states that nothing was changed. */
 const isUnreached = (error: unknown): boolean => {
   assert.match((error as Error).message, /ECONNREFUSED.* Nothing was changed\./)
   return code('unavailable')(error)
 }
+
+/**
+ * Makes a deadlock between the clear of an owner and the transaction of another program, by two entries of the owner. If
+ * the database undoes the transaction, and not the clear, its error is a deadlock too.
+ *
+ * @param keys of the two entries, in the order in which the clear locks them
+ */
+export const clearInDeadlock = async (
+  { other, waiting }: Pick<Stage, 'other' | 'waiting'>,
+  clear: () => unknown,
+  keys: readonly [string, string],
+  isDeadlock: (error: unknown) => boolean,
+) => {
+  await other.setVersion(keys[1], 'another1')
+  const cleared = clear()
+  await waiting()
+  const hasWon = await other.setVersion(keys[0], 'another1').then(
+    () => true,
+    (error) => {
+      assert.ok(isDeadlock(error))
+      return false
+    },
+  )
+  await (hasWon ? other.commit() : other.rollback())
+  assert.equal(await cleared, 2)
+}
+
+const tableCases = ({ stage }: SqlDatabase) =>
+  test('an operator finds the entry of a label by its storage key', async (t) => {
+    const { backend, other } = await stage(t)
+    await backend.generate('sid.Q2hhcmxvdHRl', entryWith())
+    await backend.generate('sid.q2hhcmxvdHRl', entryWith({ value: '{"n":2}' }))
+    assert.equal(await other.valueOf('sid.Q2hhcmxvdHRl'), '{"n":1}', 'upper and lower case are different keys')
+  })
 
 const concurrencyCases = ({ stage }: SqlDatabase) =>
   suite('two concurrent statements on one entry', () => {
@@ -263,11 +301,31 @@ const retryCases = (database: SqlDatabase) =>
     }
   })
 
-/** Runs a program in eight processes that all begin to migrate at the same moment. None of them may fail. */
-export const migrateInEightProcesses = async (t: TestContext, program: string, env: Record<string, string>) => {
+/**
+ * Migrates in eight processes that all begin at the same moment. None of them may fail.
+ *
+ * @param pool removes the table after the test
+ * @param connect a program that makes `connection` to `process.env.URL`, and `backend` on it in `process.env.TABLE`
+ * @returns the name of the table
+ */
+export const migrateInEightProcesses = async (
+  t: TestContext,
+  pool: { query(sql: string): unknown },
+  url: string,
+  connect: string,
+): Promise<string> => {
+  const table = tableFor(t, pool)
+  const program = `${connect}
+    process.stdin.once('data', async () => {
+      await backend.migrate()
+      await connection.end()
+      process.exit(0)
+    })
+    console.log('ready')
+  `
   const children = Array.from({ length: 8 }, () => {
     const args = ['--unhandled-rejections=strict', '--input-type=module', '-e', program]
-    const options = { cwd: join(import.meta.dirname, '../..'), env: { ...process.env, ...env } }
+    const options = { cwd: join(import.meta.dirname, '../..'), env: { ...process.env, URL: url, TABLE: table } }
     const child = spawn(process.execPath, args, options)
     closing(t, () => child.kill())
     let errors = ''
@@ -282,6 +340,7 @@ export const migrateInEightProcesses = async (t: TestContext, program: string, e
     if (child.exitCode === null) await once(child, 'close')
     assert.equal(child.exitCode, 0, errors())
   }
+  return table
 }
 
 const optionCases = (database: SqlDatabase) =>
@@ -306,14 +365,9 @@ const optionCases = (database: SqlDatabase) =>
 const urlCases = (database: SqlDatabase) =>
   suite('a backend by URL', { concurrency: true }, () => {
     const { connect, counted, restricted, server, noServer, failingUrls } = database
-    const opened = async (t: TestContext, url: string, table = freshTable()) => {
-      const backend = await connect(url, { table })
-      closing(t, () => backend.close?.())
-      return backend
-    }
     test('it connects and creates its table at the first use, and close ends its connections', async (t) => {
       const { url, table, count } = await counted(t)
-      const backend = await opened(t, url, table)
+      const backend = await openByUrl(t, connect, url, table)
       assert.equal(await count(), 0)
       // Any call may be the first.
       const calls = [
@@ -335,7 +389,7 @@ const urlCases = (database: SqlDatabase) =>
     }, async (t) => {
       const own = await server()
       closing(t, () => own.stop())
-      const backend = await opened(t, own.url)
+      const backend = await openByUrl(t, connect, own.url)
       await own.kill()
       for (let i = 0; i < 3; i++)
         await retryIfStalled(() => assert.rejects(async () => backend.get(freshKey()), isUnreached))
@@ -354,16 +408,24 @@ const urlCases = (database: SqlDatabase) =>
       const { table } = await database.stage(t)
       const { url, grant } = await restricted(t)
       await grant(table)
-      const granted = await opened(t, url, table)
+      const granted = await openByUrl(t, connect, url, table)
       assert.equal(await retryIfStalled(() => granted.get(freshKey())), undefined)
-      const other = await opened(t, url)
+      const other = await openByUrl(t, connect, url)
       await retryIfStalled(() => assert.rejects(async () => other.get(freshKey()), code('unavailable')))
     })
     test('no error contains the password', async (t) => {
       const password = 'hunter2secret'
       const errors: unknown[] = []
-      for (const url of await failingUrls(password)) {
-        const call = async () => (await opened(t, url)).get(freshKey())
+      const { protocol, host, pathname } = new URL(await database.url())
+      for (const url of [
+        `${protocol}//app:${password}@127.0.0.1:1${pathname}`,
+        `${protocol}//nobody:${password}@${host}${pathname}`,
+        `${protocol}//app:${password}@127.0.0.1:notaport${pathname}`,
+        `${protocol}//app:${password}@[::1${pathname}`,
+        `${database.alias}//app:${password}@no.such.host.invalid${pathname}`,
+        ...failingUrls(`app:${password}`, host),
+      ]) {
+        const call = async () => (await openByUrl(t, connect, url)).get(freshKey())
         await assert.rejects(call, (error) => errors.push(error) > 0, url)
       }
       for (const error of errors) {
@@ -395,6 +457,7 @@ const driverCases = ({ driver: { name, file, connect, url } }: SqlDatabase) =>
 
 export const sqlCases = (database: SqlDatabase): void => {
   concurrencyCases(database)
+  tableCases(database)
   retryCases(database)
   optionCases(database)
   urlCases(database)

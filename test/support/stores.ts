@@ -71,6 +71,13 @@ export const mysqlUrl = once(async () => process.env.TEST_MYSQL_URL ?? (await ma
 
 export const freshTable = (): string => `keepsake_${randomBytes(8).toString('hex')}`
 
+/** The name of a fresh table that `pool` drops after the test. */
+export const tableFor = (t: TestContext, pool: { query(sql: string): unknown }): string => {
+  const table = freshTable()
+  closing(t, () => pool.query(`drop table if exists ${table}`))
+  return table
+}
+
 type Opened = {
   readonly backend: ReturnType<typeof postgresBackend>
   readonly drop: (sql: string) => PromiseLike<unknown>

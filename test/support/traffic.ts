@@ -129,7 +129,7 @@ export type TrafficOptions = {
 
 export const visitorAt = (i: number): string => `visitor${i}`
 
-/** Starts the visitors. Each has an account, two tabs, and a thief that sends cookies of ended sessions. */
+/** Starts the visitors. Each has an account, two tabs, and an attacker who sends cookies of earlier sessions. */
 export const traffic = (
   processes: readonly ApplicationProcess[],
   { visitors, rest, seed = 1, first }: TrafficOptions,
@@ -153,7 +153,7 @@ export const traffic = (
     history.push({
       op,
       account,
-      presented: labelOf(cookie),
+      sentLabel: labelOf(cookie),
       given: labelOf(given),
       saw,
       status: response.status,
@@ -210,7 +210,7 @@ export const traffic = (
           await visitUntilAnswered(op, account, current)
         } else {
           keepCookie(await (op === 'relogin' ? visitUntilAnswered : visit)(op, account, current))
-          const last = history.findLast(({ presented, saw }) => presented === labelOf(current) && saw)
+          const last = history.findLast(({ sentLabel, saw }) => sentLabel === labelOf(current) && saw)
           if (op !== 'relogin' && last?.saw?.account === undefined && last !== undefined) cookie = undefined
         }
       }
@@ -226,14 +226,14 @@ export const traffic = (
         if (labelOf(cookie) === labelOf(answer.cookie)) cookie = answer.cookie
       }
     }
-    const thief = async () => {
+    const attacker = async () => {
       while (isRunning) {
         await pause()
         const own = cookies.filter(([owner]) => owner === account)
         if (own.length > 0) await visit('read', account, pickFrom(own.slice(-20))[1])
       }
     }
-    await Promise.all([main(), tab(), thief()])
+    await Promise.all([main(), tab(), attacker()])
   }
 
   const all = Promise.all(Array.from({ length: visitors }, (_, i) => visitor(visitorAt(i))))

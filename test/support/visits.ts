@@ -91,3 +91,14 @@ export const setup = async (options: Partial<SessionManagerOptions> = {}): Promi
   }
   return Object.assign(watch, { now, types, events, visitor: () => visitorOf(browser(firstProcess, { now })) })
 }
+
+/** The same with a visitor who has a session. `act` creates it. */
+export const setupSession = async (
+  options: Partial<SessionManagerOptions> = {},
+  act: Act = (s) => s.set('a', true),
+): Promise<{ readonly h: Setup; readonly visit: Visitor }> => {
+  const h = await setup(options)
+  const visit = h.visitor()
+  await visit(act)
+  return { h, visit }
+}

@@ -1,4 +1,4 @@
-// An application as strict as can be, without @types/node: `npm run package` checks it against what is published.
+// An application with the strictest compiler options, without @types/node: `npm run package` checks it against the package.
 
 import {
   type AnyFields,
@@ -33,7 +33,7 @@ import type { ClockOptions, CookieHeaderOptions, ExpiryOptions } from 'keepsake/
 import type { SqliteOptions } from 'keepsake/sqlite'
 import type { BrowserOptions } from 'keepsake/testing'
 
-/** True where every option may be undefined, as what an application computes or reads from its environment. */
+/** True if every option may be undefined, because applications compute options or read them from the environment. */
 type Undefinable<Options> =
   {
     [Name in keyof Options as Record<never, never> extends Pick<Options, Name> ? Name : never]: undefined
@@ -90,7 +90,7 @@ export const userOf = async (request: Request): Promise<string | undefined> => {
 }
 export const loose: Promise<Session<AnyFields>> = session(new Request('https://app.example'))
 
-// A framework with a request of its own, which passes more than the request.
+// A framework with a request class of its own, which passes more arguments than the request.
 declare class FrameworkRequest extends Request {
   readonly nextUrl: URL
 }
@@ -104,11 +104,11 @@ export const routes: readonly Route[] = [
   memorySessions(page),
   crossOriginProtection(page),
   logger(withSessions(crossOriginProtection(page)), { write: undefined }),
-  // A handler that takes less than it is passed.
+  // A handler with fewer parameters than the arguments that it gets.
   withSessions(() => new Response()),
   withSessions((request) => new Response(request.url)),
 ]
-// @ts-expect-error what the handler needs has to be passed
+// @ts-expect-error the arguments that the handler needs are missing
 withSessions(page)(new FrameworkRequest('https://app.example'))
 export const plain: Handler = withSessions(async (request) => Response.json((await session(request)).fields))
 

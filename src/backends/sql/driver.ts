@@ -6,6 +6,18 @@ export const property = (value: unknown, name: string): unknown =>
 
 export const hasMethod = (value: unknown, name: string): boolean => typeof property(value, name) === 'function'
 
+/**
+ * Calls the listener with each connection that a pool creates.
+ *
+ * @param event the name of the driver's event
+ * @returns false if the pool emits no events
+ */
+export const listenToConnections = <C>(pool: object, event: string, listener: (connection: C) => void): boolean => {
+  if (!hasMethod(pool, 'on')) return false
+  ;(pool as { on(event: string, listener: (connection: C) => void): unknown }).on(event, listener)
+  return true
+}
+
 const ignored = new WeakSet<object>()
 const ignore = () => {}
 

@@ -2,7 +2,7 @@
 
 import type { Socket } from 'node:net'
 import { KeepsakeError } from '../../error.ts'
-import { hasMethod, ignoreErrorEvents, property } from './driver.ts'
+import { hasMethod, ignoreErrorEvents, listenToConnections, property } from './driver.ts'
 import {
   assertStatus,
   type Connection,
@@ -15,15 +15,10 @@ import {
   withoutValues,
 } from './mysql-connection.ts'
 import { isDuplicate, isFull, isReadOnly, isUndone } from './mysql-errors.ts'
-import {
-  ANSWER_TIMEOUT,
-  CONNECT_TIMEOUT,
-  type Executor,
-  ownConnectionFor,
-  preferOwnConnection,
-} from './own-connection.ts'
+import { type ConnectionDriver, type Executor, executeBeside, type OwnConnection } from './own-connection.ts'
 import { createLender } from './pool.ts'
 import { refusal } from './statement-errors.ts'
+import { ANSWER_TIMEOUT, CONNECT_TIMEOUT } from './timeouts.ts'
 
 /** A live pool or connection of `mysql2`, with callbacks. */
 type CallbackClient = { promise(): unknown; execute(...args: never[]): unknown }
@@ -33,7 +28,6 @@ type Pool = {
   readonly limit?: number
   getConnection(): PromiseLike<Connection>
   on?(event: 'acquire' | 'release', listener: (connection: object) => void): unknown
-  on?(event: 'connection', listener: (connection: Connection) => void): unknown
 }
 
 /** The connection below a connection of mysql2, which has its configuration. */
@@ -117,11 +111,7 @@ const executeOnPool = (pool: Pool, timeout?: number): Execute => {
       if (connection.connection !== undefined) ignoreErrorEvents(connection.connection)
       return connection
     },
-    onConnection(listener) {
-      if (!hasMethod(pool, 'on')) return false
-      pool.on?.('connection', listener)
-      return true
-    },
+    onConnection: (listener) => listenToConnections(pool, 'connection', listener),
     isFull,
     isReadOnly,
     identity: (connection) => connection.connection ?? connection.info ?? connection,
@@ -184,30 +174,29 @@ const openLike = (core: Core): Promise<Core> =>
     })
   })
 
-/** Runs statements on a connection of keepsake's own beside a single one of the application, with the same configuration. */
-const executeBeside = (core: Core, onApplication: Execute): Executor<Parameters<Execute>, Answer> => {
-  const own = ownConnectionFor<Core>(core, {
-    applicationSocket: () => (core.threadId === null ? undefined : core.stream),
-    open: () => openLike(core),
-    socket: ({ stream }) => stream,
-    end: (another, isBroken) => (isBroken ? another.destroy() : another.end(() => {})),
-  })
-  const pool: Pool = {
-    limit: 1,
-    async getConnection() {
-      const another = await own.take()
-      const client = another.promise()
-      return {
-        connection: another,
-        execute: (query, values) => client.execute(query, values),
-        query: (query, values) => (client.query ?? client.execute).call(client, query, values),
-        release: () => own.release(another, false),
-        destroy: () => own.release(another, true),
-      }
-    },
-  }
-  return preferOwnConnection(own, executeOnPool(pool, ANSWER_TIMEOUT), onApplication)
-}
+/** How to open a connection of keepsake's own beside a single one of the application, with the same configuration. */
+const driverBeside = (core: Core): ConnectionDriver<Core> => ({
+  applicationSocket: () => (core.threadId === null ? undefined : core.stream),
+  open: () => openLike(core),
+  socket: ({ stream }) => stream,
+  end: (another, isBroken) => (isBroken ? another.destroy() : another.end(() => {})),
+})
+
+/** The own connection as a pool. */
+const poolOf = (own: OwnConnection<Core>): Pool => ({
+  limit: 1,
+  async getConnection() {
+    const another = await own.take()
+    const client = another.promise()
+    return {
+      connection: another,
+      execute: (query, values) => client.execute(query, values),
+      query: (query, values) => (client.query ?? client.execute).call(client, query, values),
+      release: () => own.release(another, false),
+      destroy: () => own.release(another, true),
+    }
+  },
+})
 
 /**
  * Runs statements on a client.
@@ -229,5 +218,6 @@ export const createExecutor = (client: MysqlClient, timeout?: number): Executor<
   }
   const core = coreOf(client)
   const execute = executeOnApplication(promiseClient)
-  return core === undefined ? { execute } : executeBeside(core, execute)
+  if (core === undefined) return { execute }
+  return executeBeside(core, driverBeside(core), (own) => executeOnPool(poolOf(own), ANSWER_TIMEOUT), execute)
 }

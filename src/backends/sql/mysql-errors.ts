@@ -3,7 +3,7 @@
 import { isKeepsakeError } from '../../error.ts'
 import { property } from './driver.ts'
 import type { Execute, Value } from './mysql-connection.ts'
-import { isUnreached, refusal } from './statement-errors.ts'
+import { deniedTable, isUnreached, missingTable, refusal } from './statement-errors.ts'
 
 const numberOf = (error: unknown): number => property(error, 'errno') as number
 
@@ -75,20 +75,8 @@ const REFUSALS: Readonly<Record<number, string>> = {
 /** A KeepsakeError for an error that certainly changed nothing. Any other error is returned as it is. */
 export const explainError = (table: string, error: unknown): unknown => {
   if (isKeepsakeError(error)) return error
-  if (numberOf(error) === NO_TABLE) {
-    return refusal(
-      'The database',
-      error,
-      `The table ${table} does not exist: call migrate() once, or run the statements of schema().`,
-    )
-  }
-  if (isDenied(error)) {
-    return refusal(
-      'The database',
-      error,
-      `This user may not create or use the table ${table}: run the statements of schema() as a user that may, and grant this user select, insert, update and delete.`,
-    )
-  }
+  if (numberOf(error) === NO_TABLE) return missingTable('The database', error, table)
+  if (isDenied(error)) return deniedTable('The database', error, table, 'user')
   const help = REFUSALS[numberOf(error)]
   return help === undefined && !isUnreached(error) ? error : refusal('The database', error, help)
 }

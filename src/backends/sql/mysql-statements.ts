@@ -24,10 +24,11 @@ export const isStorageKey = (text: string): boolean => STORAGE_KEY.test(text)
  */
 export const statementsFor = (table: string) => {
   const all = `select ${COLUMNS}, \`key\` from ${table}`
-  const remove = `delete from ${table} where \`key\` = ?`
-  const makeMark = `update ${table} set version = ?, metadata = ?, expires_at = ?, value = null, owner = null`
-  const removeOwned = `delete from ${table} where owner = ?`
-  const markOwned = `${makeMark} where owner = ?`
+  /** The statements that remove rows, and that replace them by a mark. */
+  const clearWhere = (condition: string) => ({
+    remove: `delete from ${table} where ${condition}`,
+    mark: `update ${table} set version = ?, metadata = ?, expires_at = ?, value = null, owner = null where ${condition}`,
+  })
   const expired = 'expires_at <= ? and expires_at >= ?'
 
   return {
@@ -47,15 +48,11 @@ export const statementsFor = (table: string) => {
     insert: `insert into ${table} (\`key\`, version, expires_at, metadata, value, owner) values (?, ?, ?, ?, ?, ?)`,
     update: `update ${table} set version = ?, metadata = ?, value = ?, expires_at = coalesce(?, expires_at) where \`key\` = ? and version = ?`,
     touch: `update ${table} set expires_at = ? where \`key\` = ? and expires_at < ?`,
-    remove,
-    removeVersion: `${remove} and version = ?`,
-    mark: `${makeMark} where \`key\` = ?`,
-    markVersion: `${makeMark} where \`key\` = ? and version = ?`,
+    clear: clearWhere('`key` = ?'),
+    clearVersion: clearWhere('`key` = ? and version = ?'),
     selectOwned: `${all} where owner = ?`,
-    removeOwned,
-    removeOwnedExcept: `${removeOwned} and \`key\` <> ?`,
-    markOwned,
-    markOwnedExcept: `${markOwned} and \`key\` <> ?`,
+    clearOwned: clearWhere('owner = ?'),
+    clearOwnedExcept: clearWhere('owner = ? and `key` <> ?'),
     selectPage: (limit: number) => `${all} where \`key\` > ? order by \`key\` limit ${limit}`,
     selectKeys: (count: number) =>
       `select \`key\` from ${table} where \`key\` in (${Array.from({ length: count }, () => '?').join(', ')})`,

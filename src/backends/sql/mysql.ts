@@ -2,17 +2,18 @@
 
 import { checkOptionNames, KeepsakeError } from '../../error.ts'
 import { importDriver } from '../../packages.ts'
+import type { Mark } from '../contract.ts'
 import { withAutoMigrate } from './auto-migrate.ts'
 import { fromUrl, withConnections } from './connection-url.ts'
 import { ignoreErrorEvents } from './driver.ts'
 import { createExecutor, FIRST_STATEMENT, type MysqlClient } from './mysql-client.ts'
 import type { Value } from './mysql-connection.ts'
 import { explainError, isDuplicate, isForbidden, isTooLarge, isUndone } from './mysql-errors.ts'
-import { isStorageKey, statementsFor } from './mysql-statements.ts'
+import { isStorageKey, type Statements, statementsFor } from './mysql-statements.ts'
 import { createSweep } from './mysql-sweep.ts'
-import { ANSWER_TIMEOUT, CONNECT_TIMEOUT } from './own-connection.ts'
 import { retry } from './statement-errors.ts'
 import { entryOf, keyedEntries, quoteTable, type SqlBackend, scanPage } from './table.ts'
+import { ANSWER_TIMEOUT, CONNECT_TIMEOUT } from './timeouts.ts'
 
 export type { MysqlClient } from './mysql-client.ts'
 
@@ -31,6 +32,15 @@ export type ConnectMysqlOptions = MysqlOptions & {
 
 /** A text as bytes, which no character set of a connection converts. */
 const bytesOf = (text: string | undefined): Buffer | null => (text === undefined ? null : Buffer.from(text))
+
+const loadMysql2 = async () => {
+  try {
+    return await import('mysql2/promise')
+  } catch (error) {
+    // biome-ignore lint/complexity/noUselessCatch: bundlers forgive a missing package only in a try
+    throw error
+  }
+}
 
 const createBackend = (client: MysqlClient, options: MysqlOptions, timeout?: number): SqlBackend => {
   checkOptionNames(options, ['table'], 'A MySQL backend')
@@ -55,6 +65,14 @@ const createBackend = (client: MysqlClient, options: MysqlOptions, timeout?: num
   const runUnprepared = (sql: string, ...values: Value[]) => executeWithRetry(sql, values, false)
 
   const statements = statementsFor(table)
+  /** Removes the rows that the values name, or replaces them by a mark. @returns the number of rows */
+  const clear = async (by: Statements['clear'], mark: Mark | undefined, ...values: Value[]): Promise<number> => {
+    const { affected } =
+      mark === undefined
+        ? await run(by.remove, ...values)
+        : await run(by.mark, mark.version, mark.metadata, mark.expiresAt, ...values)
+    return affected
+  }
   const versionOf = async (key: string): Promise<unknown> => (await run(statements.selectVersion, key)).rows[0]?.[0]
 
   return {
@@ -81,15 +99,10 @@ const createBackend = (client: MysqlClient, options: MysqlOptions, timeout?: num
       return found === version ? undefined : 'stale'
     },
     async clear(key, version, mark) {
-      const where = version === undefined ? [key] : [key, version]
-      const { affected } =
-        mark === undefined
-          ? await run(version === undefined ? statements.remove : statements.removeVersion, ...where)
-          : await run(
-              version === undefined ? statements.mark : statements.markVersion,
-              ...[mark.version, mark.metadata, mark.expiresAt],
-              ...where,
-            )
+      const affected =
+        version === undefined
+          ? await clear(statements.clear, mark, key)
+          : await clear(statements.clearVersion, mark, key, version)
       if (affected > 0 || version === undefined) return undefined
       return mark !== undefined && (await versionOf(key)) === mark.version ? undefined : 'stale'
     },
@@ -107,16 +120,10 @@ const createBackend = (client: MysqlClient, options: MysqlOptions, timeout?: num
         return keyedEntries((await run(statements.selectOwned, bytesOf(owner))).rows)
       },
       async clear(owner, except, mark) {
-        const where = [bytesOf(owner), ...(except === undefined ? [] : [except])]
-        const { affected } =
-          mark === undefined
-            ? await run(except === undefined ? statements.removeOwned : statements.removeOwnedExcept, ...where)
-            : await run(
-                except === undefined ? statements.markOwned : statements.markOwnedExcept,
-                ...[mark.version, mark.metadata, mark.expiresAt],
-                ...where,
-              )
-        return affected
+        const name = bytesOf(owner)
+        return except === undefined
+          ? clear(statements.clearOwned, mark, name)
+          : clear(statements.clearOwnedExcept, mark, name, except)
       },
     },
     schema: () => statements.schema,
@@ -176,15 +183,7 @@ export const connectMysql = async (url: string, options: ConnectMysqlOptions = {
   const { connections: option, ...others } = options
   const { url: uri, connections } = withConnections(url, option)
   checkParameters(uri)
-  const load = async () => {
-    try {
-      return await import('mysql2/promise')
-    } catch (error) {
-      // biome-ignore lint/complexity/noUselessCatch: bundlers forgive a missing package only in a try
-      throw error
-    }
-  }
-  const { createPool } = await importDriver('mysql2', load)
+  const { createPool } = await importDriver('mysql2', loadMysql2)
   const pool = fromUrl(uri, () => createPool({ uri, connectTimeout: CONNECT_TIMEOUT, connectionLimit: connections }))
   ignoreErrorEvents(pool)
   pool.on('connection', (connection) => {

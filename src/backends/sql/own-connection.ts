@@ -21,10 +21,6 @@ export type ConnectionDriver<C> = {
   end(connection: C, isBroken: boolean): void
 }
 
-/** Milliseconds that an attempt to connect may take: the default of `storeTimeout`. */
-export const CONNECT_TIMEOUT = 2_000
-/** Milliseconds that a statement may take. After that, keepsake gives up its connection. */
-export const ANSWER_TIMEOUT = 5_000
 /** Milliseconds that the server has to answer the end of a connection. */
 const CLOSE_TIMEOUT = 2_000
 /** Milliseconds for which keepsake uses the application's connection after it could not open another one. */
@@ -149,23 +145,28 @@ const createOwnConnection = <C extends object>(driver: ConnectionDriver<C>): Own
 
 const ownConnections = new WeakMap<object, OwnConnection<object>>()
 
-/**
- * The connection of keepsake beside this connection of the application: one, however many backends use it.
- *
- * @internal
- */
-export const ownConnectionFor = <C extends object>(client: object, driver: ConnectionDriver<C>): OwnConnection<C> => {
+/** The connection of keepsake beside this connection of the application: one, however many backends use it. */
+const ownConnectionFor = <C extends object>(client: object, driver: ConnectionDriver<C>): OwnConnection<C> => {
   const own = (ownConnections.get(client) as OwnConnection<C> | undefined) ?? createOwnConnection(driver)
   ownConnections.set(client, own as unknown as OwnConnection<object>)
   return own
 }
 
-/** Runs statements on the connection of keepsake, or on the application's if keepsake cannot open one. */
-export const preferOwnConnection = <C, A extends unknown[], R>(
-  own: OwnConnection<C>,
-  executeOnOwn: (...args: A) => Promise<R>,
+/**
+ * Runs statements on a connection of keepsake beside this connection of the application, or on the application's if
+ * keepsake cannot open one.
+ *
+ * @param createExecute makes the function that runs statements on the connection of keepsake
+ * @internal
+ */
+export const executeBeside = <C extends object, A extends unknown[], R>(
+  client: object,
+  driver: ConnectionDriver<C>,
+  createExecute: (own: OwnConnection<C>) => (...args: A) => Promise<R>,
   executeOnApplication: (...args: A) => Promise<R>,
 ): Executor<A, R> => {
+  const own = ownConnectionFor(client, driver)
+  const executeOnOwn = createExecute(own)
   let isClosed = false
   return {
     execute: async (...args) =>

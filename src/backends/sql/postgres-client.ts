@@ -2,18 +2,13 @@
 
 import type { Socket } from 'node:net'
 import { KeepsakeError } from '../../error.ts'
-import { hasMethod, ignoreErrorEvents, property } from './driver.ts'
-import {
-  ANSWER_TIMEOUT,
-  CONNECT_TIMEOUT,
-  type Executor,
-  ownConnectionFor,
-  preferOwnConnection,
-} from './own-connection.ts'
+import { hasMethod, ignoreErrorEvents, listenToConnections, property } from './driver.ts'
+import { type ConnectionDriver, type Executor, executeBeside, type OwnConnection } from './own-connection.ts'
 import { createLender } from './pool.ts'
 import { isFull, isReadOnly } from './postgres-errors.ts'
 import { inTransaction, refusal, undecided } from './statement-errors.ts'
 import type { Row } from './table.ts'
+import { ANSWER_TIMEOUT, CONNECT_TIMEOUT } from './timeouts.ts'
 
 export type Value = string | number | null
 
@@ -153,11 +148,7 @@ const executeOnPool = (pool: PgPool, prepare: boolean): Execute => {
       ignoreErrorEvents(client)
       return client
     },
-    onConnection(listener) {
-      if (!hasMethod(pool, 'on')) return false
-      pool.on?.('connect', listener)
-      return true
-    },
+    onConnection: (listener) => listenToConnections(pool, 'connect', listener),
     isFull,
     isReadOnly,
     identity: (client) => client,
@@ -182,15 +173,11 @@ const isConfigured = (client: unknown): client is ConfiguredClient =>
 const isAtConfiguredPort = ({ host, port, connection: { stream } }: ConfiguredClient): boolean =>
   host?.startsWith('/') ? stream.remotePort === undefined : stream.remotePort === Number(port)
 
-/** Runs statements on a connection of keepsake's own beside a Client of the application, with the same configuration. */
-const executeBeside = (
-  client: ConfiguredClient,
-  prepare: boolean,
-  onApplication: Execute,
-): Executor<Parameters<Execute>, readonly Row[]> => {
+/** How to open a connection of keepsake's own beside a Client of the application, with the same configuration. */
+const driverBeside = (client: ConfiguredClient): ConnectionDriver<ConfiguredClient> => {
   // When a client connects, pg replaces a password function by the password that it returned.
   const { password } = client.connectionParameters
-  const own = ownConnectionFor<ConfiguredClient>(client, {
+  return {
     applicationSocket: () =>
       typeof client.processID === 'number' && isAtConfiguredPort(client) ? client.connection.stream : undefined,
     async open() {
@@ -207,16 +194,17 @@ const executeBeside = (
     },
     socket: ({ connection }) => connection.stream,
     end: (another) => void another.end(),
-  })
-  const pool = {
-    limit: 1,
-    async connect() {
-      const another = await own.take()
-      return Object.assign(another, { release: (failed: boolean) => own.release(another, failed) })
-    },
   }
-  return preferOwnConnection(own, executeOnPool(pool, prepare), onApplication)
 }
+
+/** The own connection as a pool. */
+const poolOf = (own: OwnConnection<ConfiguredClient>) => ({
+  limit: 1,
+  async connect() {
+    const another = await own.take()
+    return Object.assign(another, { release: (failed: boolean) => own.release(another, failed) })
+  },
+})
 
 /** Runs statements on the client itself. @throws KeepsakeError `invalid_option` */
 const executeOnClient = (client: PostgresClient, prepare: boolean): Execute => {
@@ -249,5 +237,6 @@ export const createExecutor = (
   prepare: boolean,
 ): Executor<Parameters<Execute>, readonly Row[]> => {
   const execute = executeOnClient(client, prepare)
-  return isConfigured(client) ? executeBeside(client, prepare, execute) : { execute }
+  if (!isConfigured(client)) return { execute }
+  return executeBeside(client, driverBeside(client), (own) => executeOnPool(poolOf(own), prepare), execute)
 }

@@ -2,7 +2,7 @@
 
 import { isKeepsakeError } from '../../error.ts'
 import { property } from './driver.ts'
-import { isUnreached, OWN_POOL, refusal } from './statement-errors.ts'
+import { deniedTable, isUnreached, missingTable, OWN_POOL, refusal } from './statement-errors.ts'
 
 const stateOf = (error: unknown): unknown => property(error, 'code')
 
@@ -46,20 +46,8 @@ export const explainError = (table: string, error: unknown): unknown => {
   if (isKeepsakeError(error)) return error
   const state = stateOf(error)
   if (typeof state !== 'string') return error
-  if (state === NO_TABLE) {
-    return refusal(
-      'PostgreSQL',
-      error,
-      `The table ${table} does not exist: call migrate() once, or run the statements of schema().`,
-    )
-  }
-  if (isDenied(error)) {
-    return refusal(
-      'PostgreSQL',
-      error,
-      `This role may not create or use the table ${table}: run the statements of schema() as a role that may, and grant this role select, insert, update and delete.`,
-    )
-  }
+  if (state === NO_TABLE) return missingTable('PostgreSQL', error, table)
+  if (isDenied(error)) return deniedTable('PostgreSQL', error, table, 'role')
   const help = REFUSALS[state] ?? REFUSALS[state.slice(0, 2)]
   return help === undefined && !isUnreached(error) ? error : refusal('PostgreSQL', error, help)
 }

@@ -4,7 +4,6 @@ import { checkOptionNames } from '../../error.ts'
 import { importDriver } from '../../packages.ts'
 import { withAutoMigrate } from './auto-migrate.ts'
 import { fromUrl, withConnections } from './connection-url.ts'
-import { ANSWER_TIMEOUT, CONNECT_TIMEOUT } from './own-connection.ts'
 import {
   createExecutor,
   type PostgresClient,
@@ -16,6 +15,7 @@ import { explainError, isForbidden, isUndone } from './postgres-errors.ts'
 import { statementsFor } from './postgres-statements.ts'
 import { retry } from './statement-errors.ts'
 import { entryOf, keyedEntries, quoteTable, type Row, type SqlBackend, scanPage } from './table.ts'
+import { ANSWER_TIMEOUT, CONNECT_TIMEOUT } from './timeouts.ts'
 
 export type { PostgresClient } from './postgres-client.ts'
 
@@ -42,6 +42,15 @@ const ALL_TIME = Number.MIN_SAFE_INTEGER
 
 /** How often a statement is sent if each time another one changes the same entry concurrently. */
 const TRIES = 3
+
+const loadPg = async () => {
+  try {
+    return await import('pg')
+  } catch (error) {
+    // biome-ignore lint/complexity/noUselessCatch: bundlers forgive a missing package only in a try
+    throw error
+  }
+}
 
 /**
  * A backend in a table of PostgreSQL 13 or newer. The application keeps its client: the backend uses it as it is, and
@@ -181,15 +190,7 @@ const STATEMENT_TIMEOUT = 4_000
 export const connectPostgres = async (url: string, options: ConnectPostgresOptions = {}): Promise<SqlBackend> => {
   const { connections: option, ...others } = options
   const { url: connectionString, connections } = withConnections(url, option)
-  const load = async () => {
-    try {
-      return await import('pg')
-    } catch (error) {
-      // biome-ignore lint/complexity/noUselessCatch: bundlers forgive a missing package only in a try
-      throw error
-    }
-  }
-  const { Pool } = await importDriver('pg', load)
+  const { Pool } = await importDriver('pg', loadPg)
   const pool = fromUrl(
     connectionString,
     () =>

@@ -32,6 +32,18 @@ export const refusal = (database: string, error: unknown, help = 'Check that it 
   )
 }
 
+/** The table does not exist. */
+export const missingTable = (database: string, error: unknown, table: string): KeepsakeError =>
+  refusal(database, error, `The table ${table} does not exist: call migrate() once, or run the statements of schema().`)
+
+/** The account may not create or use the table. @param account the word of the database for an account */
+export const deniedTable = (database: string, error: unknown, table: string, account: 'user' | 'role'): KeepsakeError =>
+  refusal(
+    database,
+    error,
+    `This ${account} may not create or use the table ${table}: run the statements of schema() as a ${account} that may, and grant this ${account} select, insert, update and delete.`,
+  )
+
 /** Whether an error means that the driver did not reach the server. */
 export const isUnreached = (error: unknown): boolean =>
   ['connect', 'getaddrinfo'].includes(property(error, 'syscall') as string)

@@ -23,7 +23,7 @@ const unusable = (path: string, cause: unknown): KeepsakeError =>
     { cause },
   )
 
-const refused = (path: string, { uid }: Stats): KeepsakeError =>
+const ownerError = (path: string, { uid }: Stats): KeepsakeError =>
   new KeepsakeError(
     'invalid_option',
     `${quoted(path)} belongs to user ${uid}, but this process runs as user ${process.geteuid?.()}. The owner of the file could write sessions into it. Give the file to this user or to root (chown), or use another path.`,
@@ -47,7 +47,7 @@ const createIfMissing = (path: string): void => {
 const checkOwnership = (path: string): void => {
   // A link and its target may have different owners.
   const [link, target] = [lstatSync(path), statSync(path)]
-  for (const stats of [link, target]) if (!isTrustedUser(stats.uid)) throw refused(path, stats)
+  for (const stats of [link, target]) if (!isTrustedUser(stats.uid)) throw ownerError(path, stats)
   const { mode, uid } = target
   const isOurs = uid === process.geteuid?.()
   if (isOurs && (mode & 0o077) !== 0) chmodSync(path, 0o600)
@@ -56,7 +56,7 @@ const checkOwnership = (path: string): void => {
   const real = realpathSync(path)
   for (const suffix of ['-wal', '-shm', '-journal']) {
     const stats = lstatSync(real + suffix, { throwIfNoEntry: false })
-    if (stats !== undefined && !isTrustedUser(stats.uid)) throw refused(real + suffix, stats)
+    if (stats !== undefined && !isTrustedUser(stats.uid)) throw ownerError(real + suffix, stats)
   }
 }
 
