@@ -16,6 +16,8 @@ export type OwnedSession<F extends object> = {
   readonly label: string
   /** The time of the login. */
   readonly createdAt: number
+  /** The time of the last `login` of this session. It equals `createdAt`, because each login creates a session. */
+  readonly authenticatedAt: number
   /**
    * The time of the last request: exact to half the idle timeout, or to the option `lastSeenInterval`. A request that
    * saved something counts at once. A prefetch and a request with `extend: false` never count.
@@ -51,6 +53,7 @@ export const listSessions = async <F extends object>(
       return {
         label,
         createdAt: metadata.createdAt,
+        authenticatedAt: metadata.createdAt,
         lastSeenAt: lastSeenAt(context, entry, metadata),
         expiresAt: Math.min(entry.expiresAt, absoluteEndOf(context, metadata)),
         fields: Object.freeze(isMismatch(decoded) ? {} : decoded) as Partial<F>,

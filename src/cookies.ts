@@ -4,7 +4,7 @@ import { inspect } from 'node:util'
 import { checkOptionNames, KeepsakeError } from './error.ts'
 import { bareName, type CookieAttributes, cookieValues, formatSetCookie, MAX_COOKIE_BYTES } from './http/cookie.ts'
 import { type CookieSettings, cookieSettingsFor } from './http/cookie-names.ts'
-import { type Manager, managerOf } from './request.ts'
+import { managerOf, tenantOf } from './request.ts'
 import { withHeaders } from './response.ts'
 import type { ManagerContext } from './session/context.ts'
 
@@ -32,22 +32,23 @@ const plainValue = /^[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*$/
 const placeOptions = ['domain', 'path', 'httpOnly'] as const
 const valueOptions = ['sameSite', 'partitioned', 'priority', 'sealed', 'maxAge'] as const
 
-const namesFor = (manager: Manager, request: Request, name: string, options: SetCookieOptions): CookieSettings => {
+const namesFor = (request: Request, name: string, options: SetCookieOptions): CookieSettings => {
   const { sealed: _, maxAge: __, ...attributes } = options
   const bare = bareName(name)
-  if (bare === manager.cookieName || bare === `${manager.cookieName}-pre`) {
+  const { cookie } = tenantOf(request)
+  if (bare === cookie.name || bare === `${cookie.name}-pre`) {
     throw new KeepsakeError(
       'invalid_option',
       `The name ${bare} belongs to the session cookie. Choose another name, or change the option cookie.name.`,
     )
   }
-  return cookieSettingsFor({ ...manager.transport, cookie: { ...attributes, name: bare } })(request)
+  return cookieSettingsFor({ ...managerOf(request).transport, cookie: { ...attributes, name: bare } })(request)
 }
 
-const sealContext = ({ namespace }: Manager, { session: name, place }: CookieSettings) => ({
+const sealContext = (request: Request, { session: name, place }: CookieSettings) => ({
   purpose: 'cookie',
   name: name + place,
-  audience: namespace,
+  audience: tenantOf(request).namespace,
 })
 
 /** Eight bytes with the end in milliseconds since 1970, or Infinity, then the text. */
@@ -75,14 +76,14 @@ export const getCookie = async (
   checkOptionNames(options, [...placeOptions, 'sealed'], 'getCookie()')
   const { sealed = true } = options
   const manager = managerOf(request)
-  const cookies = namesFor(manager, request, name, options)
+  const cookies = namesFor(request, name, options)
   // Values of other programs may contain commas. Sealed values do not.
   const values = cookieValues(request.headers.get('cookie') ?? '', cookies.session, () => true, sealed ? ',' : ';')
   if (!sealed) return values[0]
   if (values.length === 0) return undefined
   const { keyRing, now } = await manager.context()
   for (const value of values) {
-    const text = decodeValue(keyRing.open(sealContext(manager, cookies), value), now())
+    const text = decodeValue(keyRing.open(sealContext(request, cookies), value), now())
     if (text !== undefined) return text
   }
   return undefined
@@ -137,12 +138,12 @@ export const setCookie = async (
     )
   }
   const manager = managerOf(request)
-  const cookies = namesFor(manager, request, name, options)
+  const cookies = namesFor(request, name, options)
   let sent = value
   if (sealed) {
     const { keyRing, now } = await manager.context()
     const until = maxAge === undefined ? Number.POSITIVE_INFINITY : now() + maxAge * 1000
-    sent = keyRing.seal(sealContext(manager, cookies), encodeValue(value, until))
+    sent = keyRing.seal(sealContext(request, cookies), encodeValue(value, until))
   }
   const line = formatSetCookie(cookies.session, sent, cookies.attributes, maxAge)
   if (line.length <= MAX_COOKIE_BYTES) return addCookie(response, line, manager)
@@ -166,6 +167,6 @@ export const deleteCookie = async (
 ): Promise<Response> => {
   checkOptionNames(options, placeOptions, 'deleteCookie()')
   const manager = managerOf(request)
-  const { session: full, attributes } = namesFor(manager, request, name, options)
+  const { session: full, attributes } = namesFor(request, name, options)
   return addCookie(response, formatSetCookie(full, '', attributes, 0), manager)
 }

@@ -110,6 +110,22 @@ export const messageOf = (error: unknown): string => {
   return typeof message === 'string' ? message : String(error)
 }
 
+/**
+ * The result of an application's function that may not return a promise.
+ *
+ * @param option the option that is the function
+ * @throws KeepsakeError `invalid_option`
+ */
+export const checkSynchronous = <T>(option: string, result: T): T => {
+  if (!isThenable(result as unknown)) return result
+  // The error below is the report, so a rejection must not end the process.
+  Promise.resolve(result).catch(() => {})
+  throw new KeepsakeError(
+    'invalid_option',
+    `The function in the option ${option} returned a promise. It must return the value itself. Load the tenants before, for example into a Map.`,
+  )
+}
+
 /** Refuses unknown options, because most are misspelt. @throws KeepsakeError `invalid_option` */
 export const checkOptionNames = (options: object, known: readonly string[], caller: string): void => {
   const unknown = Object.keys(options).find((name) => !known.includes(name))

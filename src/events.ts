@@ -109,6 +109,8 @@ export type SessionEvent = {
   readonly label?: string
   /** For `timed_out`: the owner of the session, as `login` named it. */
   readonly owner?: string
+  /** The namespace of the request or of the owner, if the option `namespace` is a function. */
+  readonly namespace?: string
   /** Details, and the operator's next step, if there is one. It contains no secret. */
   readonly message?: string
   /** The error behind the event, if there is one. */

@@ -29,7 +29,7 @@ export { type CrossOriginProtectionOptions, crossOriginProtection } from './form
 export { type CsrfResult, csrfField, csrfTag, csrfToken, type TokenOptions, verifyCsrfToken } from './forms/csrf.ts'
 export { type FormFiles, type FormOptions, type FormResult, readForm } from './forms/form.ts'
 export type { UploadedFile } from './forms/multipart.ts'
-export type { CookieOptions } from './http/cookie-names.ts'
+export type { CookieOptions, IncomingRequest } from './http/cookie-names.ts'
 export type { ErrorKind, ErrorResponse } from './http/error-response.ts'
 export type { Handler, Middleware } from './http/handler.ts'
 export type { Json } from './json.ts'
@@ -38,6 +38,7 @@ export {
   type OpenSession,
   type SessionManager,
   sessionManager,
+  type Tenant,
 } from './manager.ts'
 export type { SessionManagerOptions } from './options.ts'
 export { type SessionOptions, session } from './request.ts'

@@ -6,7 +6,8 @@ import { sweeper } from './backends/sweeper.ts'
 import { HOW_TO_MAKE_ONE, keyRing, newSecret } from './crypto/seal.ts'
 import { isKeepsakeError, KeepsakeError } from './error.ts'
 import type { Configuration, SessionManagerOptions } from './options.ts'
-import type { ManagerContext } from './session/context.ts'
+import type { SharedContext } from './session/context.ts'
+import { separatesNamespaces } from './session/tenant.ts'
 
 const noSecret = ({ name }: Backend): KeepsakeError =>
   new KeepsakeError(
@@ -17,9 +18,9 @@ const noSecret = ({ name }: Backend): KeepsakeError =>
 /** The context on an open backend. @throws KeepsakeError `no_secret`, `invalid_option`, `unavailable` */
 const contextOn = async (
   backend: Backend,
-  { settings, secrets }: Configuration,
+  { settings, secrets, namespace, describeOwner }: Configuration,
   secret: SessionManagerOptions['secret'],
-): Promise<ManagerContext> => {
+): Promise<SharedContext> => {
   if (secret === undefined && backend.keepSecret === undefined) throw noSecret(backend)
   if (settings.maxSessionsPerOwner !== undefined && backend.byOwner === undefined) {
     throw new KeepsakeError(
@@ -27,22 +28,27 @@ const contextOn = async (
       `The ${backend.name} backend cannot find sessions by owner, so it does not support the option maxSessionsPerOwner.`,
     )
   }
+  if (namespace === undefined && !separatesNamespaces(backend)) {
+    throw new KeepsakeError(
+      'invalid_option',
+      `The option namespace is a function, but the ${backend.name} backend seals sessions for one namespace: it has no forNamespace. Use another backend, or a manager for each tenant.`,
+    )
+  }
   const storedSecret = await backend.keepSecret?.(newSecret())
   return {
     ...settings,
     backend,
     keyRing: keyRing(secrets, storedSecret),
-    sweeper: sweeper(backend, settings.now, settings.emit, settings.ownerNames.decode),
+    sweeper: sweeper(backend, settings.now, settings.emit, describeOwner),
   }
 }
 
 /** Opens the backend of a manager. @throws KeepsakeError */
-const openContext = async (checked: Configuration, options: SessionManagerOptions): Promise<ManagerContext> => {
+const openContext = async (checked: Configuration, options: SessionManagerOptions): Promise<SharedContext> => {
   const { now, onEvent, secret, absoluteTimeout, storeTimeout } = options
-  const { backend: given, settings } = checked
+  const { backend: given, settings, namespace } = checked
   if (typeof given !== 'string') return contextOn(given, checked, secret)
   checkSecret(given, { secret })
-  const { namespace } = settings
   const seconds = absoluteTimeout ?? settings.absoluteTimeout / 1000
   const backend = await backendFromUrl(given, {
     ...{ now, onEvent, secret, namespace, storeTimeout },
@@ -58,7 +64,7 @@ const openContext = async (checked: Configuration, options: SessionManagerOption
 }
 
 /** Replaces the context of a backend that could not be opened: every call fails, and a logout still clears its cookie. */
-export const failedContext = ({ settings }: Configuration, error: KeepsakeError): ManagerContext => {
+export const failedContext = ({ settings, describeOwner }: Configuration, error: KeepsakeError): SharedContext => {
   const fail = () => {
     throw error
   }
@@ -66,20 +72,18 @@ export const failedContext = ({ settings }: Configuration, error: KeepsakeError)
   return {
     ...settings,
     backend,
-    sweeper: sweeper(backend, settings.now, settings.emit, settings.ownerNames.decode),
-    get keyRing() {
-      return fail()
-    },
+    sweeper: sweeper(backend, settings.now, settings.emit, describeOwner),
+    keyRing: { seal: fail, open: fail, sign: fail, verify: fail },
   }
 }
 
 /** Opens the backend at the first use, and again after it failed. */
 export const openLazily = (checked: Configuration, options: SessionManagerOptions) => {
   const { emit } = checked.settings
-  let context: ManagerContext | undefined
-  let opening: Promise<ManagerContext> | undefined
+  let context: SharedContext | undefined
+  let opening: Promise<SharedContext> | undefined
   let checkedStore = false
-  const opened = async (): Promise<ManagerContext> => {
+  const opened = async (): Promise<SharedContext> => {
     opening ??= openContext(checked, options)
     try {
       context = await opening
@@ -97,7 +101,7 @@ export const openLazily = (checked: Configuration, options: SessionManagerOption
     opened,
     isChecked: () => checkedStore,
     /** Checks once whether the store may forget sessions, and again if it was down. @throws KeepsakeError `invalid_option` */
-    async check({ backend }: ManagerContext): Promise<void> {
+    async check({ backend }: SharedContext): Promise<void> {
       checkedStore = true
       try {
         const message = await backend.check?.('sessions')

@@ -2,32 +2,32 @@
 
 import { listSessions, type OwnedSession, revokeAllSessions, revokeSession } from './accounts.ts'
 import type { Deadline } from './backends/deadline.ts'
-import { isKey } from './crypto/keys.ts'
-import { isToken } from './crypto/seal.ts'
-import { type Awaitable, checkOptionNames, KeepsakeError } from './error.ts'
-import { cookieValues } from './http/cookie.ts'
-import { cookieSettings } from './http/cookie-names.ts'
+import { workStarter } from './begin-work.ts'
+import { checkOptionNames, KeepsakeError } from './error.ts'
+import type { IncomingRequest } from './http/cookie-names.ts'
 import type { Middleware } from './http/handler.ts'
-import { type RequestHead, withheldFrom } from './http/withheld.ts'
-import { failedContext, type LazyBackend, openLazily } from './lazy-backend.ts'
+import type { RequestHead } from './http/withheld.ts'
+import { openLazily } from './lazy-backend.ts'
 import { clearingCookies, createMiddleware } from './middleware.ts'
-import { type Configuration, checkOptions, type SessionManagerOptions } from './options.ts'
+import { checkOptions, type SessionManagerOptions } from './options.ts'
 import {
   asksToExtend,
   attachOpened,
+  findTenant,
   type Manager,
   type RequestContext,
   type SessionOptions,
   sessionOf,
+  tenantFor,
 } from './request.ts'
 import { addHeaders, type ResponseCookie, responseCookies, setCookieHeaders } from './response.ts'
 import type { OutputOf, StandardSchema } from './schema.ts'
 import { sealText, unsealText } from './sealed-text.ts'
 import { commit } from './session/commit.ts'
-import type { ManagerContext } from './session/context.ts'
+import type { ManagerContext, SharedContext } from './session/context.ts'
 import { giveBackMessages } from './session/flash.ts'
-import { open } from './session/open.ts'
 import { type AnyFields, createHandle, type Session } from './session/session.ts'
+import { contextFinder, namespaceIn, needsTenant } from './session/tenant.ts'
 import type { UnitOfWork } from './session/work.ts'
 
 /** The result of a commit outside a middleware: headers and cookies to send, or the reason why nothing was saved. */
@@ -92,6 +92,14 @@ export type SessionManager<F extends object = AnyFields> = Middleware & {
    * @throws KeepsakeError `invalid_option`, or `unknown_outcome`: some sessions may be left, so call it again
    */
   revokeAll(owner: string, options?: { readonly except?: string | undefined }): Promise<number>
+  /**
+   * The methods above and below that need no request, for one tenant. Only for a manager whose option `namespace` is a
+   * function: there, the same methods of the manager throw `invalid_option`.
+   *
+   * @param tenant a request of the tenant, or its namespace
+   * @throws KeepsakeError `invalid_option`; the errors of the function `namespace`
+   */
+  tenant(tenant: IncomingRequest | string): Tenant<F>
   /** As `seal(request, …)`, without a request. @throws KeepsakeError `invalid_option`, `too_large`, `unavailable` */
   seal(text: string, associated: string): Promise<string>
   /** As `unseal(request, …)`, without a request. @throws KeepsakeError `invalid_option`, `unavailable` */
@@ -114,58 +122,14 @@ export type SessionManager<F extends object = AnyFields> = Middleware & {
   close(): Promise<void>
 }
 
-/** Before the backend is open, a cookie may hold a key or a sealed session. */
-const isKeyOrToken = (value: string): boolean => isKey(value) || isToken(value)
+/** The methods of a manager for one of its tenants. */
+export type Tenant<F extends object = AnyFields> = Pick<
+  SessionManager<F>,
+  'list' | 'revoke' | 'revokeAll' | 'seal' | 'unseal'
+> & { readonly namespace: string }
 
 /** The fields that a schema describes, if it describes an object. */
 type FieldsOf<S extends StandardSchema> = OutputOf<S> extends object ? OutputOf<S> : never
-
-/** How a manager begins the work of a request. */
-const workStarter = (
-  checked: Configuration,
-  options: SessionManagerOptions,
-  { current, opened, isChecked, check }: LazyBackend,
-) => {
-  const { emit } = checked.settings
-  const settingsFor = cookieSettings(options)
-  const inFlight = { count: 0, max: checked.maxInFlight }
-  const { sameSite, path } = options.cookie ?? {}
-  const placed = { ...(sameSite !== undefined && { sameSite }), ...(path !== undefined && { path }) }
-  const trustProxy = options.trustProxy === true
-  const warned = new Set<string>()
-  const newDeadline = (): Deadline => ({ left: checked.storeTimeout, inFlight })
-
-  const workFor = (context: ManagerContext, request: RequestHead): Awaitable<UnitOfWork> => {
-    const cookies = settingsFor(request)
-    const { notice } = cookies
-    if (notice !== undefined && !warned.has(notice.type)) {
-      warned.add(notice.type)
-      emit(notice.type, { message: notice.message })
-    }
-    const isOpen = context === current()
-    if (isOpen && !isChecked()) check(context).catch(() => {})
-    const deadline = newDeadline()
-    const cookieHeader = request.headers.get('cookie')
-    const values = cookieHeader === null ? [] : cookieValues(cookieHeader, cookies.session, () => true)
-    const withheld = values.length === 0 ? withheldFrom(request, placed, trustProxy) : undefined
-    const mayOpen = isOpen ? (context.backend.stateless ? isToken : isKey) : isKeyOrToken
-    return open(context, deadline, { request, keys: values.filter(mayOpen), cookies, cookieHeader, withheld })
-  }
-
-  const beginWork = (request: RequestHead): Awaitable<UnitOfWork> => {
-    const context = current()
-    if (context !== undefined) return workFor(context, request)
-    return opened().then(
-      (context) => workFor(context, request),
-      (error) => {
-        if (error.status !== 503) throw error
-        return workFor(failedContext(checked, error), request)
-      },
-    )
-  }
-
-  return { beginWork, newDeadline }
-}
 
 /** The `commit` of a session outside a middleware. */
 const commitFor = (work: UnitOfWork, requestContext: RequestContext) => {
@@ -197,6 +161,30 @@ const commitFor = (work: UnitOfWork, requestContext: RequestContext) => {
   }
 }
 
+/** The methods of a manager that need a namespace and no request. `namespaceFor` returns the namespace, or throws. */
+const namespaceMethods = (
+  manager: Manager,
+  newDeadline: () => Deadline,
+  contextOf: (shared: SharedContext, namespace: string) => ManagerContext,
+  namespaceFor: (method: string) => string,
+) => {
+  const contextFor = async (method: string): Promise<ManagerContext> => {
+    const namespace = namespaceFor(method)
+    return contextOf(await manager.context(), namespace)
+  }
+  return {
+    list: async (owner: string) => listSessions<AnyFields>(await contextFor('list'), newDeadline(), owner),
+    revoke: async (label: string) => revokeSession(await contextFor('revoke'), newDeadline(), label),
+    async revokeAll(owner: string, options: { readonly except?: string | undefined } = {}) {
+      checkOptionNames(options, ['except'], 'revokeAll()')
+      return revokeAllSessions(await contextFor('revokeAll'), newDeadline(), owner, options.except)
+    },
+    seal: async (text: string, associated: string) => sealText(manager, namespaceFor('seal'), text, associated),
+    unseal: async (sealed: string, associated: string) =>
+      unsealText(manager, namespaceFor('unseal'), sealed, associated),
+  }
+}
+
 /**
  * Gives every handler that the result wraps a session.
  *
@@ -209,19 +197,17 @@ export function sessionManager<F extends object = AnyFields>(options: SessionMan
 export function sessionManager(options: SessionManagerOptions): SessionManager {
   const checked = checkOptions(options)
   const store = openLazily(checked, options)
-  const { beginWork, newDeadline } = workStarter(checked, options, store)
-  const { namespace, emit } = checked.settings
+  const { namespace } = checked
+  const trustProxy = options.trustProxy === true
+  const contextOf = contextFinder(namespace === undefined)
+  const { beginWork, newDeadline } = workStarter(checked, trustProxy, store, contextOf)
 
   const manager: Manager = {
     context: () => store.current() ?? store.opened(),
-    emit,
+    emit: checked.settings.emit,
     errorResponse: options.errorResponse,
-    transport: {
-      ...(options.secure !== undefined && { secure: options.secure }),
-      trustProxy: options.trustProxy === true,
-    },
-    namespace,
-    cookieName: options.cookie?.name ?? 'sid',
+    transport: { ...(options.secure !== undefined && { secure: options.secure }), trustProxy },
+    tenant: checked.tenant,
     open: beginWork,
   }
   const ready = async () => {
@@ -237,25 +223,25 @@ export function sessionManager(options: SessionManagerOptions): SessionManager {
     await closed
   }
   const middleware = createMiddleware(manager, { ready, close })
+  const methodsIn = (namespaceFor: (method: string) => string) =>
+    namespaceMethods(manager, newDeadline, contextOf, namespaceFor)
 
   return Object.assign(middleware, {
     session: (request: Request, options?: SessionOptions) => sessionOf(request, middleware, options),
     async open(request: RequestHead, options: SessionOptions = {}): Promise<OpenSession> {
       const extend = asksToExtend(options, 'open()')
-      const work = await beginWork(request)
+      const tenant = findTenant(manager, request)
+      const work = await beginWork(request, tenant)
       work.extend = extend
       const opened = createHandle(work)
-      const requestContext = attachOpened(opened, work, manager)
+      const requestContext = attachOpened(opened, work, manager, tenant)
       return Object.defineProperty(opened, 'commit', { value: commitFor(work, requestContext) }) as OpenSession
     },
-    list: async (owner: string) => listSessions<AnyFields>(await store.opened(), newDeadline(), owner),
-    revoke: async (label: string) => revokeSession(await store.opened(), newDeadline(), label),
-    async revokeAll(owner: string, options: { readonly except?: string } = {}) {
-      checkOptionNames(options, ['except'], 'revokeAll()')
-      return revokeAllSessions(await store.opened(), newDeadline(), owner, options.except)
+    ...methodsIn(namespace === undefined ? needsTenant : () => namespace),
+    tenant(tenant: IncomingRequest | string): Tenant {
+      const of = namespaceIn(tenant, namespace, (request) => tenantFor(request, middleware, manager).namespace)
+      return { namespace: of, ...methodsIn(() => of) }
     },
-    seal: (text: string, associated: string) => sealText(manager, text, associated),
-    unseal: (sealed: string, associated: string) => unsealText(manager, sealed, associated),
     sweep: async () => (await store.opened()).sweeper.sweep(),
     ready,
     close,

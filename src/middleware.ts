@@ -39,7 +39,7 @@ const createResponder = ({ emit, errorResponse: render }: Manager) => {
         : replace(outcome.failure, [])
     const failed = (error: unknown): Promise<Response> => {
       if (error instanceof KeepsakeError) {
-        emit('store_error', { error })
+        work.context.emit('store_error', { error })
         return replace(kindOf(error), clearingCookies(work))
       }
       answer.body?.cancel().catch(() => {})
@@ -59,6 +59,7 @@ const createResponder = ({ emit, errorResponse: render }: Manager) => {
   const handlerThrew = async (request: Request, requestContext: RequestContext, error: unknown): Promise<Response> => {
     await requestContext.session?.catch(() => {})
     const { work } = requestContext
+    const { emit: report } = work?.context ?? { emit }
     try {
       if (work !== undefined) {
         work.committed = true
@@ -66,11 +67,11 @@ const createResponder = ({ emit, errorResponse: render }: Manager) => {
         else await giveBackMessages(work)
       }
     } catch (failure) {
-      emit('store_error', { error: failure })
+      report('store_error', { error: failure })
     }
     release(request, requestContext)
     if (!(error instanceof KeepsakeError) || error.status !== 503) throw error
-    emit('store_error', { error })
+    report('store_error', { error })
     const answer = await answerFor('unavailable', request)
     return work === undefined ? answer : withHeaders(answer, clearingCookies(work), work.context)
   }

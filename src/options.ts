@@ -3,15 +3,16 @@
 import { inspect } from 'node:util'
 import type { Backend } from './backends/contract.ts'
 import { checkUrl } from './backends/from-url.ts'
-import { ownerNames, storageKeys, versions } from './crypto/keys.ts'
+import { ownerNames, splitOwner, versions } from './crypto/keys.ts'
 import { keyRing } from './crypto/seal.ts'
 import { checkOptionNames, KeepsakeError } from './error.ts'
-import { emitter, type SessionEventListener } from './events.ts'
-import { type TransportOptions, transportOptionNames } from './http/cookie-names.ts'
+import { emitter, type SessionEvent, type SessionEventListener } from './events.ts'
+import { type IncomingRequest, type TransportOptions, transportOptionNames } from './http/cookie-names.ts'
 import type { ErrorResponse } from './http/error-response.ts'
 import { isSchema, type StandardSchema } from './schema.ts'
 import { fieldCodec } from './session/codec.ts'
-import type { ManagerContext } from './session/context.ts'
+import type { SharedContext } from './session/context.ts'
+import { type RequestTenant, tenantBy } from './session/tenant.ts'
 
 export type SessionManagerOptions = TransportOptions & {
   /** Where sessions are kept: a backend, or a URL such as `sqlite:sessions.db`, as a string or a URL object. */
@@ -34,8 +35,13 @@ export type SessionManagerOptions = TransportOptions & {
    * cookie when it closes. A login can choose for its own session.
    */
   readonly persistent?: boolean | undefined
-  /** Separates applications that share a store. Default: the name of the cookie. */
-  readonly namespace?: string | undefined
+  /**
+   * Separates applications that share a store or a secret. Default: the name of the cookie. A function returns the namespace
+   * of a request, so that one manager has a tenant for each namespace, and nothing of one tenant opens anything of another.
+   * The function runs once for each request that uses its session or a sealed value, before anything is read. It may not
+   * return a promise. If its result is not valid, the request gets KeepsakeError `invalid_option`.
+   */
+  readonly namespace?: string | ((request: IncomingRequest) => string) | undefined
   /** The most bytes that the fields of one session may have as JSON. Default 65536 (64 KiB). */
   readonly maxBytes?: number | undefined
   /** Seconds that one request may wait for the backend, over all its calls. Default 2. */
@@ -143,15 +149,6 @@ const checkTypes = (
   }
 }
 
-const checkNamespace = (namespace: unknown): string => {
-  // Two different halves of a surrogate pair have the same UTF-8, so two namespaces would be one.
-  if (typeof namespace === 'string' && namespace.length <= 1000 && namespace.isWellFormed()) return namespace
-  throw new KeepsakeError(
-    'invalid_option',
-    'The option namespace must be a string of at most 1000 characters of well-formed Unicode.',
-  )
-}
-
 const checkSchema = ({ schema, migrate }: SessionManagerOptions): void => {
   if (schema !== undefined && !isSchema(schema)) {
     throw new KeepsakeError(
@@ -170,8 +167,14 @@ const isUrl = (backend: Backend | string | URL): backend is URL =>
 
 /** The options after their check, with defaults. Times are in milliseconds. */
 export type Configuration = {
-  /** The parts of the manager's context that exist before its backend is open. */
-  readonly settings: Omit<ManagerContext, 'backend' | 'keyRing' | 'sweeper'>
+  /** The parts of the shared context that exist before the backend is open. */
+  readonly settings: Omit<SharedContext, 'backend' | 'keyRing' | 'sweeper'>
+  /** The tenant of all requests, or a function that finds the tenant of a request. */
+  readonly tenant: RequestTenant | ((request: IncomingRequest) => RequestTenant)
+  /** The namespace of all requests. Undefined if the option is a function. */
+  readonly namespace: string | undefined
+  /** The owner of an entry as events have it. */
+  readonly describeOwner: (owner: string) => Pick<SessionEvent, 'owner' | 'namespace'>
   readonly backend: Backend | string
   readonly secrets: readonly (string | Uint8Array)[]
   readonly storeTimeout: number
@@ -179,6 +182,18 @@ export type Configuration = {
 }
 
 const DAY = 86_400
+
+/** The owner of an entry as events have it, with the namespace if that is not the same for all. */
+const ownerDescription = (namespace: string | undefined): Configuration['describeOwner'] => {
+  if (namespace !== undefined) {
+    const { decode } = ownerNames(namespace)
+    return (owner) => ({ owner: decode(owner) })
+  }
+  return (encoded) => {
+    const { name, ...of } = splitOwner(encoded) ?? { name: encoded }
+    return { owner: name, ...of }
+  }
+}
 
 /** @throws KeepsakeError `invalid_option`, `unknown_backend` */
 export const checkOptions = (options: SessionManagerOptions): Configuration => {
@@ -193,7 +208,10 @@ export const checkOptions = (options: SessionManagerOptions): Configuration => {
     )
   }
   const { maxSessionsPerOwner, lastSeenInterval, onStoreError = 'fail', schema, migrate } = options
-  const namespace = checkNamespace(options.namespace ?? options.cookie?.name ?? 'sid')
+  const { cookie, secure, trustProxy } = options
+  const tenant = tenantBy({ namespace: options.namespace, cookie, secure, trustProxy })
+  const constant = typeof tenant === 'function' ? options.namespace : tenant.namespace
+  const namespace = typeof constant === 'function' ? undefined : constant
   if (onStoreError !== 'fail' && onStoreError !== 'anonymous') {
     throw new KeepsakeError(
       'invalid_option',
@@ -209,9 +227,6 @@ export const checkOptions = (options: SessionManagerOptions): Configuration => {
   if (typeof backend === 'string') checkUrl(backend)
   return {
     settings: {
-      namespace,
-      storageKey: storageKeys(namespace),
-      ownerNames: ownerNames(namespace),
       maxSessionsPerOwner:
         maxSessionsPerOwner === undefined ? undefined : numberOption(options, 'maxSessionsPerOwner', 1, 1, 10_000),
       lastSeenInterval:
@@ -229,6 +244,9 @@ export const checkOptions = (options: SessionManagerOptions): Configuration => {
       commitQueues: new Map(),
       autoSweep: options.autoSweep !== false,
     },
+    tenant,
+    namespace,
+    describeOwner: ownerDescription(namespace),
     backend,
     secrets,
     storeTimeout: numberOption(options, 'storeTimeout', 2, 0.001, 3600) * 1000,

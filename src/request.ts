@@ -2,11 +2,12 @@
 
 import { type Awaitable, checkOptionNames, isThenable, KeepsakeError } from './error.ts'
 import type { Emit } from './events.ts'
-import type { TransportOptions } from './http/cookie-names.ts'
+import type { IncomingRequest, TransportOptions } from './http/cookie-names.ts'
 import type { ErrorResponse } from './http/error-response.ts'
-import type { ManagerContext } from './session/context.ts'
+import type { SharedContext } from './session/context.ts'
 import type { Flash } from './session/flash-messages.ts'
 import { type AnyFields, createHandle, type Session } from './session/session.ts'
+import type { RequestTenant } from './session/tenant.ts'
 import type { UnitOfWork } from './session/work.ts'
 
 /**
@@ -14,14 +15,13 @@ import type { UnitOfWork } from './session/work.ts'
  * more.
  */
 export type Manager = {
-  readonly context: () => Awaitable<ManagerContext>
+  readonly context: () => Awaitable<SharedContext>
   readonly emit: Emit
   readonly errorResponse: ErrorResponse | undefined
-  readonly transport: TransportOptions
-  readonly namespace: string
-  /** The name of the session cookie, without a prefix. */
-  readonly cookieName: string
-  readonly open: (request: Request) => Awaitable<UnitOfWork>
+  readonly transport: Omit<TransportOptions, 'cookie'>
+  /** The tenant of all requests, or a function that finds the tenant of a request. */
+  readonly tenant: RequestTenant | ((request: IncomingRequest) => RequestTenant)
+  readonly open: (request: Request, tenant: RequestTenant) => Awaitable<UnitOfWork>
 }
 
 /** One request's link to one manager. */
@@ -30,6 +30,8 @@ export type RequestContext = {
   readonly owner: unknown
   outer: RequestContext | undefined
   readonly manager: Manager
+  /** Set when it is first needed, and the same from then on. */
+  tenant: RequestTenant | undefined
   /** Set by the first caller. */
   session: Promise<Session> | undefined
   work: UnitOfWork | undefined
@@ -60,6 +62,7 @@ const newContext = (owner: unknown, manager: Manager, outer: RequestContext | un
   owner,
   outer,
   manager,
+  tenant: typeof manager.tenant === 'function' ? undefined : manager.tenant,
   session: undefined,
   work: undefined,
   extend: undefined,
@@ -76,10 +79,23 @@ export const attach = (request: Request, owner: unknown, manager: Manager): Requ
 }
 
 /** Attaches the session that `manager.open` returns to its request, so that flash messages and forms can use it. */
-export const attachOpened = (opened: Session, work: UnitOfWork, manager: Manager): RequestContext => {
-  const requestContext = { ...newContext(opened, manager, undefined), session: Promise.resolve(opened), work }
+export const attachOpened = (
+  opened: Session,
+  work: UnitOfWork,
+  manager: Manager,
+  tenant: RequestTenant,
+): RequestContext => {
+  const requestContext = { ...newContext(opened, manager, undefined), session: Promise.resolve(opened), work, tenant }
   Object.defineProperty(opened, CONTEXT, { value: requestContext })
   return requestContext
+}
+
+/** The link of a request to the middleware `owner`. */
+const contextInside = (request: Request, owner: unknown): RequestContext | undefined => {
+  for (let context = contextOf(request); context !== undefined; context = context.outer) {
+    if (context.owner === owner) return context
+  }
+  return undefined
 }
 
 /** Whether a request is inside the middleware `owner`, which has not answered it yet. */
@@ -99,6 +115,15 @@ export const release = (request: Request, requestContext: RequestContext): void 
   if (outer !== undefined && contextOf(request) === requestContext) (request as WithContext)[CONTEXT] = outer
 }
 
+/** @throws KeepsakeError `invalid_option`; the errors of the application's functions */
+export const findTenant = ({ tenant }: Pick<Manager, 'tenant'>, request: IncomingRequest): RequestTenant =>
+  typeof tenant === 'function' ? tenant(request) : tenant
+
+const tenantIn = (request: Request, requestContext: RequestContext): RequestTenant => {
+  requestContext.tenant ??= findTenant(requestContext.manager, request)
+  return requestContext.tenant
+}
+
 const startOpening = (request: Request, requestContext: RequestContext): Promise<Session> => {
   const opened = (work: UnitOfWork): Session => {
     requestContext.work = work
@@ -106,7 +131,7 @@ const startOpening = (request: Request, requestContext: RequestContext): Promise
     return createHandle(work)
   }
   try {
-    const work = requestContext.manager.open(request)
+    const work = requestContext.manager.open(request, tenantIn(request, requestContext))
     if (!isThenable(work)) return Promise.resolve(opened(work))
     const promise = work.then(opened)
     // Callers that await the promise get the error. A caller that does not must not end the process.
@@ -198,10 +223,13 @@ export const session = <F extends object = AnyFields>(
 ): Promise<Session<F>> => sessionWith(request, contextOf(request), options) as Promise<unknown> as Promise<Session<F>>
 
 /** The session of a request from the middleware `owner`, also if the request passed through others since. */
-export const sessionOf = (request: Request, owner: unknown, options?: SessionOptions): Promise<Session> => {
-  let context = contextOf(request)
-  while (context !== undefined && context.owner !== owner) context = context.outer
-  return sessionWith(request, context, options)
+export const sessionOf = (request: Request, owner: unknown, options?: SessionOptions): Promise<Session> =>
+  sessionWith(request, contextInside(request, owner), options)
+
+/** The tenant of a request for the middleware `owner` of `manager`, also if the request is outside of it. */
+export const tenantFor = (request: IncomingRequest, owner: unknown, manager: Manager): RequestTenant => {
+  const context = contextInside(request as Request, owner)
+  return context === undefined ? findTenant(manager, request) : tenantIn(request as Request, context)
 }
 
 /** The label of the session that a request used, if it used one. */
@@ -233,4 +261,11 @@ export const managerOf = (request: Request): Manager => {
   const manager = findManager(request)
   if (manager === undefined) throw noMiddleware()
   return manager
+}
+
+/** The tenant of a request at its innermost manager. @throws KeepsakeError `no_middleware`, `invalid_option` */
+export const tenantOf = (request: Request): RequestTenant => {
+  const requestContext = contextOf(request)
+  if (requestContext === undefined) throw noMiddleware()
+  return tenantIn(request, requestContext)
 }

@@ -1,7 +1,7 @@
 // Sealed texts of the application: encrypted and authenticated under its secret, each for one purpose.
 
 import { KeepsakeError } from './error.ts'
-import { type Manager, managerOf } from './request.ts'
+import { type Manager, managerOf, tenantOf } from './request.ts'
 
 /** The most bytes of a text. */
 const MAX_BYTES = 65_536
@@ -11,7 +11,7 @@ const MAX_ASSOCIATED_LENGTH = 1_000
 const MAX_SEALED_LENGTH = Math.ceil(((MAX_BYTES + 100) * 4) / 3)
 
 /* As a cookie's name does for a cookie, the associated data bind the sealed text, and are not in it. */
-const sealContext = ({ namespace }: Manager, associated: string) => {
+const sealContext = (namespace: string, associated: string) => {
   const fits = typeof associated === 'string' && associated !== '' && associated.length <= MAX_ASSOCIATED_LENGTH
   // Half a surrogate pair has no UTF-8, so two different texts would become the same bytes.
   if (!fits || !associated.isWellFormed()) {
@@ -24,9 +24,14 @@ const sealContext = ({ namespace }: Manager, associated: string) => {
 }
 
 /** @throws KeepsakeError `invalid_option`, `too_large`, `unavailable` */
-export const sealText = async (manager: Manager, text: string, associated: string): Promise<string> => {
+export const sealText = async (
+  manager: Manager,
+  namespace: string,
+  text: string,
+  associated: string,
+): Promise<string> => {
   const bytes = Buffer.from(text)
-  const context = sealContext(manager, associated)
+  const context = sealContext(namespace, associated)
   if (bytes.length <= MAX_BYTES) return (await manager.context()).keyRing.seal(context, bytes)
   throw new KeepsakeError(
     'too_large',
@@ -35,8 +40,13 @@ export const sealText = async (manager: Manager, text: string, associated: strin
 }
 
 /** @throws KeepsakeError `invalid_option`, `unavailable` */
-export const unsealText = async (manager: Manager, sealed: string, associated: string): Promise<string | undefined> => {
-  const context = sealContext(manager, associated)
+export const unsealText = async (
+  manager: Manager,
+  namespace: string,
+  sealed: string,
+  associated: string,
+): Promise<string | undefined> => {
+  const context = sealContext(namespace, associated)
   const { keyRing } = await manager.context()
   return typeof sealed === 'string' ? keyRing.open(context, sealed, MAX_SEALED_LENGTH)?.toString() : undefined
 }
@@ -50,7 +60,7 @@ export const unsealText = async (manager: Manager, sealed: string, associated: s
  * @throws KeepsakeError `invalid_option`, `too_large` over 64 KiB, `no_middleware`, `unavailable`
  */
 export const seal = async (request: Request, text: string, associated: string): Promise<string> =>
-  sealText(managerOf(request), text, associated)
+  sealText(managerOf(request), tenantOf(request).namespace, text, associated)
 
 /**
  * Opens a text that `seal` made. Returns undefined if this application did not seal it with the same associated data.
@@ -58,4 +68,4 @@ export const seal = async (request: Request, text: string, associated: string): 
  * @throws KeepsakeError `invalid_option`, `no_middleware`, `unavailable`
  */
 export const unseal = async (request: Request, sealed: string, associated: string): Promise<string | undefined> =>
-  unsealText(managerOf(request), sealed, associated)
+  unsealText(managerOf(request), tenantOf(request).namespace, sealed, associated)

@@ -86,6 +86,12 @@ export type Backend = {
    * call `clear` with `name=label` too, in the place of `name=value`.
    */
   readonly revocable?: true
+  /**
+   * The backend for the sessions of another namespace, on the same secrets and ends. A key of one namespace opens nothing in
+   * another, and its end is an end in its own namespace alone. A stateless backend needs it if the option `namespace` of a
+   * manager is a function. Absent if the backend stores entries, because their storage keys contain the namespace.
+   */
+  forNamespace?(namespace: string): Backend
   /** Seconds: how long a session of `keepsake/session` lives if its caller passes no expiry. */
   readonly defaultPeriod?: number
   /** Returns the entry, also if it has expired. A backend may forget an entry once it has expired, never earlier. */

@@ -10,7 +10,10 @@ import { checkedEnds } from './ends.ts'
 export type CookieBackendOptions = {
   /** 32 random bytes or more, or a list of such secrets, newest first: the first one seals, all of them open. */
   readonly secret?: string | Uint8Array | readonly (string | Uint8Array)[] | undefined
-  /** Separates applications that share a secret. Default none. */
+  /**
+   * Separates applications that share a secret. Default none. If the option `namespace` of the manager is a function, the
+   * manager uses the namespaces of its requests instead.
+   */
   readonly namespace?: string | undefined
   /** The backend that remembers ends, so that a logout ends every copy of the cookie. Without it a logout only deletes the browser's. */
   readonly ends?: Backend | undefined
@@ -92,6 +95,10 @@ const entryCache = () => {
   return { get, put }
 }
 
+/** A view on a cache in which all keys have a prefix. */
+const prefixedCache = (cache: ReturnType<typeof entryCache>, prefix: string): ReturnType<typeof entryCache> =>
+  prefix === '' ? cache : { get: (key) => cache.get(prefix + key), put: (key, entry) => cache.put(prefix + key, entry) }
+
 /** Seconds: the longest `absoluteTimeout` that `sessionManager` allows. */
 const MAX_TIMEOUT = 400 * 86_400
 
@@ -139,8 +146,29 @@ export const cookieBackend = (options: CookieBackendOptions, storedSecret?: stri
       `The option absoluteTimeout must be a number of seconds above 0 and at most ${MAX_TIMEOUT}.`,
     )
   }
-  const secrets: KeyRing = keyRing([options.secret ?? []].flat(), storedSecret)
-  const cache = entryCache()
+  const secrets = keyRing([options.secret ?? []].flat(), storedSecret)
+  return inNamespace(namespace, '', { ends, secrets, defaultTimeout, now, cache: entryCache() })
+}
+
+/** The part of the backend that all its namespaces share. */
+type Shared = {
+  readonly ends: Backend | undefined
+  readonly secrets: KeyRing
+  /** Seconds. */
+  readonly defaultTimeout: number
+  readonly now: () => number
+  readonly cache: ReturnType<typeof entryCache>
+}
+
+/**
+ * The backend for the sessions of one namespace.
+ *
+ * @param cachePrefix separates the entries of this namespace in the shared cache. It is empty, or begins with a number and a
+ *   colon, which no name of a cookie contains
+ */
+const inNamespace = (namespace: string, cachePrefix: string, shared: Shared): Backend => {
+  const { ends, secrets, defaultTimeout, now } = shared
+  const cache = prefixedCache(shared.cache, cachePrefix)
   const contextOf = (name: string) => ({ purpose: 'session', name, audience: namespace })
   const nameOf = (key: string): string => key.slice(0, key.indexOf('='))
   const endKey = storageKeys(namespace, 'end.')
@@ -181,6 +209,7 @@ export const cookieBackend = (options: CookieBackendOptions, storedSecret?: stri
     name: 'cookie',
     stateless: true,
     ...(ends && { revocable: true }),
+    forNamespace: (other) => inNamespace(other, `${other.length}:${other}`, shared),
     get: (key) =>
       chain(read(key), (found) => {
         if (found === undefined) return undefined

@@ -1,7 +1,7 @@
 // Removes expired entries in small batches after new sessions, so no timer runs while nothing happens.
 
 import { isThenable } from '../error.ts'
-import type { Emit } from '../events.ts'
+import type { Emit, SessionEvent } from '../events.ts'
 import { decodeMetadata, EXPIRED_KEPT } from '../session/metadata.ts'
 import type { Backend, Removed } from './contract.ts'
 
@@ -26,15 +26,17 @@ export type Sweeper = {
   readonly stop: () => void
 }
 
+/** @param describeOwner the owner of an entry as events have it. Undefined: the sweep emits no event */
 export const sweeper = (
   backend: Backend,
   now: () => number,
   emit: Emit,
-  nameOf: (owner: string) => string,
+  describeOwner: (owner: string) => Pick<SessionEvent, 'owner' | 'namespace'> | undefined,
 ): Sweeper => {
   const removed = ({ metadata, owner }: Removed): void => {
     const label = decodeMetadata(metadata)?.label
-    if (label !== undefined) emit('timed_out', { label, owner: nameOf(owner) })
+    const described = describeOwner(owner)
+    if (label !== undefined && described !== undefined) emit('timed_out', { label, ...described })
   }
   let nextSweep = Number.NEGATIVE_INFINITY
   let timer: NodeJS.Timeout | undefined

@@ -79,6 +79,14 @@ export type OwnerNames = {
   readonly decode: (encoded: string) => string
 }
 
+/** The namespace and the name in an owner of an entry. Undefined if it has no namespace. */
+export const splitOwner = (encoded: string): { readonly namespace: string; readonly name: string } | undefined => {
+  const colon = encoded.indexOf(':')
+  if (colon === -1) return undefined
+  const namespace = encoded.slice(0, colon).replaceAll('%3A', ':').replaceAll('%25', '%')
+  return { namespace, name: encoded.slice(colon + 1) }
+}
+
 export const ownerNames = (namespace: string): OwnerNames => {
   const prefix = `${namespace.replaceAll('%', '%25').replaceAll(':', '%3A')}:`
   return {

@@ -1,7 +1,7 @@
 // Names and attributes of cookies, by how a request arrived: over TLS, on a loopback name, or over plain HTTP.
 
 import { inspect } from 'node:util'
-import { checkOptionNames, KeepsakeError } from '../error.ts'
+import { KeepsakeError } from '../error.ts'
 import type { EventType } from '../events.ts'
 import { bareName, type CookieAttributes, formatAttributes, prefixOf, sealedPlace } from './cookie.ts'
 
@@ -37,7 +37,12 @@ export type CookieOptions = Omit<CookieAttributes, 'secure' | 'httpOnly'> & {
 }
 
 export type TransportOptions = {
-  readonly cookie?: CookieOptions | undefined
+  /**
+   * The session cookie, or a function that returns it for a request. The function runs once for each request that uses its
+   * session or a sealed value, before anything is read. It may not return a promise. If its result is not valid, the request
+   * gets KeepsakeError `invalid_option`. It requires the option `namespace`.
+   */
+  readonly cookie?: CookieOptions | ((request: IncomingRequest) => CookieOptions) | undefined
   /**
    * true: cookies always have Secure. false: over plain HTTP they have no Secure, for a LAN without TLS. Default: only
    * on a loopback name over plain HTTP they have no Secure.
@@ -111,14 +116,10 @@ const insecureNotice = {
  * On a loopback name outside the domain, the domain is left out, also over TLS, because browsers refuse such a cookie.
  * So one configuration works in production and on a developer's machine.
  *
+ * Scripts may read a cookie of the application, so `httpOnly` is an option here.
+ *
  * @throws KeepsakeError `invalid_option`
  */
-export const cookieSettings = (options: TransportOptions): ((arrival: IncomingRequest) => CookieSettings) => {
-  checkOptionNames(options.cookie ?? {}, ['name', 'domain', 'path', 'sameSite', 'partitioned', 'priority'], 'cookie')
-  return cookieSettingsFor(options)
-}
-
-/** The same for the application's own cookies, which scripts may read. */
 export const cookieSettingsFor = (
   options: Omit<TransportOptions, 'cookie'> & {
     readonly cookie?: (CookieOptions & { readonly httpOnly?: boolean | undefined }) | undefined

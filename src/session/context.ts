@@ -1,4 +1,4 @@
-// The context that all requests of one session manager share, once its backend is open.
+// The context that the requests of a session manager share: a part for all namespaces, and a part for each one.
 
 import type { Backend } from '../backends/contract.ts'
 import type { Sweeper } from '../backends/sweeper.ts'
@@ -7,16 +7,11 @@ import type { KeyRing } from '../crypto/seal.ts'
 import type { Emit } from '../events.ts'
 import type { FieldCodec } from './codec.ts'
 
-/** Durations are in milliseconds. */
-export type ManagerContext = {
+/** The part that is the same for all namespaces of a manager. Durations are in milliseconds. */
+export type SharedContext = {
   readonly backend: Backend
   /** @internal */
   readonly keyRing: KeyRing
-  /** Separates sealed and signed values from those of other applications with the same secret. */
-  readonly namespace: string
-  /** The storage key of a session, by its label. */
-  readonly storageKey: (label: string) => string
-  readonly ownerNames: OwnerNames
   /** Milliseconds since 1970. */
   readonly now: () => number
   readonly idleTimeout: number
@@ -38,4 +33,13 @@ export type ManagerContext = {
   readonly commitQueues: Map<string, Promise<unknown>>
   readonly sweeper: Sweeper
   readonly autoSweep: boolean
+}
+
+/** The context of the requests of one namespace. Its backend opens only sessions of this namespace. */
+export type ManagerContext = SharedContext & {
+  /** Separates sealed and signed values from those of other applications with the same secret, and of other tenants. */
+  readonly namespace: string
+  /** The storage key of a session, by its label. */
+  readonly storageKey: (label: string) => string
+  readonly ownerNames: OwnerNames
 }

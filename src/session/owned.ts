@@ -27,6 +27,18 @@ export const lastSeenAt = (context: ManagerContext, entry: Entry, metadata: Meta
   return Math.max(createdAt, lastSeenAt, extendedAt)
 }
 
+/**
+ * When the owner of a session logged in last, in milliseconds since 1970. Each login creates a session, also a login of the
+ * same owner, and nothing else creates one with an owner: so it is the time of the creation.
+ */
+export const authenticatedAt = ({
+  entry,
+  metadata,
+}: {
+  readonly entry: Pick<Entry, 'owner'>
+  readonly metadata: Metadata
+}): number | undefined => (entry.owner ? metadata.createdAt : undefined)
+
 /** Sessions of the same millisecond are sorted by storage key, so that every process sorts them alike. */
 const newestFirst = (a: OwnedEntry, b: OwnedEntry): number =>
   b.metadata.createdAt - a.metadata.createdAt || (a.storageKey < b.storageKey ? -1 : 1)

@@ -6,7 +6,8 @@ import { frozenCopy, setOwn } from '../json.ts'
 import { type Draft, type FieldChange, FLASH, fieldOf } from './changes.ts'
 import { reserveKey } from './create.ts'
 import { absoluteEndOf, expiryDue, expiryOf } from './expiry.ts'
-import type { LoginSettings } from './metadata.ts'
+import { checkKeep, checkLoginSettings, checkOwner } from './login-arguments.ts'
+import { authenticatedAt } from './owned.ts'
 import { extendsSession, recordChange, type UnitOfWork } from './work.ts'
 
 /** The fields of a session without a schema: any names, and values of any type that JSON can store. */
@@ -54,6 +55,12 @@ export type Session<F extends object = AnyFields> = {
   readonly expiresAt: number
   /** The owner that `login` named. Undefined for an anonymous visitor. */
   readonly owner: string | undefined
+  /**
+   * When the owner logged in last, in milliseconds since 1970: at a `login`, also one of the same owner. Nothing else moves
+   * it. In the request of the login it is the current time. Undefined without an owner. Ask for the password again before a
+   * sensitive action if it is too long ago (OWASP ASVS 5.0 §7.5.3).
+   */
+  readonly authenticatedAt: number | undefined
   /**
    * Why the browser sent no session cookie with this request: `cross_site` if a page of another site sent the request,
    * `path` if the request is outside of `cookie.path`. Undefined for all other requests. The visitor may have a session that
@@ -122,30 +129,6 @@ const checkFieldName = (field: unknown): string => {
   throw new KeepsakeError('not_json', `The name of a field was a value of type ${typeof field}. Use a string.`)
 }
 
-/** An option of `login` in seconds, converted to milliseconds. @throws KeepsakeError `invalid_option` */
-const toMilliseconds = (name: string, seconds: unknown, max: number): number | undefined => {
-  if (seconds === undefined) return undefined
-  if (typeof seconds === 'number' && seconds >= 0.001 && seconds * 1000 <= max) return Math.ceil(seconds * 1000)
-  const value = typeof seconds === 'number' ? seconds : `a value of type ${typeof seconds}`
-  throw new KeepsakeError(
-    'invalid_option',
-    `The option ${name} of login() was ${value}. It must be a number of seconds from 0.001 to ${max / 1000} (absoluteTimeout).`,
-  )
-}
-
-/** Checks the options of a login that apply to its session alone. @throws KeepsakeError `invalid_option` */
-const checkLoginSettings = ({ context }: UnitOfWork, options: LoginOptions): LoginSettings | undefined => {
-  const { persistent } = options
-  if (persistent !== undefined && typeof persistent !== 'boolean') {
-    const message = `The option persistent of login() was a value of type ${typeof persistent}. It must be true or false.`
-    throw new KeepsakeError('invalid_option', message)
-  }
-  const absoluteTimeout = toMilliseconds('absoluteTimeout', options.absoluteTimeout, context.absoluteTimeout)
-  const idleTimeout = toMilliseconds('idleTimeout', options.idleTimeout, absoluteTimeout ?? context.absoluteTimeout)
-  if (idleTimeout === undefined && absoluteTimeout === undefined && persistent === undefined) return undefined
-  return { idleTimeout, absoluteTimeout, persistent }
-}
-
 class SessionHandle implements Session {
   readonly #work: UnitOfWork
 
@@ -173,6 +156,12 @@ class SessionHandle implements Session {
 
   get owner(): string | undefined {
     return this.#readable().owner
+  }
+
+  get authenticatedAt(): number | undefined {
+    const { context, snapshot, transition, owner } = this.#readable()
+    if (snapshot !== undefined && transition === undefined) return authenticatedAt(snapshot)
+    return owner === undefined ? undefined : context.now()
   }
 
   get withheld(): Session['withheld'] {
@@ -210,24 +199,9 @@ class SessionHandle implements Session {
   login(owner: string, options: LoginOptions = {}): void {
     checkOptionNames(options, ['keep', 'idleTimeout', 'absoluteTimeout', 'persistent'], 'login()')
     const work = this.#writable('login')
-    const { keep = [] } = options
-    if (!Array.isArray(keep)) {
-      const message = `The option keep of login() was a value of type ${typeof keep}. It must be an array of field names.`
-      throw new KeepsakeError('invalid_option', message)
-    }
-    const loginSettings = checkLoginSettings(work, options)
-    if (
-      typeof owner !== 'string' ||
-      owner === '' ||
-      owner.length > 255 ||
-      !owner.isWellFormed() ||
-      owner.includes('\0')
-    ) {
-      throw new KeepsakeError(
-        'invalid_owner',
-        `login() was given an owner that cannot name an account: ${typeof owner === 'string' ? `a string of ${owner.length} characters` : `a value of type ${typeof owner}`}. An owner must be a string of 1 to 255 characters, without a NUL character or an unpaired surrogate.`,
-      )
-    }
+    const keep = checkKeep(options.keep === undefined ? [] : options.keep)
+    const loginSettings = checkLoginSettings(work.context, options)
+    checkOwner(owner)
     work.loginSettings = loginSettings
     if (work.owner === owner) {
       work.transition ??= 'reauthenticate'

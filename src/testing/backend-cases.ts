@@ -811,6 +811,29 @@ export const backendCases: readonly BackendCase[] = [
       assertSame(await backend.get(other), entry, 'another session stays open')
     },
   ),
+  {
+    name: 'a backend for another namespace opens no key of the first, and its ends are its own',
+    exempt: (backend) => unlessStoring(backend) ?? (backend.forNamespace ? undefined : 'it seals for one namespace'),
+    async run(open) {
+      const backend = await open()
+      const [one, other] = ['one', 'other'].map((namespace) => backend.forNamespace?.(namespace) ?? assert.fail())
+      if (one === undefined || other === undefined) return
+      const entry = entryWith()
+      const key = await generate(one, entry)
+      assertSame(await one.get(key), entry, 'the key opens in its namespace')
+      assertSame(await backend.forNamespace?.('one').get(key), entry, 'the same namespace opens the key each time')
+      for (const wrong of [other, backend]) {
+        assert.equal(await wrong.get(key), undefined, 'the key opens nothing in another namespace')
+        const update = { value: '{}', metadata: 'h', version: freshVersion() }
+        assert.equal(await wrong.set(key, update, entry.version), 'gone')
+        assert.equal(await wrong.touch(key, entry.expiresAt + 1), undefined)
+        await wrong.clear(key)
+        const label = (await one.get(key))?.label ?? assert.fail('get returns the label')
+        if (backend.revocable) await wrong.clear(`=${label}`)
+        assertSame(await one.get(key), entry, 'an end in another namespace ends nothing here')
+      }
+    },
+  },
   remembering(
     'get returns the first mark for every copy of an ended key, until the mark expires',
     async (backend, { entry, key, update, next }) => {

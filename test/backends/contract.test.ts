@@ -274,6 +274,7 @@ const mutants: Record<string, () => Promise<Backend>> = {
   'a change returns a new sealed key': () =>
     brokenCookie((good) => ({ set: (key) => (good.get(key) ? { held: key.slice(key.indexOf('=') + 1) } : 'gone') })),
   'clear ends a session': () => brokenCookie(() => ({ clear: () => undefined })),
+  'a backend for another namespace opens no key': () => brokenCookie((good) => ({ forNamespace: () => good })),
   'get returns the first mark': () => brokenCookie((good) => ({ clear: (key, version) => good.clear(key, version) })),
 }
 

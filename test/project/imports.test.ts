@@ -36,10 +36,11 @@ const rules: Readonly<Record<string, readonly string[]>> = {
   serve: ['http/', 'logger'],
   options: ['crypto/', 'http/', 'backends/', 'session/'],
   middleware: ['http/', 'session/', 'request', 'response'],
+  'begin-work': ['crypto/', 'http/', 'backends/', 'session/', 'lazy-backend', 'options'],
   'lazy-backend': ['crypto/', 'backends/', 'session/', 'options'],
   manager: [
     ...['crypto/', 'http/', 'backends/', 'session/'],
-    ...['request', 'response', 'accounts', 'sealed-text', 'options', 'lazy-backend', 'middleware'],
+    ...['request', 'response', 'accounts', 'sealed-text', 'options', 'begin-work', 'lazy-backend', 'middleware'],
   ],
   'dream-sessions': ['http/', 'options', 'manager'],
   testing: ['testing/'],

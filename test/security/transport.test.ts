@@ -15,13 +15,17 @@ import {
 } from 'keepsake'
 import { browser } from 'keepsake/testing'
 import { cookieValues } from '../../src/http/cookie.ts'
-import { cookieSettings, type TransportOptions } from '../../src/http/cookie-names.ts'
+import { cookieSettingsFor as cookieSettings } from '../../src/http/cookie-names.ts'
 import { workOf } from '../../src/request.ts'
 import { formSecret } from '../../src/session/form-secret.ts'
 import { runs } from '../support/quick.ts'
 import { NAME, PRE, rawRequest, SECRET } from '../support/requests.ts'
 
-type Sample = { readonly url: string; readonly headers?: Record<string, string>; readonly options?: TransportOptions }
+type Sample = {
+  readonly url: string
+  readonly headers?: Record<string, string>
+  readonly options?: Parameters<typeof cookieSettings>[0]
+}
 
 const namesOf = ({ url, headers = {}, options = {} }: Sample) =>
   cookieSettings(options)(rawRequest(undefined, url, { host: url.split('/')[2] ?? '', ...headers }))

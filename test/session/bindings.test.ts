@@ -19,7 +19,7 @@ import { sealedPlace } from '../../src/http/cookie.ts'
 
 const SECRET = newSecret()
 
-type Place = Pick<SessionManagerOptions, 'namespace' | 'cookie'>
+type Place = { readonly namespace?: string; readonly cookie?: CookieOptions }
 
 /** Pairs that differ in one setting. Their cookies may have the same name, so only the sealed value differs. */
 const pairs: readonly (readonly [string, Place, Place])[] = [
