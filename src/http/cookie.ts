@@ -118,6 +118,10 @@ export const formatAttributes = (options: CookieAttributes): string => {
   if (priority !== undefined && (typeof priority !== 'string' || !Object.hasOwn(priorityWords, priority))) {
     refuse(`The cookie attribute priority is ${inspect(priority)}. It must be 'low', 'medium' or 'high'.`)
   }
+  for (const [name, value] of Object.entries({ secure, httpOnly, partitioned })) {
+    if (typeof value !== 'boolean')
+      refuse(`The cookie option ${name} is of type ${typeof value}. It must be true or false.`)
+  }
   if (!secure && (sameSite === 'none' || partitioned)) {
     refuse("A cookie with sameSite: 'none' or partitioned has no Secure. Browsers refuse it: remove secure: false.")
   }

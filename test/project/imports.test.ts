@@ -39,7 +39,7 @@ const rules: Readonly<Record<string, readonly string[]>> = {
   'begin-work': ['crypto/', 'http/', 'backends/', 'session/', 'lazy-backend', 'options'],
   'lazy-backend': ['crypto/', 'backends/', 'session/', 'options'],
   manager: [
-    ...['crypto/', 'http/', 'backends/', 'session/'],
+    ...['http/', 'backends/', 'session/'],
     ...['request', 'response', 'accounts', 'sealed-text', 'options', 'begin-work', 'lazy-backend', 'middleware'],
   ],
   'dream-sessions': ['http/', 'options', 'manager'],
