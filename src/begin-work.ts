@@ -26,7 +26,7 @@ export const workStarter = (
   const { emit } = checked.settings
   const inFlight = { count: 0, max: checked.maxInFlight }
   const warned = new Set<string>()
-  const newDeadline = (): Deadline => ({ left: checked.storeTimeout, inFlight })
+  const newDeadline = (): Deadline => ({ left: checked.storeTimeout, limit: checked.storeTimeout, inFlight })
 
   const workFor = (shared: SharedContext, request: RequestHead, tenant: RequestTenant): Awaitable<UnitOfWork> => {
     const { settingsFor, placed } = tenant.cookie

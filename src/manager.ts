@@ -39,7 +39,13 @@ export type CommitResult =
       /** The same cookies as objects, for frameworks that set cookies by name. */
       readonly cookies: readonly ResponseCookie[]
     }
-  | { readonly ok: false; readonly error: 'ended' | 'conflict' | 'withheld' }
+  | {
+      readonly ok: false
+      readonly error: 'ended' | 'conflict' | 'withheld'
+      /** Only after a `save` of the same session that set a cookie: its headers and cookies, to add to the response. */
+      readonly headers?: Headers
+      readonly cookies?: readonly ResponseCookie[]
+    }
 
 /** A session outside a middleware: change it, use it for flash messages and forms in the place of the request, then commit. */
 export type OpenSession<F extends object = AnyFields> = Session<F> & {
@@ -148,7 +154,9 @@ const commitFor = (work: UnitOfWork, requestContext: RequestContext) => {
       const outcome = await commit(work)
       if (outcome.failure !== undefined) {
         await giveBackMessages(work)
-        return { ok: false, error: outcome.failure }
+        const cookies = responseCookies(outcome, work)
+        const sent = { headers: headersWith(setCookieHeaders(outcome, work)), cookies }
+        return { ok: false, error: outcome.failure, ...(cookies.length > 0 && sent) }
       }
       const headers = headersWith(setCookieHeaders(outcome, work))
       return { ok: true, headers, cookies: responseCookies(outcome, work) }

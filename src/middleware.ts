@@ -5,17 +5,18 @@ import type { ErrorKind } from './http/error-response.ts'
 import { around, type Handler, type Lifespan, type Middleware } from './http/handler.ts'
 import { attach, isInside, type Manager, openOnce, type RequestContext, release } from './request.ts'
 import { errorResponse, isResponse, sendable, setCookieHeaders, withHeaders } from './response.ts'
-import { type CommitOutcome, commit } from './session/commit.ts'
+import { commit } from './session/commit.ts'
 import { end } from './session/end.ts'
 import { giveBackMessages, returnMessages } from './session/flash.ts'
 import type { Session } from './session/session.ts'
-import type { UnitOfWork } from './session/work.ts'
+import type { CommitOutcome, UnitOfWork } from './session/work.ts'
 
 /** The Set-Cookie values that leave with a failure: a logout clears the browser's cookie although the store failed. */
 export const clearingCookies = (work: UnitOfWork): readonly string[] => {
   const { transition, hadCookie, unusable } = work
   const ends = transition === 'invalidate' || (transition !== undefined && unusable.some(({ proven }) => !proven))
-  return ends && hadCookie ? setCookieHeaders({ session: 'clear' }, work) : []
+  if (ends && hadCookie) return setCookieHeaders({ ...work.saved, session: 'clear' }, work)
+  return work.saved === undefined ? [] : setCookieHeaders(work.saved, work)
 }
 
 const kindOf = ({ status }: KeepsakeError): ErrorKind => (status === 503 ? 'unavailable' : 'not_saved')
@@ -36,7 +37,7 @@ const createResponder = ({ emit, errorResponse: render }: Manager) => {
     const saved = (outcome: CommitOutcome): Awaitable<Response> =>
       outcome.failure === undefined
         ? withHeaders(answer, setCookieHeaders(outcome, work), work.context, work.privateResponse)
-        : replace(outcome.failure, [])
+        : replace(outcome.failure, setCookieHeaders(outcome, work))
     const failed = (error: unknown): Promise<Response> => {
       if (error instanceof KeepsakeError) {
         work.context.emit('store_error', { error })

@@ -4,9 +4,8 @@ import { type Awaitable, isThenable, KeepsakeError } from './error.ts'
 import type { Emit } from './events.ts'
 import { formatSetCookie, maxAgeOf } from './http/cookie.ts'
 import { defaultErrorResponse, type ErrorKind, type ErrorResponse } from './http/error-response.ts'
-import type { CommitOutcome } from './session/commit.ts'
 import type { ManagerContext } from './session/context.ts'
-import type { UnitOfWork } from './session/work.ts'
+import type { CommitOutcome, UnitOfWork } from './session/work.ts'
 
 const none: readonly string[] = []
 

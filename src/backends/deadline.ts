@@ -8,6 +8,8 @@ type InFlight = { count: number; readonly max: number }
 export type Deadline = {
   /** Milliseconds that are left. Only waiting for promises uses them, so a synchronous backend uses none. */
   left: number
+  /** Milliseconds of the whole request, or of the time since its last `save`. */
+  readonly limit?: number
   readonly inFlight?: InFlight
   /** Whether a call of this request has changed something, or may have. After that no error may claim that nothing was changed. */
   changed?: boolean

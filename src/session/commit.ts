@@ -14,17 +14,15 @@ import { lastSeenAt } from './owned.ts'
 import { newPreSession, type PreSession } from './pre-session.ts'
 import { serialize } from './queue.ts'
 import { save, type WriteFailure } from './save.ts'
-import { callWrite, ensureDurable, extendsSession, heldIn, type Snapshot, type UnitOfWork } from './work.ts'
-
-/** The cookies for the response, or why nothing was saved. Times are in milliseconds since 1970. */
-export type CommitOutcome = {
-  /** Why nothing was saved. */
-  readonly failure?: WriteFailure | 'withheld'
-  /** The key that the browser keeps from now on, and until when; `until` is undefined if the cookie ends with the browser. */
-  readonly session?: { readonly key: string; readonly until: number | undefined } | 'clear'
-  /** The new value of the pre-session cookie. */
-  readonly preSession?: { readonly token: string; readonly until: number } | 'clear'
-}
+import {
+  type CommitOutcome,
+  callWrite,
+  ensureDurable,
+  extendsSession,
+  heldIn,
+  type Snapshot,
+  type UnitOfWork,
+} from './work.ts'
 
 const NO_COOKIES: CommitOutcome = Object.freeze({})
 
@@ -206,6 +204,19 @@ const WITHHELD = {
  */
 export const commit = (work: UnitOfWork): Awaitable<CommitOutcome> => {
   work.committed = true
+  if (work.saving !== undefined) return commitAfterSaves(work)
+  return commitChanges(work)
+}
+
+/** The commit of a request that called `save`: it adds the cookies of the saves. */
+const commitAfterSaves = async (work: UnitOfWork): Promise<CommitOutcome> => {
+  await work.saving?.catch(() => {})
+  const outcome = work.failure === undefined ? await commitChanges(work) : { failure: work.failure }
+  return { ...work.saved, ...outcome }
+}
+
+/** Commits the changes of a request so far. @throws as `commit` */
+export const commitChanges = (work: UnitOfWork): Awaitable<CommitOutcome> => {
   const { readOnly } = work
   if (readOnly !== undefined && !readOnly.reads && work.transition === undefined && work.flashAdded.length > 0)
     throw readOnly.error

@@ -61,6 +61,9 @@ const newWork = (
   privateResponse: false,
   readOnly: undefined,
   committed: false,
+  saved: undefined,
+  failure: undefined,
+  saving: undefined,
 })
 
 type LoadedSession = { readonly snapshot: Snapshot; readonly fields: Fields }

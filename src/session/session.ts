@@ -8,6 +8,7 @@ import { reserveKey } from './create.ts'
 import { absoluteEndOf, expiryDue, expiryOf } from './expiry.ts'
 import { checkKeep, checkLoginSettings, checkOwner } from './login-arguments.ts'
 import { authenticatedAt } from './owned.ts'
+import { type SaveResult, saveNow } from './save-now.ts'
 import { extendsSession, recordChange, type UnitOfWork } from './work.ts'
 
 /** The fields of a session without a schema: any names, and values of any type that JSON can store. */
@@ -117,6 +118,17 @@ export type Session<F extends object = AnyFields> = {
    * @throws KeepsakeError `too_late`
    */
   invalidate(): void
+  /**
+   * Saves the changes so far, in the middle of a long request, and the request continues with the session as it is stored,
+   * with the changes of other requests. Without changes it does nothing. Cookies that are due, for example after `login`,
+   * leave with the response, so `save` cannot be called after it: in a stream, use a session of `manager.open()`.
+   *
+   * @returns `ok: false` if nothing was saved: the session ended (`ended`), or as for a response 409 (`conflict`,
+   *   `withheld`). Then nothing more of this request is saved, and the response is 409
+   * @throws KeepsakeError `too_late` after the response; as `commit` if the backend fails: the changes stay, so it can be
+   *   called again
+   */
+  save(): Promise<SaveResult>
 }
 
 /** Checks the name of a field. @throws KeepsakeError `invalid_option`, `not_json` */
@@ -225,6 +237,10 @@ class SessionHandle implements Session {
     work.preSession = undefined
     work.preSessionUnread = false
     work.preSessionChanged = false
+  }
+
+  async save(): Promise<SaveResult> {
+    return saveNow(this.#writable())
   }
 
   #change(change: FieldChange): void {

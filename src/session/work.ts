@@ -51,6 +51,19 @@ type ReadOnly = {
   readonly logsIn: boolean
 }
 
+/** The cookies for the response, or why nothing was saved. Times are in milliseconds since 1970. */
+export type CommitOutcome = {
+  /**
+   * Why nothing was saved. `ended`: the session ended in the meantime. `conflict`: the changes do not fit those of another
+   * request. `withheld`: the browser did not send its session.
+   */
+  readonly failure?: 'ended' | 'conflict' | 'withheld' | undefined
+  /** The key that the browser keeps from now on, and until when; `until` is undefined if the cookie ends with the browser. */
+  readonly session?: { readonly key: string; readonly until: number | undefined } | 'clear'
+  /** The new value of the pre-session cookie. */
+  readonly preSession?: { readonly token: string; readonly until: number } | 'clear'
+}
+
 export type UnitOfWork = {
   readonly context: ManagerContext
   readonly deadline: Deadline
@@ -70,7 +83,7 @@ export type UnitOfWork = {
   /** Why the browser sent no session cookie, if it may have one. */
   readonly withheld: Withheld | undefined
   /** Whether the request brought a session cookie, valid or not. */
-  readonly hadCookie: boolean
+  hadCookie: boolean
   /** The names and attributes of the request's cookies. */
   readonly cookies: CookieSettings
   /** The Cookie header: the pre-session is read from it when it is first needed. */
@@ -106,6 +119,12 @@ export type UnitOfWork = {
   readOnly: ReadOnly | undefined
   /** The commit has begun: nothing can be changed any more. */
   committed: boolean
+  /** The cookies of earlier saves of this request, for its response. */
+  saved: CommitOutcome | undefined
+  /** Why an earlier save failed: then nothing more is saved. */
+  failure: CommitOutcome['failure']
+  /** The last call of `save`. */
+  saving: Promise<unknown> | undefined
 }
 
 /** Browsers prefetch with these methods only. A socket or a job may have no method. */
