@@ -7,8 +7,8 @@ import { FLASH } from './session/changes.ts'
 import { isMismatch } from './session/codec.ts'
 import type { ManagerContext } from './session/context.ts'
 import { absoluteEndOf } from './session/expiry.ts'
-import { lastSeenAt, sessionsOfOwner } from './session/owned.ts'
-import { callWrite, decode, markOf, type StoreCaller } from './session/work.ts'
+import { lastSeenAt, type StoredEntry, sessionsOfOwner } from './session/owned.ts'
+import { callWrite, decode, markOf } from './session/work.ts'
 
 /** One session of an account. Times are in milliseconds since 1970. */
 export type OwnedSession<F extends object> = {
@@ -27,6 +27,22 @@ export type OwnedSession<F extends object> = {
   readonly fields: Readonly<Partial<F>>
 }
 
+/** A session as lists show it, from its entry. Its flash messages are left out. */
+export const sessionFrom = async <F extends object>(
+  context: ManagerContext,
+  { label, entry, metadata, fields }: StoredEntry,
+): Promise<OwnedSession<F>> => {
+  const { [FLASH]: _, ...withoutFlash } = fields
+  const decoded = await decode({ context }, withoutFlash)
+  return {
+    label,
+    createdAt: metadata.createdAt,
+    lastSeenAt: lastSeenAt(context, entry, metadata),
+    expiresAt: Math.min(entry.expiresAt, absoluteEndOf(context, metadata)),
+    fields: Object.freeze(isMismatch(decoded) ? {} : decoded) as Partial<F>,
+  }
+}
+
 const checkFindsOwners = ({ backend }: ManagerContext): void => {
   if (backend.byOwner !== undefined) return
   throw new KeepsakeError(
@@ -42,21 +58,8 @@ export const listSessions = async <F extends object>(
   owner: string,
 ): Promise<readonly OwnedSession<F>[]> => {
   checkFindsOwners(context)
-  const caller: StoreCaller = { context, deadline }
-  const found = await sessionsOfOwner(caller, context.ownerNames.encode(owner))
-  return Promise.all(
-    found.map(async ({ label, entry, metadata, fields }) => {
-      const { [FLASH]: _, ...withoutFlash } = fields
-      const decoded = await decode(caller, withoutFlash)
-      return {
-        label,
-        createdAt: metadata.createdAt,
-        lastSeenAt: lastSeenAt(context, entry, metadata),
-        expiresAt: Math.min(entry.expiresAt, absoluteEndOf(context, metadata)),
-        fields: Object.freeze(isMismatch(decoded) ? {} : decoded) as Partial<F>,
-      }
-    }),
-  )
+  const found = await sessionsOfOwner({ context, deadline }, context.ownerNames.encode(owner))
+  return Promise.all(found.map((stored) => sessionFrom<F>(context, stored)))
 }
 
 /**

@@ -39,6 +39,14 @@ export {
   type SessionManager,
   sessionManager,
 } from './manager.ts'
+export type {
+  RevokeCondition,
+  RevokeProgress,
+  RevokeWhereOptions,
+  ScanOptions,
+  SessionPage,
+  StoredSession,
+} from './operator.ts'
 export type { SessionManagerOptions } from './options.ts'
 export { session } from './request.ts'
 export type { ResponseCookie } from './response.ts'

@@ -11,6 +11,16 @@ import type { Middleware } from './http/handler.ts'
 import { withheldFrom } from './http/withheld.ts'
 import { failedContext, type LazyBackend, openLazily } from './lazy-backend.ts'
 import { clearingCookies, createMiddleware } from './middleware.ts'
+import {
+  countSessions,
+  type RevokeCondition,
+  type RevokeProgress,
+  type RevokeWhereOptions,
+  revokeSessionsWhere,
+  type ScanOptions,
+  type SessionPage,
+  scanSessions,
+} from './operator.ts'
 import { type Configuration, checkOptions, type SessionManagerOptions } from './options.ts'
 import { type Manager, sessionOf } from './request.ts'
 import { addHeaders, type ResponseCookie, responseCookies, setCookieHeaders } from './response.ts'
@@ -74,6 +84,30 @@ export type SessionManager<F extends object = AnyFields> = Middleware & {
    * @throws KeepsakeError `invalid_option`, or `unknown_outcome`: some sessions may be left, so call it again
    */
   revokeAll(owner: string, options?: { readonly except?: string | undefined }): Promise<number>
+  /**
+   * All live sessions of the application, page by page, for its operator: `for await (const { sessions } of scan())`. A
+   * session that exists during the whole scan is returned. A login ends one session and creates another, so a visitor
+   * who logs in concurrently may be missing. To continue a scan in another process, pass the cursor of its last page.
+   *
+   * @throws KeepsakeError from the iteration: `invalid_option`, also if the backend has no `scan`; `unavailable`
+   */
+  scan(options?: ScanOptions): AsyncIterableIterator<SessionPage<F>>
+  /**
+   * The number of live sessions of the application. It reads all of them.
+   *
+   * @throws KeepsakeError `invalid_option`, `unavailable`
+   */
+  count(): Promise<number>
+  /**
+   * Ends all sessions of the application for which the condition returns true: `revokeWhere(() => true)` ends all of them.
+   * A session that a request changes in the meantime is passed to the condition again. A session that is created
+   * concurrently, for example by a login, may remain. A request in progress with an ended session gets 409 if it saves
+   * something. Each end is an event `revoked`. The condition is called for up to 16 sessions at a time.
+   *
+   * @throws KeepsakeError `invalid_option`, also if the condition returns another value than true or false; `unavailable`
+   *   or `unknown_outcome`: some sessions may be left, so call it again; the errors of the condition and of `onProgress`
+   */
+  revokeWhere(condition: RevokeCondition<F>, options?: RevokeWhereOptions): Promise<RevokeProgress>
   /** As `seal(request, …)`, without a request. @throws KeepsakeError `invalid_option`, `too_large`, `unavailable` */
   seal(text: string, associated: string): Promise<string>
   /** As `unseal(request, …)`, without a request. @throws KeepsakeError `invalid_option`, `unavailable` */
@@ -200,6 +234,7 @@ export function sessionManager(options: SessionManagerOptions): SessionManager {
     cookieName: options.cookie?.name ?? 'sid',
     open: beginWork,
   }
+  const access = { opened: store.opened, newDeadline }
   const ready = async () => {
     const context = await store.opened()
     if (!store.isChecked()) await store.check(context)
@@ -226,6 +261,10 @@ export function sessionManager(options: SessionManagerOptions): SessionManager {
       checkOptionNames(options, ['except'], 'revokeAll()')
       return revokeAllSessions(await store.opened(), newDeadline(), owner, options.except)
     },
+    scan: (options: ScanOptions = {}) => scanSessions<AnyFields>(access, options),
+    count: () => countSessions(access),
+    revokeWhere: (condition: RevokeCondition<AnyFields>, options: RevokeWhereOptions = {}) =>
+      revokeSessionsWhere(access, condition, options),
     seal: (text: string, associated: string) => sealText(manager, text, associated),
     unseal: (sealed: string, associated: string) => unsealText(manager, sealed, associated),
     sweep: async () => (await store.opened()).sweeper.sweep(),

@@ -12,7 +12,16 @@ import type { ManagerContext } from './context.ts'
 import { isAlive } from './expiry.ts'
 import { decodeMark, EXPIRED_KEPT, type KeyStatus, keyStatus } from './metadata.ts'
 import { CLOCK_SKEW } from './pre-session.ts'
-import { callRead, callWrite, decode, parseEntry, type Snapshot, storageKeyOf, type UnitOfWork } from './work.ts'
+import {
+  callRead,
+  callWrite,
+  decode,
+  ownerOf,
+  parseEntry,
+  type Snapshot,
+  storageKeyOf,
+  type UnitOfWork,
+} from './work.ts'
 
 const NO_FIELDS: Fields = Object.freeze({})
 
@@ -166,8 +175,7 @@ const adoptSnapshot = (work: UnitOfWork, loaded: LoadedSession | undefined): Awa
   work.fields = loaded.fields
   work.endedBy = undefined
   work.readOnly = undefined
-  const { owner } = loaded.snapshot.entry
-  work.owner = owner && work.context.ownerNames.decode(owner)
+  work.owner = ownerOf(work.context, loaded.snapshot.entry)
   return work
 }
 

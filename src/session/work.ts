@@ -154,6 +154,19 @@ export const ensureDurable = ({ context, deadline }: StoreCaller, storageKey: st
     ? undefined
     : callWrite({ context, deadline }, (backend) => backend.ensureDurable?.(storageKey))
 
+/** The account of an entry, as `login` named it. */
+export const ownerOf = ({ ownerNames }: ManagerContext, { owner }: Pick<Entry, 'owner'>): string | undefined =>
+  owner && ownerNames.decode(owner)
+
+/** The members of an event that name a session: its label, and its owner if it has one. */
+export const namesOf = (
+  context: ManagerContext,
+  { label, entry }: Pick<Snapshot, 'label' | 'entry'>,
+): { readonly label: string; readonly owner?: string } => {
+  const owner = ownerOf(context, entry)
+  return owner === undefined ? { label } : { label, owner }
+}
+
 /** Parses an entry: the metadata and the fields, each undefined if this version cannot read it. */
 export const parseEntry = (
   { context }: Pick<UnitOfWork, 'context'>,

@@ -740,6 +740,34 @@ export const backendCases: readonly BackendCase[] = [
     },
   },
   {
+    name: 'a scan ends, and returns every entry, although each of them changes between two pages',
+    exempt: (backend) => (backend.scan ? undefined : 'it cannot list its entries'),
+    async run(open) {
+      const backend = await open()
+      const versions = new Map<string, string>()
+      for (let i = 0; i < 12; i++) {
+        const entry = entryWith(i % 2 === 0 ? {} : { owner: `owner ${i}` })
+        versions.set(await generate(backend, entry), entry.version)
+      }
+      const scanned = new Set<string>()
+      let cursor: string | undefined
+      let pages = 0
+      do {
+        const page = await backend.scan?.(cursor, 3)
+        for (const { key } of page?.entries ?? []) scanned.add(key)
+        cursor = page?.cursor
+        for (const [key, version] of versions) {
+          const update = { value: '{}', metadata: 'h', version: freshVersion() }
+          await change(backend, key, update, version)
+          versions.set(key, update.version)
+        }
+        // A store that other tests share has more entries.
+        assert.ok(++pages < 10_000, 'the scan ends')
+      } while (cursor !== undefined)
+      for (const key of versions.keys()) assert.ok(scanned.has(key), 'the scan returns every entry')
+    },
+  },
+  {
     name: 'keepSecret stores the first secret, and returns it through every handle',
     exempt: (backend) => (backend.keepSecret ? undefined : 'it stores no secret'),
     async run(open) {
