@@ -8,7 +8,7 @@ import { isMismatch } from './session/codec.ts'
 import type { ManagerContext } from './session/context.ts'
 import { absoluteEndOf } from './session/expiry.ts'
 import { lastSeenAt, type StoredEntry, sessionsOfOwner } from './session/owned.ts'
-import { callWrite, decode, markOf } from './session/work.ts'
+import { callRead, callWrite, decode, markOf, namesOf } from './session/work.ts'
 
 /** One session of an account. Times are in milliseconds since 1970. */
 export type OwnedSession<F extends object> = {
@@ -66,7 +66,7 @@ export const listSessions = async <F extends object>(
  * Ends the session with this label. If there is none, nothing happens. Sessions in cookies need a store that keeps
  * their ends.
  *
- * @throws KeepsakeError `invalid_option`, `unknown_outcome`
+ * @throws KeepsakeError `invalid_option`; `unavailable` or `unknown_outcome`: the session may be left, so call it again
  */
 export const revokeSession = async (context: ManagerContext, deadline: Deadline, label: string): Promise<void> => {
   if (typeof label !== 'string' || !isLabel(label)) {
@@ -82,9 +82,12 @@ export const revokeSession = async (context: ManagerContext, deadline: Deadline,
       "Sessions in cookies cannot be revoked without a store for their ends. Use a backend such as 'cookie:sqlite:ends.db'.",
     )
   }
+  const caller = { context, deadline }
   const key = backend.stateless ? `=${label}` : storageKey(label)
-  await callWrite({ context, deadline }, () => backend.clear(key, undefined, markOf(context, 'end')))
-  context.emit('revoked', { label })
+  // A stateless backend finds no session by its label.
+  const entry = backend.stateless ? undefined : await callRead(caller, () => backend.get(key))
+  await callWrite(caller, () => backend.clear(key, undefined, markOf(context, 'end')))
+  context.emit('revoked', namesOf(context, { label, entry }))
 }
 
 /**
@@ -106,6 +109,6 @@ export const revokeAllSessions = async (
     { context, deadline },
     ({ byOwner }) => byOwner?.clear(context.ownerNames.encode(owner), exceptKey, markOf(context, 'end')) ?? 0,
   )
-  context.emit('revoked', { message: `${count} sessions of one owner were ended.` })
+  context.emit('revoked', { owner, message: `${count} sessions of one owner were ended.` })
   return count
 }

@@ -32,7 +32,7 @@ const contextOn = async (
     ...settings,
     backend,
     keyRing: keyRing(secrets, storedSecret),
-    sweeper: sweeper(backend, settings.now, settings.emit, settings.ownerNames.decode),
+    sweeper: sweeper(backend, settings.now, settings.emit, settings.ownerNames),
   }
 }
 
@@ -66,7 +66,7 @@ export const failedContext = ({ settings }: Configuration, error: KeepsakeError)
   return {
     ...settings,
     backend,
-    sweeper: sweeper(backend, settings.now, settings.emit, settings.ownerNames.decode),
+    sweeper: sweeper(backend, settings.now, settings.emit, settings.ownerNames),
     get keyRing() {
       return fail()
     },

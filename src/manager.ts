@@ -72,7 +72,7 @@ export type SessionManager<F extends object = AnyFields> = Middleware & {
   /**
    * Ends the session with this label. If there is none, nothing happens.
    *
-   * @throws KeepsakeError `invalid_option`, `unknown_outcome`
+   * @throws KeepsakeError `invalid_option`; `unavailable` or `unknown_outcome`: the session may be left, so call it again
    */
   revoke(label: string): Promise<void>
   /**

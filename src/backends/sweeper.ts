@@ -1,5 +1,6 @@
 // Removes expired entries in small batches after new sessions, so no timer runs while nothing happens.
 
+import type { OwnerNames } from '../crypto/keys.ts'
 import { isThenable } from '../error.ts'
 import type { Emit } from '../events.ts'
 import { decodeMetadata, EXPIRED_KEPT } from '../session/metadata.ts'
@@ -26,15 +27,11 @@ export type Sweeper = {
   readonly stop: () => void
 }
 
-export const sweeper = (
-  backend: Backend,
-  now: () => number,
-  emit: Emit,
-  nameOf: (owner: string) => string,
-): Sweeper => {
+export const sweeper = (backend: Backend, now: () => number, emit: Emit, owners: OwnerNames): Sweeper => {
   const removed = ({ metadata, owner }: Removed): void => {
     const label = decodeMetadata(metadata)?.label
-    if (label !== undefined) emit('timed_out', { label, owner: nameOf(owner) })
+    // A sweep also removes the sessions of other applications in the store, whose owners may have the same names.
+    if (label !== undefined && owners.owns(owner)) emit('timed_out', { label, owner: owners.decode(owner) })
   }
   let nextSweep = Number.NEGATIVE_INFINITY
   let timer: NodeJS.Timeout | undefined

@@ -9,7 +9,7 @@ import { isMismatch, type Mismatch } from './codec.ts'
 import type { ManagerContext } from './context.ts'
 import { expiryDue, expiryOf, isAlive } from './expiry.ts'
 import { encodeMetadata, type Metadata, nextMetadata, wasWritten } from './metadata.ts'
-import { callWrite, decode, heldIn, reread, type Snapshot, storageKeyOf, type UnitOfWork } from './work.ts'
+import { callWrite, decode, heldIn, namesOf, reread, type Snapshot, storageKeyOf, type UnitOfWork } from './work.ts'
 
 /** Fields as the JSON that a backend stores. @throws KeepsakeError `too_large` */
 const toJson = (context: ManagerContext, fields: Fields): string => {
@@ -86,7 +86,7 @@ const compareAndSet = (work: UnitOfWork, from: Snapshot, value: string | undefin
   const version = context.version()
   const now = context.now()
   if (!isAlive(context, from, now)) {
-    context.emit('expired', { label })
+    context.emit('expired', namesOf(context, from))
     return { version, outcome: 'ended' }
   }
   const next = context.backend.stateless ? metadata : nextMetadata(metadata, key, [entry.version, version], rotate, now)
@@ -98,7 +98,7 @@ const compareAndSet = (work: UnitOfWork, from: Snapshot, value: string | undefin
     if (answer === 'stale') return { version, outcome: 'stale' }
     const location = locationAfter(work, key, storageKey, answer)
     if (rotate && (context.backend.stateless || (next.salt !== undefined && next.salt !== metadata.salt))) {
-      context.emit('renewed', { label })
+      context.emit('renewed', namesOf(context, from))
     }
     work.snapshot = { key: location.key, storageKey: location.storageKey, label, entry, metadata: next, at: now }
     return { version, outcome: next }

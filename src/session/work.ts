@@ -37,6 +37,8 @@ export type Snapshot = {
 
 /** A session of a key that came with the request, but that the request cannot use. */
 type Unusable = Pick<Snapshot, 'storageKey' | 'label'> & {
+  /** Undefined if this version cannot read it. */
+  readonly entry?: Entry | undefined
   /** Whether the secret of the key was checked: only then the request may end this session. */
   readonly proven: boolean
 }
@@ -161,9 +163,9 @@ export const ownerOf = ({ ownerNames }: ManagerContext, { owner }: Pick<Entry, '
 /** The members of an event that name a session: its label, and its owner if it has one. */
 export const namesOf = (
   context: ManagerContext,
-  { label, entry }: Pick<Snapshot, 'label' | 'entry'>,
+  { label, entry }: Pick<Snapshot, 'label'> & { readonly entry?: Pick<Entry, 'owner'> | undefined },
 ): { readonly label: string; readonly owner?: string } => {
-  const owner = ownerOf(context, entry)
+  const owner = entry && ownerOf(context, entry)
   return owner === undefined ? { label } : { label, owner }
 }
 

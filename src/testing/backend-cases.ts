@@ -487,9 +487,14 @@ export const backendCases: readonly BackendCase[] = [
       let swept = 0
       for (let batch = 1; batch > 0; ) {
         batch = Number(await backend.sweep?.(now + 60_000, 3, (entry) => reported.push(entry)))
+        if (swept === 0) {
+          // An older entry than those of the first batch.
+          const key = await generate(backend, entryWith({ owner, expiresAt: now + 2, metadata: '1.late' }))
+          expected.push({ key, metadata: '1.late', owner })
+        }
         swept += batch
       }
-      assert.equal(swept, 9)
+      assert.equal(swept, 10)
       const byMetadata = (a: unknown, b: unknown) => ((a as Entry).metadata < (b as Entry).metadata ? -1 : 1)
       assert.deepEqual(reported.sort(byMetadata), expected.sort(byMetadata))
       assert.ok(await backend.get(stays))
