@@ -7,8 +7,8 @@ import { FLASH } from './session/changes.ts'
 import { isMismatch } from './session/codec.ts'
 import type { ManagerContext } from './session/context.ts'
 import { absoluteEndOf } from './session/expiry.ts'
-import { lastSeenAt, sessionsOfOwner } from './session/owned.ts'
-import { callWrite, decode, markOf, type StoreCaller } from './session/work.ts'
+import { lastSeenAt, type StoredEntry, sessionsOfOwner } from './session/owned.ts'
+import { callRead, callWrite, decode, markOf, namesOf } from './session/work.ts'
 
 /** One session of an account. Times are in milliseconds since 1970. */
 export type OwnedSession<F extends object> = {
@@ -29,6 +29,23 @@ export type OwnedSession<F extends object> = {
   readonly fields: Readonly<Partial<F>>
 }
 
+/** A session as lists show it, from its entry. Its flash messages are left out. */
+export const sessionFrom = async <F extends object>(
+  context: ManagerContext,
+  { label, entry, metadata, fields }: StoredEntry,
+): Promise<OwnedSession<F>> => {
+  const { [FLASH]: _, ...withoutFlash } = fields
+  const decoded = await decode({ context }, withoutFlash)
+  return {
+    label,
+    createdAt: metadata.createdAt,
+    authenticatedAt: metadata.createdAt,
+    lastSeenAt: lastSeenAt(context, entry, metadata),
+    expiresAt: Math.min(entry.expiresAt, absoluteEndOf(context, metadata)),
+    fields: Object.freeze(isMismatch(decoded) ? {} : decoded) as Partial<F>,
+  }
+}
+
 const checkFindsOwners = ({ backend }: ManagerContext): void => {
   if (backend.byOwner !== undefined) return
   throw new KeepsakeError(
@@ -44,29 +61,15 @@ export const listSessions = async <F extends object>(
   owner: string,
 ): Promise<readonly OwnedSession<F>[]> => {
   checkFindsOwners(context)
-  const caller: StoreCaller = { context, deadline }
-  const found = await sessionsOfOwner(caller, context.ownerNames.encode(owner))
-  return Promise.all(
-    found.map(async ({ label, entry, metadata, fields }) => {
-      const { [FLASH]: _, ...withoutFlash } = fields
-      const decoded = await decode(caller, withoutFlash)
-      return {
-        label,
-        createdAt: metadata.createdAt,
-        authenticatedAt: metadata.createdAt,
-        lastSeenAt: lastSeenAt(context, entry, metadata),
-        expiresAt: Math.min(entry.expiresAt, absoluteEndOf(context, metadata)),
-        fields: Object.freeze(isMismatch(decoded) ? {} : decoded) as Partial<F>,
-      }
-    }),
-  )
+  const found = await sessionsOfOwner({ context, deadline }, context.ownerNames.encode(owner))
+  return Promise.all(found.map((stored) => sessionFrom<F>(context, stored)))
 }
 
 /**
  * Ends the session with this label. If there is none, nothing happens. Sessions in cookies need a store that keeps
  * their ends.
  *
- * @throws KeepsakeError `invalid_option`, `unknown_outcome`
+ * @throws KeepsakeError `invalid_option`; `unavailable` or `unknown_outcome`: the session may be left, so call it again
  */
 export const revokeSession = async (context: ManagerContext, deadline: Deadline, label: string): Promise<void> => {
   if (typeof label !== 'string' || !isLabel(label)) {
@@ -82,9 +85,12 @@ export const revokeSession = async (context: ManagerContext, deadline: Deadline,
       "Sessions in cookies cannot be revoked without a store for their ends. Use a backend such as 'cookie:sqlite:ends.db'.",
     )
   }
+  const caller = { context, deadline }
   const key = backend.stateless ? `=${label}` : storageKey(label)
-  await callWrite({ context, deadline }, () => backend.clear(key, undefined, markOf(context, 'end')))
-  context.emit('revoked', { label })
+  // A stateless backend finds no session by its label.
+  const entry = backend.stateless ? undefined : await callRead(caller, () => backend.get(key))
+  await callWrite(caller, () => backend.clear(key, undefined, markOf(context, 'end')))
+  context.emit('revoked', namesOf(context, { label, entry }))
 }
 
 /**
@@ -106,6 +112,6 @@ export const revokeAllSessions = async (
     { context, deadline },
     ({ byOwner }) => byOwner?.clear(context.ownerNames.encode(owner), exceptKey, markOf(context, 'end')) ?? 0,
   )
-  context.emit('revoked', { message: `${count} sessions of one owner were ended.` })
+  context.emit('revoked', { owner, message: `${count} sessions of one owner were ended.` })
   return count
 }

@@ -9,14 +9,16 @@ import { isThenable } from './error.ts'
  * A session changed. The store has the change already, and the operator need do nothing:
  *
  * - `created`: an anonymous visitor changed a field for the first time, so they got a session.
- * - `login`: a visitor logged in, and got a session with an owner.
+ * - `login`: a visitor logged in, and got a session with an owner. `previousLabel` is the session that it replaced.
  * - `renewed`: a session got a new key.
  * - `invalidated`: a visitor's request ended its session, for example at a logout.
- * - `revoked`: `revoke` or `revokeAll` ended sessions. For `revokeAll` there is one event, without a label.
+ * - `revoked`: `revoke`, `revokeAll` or `revokeWhere` ended a session. For `revokeAll` there is one event for all
+ *   sessions of the owner, without a label.
  * - `owner_limit`: a login ended the oldest session of its owner, because the owner had more than
  *   `maxSessionsPerOwner`.
- * - `timed_out`: a sweep removed the expired session of an owner: a day after it expired, or at once from memory. Redis
- *   removes expired sessions itself, so there is no event.
+ * - `timed_out`: a sweep, or a request with its key, removed the expired session of an owner: a day after it expired, or
+ *   earlier from memory. Redis removes expired sessions itself, so there is no event. If several applications share a
+ *   store, a sweep removes the sessions of all of them, and reports only those of its own.
  *
  * A request could not save its changes. The visitor got 409, and the operator need do nothing unless there are many:
  *
@@ -107,8 +109,13 @@ export type SessionEvent = {
   readonly type: EventType
   /** The session's label: safe to log. */
   readonly label?: string
-  /** For `timed_out`: the owner of the session, as `login` named it. */
+  /**
+   * The owner of the session, as `login` named it, if it has one. For events of sessions that changed, `expired`,
+   * `write_after_end` and `write_conflict`.
+   */
   readonly owner?: string
+  /** For `login`: the label of the session that the login ended, if there was one. */
+  readonly previousLabel?: string
   /** The namespace of the request or of the owner, if the option `namespace` is a function. */
   readonly namespace?: string
   /** Details, and the operator's next step, if there is one. It contains no secret. */

@@ -40,6 +40,14 @@ export {
   sessionManager,
   type Tenant,
 } from './manager.ts'
+export type {
+  RevokeCondition,
+  RevokeProgress,
+  RevokeWhereOptions,
+  ScanOptions,
+  SessionPage,
+  StoredSession,
+} from './operator.ts'
 export type { SessionManagerOptions } from './options.ts'
 export { type SessionOptions, session } from './request.ts'
 export type { ResponseCookie } from './response.ts'

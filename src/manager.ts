@@ -9,6 +9,16 @@ import type { Middleware } from './http/handler.ts'
 import type { RequestHead } from './http/withheld.ts'
 import { openLazily } from './lazy-backend.ts'
 import { clearingCookies, createMiddleware } from './middleware.ts'
+import {
+  countSessions,
+  type RevokeCondition,
+  type RevokeProgress,
+  type RevokeWhereOptions,
+  revokeSessionsWhere,
+  type ScanOptions,
+  type SessionPage,
+  scanSessions,
+} from './operator.ts'
 import { checkOptions, type SessionManagerOptions } from './options.ts'
 import {
   asksToExtend,
@@ -86,7 +96,7 @@ export type SessionManager<F extends object = AnyFields> = Middleware & {
   /**
    * Ends the session with this label. If there is none, nothing happens.
    *
-   * @throws KeepsakeError `invalid_option`, `unknown_outcome`
+   * @throws KeepsakeError `invalid_option`; `unavailable` or `unknown_outcome`: the session may be left, so call it again
    */
   revoke(label: string): Promise<void>
   /**
@@ -98,6 +108,30 @@ export type SessionManager<F extends object = AnyFields> = Middleware & {
    * @throws KeepsakeError `invalid_option`, or `unknown_outcome`: some sessions may be left, so call it again
    */
   revokeAll(owner: string, options?: { readonly except?: string | undefined }): Promise<number>
+  /**
+   * All live sessions of the application, page by page, for its operator: `for await (const { sessions } of scan())`. A
+   * session that exists during the whole scan is returned. A login ends one session and creates another, so a visitor
+   * who logs in concurrently may be missing. To continue a scan in another process, pass the cursor of its last page.
+   *
+   * @throws KeepsakeError from the iteration: `invalid_option`, also if the backend has no `scan`; `unavailable`
+   */
+  scan(options?: ScanOptions): AsyncIterableIterator<SessionPage<F>>
+  /**
+   * The number of live sessions of the application. It reads all of them.
+   *
+   * @throws KeepsakeError `invalid_option`, `unavailable`
+   */
+  count(): Promise<number>
+  /**
+   * Ends all sessions of the application for which the condition returns true: `revokeWhere(() => true)` ends all of them.
+   * A session that a request changes in the meantime is passed to the condition again. A session that is created
+   * concurrently, for example by a login, may remain. A request in progress with an ended session gets 409 if it saves
+   * something. Each end is an event `revoked`. The condition is called for up to 16 sessions at a time.
+   *
+   * @throws KeepsakeError `invalid_option`, also if the condition returns another value than true or false; `unavailable`
+   *   or `unknown_outcome`: some sessions may be left, so call it again; the errors of the condition and of `onProgress`
+   */
+  revokeWhere(condition: RevokeCondition<F>, options?: RevokeWhereOptions): Promise<RevokeProgress>
   /**
    * The methods above and below that need no request, for one tenant. Only for a manager whose option `namespace` is a
    * function: there, the same methods of the manager throw `invalid_option`.
@@ -131,7 +165,7 @@ export type SessionManager<F extends object = AnyFields> = Middleware & {
 /** The methods of a manager for one of its tenants. */
 export type Tenant<F extends object = AnyFields> = Pick<
   SessionManager<F>,
-  'list' | 'revoke' | 'revokeAll' | 'seal' | 'unseal'
+  'list' | 'revoke' | 'revokeAll' | 'scan' | 'count' | 'revokeWhere' | 'seal' | 'unseal'
 > & { readonly namespace: string }
 
 /** The fields that a schema describes, if it describes an object. */
@@ -180,6 +214,7 @@ const namespaceMethods = (
     const namespace = namespaceFor(method)
     return contextOf(await manager.context(), namespace)
   }
+  const accessFor = (method: string) => ({ opened: () => contextFor(method), newDeadline })
   return {
     list: async (owner: string) => listSessions<AnyFields>(await contextFor('list'), newDeadline(), owner),
     revoke: async (label: string) => revokeSession(await contextFor('revoke'), newDeadline(), label),
@@ -187,6 +222,10 @@ const namespaceMethods = (
       checkOptionNames(options, ['except'], 'revokeAll()')
       return revokeAllSessions(await contextFor('revokeAll'), newDeadline(), owner, options.except)
     },
+    scan: (options: ScanOptions = {}) => scanSessions<AnyFields>(accessFor('scan'), options),
+    count: () => countSessions(accessFor('count')),
+    revokeWhere: (condition: RevokeCondition<AnyFields>, options: RevokeWhereOptions = {}) =>
+      revokeSessionsWhere(accessFor('revokeWhere'), condition, options),
     seal: async (text: string, associated: string) => sealText(manager, namespaceFor('seal'), text, associated),
     unseal: async (sealed: string, associated: string) =>
       unsealText(manager, namespaceFor('unseal'), sealed, associated),

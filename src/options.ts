@@ -174,7 +174,7 @@ export type Configuration = {
   /** The namespace of all requests. Undefined if the option is a function. */
   readonly namespace: string | undefined
   /** The owner of an entry as events have it. */
-  readonly describeOwner: (owner: string) => Pick<SessionEvent, 'owner' | 'namespace'>
+  readonly describeOwner: (owner: string) => Pick<SessionEvent, 'owner' | 'namespace'> | undefined
   readonly backend: Backend | string
   readonly secrets: readonly (string | Uint8Array)[]
   readonly storeTimeout: number
@@ -186,8 +186,9 @@ const DAY = 86_400
 /** The owner of an entry as events have it, with the namespace if that is not the same for all. */
 const ownerDescription = (namespace: string | undefined): Configuration['describeOwner'] => {
   if (namespace !== undefined) {
-    const { decode } = ownerNames(namespace)
-    return (owner) => ({ owner: decode(owner) })
+    // A sweep also removes the sessions of other applications in the store, whose owners may have the same names.
+    const { decode, owns } = ownerNames(namespace)
+    return (owner) => (owns(owner) ? { owner: decode(owner) } : undefined)
   }
   return (encoded) => {
     const { name, ...of } = splitOwner(encoded) ?? { name: encoded }

@@ -140,8 +140,8 @@ export type Backend = {
   keepSecret?(candidate: string): Awaitable<string>
   /**
    * Returns about `limit` entries, in any order, and a cursor for the next page. Without a cursor the scan starts. An entry
-   * that exists during the whole scan is returned at least once. An unknown cursor starts the scan again. Absent if the
-   * backend stores nothing.
+   * that exists during the whole scan is returned at least once. The scan ends although requests change entries
+   * concurrently. An unknown cursor starts the scan again. Absent if the backend stores nothing.
    */
   scan?(cursor: string | undefined, limit: number): Awaitable<ScanPage>
   /**

@@ -1,7 +1,7 @@
 // Entries in memory as short texts, in the order in which they were written, with an index by owner.
 
 import { isStringOneByteRepresentation } from 'node:v8'
-import type { Entry, KeyedEntry, Removed } from './contract.ts'
+import type { Entry, Removed } from './contract.ts'
 
 /** Bytes of an entry besides its text: its key, and its place in a map. Measured on Node 24: 111 to 157. */
 const OVERHEAD = 140
@@ -132,8 +132,8 @@ export class EntryMap {
     return decodeEntry(text, this.#owners !== undefined)
   }
 
-  *all(): Generator<KeyedEntry> {
-    for (const [key, text] of this.#texts) yield { key, ...this.entryIn(text) }
+  keys(): Iterable<string> {
+    return this.#texts.keys()
   }
 
   keysOf(owner: string): readonly string[] {

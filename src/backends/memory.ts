@@ -3,7 +3,7 @@
 import { getHeapStatistics } from 'node:v8'
 import { checkOptionNames, KeepsakeError } from '../error.ts'
 import { emitter, type SessionEventListener } from '../events.ts'
-import type { Backend, Mark, Removed } from './contract.ts'
+import type { Backend, KeyedEntry, Mark, Removed } from './contract.ts'
 import { cursors } from './cursors.ts'
 import { EntryMap, expiryIn, versionIn } from './entry-map.ts'
 
@@ -83,9 +83,12 @@ export const memoryBackend = (options: MemoryOptions = {}): Backend => {
     if (mark !== undefined) anonymous.add(key, { value: undefined, ...mark })
   }
 
-  const scans = cursors(function* () {
-    yield* anonymous.all()
-    yield* owned.all()
+  /** A scan reads the keys that exist at its start: every write moves an entry to the end, so an iterator might never finish. */
+  const scans = cursors(function* (): Generator<KeyedEntry> {
+    for (const key of [...anonymous.keys(), ...owned.keys()]) {
+      const found = find(key)
+      if (found !== undefined) yield { key, ...found.map.entryIn(found.text) }
+    }
   })
 
   return {

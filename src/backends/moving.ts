@@ -1,7 +1,7 @@
 // Moves sessions to another backend while the application runs: each one on its next request, the rest by a copy.
 
 import { type Awaitable, checkOptionNames, KeepsakeError } from '../error.ts'
-import type { Backend, Entry, Mark, OwnerIndex } from './contract.ts'
+import type { Backend, Entry, KeyedEntry, Mark, OwnerIndex, ScanPage } from './contract.ts'
 import { isCopy, isOrdinary, isTombstone, moveEntry, type Place } from './move-entry.ts'
 
 export type MovingOptions = {
@@ -14,6 +14,9 @@ export type MovingOptions = {
   /** Milliseconds since 1970. Default `Date.now`. */
   readonly now?: (() => number) | undefined
 }
+
+/** The backends that `movingBackend` has made. A tombstone of a second move would not stay in them. */
+const movingBackends = new WeakSet<Backend>()
 
 const statefulOnly = (...backends: readonly Backend[]): void => {
   const stateless = backends.find((backend) => backend.stateless)
@@ -62,7 +65,7 @@ export const movingBackend = (from: Backend, to: Backend, options: MovingOptions
   const needsDurable = from.ensureDurable !== undefined || to.ensureDurable !== undefined
   const { keepSecret } = from.keepSecret === undefined ? to : from
 
-  return {
+  const backend: Backend = {
     name: `${from.name} to ${to.name}`,
     async get(key) {
       const old = moves() ? undefined : await from.get(key)
@@ -100,13 +103,43 @@ export const movingBackend = (from: Backend, to: Backend, options: MovingOptions
       const swept = (await from.sweep?.(time, limit, removed)) ?? 0
       return swept < limit ? swept + ((await to.sweep?.(time, limit - swept, removed)) ?? 0) : swept
     },
+    ...(from.scan && to.scan && { scan: bothScans(from, to, (key) => find(key, moves())) }),
     ...(from.byOwner && to.byOwner && { byOwner: bothIndexes(from.byOwner, to.byOwner, (key) => find(key, moves())) }),
     ...(keepSecret && { keepSecret: (candidate: string) => keepSecret(candidate) }),
     ...((from.check || to.check) && {
       check: async (use: 'sessions' | 'ends') => (await to.check?.(use)) ?? (await from.check?.(use)),
     }),
   }
+  movingBackends.add(backend)
+  return backend
 }
+
+/** A cursor of both stores: the store, and its own cursor. */
+const CURSOR = /^(from|to) (.*)$/s
+
+/**
+ * The entries of both stores. The old store is read first, because entries move only to the new one. An entry that moves
+ * during the scan may be returned twice.
+ */
+const bothScans =
+  (from: Backend, to: Backend, find: (key: string) => Promise<Place | undefined>): NonNullable<Backend['scan']> =>
+  async (cursor, limit): Promise<ScanPage> => {
+    const [, place = 'from', inStore = ''] = CURSOR.exec(cursor ?? '') ?? []
+    const isOld = place === 'from'
+    const page = await (isOld ? from : to).scan?.(inStore || undefined, limit)
+    const next = page?.cursor === undefined ? (isOld ? 'to ' : undefined) : `${place} ${page.cursor}`
+    const entries: KeyedEntry[] = []
+    for (const found of page?.entries ?? []) {
+      if (!isCopy(found)) {
+        if (!isTombstone(found)) entries.push(found)
+        continue
+      }
+      // Step 3 of its move may be missing. If its entry is in the old store, it was returned from there.
+      const moved = isOld ? undefined : await find(found.key)
+      if (moved?.store === to) entries.push({ ...moved.entry, key: found.key })
+    }
+    return { entries, cursor: next }
+  }
 
 /** The entries of an owner in both stores. The old store is read first, because entries move only to the new one. */
 const bothIndexes = (
@@ -165,6 +198,12 @@ export type CopyOptions = {
  */
 export const copySessions = async (from: Backend, to: Backend, options: CopyOptions = {}): Promise<CopyProgress> => {
   statefulOnly(from, to)
+  if (movingBackends.has(from) || movingBackends.has(to)) {
+    throw new KeepsakeError(
+      'invalid_option',
+      'copySessions() got a backend of movingBackend(). Pass the two stores themselves: copySessions(from, to).',
+    )
+  }
   checkOptionNames(options, ['onProgress', 'cursor', 'batch', 'now'], 'copySessions()')
   const { onProgress, batch = 500, now = () => Date.now() } = options
   const scan = from.scan?.bind(from)

@@ -77,6 +77,8 @@ export type OwnerNames = {
   readonly encode: (name: string) => string
   /** Returns a name without the namespace's prefix unchanged. */
   readonly decode: (encoded: string) => string
+  /** Whether a name in an entry is of this application. */
+  readonly owns: (encoded: string) => boolean
 }
 
 /** The namespace and the name in an owner of an entry. Undefined if it has no namespace. */
@@ -92,6 +94,7 @@ export const ownerNames = (namespace: string): OwnerNames => {
   return {
     encode: (name) => prefix + name,
     decode: (encoded) => (encoded.startsWith(prefix) ? encoded.slice(prefix.length) : encoded),
+    owns: (encoded) => encoded.startsWith(prefix),
   }
 }
 

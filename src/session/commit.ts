@@ -20,6 +20,7 @@ import {
   ensureDurable,
   extendsSession,
   heldIn,
+  namesOf,
   type Snapshot,
   type UnitOfWork,
 } from './work.ts'
@@ -117,29 +118,42 @@ const commitRead = (work: UnitOfWork, snapshot: Snapshot): Awaitable<CommitOutco
 }
 
 /** Reports that nothing was saved, and why. */
-const notSaved = ({ context }: UnitOfWork, failure: WriteFailure, label: string | undefined): CommitOutcome => {
-  context.emit(failure === 'ended' ? 'write_after_end' : 'write_conflict', label === undefined ? {} : { label })
+const notSaved = (
+  { context }: UnitOfWork,
+  failure: WriteFailure,
+  session: UnitOfWork['snapshot'] | UnitOfWork['missing'],
+): CommitOutcome => {
+  context.emit(failure === 'ended' ? 'write_after_end' : 'write_conflict', session && namesOf(context, session))
   return { failure }
 }
 
 const commitWrite = (work: UnitOfWork, first: Snapshot): Awaitable<CommitOutcome> =>
   chain(save(work, first), (metadata) => {
-    if (typeof metadata === 'string') return notSaved(work, metadata, first.label)
+    if (typeof metadata === 'string') return notSaved(work, metadata, first)
     const latest = work.snapshot as Snapshot
     if (latest.key === first.key) return offerRotatedKey(work, latest, metadata)
     return sessionCookie(work.context, latest.key, metadata)
   })
 
 /** Emits the event of a session that this request created, and sets its cookie. */
-const announce = (work: UnitOfWork, type: 'created' | 'login', created: Snapshot | WriteFailure): CommitOutcome => {
+const announce = (
+  work: UnitOfWork,
+  type: 'created' | 'login',
+  created: Snapshot | WriteFailure,
+  previousLabel?: string,
+): CommitOutcome => {
   const { context, snapshot } = work
-  if (typeof created === 'string') return notSaved(work, created, snapshot?.label)
-  context.emit(type, { label: created.label })
+  if (typeof created === 'string') return notSaved(work, created, snapshot)
+  context.emit(type, { ...namesOf(context, created), ...(previousLabel !== undefined && { previousLabel }) })
   return adoptCreated(work, created)
 }
 
-const commitLogin = (work: UnitOfWork): Awaitable<CommitOutcome> =>
-  chain(login(work), (created) => announce(work, 'login', created))
+const commitLogin = (work: UnitOfWork): Awaitable<CommitOutcome> => {
+  const { snapshot, context } = work
+  // A login does not replace an expired session, but ends it with an event of its own.
+  const previous = snapshot !== undefined && isAlive(context, snapshot, context.now()) ? snapshot.label : undefined
+  return chain(login(work), (created) => announce(work, 'login', created, previous))
+}
 
 const commitFirstWrite = (work: UnitOfWork, form: string | undefined): Awaitable<CommitOutcome> =>
   chain(createSession(work, form), (created) => announce(work, 'created', created))
@@ -163,7 +177,7 @@ const commitInvalidate = async (work: UnitOfWork): Promise<CommitOutcome> => {
   if (work.endedBy !== undefined) {
     // Another request ended it: the browser has a newer cookie by now, or none.
     if (work.endedBy === 'end' && !createsSession(work)) return NO_COOKIES
-    return notSaved(work, 'ended', snapshot?.label)
+    return notSaved(work, 'ended', snapshot)
   }
   if (createsSession(work)) return commitFirstWrite(work, work.preSession?.form)
   return { ...anonymousPreSession(work), ...(work.hadCookie && { session: 'clear' }) }
@@ -187,7 +201,7 @@ const commitWithoutCookies = (work: UnitOfWork): Awaitable<CommitOutcome> | unde
   }
   // A login proves the account of the visitor, so it may replace any cookie.
   if (work.owner !== undefined) return undefined
-  if (saves || (transition === 'invalidate' && endedBy === 'login')) return notSaved(work, 'ended', missing?.label)
+  if (saves || (transition === 'invalidate' && endedBy === 'login')) return notSaved(work, 'ended', missing)
   return transition === 'invalidate' ? end(work).then(() => NO_COOKIES) : NO_COOKIES
 }
 

@@ -4,7 +4,7 @@ import { labelOf } from '../crypto/keys.ts'
 import { type Awaitable, KeepsakeError } from '../error.ts'
 import { decodeMark, type EndedBy } from './metadata.ts'
 import { openAgain } from './open.ts'
-import { callRead, callWrite, ensureDurable, markOf, type Snapshot, type UnitOfWork } from './work.ts'
+import { callRead, callWrite, ensureDurable, markOf, namesOf, type Snapshot, type UnitOfWork } from './work.ts'
 
 const END_FAILED =
   'A session was not ended, for the reason in error. It may remain until it expires. If the event has a label, end the session with revoke(label).'
@@ -37,7 +37,8 @@ export const endUnusable = (work: UnitOfWork, by: EndedBy): Awaitable<void> => {
 
 const endEach = async (work: UnitOfWork, by: EndedBy): Promise<void> => {
   const { context } = work
-  for (const { storageKey, label, proven } of work.unusable) {
+  for (const unusable of work.unusable) {
+    const { storageKey, label, proven } = unusable
     if (!proven) continue
     try {
       await callWrite(work, (backend) => backend.clear(storageKey, undefined, markOf(context, by)))
@@ -45,7 +46,7 @@ const endEach = async (work: UnitOfWork, by: EndedBy): Promise<void> => {
       reportEndFailed(work, label, error)
       throw error
     }
-    context.emit('invalidated', { label })
+    context.emit('invalidated', namesOf(context, unusable))
   }
   work.unusable = work.unusable.filter(({ proven }) => !proven)
 }
@@ -83,7 +84,7 @@ export const end = async (work: UnitOfWork): Promise<void> => {
       throw error
     }
     work.missing = undefined
-    if (snapshot !== undefined && work.endedBy === undefined) context.emit('invalidated', { label })
+    if (snapshot !== undefined && work.endedBy === undefined) context.emit('invalidated', namesOf(context, snapshot))
   }
   await endUnusable(work, 'end')
   refuseUnproven(work)

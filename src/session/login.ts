@@ -6,7 +6,7 @@ import { endUnusable, refuseUnproven } from './end.ts'
 import { isAlive } from './expiry.ts'
 import { sessionsOfOwner } from './owned.ts'
 import { mergeOnto, retryUntilDeadline, type WriteFailure } from './save.ts'
-import { callWrite, ensureDurable, markOf, reread, type Snapshot, type UnitOfWork } from './work.ts'
+import { callWrite, ensureDurable, markOf, namesOf, reread, type Snapshot, type UnitOfWork } from './work.ts'
 
 /**
  * Carries out a login. If other requests changed the previous session in the meantime, their changes come along.
@@ -46,9 +46,10 @@ const enforceOwnerLimit = async (work: UnitOfWork, created: Snapshot, max: numbe
   const { context } = work
   try {
     const surplus = (await sessionsOfOwner(work, created.entry.owner as string)).slice(max)
-    for (const { storageKey, label } of surplus) {
+    for (const stored of surplus) {
+      const { storageKey } = stored
       await callWrite(work, (backend) => backend.clear(storageKey, undefined, markOf(context, 'end')))
-      context.emit('owner_limit', { label })
+      context.emit('owner_limit', namesOf(context, stored))
     }
     return surplus.some(({ storageKey }) => storageKey === created.storageKey) ? 'ended' : created
   } catch (error) {

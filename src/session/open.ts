@@ -12,7 +12,17 @@ import type { ManagerContext } from './context.ts'
 import { isAlive } from './expiry.ts'
 import { decodeMark, EXPIRED_KEPT, type KeyStatus, keyStatus } from './metadata.ts'
 import { CLOCK_SKEW } from './pre-session.ts'
-import { callRead, callWrite, decode, parseEntry, type Snapshot, storageKeyOf, type UnitOfWork } from './work.ts'
+import {
+  callRead,
+  callWrite,
+  decode,
+  namesOf,
+  ownerOf,
+  parseEntry,
+  type Snapshot,
+  storageKeyOf,
+  type UnitOfWork,
+} from './work.ts'
 
 const NO_FIELDS: Fields = Object.freeze({})
 
@@ -75,10 +85,10 @@ const keyStatusOf = ({ context }: UnitOfWork, { metadata, key }: Snapshot, now: 
 /** Records a session that the request cannot use, but may end. */
 const setAside = (
   work: UnitOfWork,
-  { storageKey, label }: Pick<Snapshot, 'storageKey' | 'label'>,
+  { storageKey, label, entry }: Omit<UnitOfWork['unusable'][number], 'proven'>,
   proven: boolean,
 ): undefined => {
-  work.unusable = [...work.unusable, { storageKey, label, proven }]
+  work.unusable = [...work.unusable, { storageKey, label, entry, proven }]
 }
 
 /** Reports a key without a session: the session ended a moment ago or earlier, or keepsake never made the key. */
@@ -128,7 +138,7 @@ const checkEntry = (
     work.readOnly = { error: new KeepsakeError('unavailable', FUTURE), reads: true, logsIn: true }
   } else if (isAlive(context, snapshot, at)) return decodeFields(work, { snapshot, fields })
   else {
-    context.emit('expired', { label })
+    context.emit('expired', namesOf(context, snapshot))
     if (!isAlive(context, snapshot, at - EXPIRED_KEPT)) return removeExpired(work, snapshot)
     // An entry that expired lately stays: if the clock of this machine is wrong, the session is alive at other machines.
   }
@@ -136,12 +146,19 @@ const checkEntry = (
 }
 
 /** Removes an entry that expired long ago. If that fails, the next sweep removes it. */
-const removeExpired = (work: UnitOfWork, { storageKey, label, entry }: Snapshot): Awaitable<undefined> => {
-  if (work.context.backend.stateless) return undefined
-  const onError = (error: unknown) => work.context.emit('store_error', { label, error }) as undefined
+const removeExpired = (work: UnitOfWork, snapshot: Snapshot): Awaitable<undefined> => {
+  const { context } = work
+  const { storageKey, label, entry } = snapshot
+  if (context.backend.stateless) return undefined
+  const onError = (error: unknown) => context.emit('store_error', { label, error }) as undefined
+  // As a sweep reports it, because no sweep finds this entry any more.
+  const report = (cleared: undefined | 'stale') => {
+    if (cleared === undefined && entry.owner !== undefined) context.emit('timed_out', namesOf(context, snapshot))
+    return undefined
+  }
   try {
     const cleared = callWrite(work, (backend) => backend.clear(storageKey, entry.version))
-    return isThenable(cleared) ? cleared.then(() => undefined, onError) : undefined
+    return isThenable(cleared) ? cleared.then(report, onError) : report(cleared)
   } catch (error) {
     return onError(error)
   }
@@ -172,8 +189,7 @@ const adoptSnapshot = (work: UnitOfWork, loaded: LoadedSession | undefined): Awa
   work.fields = loaded.fields
   work.endedBy = undefined
   work.readOnly = undefined
-  const { owner } = loaded.snapshot.entry
-  work.owner = owner && work.context.ownerNames.decode(owner)
+  work.owner = ownerOf(work.context, loaded.snapshot.entry)
   return work
 }
 

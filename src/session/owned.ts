@@ -8,7 +8,8 @@ import { absoluteEndOf, idleTimeoutOf, isAlive } from './expiry.ts'
 import { decodeMetadata, type Metadata } from './metadata.ts'
 import { callRead, type StoreCaller } from './work.ts'
 
-export type OwnedEntry = {
+/** A live session as a backend returned it, and its label. */
+export type StoredEntry = {
   readonly storageKey: string
   readonly label: string
   readonly entry: Entry
@@ -40,7 +41,7 @@ export const authenticatedAt = ({
 }): number | undefined => (entry.owner ? metadata.createdAt : undefined)
 
 /** Sessions of the same millisecond are sorted by storage key, so that every process sorts them alike. */
-const newestFirst = (a: OwnedEntry, b: OwnedEntry): number =>
+const newestFirst = (a: StoredEntry, b: StoredEntry): number =>
   b.metadata.createdAt - a.metadata.createdAt || (a.storageKey < b.storageKey ? -1 : 1)
 
 /**
@@ -49,13 +50,13 @@ const newestFirst = (a: OwnedEntry, b: OwnedEntry): number =>
  * @param owner the owner as entries name it: with the prefix of the namespace
  * @throws KeepsakeError `unavailable`
  */
-export const sessionsOfOwner = (caller: StoreCaller, owner: string): Awaitable<readonly OwnedEntry[]> => {
+export const sessionsOfOwner = (caller: StoreCaller, owner: string): Awaitable<readonly StoredEntry[]> => {
   const { context } = caller
   return chain(
     callRead(caller, ({ byOwner }) => byOwner?.list(owner) ?? []),
     (entries) => {
       const now = context.now()
-      const alive = entries.flatMap(({ key: storageKey, ...entry }): OwnedEntry[] => {
+      const alive = entries.flatMap(({ key: storageKey, ...entry }): StoredEntry[] => {
         const metadata = decodeMetadata(entry.metadata)
         const fields = parseFields(entry.value)
         if (metadata?.label === undefined || fields === undefined || !isAlive(context, { entry, metadata }, now))

@@ -14,6 +14,7 @@ import {
   decode,
   extendsSession,
   heldIn,
+  namesOf,
   reread,
   type Snapshot,
   storageKeyOf,
@@ -99,7 +100,7 @@ const compareAndSet = (work: UnitOfWork, from: Snapshot, value: string | undefin
   const version = context.version()
   const now = context.now()
   if (!isAlive(context, from, now)) {
-    context.emit('expired', { label })
+    context.emit('expired', namesOf(context, from))
     return { version, outcome: 'ended' }
   }
   const { stateless } = context.backend
@@ -114,7 +115,7 @@ const compareAndSet = (work: UnitOfWork, from: Snapshot, value: string | undefin
     if (answer === 'stale') return { version, outcome: 'stale' }
     const location = locationAfter(work, key, storageKey, answer)
     if (rotate && (stateless || (next.salt !== undefined && next.salt !== metadata.salt))) {
-      context.emit('renewed', { label })
+      context.emit('renewed', namesOf(context, from))
     }
     work.snapshot = { key: location.key, storageKey: location.storageKey, label, entry, metadata: next, at: now }
     return { version, outcome: next }

@@ -11,7 +11,7 @@ import type { ManagerContext, SharedContext } from './context.ts'
 export type RequestTenant = { readonly namespace: string; readonly cookie: SessionCookie }
 
 /** @throws KeepsakeError `invalid_option` */
-export const checkNamespace = (namespace: unknown): string => {
+const checkNamespace = (namespace: unknown): string => {
   // Two different halves of a surrogate pair have the same UTF-8, so two namespaces would be one.
   if (typeof namespace === 'string' && namespace.length <= 1000 && namespace.isWellFormed()) return namespace
   const value = typeof namespace === 'string' ? `a string of ${namespace.length} characters` : inspect(namespace)

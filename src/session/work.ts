@@ -38,6 +38,8 @@ export type Snapshot = {
 
 /** A session of a key that came with the request, but that the request cannot use. */
 type Unusable = Pick<Snapshot, 'storageKey' | 'label'> & {
+  /** Undefined if this version cannot read it. */
+  readonly entry?: Entry | undefined
   /** Whether the secret of the key was checked: only then the request may end this session. */
   readonly proven: boolean
 }
@@ -183,6 +185,19 @@ export const ensureDurable = ({ context, deadline }: StoreCaller, storageKey: st
   context.backend.ensureDurable === undefined
     ? undefined
     : callWrite({ context, deadline }, (backend) => backend.ensureDurable?.(storageKey))
+
+/** The account of an entry, as `login` named it. */
+export const ownerOf = ({ ownerNames }: ManagerContext, { owner }: Pick<Entry, 'owner'>): string | undefined =>
+  owner && ownerNames.decode(owner)
+
+/** The members of an event that name a session: its label, and its owner if it has one. */
+export const namesOf = (
+  context: ManagerContext,
+  { label, entry }: Pick<Snapshot, 'label'> & { readonly entry?: Pick<Entry, 'owner'> | undefined },
+): { readonly label: string; readonly owner?: string } => {
+  const owner = entry && ownerOf(context, entry)
+  return owner === undefined ? { label } : { label, owner }
+}
 
 /** Parses an entry: the metadata and the fields, each undefined if this version cannot read it. */
 export const parseEntry = (

@@ -514,9 +514,14 @@ export const backendCases: readonly BackendCase[] = [
       let swept = 0
       for (let batch = 1; batch > 0; ) {
         batch = Number(await backend.sweep?.(now + 60_000, 3, (entry) => reported.push(entry)))
+        if (swept === 0) {
+          // An older entry than those of the first batch.
+          const key = await generate(backend, entryWith({ owner, expiresAt: now + 2, metadata: '1.late' }))
+          expected.push({ key, metadata: '1.late', owner })
+        }
         swept += batch
       }
-      assert.equal(swept, 9)
+      assert.equal(swept, 10)
       const byMetadata = (a: unknown, b: unknown) => ((a as Entry).metadata < (b as Entry).metadata ? -1 : 1)
       assert.deepEqual(reported.sort(byMetadata), expected.sort(byMetadata))
       assert.ok(await backend.get(stays))
@@ -764,6 +769,34 @@ export const backendCases: readonly BackendCase[] = [
         assert.ok(scanned.has(key), 'the scan returns every entry')
         if (key !== first) assertSame(scanned.get(key), entry, 'the scan returns entries unchanged')
       }
+    },
+  },
+  {
+    name: 'a scan ends, and returns every entry, although each of them changes between two pages',
+    exempt: (backend) => (backend.scan ? undefined : 'it cannot list its entries'),
+    async run(open) {
+      const backend = await open()
+      const versions = new Map<string, string>()
+      for (let i = 0; i < 12; i++) {
+        const entry = entryWith(i % 2 === 0 ? {} : { owner: `owner ${i}` })
+        versions.set(await generate(backend, entry), entry.version)
+      }
+      const scanned = new Set<string>()
+      let cursor: string | undefined
+      let pages = 0
+      do {
+        const page = await backend.scan?.(cursor, 3)
+        for (const { key } of page?.entries ?? []) scanned.add(key)
+        cursor = page?.cursor
+        for (const [key, version] of versions) {
+          const update = { value: '{}', metadata: 'h', version: freshVersion() }
+          await change(backend, key, update, version)
+          versions.set(key, update.version)
+        }
+        // A store that other tests share has more entries.
+        assert.ok(++pages < 10_000, 'the scan ends')
+      } while (cursor !== undefined)
+      for (const key of versions.keys()) assert.ok(scanned.has(key), 'the scan returns every entry')
     },
   },
   {

@@ -268,6 +268,13 @@ const mutants: Record<string, () => Promise<Backend>> = {
         return { ...page, entries: page.entries.slice(1) }
       },
     })),
+  'a scan ends': () =>
+    broken((good) => ({
+      scan: async (cursor, limit) => {
+        const page = (await good.scan?.(cursor, limit)) ?? { entries: [] }
+        return { entries: page.entries, cursor: 'begins again' }
+      },
+    })),
   'keepSecret stores': () => broken(() => ({ keepSecret: (candidate) => candidate })),
   'a sealed key opens nothing': () =>
     brokenCookie((good) => ({ get: (key) => good.get(key) ?? { value: '', metadata: '', expiresAt: 0, version: '' } })),

@@ -28,6 +28,7 @@ const rules: Readonly<Record<string, readonly string[]>> = {
   request: ['http/', 'session/'],
   response: ['http/', 'session/'],
   accounts: ['crypto/', 'session/', 'backends/'],
+  operator: ['crypto/', 'session/', 'backends/', 'accounts'],
   flash: ['http/', 'session/', 'request'],
   'sealed-text': ['request'],
   cookies: ['http/', 'session/', 'request', 'response'],
@@ -40,14 +41,14 @@ const rules: Readonly<Record<string, readonly string[]>> = {
   'lazy-backend': ['crypto/', 'backends/', 'session/', 'options'],
   manager: [
     ...['http/', 'backends/', 'session/'],
-    ...['request', 'response', 'accounts', 'sealed-text', 'options', 'begin-work', 'lazy-backend', 'middleware'],
+    ...['request', 'response', 'accounts', 'operator', 'sealed-text', 'options', 'begin-work', 'lazy-backend', 'middleware'],
   ],
   'dream-sessions': ['http/', 'options', 'manager'],
   testing: ['testing/'],
   'testing/': ['http/', 'backends/contract'],
   index: [
     ...['http/', 'backends/', 'session/', 'forms/', 'request', 'accounts', 'flash', 'sealed-text', 'cookies'],
-    ...['options', 'manager', 'response', 'dream-sessions'],
+    ...['options', 'manager', 'operator', 'response', 'dream-sessions'],
   ],
 }
 

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import fc from 'fast-check'
-import { type Backend, type OwnedSession, type Session, type SessionEvent, session, sessionManager } from 'keepsake'
+import { type Backend, type OwnedSession, type Session, session, sessionManager } from 'keepsake'
 import { cookieBackend } from 'keepsake/cookie'
 import { memoryBackend } from 'keepsake/memory'
 import { type Browser, browser } from 'keepsake/testing'
@@ -339,33 +339,4 @@ test('a login during a revokeAll of its owner leaves no session of that owner, i
     }),
     { numRuns: runs(300) },
   )
-})
-
-test('a sweep that removes an expired session of an owner emits an event with its label and owner', async (t) => {
-  for (const { name, opener } of stores.filter(({ far }) => !far)) {
-    const backend = await opener(t)()
-    // The clock must be a day behind: a sweep uses the earlier of two clocks, and waits a day after the expiry.
-    const now = clock(Date.now() - 3 * DAY)
-    const events: SessionEvent[] = []
-    const manager = sessionManager({
-      backend,
-      storeTimeout: PATIENT,
-      secret,
-      now,
-      idleTimeout: 3600,
-      onEvent: (event) => events.push(event),
-    })
-    const arrive = () => manager.open({ url: 'https://app.test/', headers: new Headers() })
-    const s = await arrive()
-    s.login('anna')
-    const { label } = s
-    await s.commit()
-    const anonymous = await arrive()
-    anonymous.set('a', 1)
-    await anonymous.commit()
-    now.tick(2 * DAY)
-    await manager.sweep()
-    const ends = events.filter(({ type }) => type === 'timed_out')
-    assert.deepEqual(ends, [{ type: 'timed_out', label, owner: 'anna' }], name)
-  }
 })

@@ -18,7 +18,9 @@ import {
   memorySessions,
   type OpenSession,
   type ReadCookieOptions,
+  type RevokeWhereOptions,
   readForm,
+  type ScanOptions,
   type Session,
   type SessionManager,
   type SessionManagerOptions,
@@ -63,6 +65,8 @@ export const undefinable: readonly true[] = [
   true satisfies Undefinable<CopyOptions>,
   true satisfies Undefinable<LoginOptions>,
   true satisfies Undefinable<SessionOptions>,
+  true satisfies Undefinable<ScanOptions>,
+  true satisfies Undefinable<RevokeWhereOptions>,
   true satisfies Undefinable<CrossOriginProtectionOptions>,
   true satisfies Undefinable<FormOptions>,
   true satisfies Undefinable<TokenOptions>,
@@ -97,6 +101,12 @@ export const userOf = async (request: Request): Promise<string | undefined> => {
   // @ts-expect-error it may be missing
   const user: string = s.fields.user
   return s.get('user') ?? user
+}
+export const ending = typed.revokeWhere(({ owner, fields }) => owner === undefined && fields.user === 'anna')
+// @ts-expect-error a field that the type does not have
+typed.revokeWhere(({ fields }) => fields.usre === 'anna')
+export const labelsOf = async function* (): AsyncGenerator<string> {
+  for await (const { sessions } of typed.scan({ batch: 100 })) for (const { label } of sessions) yield label
 }
 export const loose: Promise<Session<AnyFields>> = session(new Request('https://app.example'))
 

@@ -19,7 +19,11 @@ export const createSweep = (statements: Statements, run: Run): Sweep => {
    */
   let lastEnd = ALL_TIME
 
-  /** Reports the entries that the batch removed. An entry that was moved, or belongs to the next batch, is still there. */
+  /**
+   * Reports the entries that the batch removed. If two processes sweep at the same moment, both may report an entry, because
+   * MySQL cannot return the rows that it deletes. An entry that was moved, or belongs to the next batch, is
+   * still there.
+   */
   const report = async (candidates: readonly Row[], removed: NonNullable<Parameters<Sweep>[2]>) => {
     const expired = candidates
       .map(([key, metadata, owner]) => ({ key: textOf(key), metadata: textOf(metadata), owner: textOf(owner) }))
@@ -35,15 +39,20 @@ export const createSweep = (statements: Statements, run: Run): Sweep => {
     const start = lastEnd
     lastEnd = ALL_TIME
     const [[end] = []] = most > 0 ? (await run(statements.selectBatchEnd(most), now, start)).rows : []
-    const candidates = removed === undefined ? [] : (await run(statements.selectExpiredOwned(most), now, start)).rows
-    const { affected } = await run(statements.removeExpired(most), end === undefined ? now : Number(end), start)
-    if (removed !== undefined) await report(candidates, removed)
+    const removeBatch = async (size: number, until: number, from: number): Promise<number> => {
+      const reports = removed !== undefined && size > 0
+      const candidates = reports ? (await run(statements.selectExpiredOwned(size), now, from)).rows : []
+      const { affected } = await run(statements.removeExpired(size), until, from)
+      if (reports) await report(candidates, removed)
+      return affected
+    }
+    const affected = await removeBatch(most, end === undefined ? now : Number(end), start)
     if (end !== undefined) {
       lastEnd = Number(end)
       return affected
     }
     if (start === ALL_TIME) return affected
     // The last of many batches. The same sweep also removes older entries, for example those that were locked before.
-    return affected + (await run(statements.removeExpired(most - affected), now, ALL_TIME)).affected
+    return affected + (await removeBatch(most - affected, now, ALL_TIME))
   }
 }
