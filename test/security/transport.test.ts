@@ -480,7 +480,7 @@ suite('differential', () => {
       }),
       { numRuns: runs(20_000) },
     )
-    assert.ok(found > runs(1000), `enough values were compared: ${found}`)
+    assert.ok(found > runs(500), `enough values were compared: ${found}`)
   })
   test('CP-1: each listed difference exists', () => {
     const theirs = (text: string) => parseCookie(text).sid
