@@ -87,6 +87,8 @@ const retryLogin = async (work: UnitOfWork, first: Snapshot): Promise<Snapshot |
     const latest = await reread(work, previous)
     if (latest === undefined) {
       if (work.transition !== 'reauthenticate') {
+        // It may have expired in the meantime, by a clock that may be wrong, and a late read may still extend it.
+        await callWrite(work, (backend) => backend.clear(previous.storageKey, undefined, markOf(work.context, 'login')))
         await ensureDurable(work, previous.storageKey)
         return created
       }

@@ -1,38 +1,24 @@
 // The warning before a session ends, as docs/guides/time-left.md shows it, in Chromium with the clocks of the test.
 
 import assert from 'node:assert/strict'
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { join, resolve } from 'node:path'
 import { suite, type TestContext, test } from 'node:test'
 import type { Handler } from 'keepsake'
 import { serve } from 'keepsake/serve'
 import type { Page } from 'playwright-core'
 import { opened } from '../support/chromium.ts'
+import { recipe } from '../support/recipe.ts'
 
-const root = resolve(import.meta.dirname, '../..')
 const MINUTE = 60_000
 const SHOWN = '#warning:not([hidden])'
 const HIDDEN = '#warning[hidden]'
 
 type Recipe = { readonly clock: { now: number }; readonly handler: Handler }
 
-let copies = 0
-
-/** The recipe of the page. It is written into the package, so that `keepsake` resolves as in an application. */
-const recipe = async (t: TestContext): Promise<Recipe> => {
-  const [, code] = /```ts\n(.*?)```/s.exec(readFileSync(join(root, 'docs/guides/time-left.md'), 'utf8')) ?? []
-  const folder = join(root, 'test/.readme', `time-left-${process.pid}-${copies++}`)
-  mkdirSync(folder, { recursive: true })
-  t.after(() => rmSync(folder, { recursive: true }))
-  writeFileSync(join(folder, 'recipe.ts'), code ?? assert.fail('the page has no recipe'))
-  return import(join(folder, 'recipe.ts'))
-}
-
 const waitFor = (page: Page, selector: string) => page.waitForSelector(selector, { state: 'attached' })
 
 /** Serves the recipe, logs a visitor in, and returns their tabs and a function that moves all clocks. */
 const start = async (t: TestContext) => {
-  const { clock, handler } = await recipe(t)
+  const { clock, handler } = await recipe<Recipe>(t, 'docs/guides/time-left.md')
   const server = await serve(handler, { port: 0 })
   t.after(() => server.close())
   const context = await (await opened(t)).newContext()

@@ -2,6 +2,9 @@
 
 import { hash } from 'node:crypto'
 
+/** The timeouts of a session in ticks. Every request starts the idle timeout again, and only a login the absolute timeout. */
+type Timeouts = { readonly idle: number; readonly absolute: number }
+
 /** The acts of one request, in the order in which keepsake performs them. */
 export type Script = {
   /** A field that only this request sets. */
@@ -11,6 +14,8 @@ export type Script = {
   readonly rotate?: true
   /** 'reauthenticate': a login of the owner that the session already has. */
   readonly transition?: 'login' | 'reauthenticate' | 'invalidate'
+  /** The login gives these timeouts to its session. If no request has them, no session of the world has an end. */
+  readonly timeouts?: Timeouts
   /** A field that is set after the login or the invalidate. */
   readonly after?: string
   /** The clock of the server is hours wrong. */
@@ -33,6 +38,8 @@ export type Mutation =
   | 'blind logout' // a logout clears the cookie although another request ended the session
   | 'sweeping clock' // a server removes entries that are expired by its own clock
   | 'ends nothing' // a logout ends only a session that its server can read
+  | 'manager timeouts' // a request extends every session by the timeouts of the manager
+  | 'older timeouts' // a login that reads its fields again takes the timeouts of the session that it ends
 
 /** Ages are ticks. They stop at the last value that matters, so that the number of worlds is finite. */
 type Metadata = {
@@ -43,13 +50,28 @@ type Metadata = {
   /** Ticks since that first use. */
   readonly confirmed?: number
 }
+/** The end of a session, in ticks from now. */
+type Lifetime = {
+  /** Until the session ends if no request extends it. */
+  readonly left: number
+  /** The idle timeout that is kept in the metadata. */
+  readonly idle: number
+  /** Until the absolute end that the metadata gives. */
+  readonly absoluteLeft: number
+}
 type Fields = Readonly<Record<string, number>>
-type Entry = { readonly metadata: Metadata; readonly fields: Fields; readonly version: string }
+type Entry = {
+  readonly metadata: Metadata
+  readonly fields: Fields
+  readonly version: string
+  readonly lifetime?: Lifetime
+}
 type Key = { readonly label: string; readonly secret: string }
 type Place =
   | 'unsent'
   | 'sent'
   | 'save'
+  | 'extend'
   | 'read again'
   | 'clear'
   | 'create'
@@ -71,7 +93,7 @@ type RequestState = {
   readonly age?: number
   /** Another request ended its session while it was in progress, so only a login may set a cookie. */
   readonly overtaken?: true
-  /** Its server cannot read the session, because of its clock. */
+  /** Its server cannot read the session, because of its clock or because the session has expired. */
   readonly unreadable?: true
   /** Its key opened nothing, although it was sent less than a grace ago. */
   readonly refused?: true
@@ -94,6 +116,8 @@ export type World = {
   readonly added: Readonly<Record<string, number>>
   /** By label: the index of the request that ended the session. */
   readonly ended: Readonly<Record<string, number>>
+  /** By label: the timeouts that its login gave. The absolute one is counted down. Only if sessions have an end. */
+  readonly given?: Readonly<Record<string, Timeouts>>
   readonly crashes: number
   /** A response set a cookie that replaces a newer one in the browser. */
   readonly undone?: true
@@ -106,8 +130,36 @@ const RESPONSE_TRANSIT = 1
 /** An offered key is sent only if its read is younger: then it arrives before the next rotation can start. */
 const OFFER_MAX_AGE = GRACE - RESPONSE_TRANSIT
 
+/** The timeouts of the manager: of the session L, and of a login that gives none. */
+const MANAGER: Timeouts = { idle: 2, absolute: 3 }
+
+const newLifetime = ({ idle, absolute }: Timeouts): Lifetime => ({
+  left: Math.min(idle, absolute),
+  idle,
+  absoluteLeft: absolute,
+})
+
+const hasExpired = (entry: Entry | undefined): boolean => entry?.lifetime?.left === 0
+
+/** The end after a request with a session as it read it. It moves only if half of the idle timeout is over, and only forward. */
+const extended = (stored: Lifetime, read: Lifetime, mutation?: Mutation): Lifetime => {
+  const idle = mutation === 'manager timeouts' ? MANAGER.idle : read.idle
+  if (read.left > idle / 2) return stored
+  return { ...stored, left: Math.max(stored.left, Math.min(idle, read.absoluteLeft)) }
+}
+
+const anyTimeouts = (scripts: readonly Script[]) => scripts.some(({ timeouts }) => timeouts !== undefined)
+
 export const world = (scripts: readonly Script[]): World => ({
-  store: { L: { metadata: { current: 'k' }, fields: { n: 0 }, version: 'v' } },
+  store: {
+    L: {
+      metadata: { current: 'k' },
+      fields: { n: 0 },
+      version: 'v',
+      ...(anyTimeouts(scripts) && { lifetime: newLifetime(MANAGER) }),
+    },
+  },
+  ...(anyTimeouts(scripts) && { given: { L: MANAGER } }),
   jar: { label: 'L', secret: 'k' },
   requests: scripts.map((script) => ({ script, place: 'unsent' })),
   replies: [],
@@ -204,7 +256,7 @@ const step = (w: World, i: number, mutation?: Mutation): World => {
     case 'sent': {
       const entry = keyStatus(w, key) === 'none' ? undefined : w.store[label]
       const more: Partial<RequestState> = { age: 0, ...(entry && { entry }) }
-      if (entry && script.clock) {
+      if (entry && (script.clock || hasExpired(entry))) {
         const destroyed = mutation === 'sweeping clock' && script.clock === 'ahead' ? cleared() : {}
         const unreadable: Partial<RequestState> = { age: 0, unreadable: true }
         if (script.transition === 'invalidate' && mutation !== 'ends nothing') return go('clear', unreadable)
@@ -231,21 +283,31 @@ const step = (w: World, i: number, mutation?: Mutation): World => {
       const confirms = entry.metadata.current === key?.secret && entry.metadata.salt !== undefined
       if (script.set || script.add || script.rotate || confirms) return go('save', more)
       const { cookie } = nextMetadata({ ...v, ...more }, i, entry)
-      return go('reply', { ...more, ...(cookie && { cookie }) })
+      return go(entry.lifetime ? 'extend' : 'reply', { ...more, ...(cookie && { cookie }) })
+    }
+    case 'extend': {
+      // A touch compares no versions, so it may reach a state of the session that this request did not read.
+      const { lifetime: read } = v.entry as Entry
+      const entry = w.store[label]
+      if (!read || hasExpired(v.entry) || !entry?.lifetime) return go('reply')
+      return go('reply', {}, saved(label, { ...entry, lifetime: extended(entry.lifetime, read, mutation) }))
     }
     case 'save': {
       const entry = w.store[label]
       if (!entry && mutation !== 'upsert') return go('reply', { ended: true })
       const base = v.entry as Entry
+      if (hasExpired(base)) return go('reply', { ended: true })
       if (entry && entry.version !== base.version && mutation !== 'blind') return go('read again')
       const { metadata, cookie } = nextMetadata(v, i, base, mutation)
       const added = script.add ? { ...w.added, [label]: (w.added[label] ?? 0) + 1 } : w.added
-      const next = { metadata, fields: withWrites(base.fields, script), version: `v${i}` }
+      const lifetime = base.lifetime && extended((entry ?? base).lifetime as Lifetime, base.lifetime, mutation)
+      const fields = withWrites(base.fields, script)
+      const next = { metadata, fields, version: `v${i}`, ...(lifetime && { lifetime }) }
       return go('reply', { age: 0, ...(cookie && { cookie }) }, { ...saved(label, next), added })
     }
     case 'read again': {
       const entry = w.store[label]
-      return entry ? go('save', { entry, age: 0 }) : go('reply', { ended: true })
+      return entry && !hasExpired(entry) ? go('save', { entry, age: 0 }) : go('reply', { ended: true })
     }
     case 'clear':
       if (!w.store[label]) {
@@ -254,13 +316,28 @@ const step = (w: World, i: number, mutation?: Mutation): World => {
       }
       return createsSession(v) ? go('create', {}, cleared()) : go('reply', { cookie: 'clear' }, cleared())
     case 'create': {
-      const entry: Entry = { metadata: { current: `k${i}` }, fields: newFields(v), version: `v${i}` }
+      const expired = hasExpired(v.entry)
+      if (expired && script.transition === 'reauthenticate') return go('reply', { ended: true })
+      const timeouts = script.timeouts ?? MANAGER
+      const entry: Entry = {
+        metadata: { current: `k${i}` },
+        fields: newFields(v),
+        version: `v${i}`,
+        ...(w.given && { lifetime: newLifetime(timeouts) }),
+      }
+      const given = w.given && { given: { ...w.given, [newLabel]: timeouts } }
       const cookie: Key = { label: newLabel, secret: `k${i}` }
-      const more: Partial<RequestState> = { newVersion: `v${i}`, cookie }
+      const more: Partial<RequestState> = {
+        newVersion: `v${i}`,
+        cookie,
+        // The session expired while the request was in progress: it is ended without a look at its version.
+        ...(expired && { unreadable: true }),
+      }
       const endsPrevious = (v.entry !== undefined || v.unreadable === true) && logsIn(script)
       const added = { ...w.added, [newLabel]: entry.fields.n ?? 0 }
       const next = go(endsPrevious ? 'end previous' : 'reply', more, {
         ...saved(newLabel, entry),
+        ...given,
         ...(!endsPrevious && { added }),
       })
       if (!endsPrevious || mutation !== 'send first') return next
@@ -277,16 +354,15 @@ const step = (w: World, i: number, mutation?: Mutation): World => {
       )
     case 'reread': {
       const entry = w.store[label]
-      if (entry) return go('create again', { entry })
-      return go(script.transition === 'reauthenticate' && mutation !== 'same survives' ? 'undo' : 'reply')
+      if (entry && !hasExpired(entry)) return go('create again', { entry })
+      if (script.transition === 'reauthenticate' && mutation !== 'same survives') return go('undo')
+      return entry ? go('end previous', { unreadable: true }) : go('reply')
     }
     case 'create again': {
       const version = `${v.newVersion}+`
-      return go(
-        'end previous',
-        { newVersion: version },
-        saved(newLabel, { ...(w.store[newLabel] as Entry), fields: newFields(v), version }),
-      )
+      const older = mutation === 'older timeouts' && v.entry?.lifetime
+      const created = { ...(w.store[newLabel] as Entry), ...(older && { lifetime: older }) }
+      return go('end previous', { newVersion: version }, saved(newLabel, { ...created, fields: newFields(v), version }))
     }
     case 'undo': {
       const { cookie: _, newVersion: __, ...rest } = v
@@ -320,13 +396,31 @@ const step = (w: World, i: number, mutation?: Mutation): World => {
   }
 }
 
+const countDown = (ticks: number) => Math.max(ticks - 1, 0)
+
+/** An entry one tick later. */
+const later = (entry: Entry): Entry => {
+  const { lifetime } = entry
+  if (!lifetime) return entry
+  const { left, idle, absoluteLeft } = lifetime
+  return { ...entry, lifetime: { left: countDown(left), idle, absoluteLeft: countDown(absoluteLeft) } }
+}
+
 /** A tick of the clock. A reply that takes longer than RESPONSE_TRANSIT is lost. */
 const tick = (w: World): World => ({
   ...w,
-  requests: w.requests.map((v) => (v.age === undefined ? v : { ...v, age: Math.min(v.age + 1, GRACE) })),
+  ...(w.given && {
+    given: Object.fromEntries(
+      Object.entries(w.given).map(([label, { idle, absolute }]) => [label, { idle, absolute: countDown(absolute) }]),
+    ),
+  }),
+  requests: w.requests.map((v) =>
+    v.age === undefined ? v : { ...v, age: Math.min(v.age + 1, GRACE), ...(v.entry && { entry: later(v.entry) }) },
+  ),
   replies: w.replies.map((r) => ({ ...r, age: r.age + 1 })).filter((r) => r.age <= RESPONSE_TRANSIT),
   store: Object.fromEntries(
-    Object.entries(w.store).map(([label, entry]) => {
+    Object.entries(w.store).map(([label, stored]) => {
+      const entry = later(stored)
       const { confirmed } = entry.metadata
       if (confirmed === undefined) return [label, entry]
       return [label, { ...entry, metadata: { ...entry.metadata, confirmed: Math.min(confirmed + 1, GRACE) } }]
@@ -386,6 +480,10 @@ const broken = (w: World): string | undefined => {
     const n = w.store[label]?.fields.n
     if (n !== undefined && n !== count) return `${count} increments were carried out and ${label} counts ${n}`
   }
+  for (const [label, { idle, absolute }] of Object.entries(w.given ?? {})) {
+    const left = w.store[label]?.lifetime?.left ?? 0
+    if (left > Math.min(idle, absolute)) return `${label} lives longer than its login allowed`
+  }
   if (!w.requests.some((v) => v.script.transition || v.script.clock)) {
     if (keyStatus(w, w.jar) === 'none') return 'nobody ended the session, and the browser lost it'
     if (w.requests.some((v) => v.refused)) return 'nobody ended the session, and a request in progress was refused'
@@ -402,7 +500,8 @@ const broken = (w: World): string | undefined => {
     const owed = logsIn(script) && !unreadable && w.ended[oldLabel] === request ? (w.acknowledged[oldLabel] ?? []) : []
     const lost = owed.find((field) => entry.fields[field] === undefined)
     if (lost) return `${lost} was acknowledged before the login, and the login lost it`
-    if (script.transition === 'reauthenticate' && w.ended[oldLabel] !== request)
+    // If its server found the session expired, the request does not know its owner, and its login is that of a new one.
+    if (script.transition === 'reauthenticate' && !unreadable && w.ended[oldLabel] !== request)
       return `${oldLabel} was ended by another, and a login of the same owner outlived it`
   }
   return undefined
@@ -410,7 +509,7 @@ const broken = (w: World): string | undefined => {
 
 /** Runs every interleaving of some requests, with at most one crash. Returns the first broken promise and the number of worlds. */
 export const explore = (scripts: readonly Script[], mutation?: Mutation): { worlds: number; broken?: string } => {
-  const timed = scripts.some((script) => script.rotate)
+  const timed = scripts.some((script) => script.rotate) || anyTimeouts(scripts)
   const seen = new Set<string>()
   const open: World[] = [world(scripts)]
   for (let w = open.pop(); w !== undefined; w = open.pop()) {

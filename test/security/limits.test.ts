@@ -23,6 +23,7 @@ import { workOf } from '../../src/request.ts'
 import { formSecret } from '../../src/session/form-secret.ts'
 import { decodeMetadata } from '../../src/session/metadata.ts'
 import records from '../data/record-v1.json' with { type: 'json' }
+import recordsOf2 from '../data/record-v2.json' with { type: 'json' }
 import { cookiesOf, fields, form } from '../support/acts.ts'
 import { code } from '../support/assert.ts'
 import { clock, DAY, PATIENT, SECOND } from '../support/clock.ts'
@@ -30,6 +31,17 @@ import { NAME, OTHER_SECRET, PRE, rawRequest, SECRET, startSite } from '../suppo
 import { onePass, ratio } from '../support/spent.ts'
 import { stores } from '../support/stores.ts'
 import { setup } from '../support/visits.ts'
+
+/** Entries that earlier versions wrote, in both formats. */
+const keptRecords: readonly {
+  readonly state: string
+  readonly keys: { readonly previous?: string | undefined; readonly current: string }
+  readonly address: string
+  readonly fields: object
+  readonly owner?: string | undefined
+  readonly form?: string | undefined
+  readonly entry: Entry
+}[] = [...records.records, ...recordsOf2.records]
 
 /** A site with one session, and its key and entry. */
 const startWithSession = async (backend: Backend) => {
@@ -654,7 +666,7 @@ suite('records', () => {
     }
   })
   for (const { name, opener } of stores) {
-    test(`DES-4: records of format 1 still open, from ${name}: keys, fields, owner and form secret`, async (t) => {
+    test(`DES-4: records of formats 1 and 2 still open, from ${name}: keys, fields, owner and form secret`, async (t) => {
       const now = clock(records.writtenAt)
       const backend = name === 'memory' ? await backendFromUrl('memory:', { now }) : await opener(t)()
       const { secret, namespace } = records
@@ -670,17 +682,17 @@ suite('records', () => {
         }
       }
       assert.ok(records.records.length >= 5)
-      for (const { state, keys, address: storageKey, entry, fields, form, ...record } of records.records) {
+      for (const { state, keys, address: storageKey, entry, fields, form, owner } of keptRecords) {
         assert.equal(await backend.generate(storageKey, entry), undefined)
         for (const [which, key] of Object.entries(keys)) {
           const seen = await send(`${NAME}=${key}`)
           assert.deepEqual(seen.fields, fields, `${state}, ${which}`)
-          assert.equal(seen.owner, 'owner' in record ? record.owner : undefined, state)
+          assert.equal(seen.owner, owner, state)
           if (form !== undefined) assert.equal(seen.form, form, state)
           // A browser with the key before an offer gets the same new key that the record offered.
           const offered = seen.cookies.map((line) => line.slice(line.indexOf('=') + 1, line.indexOf(';')))
           const isOffer = state === 'offered' && which === 'previous'
-          assert.deepEqual(offered, isOffer ? [(keys as { current: string }).current] : [], `${state}, ${which}`)
+          assert.deepEqual(offered, isOffer ? [keys.current] : [], `${state}, ${which}`)
         }
       }
       for (const { name, token, form } of records.preSessions) {
@@ -697,6 +709,7 @@ suite('records', () => {
       const { s, key, entry } = await startWithSession(backend)
       for (const metadata of [
         entry.metadata.replace(/^1\./, '2.'),
+        entry.metadata.replace(/^1\./, '3.'),
         entry.metadata.replace(/^1\./, '10.'),
         '',
         'x',

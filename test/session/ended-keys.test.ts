@@ -6,7 +6,7 @@ import { addFlash, type Backend, csrfToken, session, sessionManager, takeFlash }
 import { type Browser, browser } from 'keepsake/testing'
 import { clock, PATIENT, SECOND } from '../support/clock.ts'
 import { stores } from '../support/stores.ts'
-import { setup } from '../support/visits.ts'
+import { setup, setupSession } from '../support/visits.ts'
 
 const secret = 'q7Jm3vX0bT9sLk2Wd5Rf8Yh1Zc4Ng6Pa_EuIoBxVtQw'
 
@@ -199,4 +199,25 @@ test('outside a middleware, commit returns the failure as a value', async () => 
   const late = await arrive(cookie)
   late.set('b', 1)
   assert.deepEqual(await late.commit(), { ok: false, error: 'ended' })
+})
+
+test('a login ends a session that expired while the login was in progress, also if a late read extends it', async () => {
+  const { h, visit } = await setupSession({ idleTimeout: 100 * 60 }, (s) => s.login('ben'))
+  const minutes = (count: number) => h.now.tick(count * 60 * SECOND)
+  const other = visit.withSameCookies()
+  const clearing = h.hold('clear')
+  const login = visit((s) => s.login('anna', { idleTimeout: 200 * 60 }))
+  await clearing.arrived
+  await other.otherProcess()((s) => s.set('a', 1))
+  minutes(60)
+  const touching = h.hold('touch')
+  const reading = other.otherProcess()((s) => s.owner)
+  await touching.arrived
+  minutes(41)
+  clearing.go()
+  await login
+  touching.go()
+  assert.equal(await reading, 'ben')
+  assert.equal(await visit((s) => s.owner), 'anna')
+  assert.equal(await other((s) => s.owner), undefined)
 })

@@ -40,6 +40,26 @@ const stalled: Script[] = [{ rotate: true }, {}, { follows: 0 }, { rotate: true,
 /** A request in progress while its key is rotated and another request uses the new one. */
 const overtaken: Script[] = [{ rotate: true }, {}, { follows: 0 }]
 
+const short = { idle: 1, absolute: 2 }
+const long = { idle: 3, absolute: 3 }
+const briefLogin: Script = { transition: 'login', timeouts: short }
+const briefReauthentication: Script = { transition: 'reauthenticate', timeouts: short }
+const longLogin: Script = { transition: 'login', timeouts: long }
+/** Logins that give timeouts, with requests of the session that they end, and then of the session that they create. */
+const timeoutScripts: readonly Script[][] = [
+  [briefLogin, {}],
+  [briefLogin, { set: 'a' }],
+  [briefLogin, { rotate: true }],
+  [briefReauthentication, { add: true }],
+  [briefReauthentication, { transition: 'invalidate' }],
+  [longLogin, { rotate: true, set: 'a' }],
+  [briefLogin, { follows: 0 }],
+  [briefLogin, { set: 'a', follows: 0 }],
+  [briefLogin, { transition: 'login', follows: 0 }],
+  [briefReauthentication, { follows: 0 }],
+  [longLogin, { set: 'a', follows: 0 }],
+]
+
 const holds = (chosen: readonly Script[]) => {
   const { broken } = explore(chosen)
   assert.equal(broken, undefined, `${JSON.stringify(chosen)}: ${broken}`)
@@ -62,6 +82,10 @@ test('successive rotations: a stalled request and a late reply do not log the vi
   holds(overtaken)
 })
 
+test('timeouts of a login: no request prolongs its session over them, also one that is late', () => {
+  for (const chosen of timeoutScripts) holds(chosen)
+})
+
 const mutations: Record<Mutation, string> = {
   upsert: 'ended and is back',
   blind: 'was acknowledged and is not in',
@@ -75,14 +99,19 @@ const mutations: Record<Mutation, string> = {
   'blind logout': 'replaced a newer one',
   'sweeping clock': 'destroyed L',
   'ends nothing': 'L is there',
+  'manager timeouts': 'lives longer than its login allowed',
+  'older timeouts': 'lives longer than its login allowed',
 }
 
 for (const [mutation, words] of Object.entries(mutations)) {
   test(`a promise is broken without a rule: ${mutation}`, () => {
-    const found = [...pairs, stalled, overtaken].map((chosen) => explore(chosen, mutation as Mutation).broken)
-    assert.ok(
-      found.some((broken) => broken?.includes(words)),
-      `no interleaving breaks without the rule; found: ${[...new Set(found)].join('; ')}`,
-    )
+    const tried = mutation.endsWith('timeouts') ? timeoutScripts : [...pairs, stalled, overtaken]
+    const found = new Set<string | undefined>()
+    const isBroken = tried.some((chosen) => {
+      const { broken } = explore(chosen, mutation as Mutation)
+      found.add(broken)
+      return broken?.includes(words)
+    })
+    assert.ok(isBroken, `no interleaving breaks without the rule; found: ${[...found].join('; ')}`)
   })
 }

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { existsSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import type { TestContext } from 'node:test'
-import { type Browser, chromium, type Page } from 'playwright-core'
+import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core'
 
 /** Milliseconds for one step of the browser. It is long, because no test is about speed and a machine may pause. */
 const STEP_TIMEOUT = 600_000
@@ -17,14 +17,18 @@ const installed = () =>
     .flatMap((folder) => programs.map((program) => join(folder, program)))
     .find(existsSync)
 
-export const opened = async (t: TestContext): Promise<Browser> => {
+const launchOptions = () => {
   const executablePath = installed()
   assert.ok(executablePath, 'no Chromium was found: npm test installs one, or prints how')
-  const chrome = await chromium.launch({
+  return {
     executablePath,
     timeout: STEP_TIMEOUT,
     args: ['--disable-quic', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
-  })
+  }
+}
+
+export const opened = async (t: TestContext): Promise<Browser> => {
+  const chrome = await chromium.launch(launchOptions())
   t.after(() => chrome.close())
   // A page that is opened without a context gets one, too.
   const { newContext } = chrome
@@ -34,6 +38,14 @@ export const opened = async (t: TestContext): Promise<Browser> => {
     return context
   }
   return chrome
+}
+
+/** Opens the browser of a visitor who opened it before: its profile is a folder, which keeps cookies while it is closed. */
+export const openProfile = async (t: TestContext, folder: string): Promise<BrowserContext> => {
+  const context = await chromium.launchPersistentContext(folder, launchOptions())
+  t.after(() => context.close())
+  context.setDefaultTimeout(STEP_TIMEOUT)
+  return context
 }
 
 /** Clicks on an element that leads to another page, and waits for that page, because a click alone does not wait. */
