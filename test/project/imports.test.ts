@@ -41,7 +41,17 @@ const rules: Readonly<Record<string, readonly string[]>> = {
   'lazy-backend': ['crypto/', 'backends/', 'session/', 'options'],
   manager: [
     ...['http/', 'backends/', 'session/'],
-    ...['request', 'response', 'accounts', 'operator', 'sealed-text', 'options', 'begin-work', 'lazy-backend', 'middleware'],
+    ...[
+      'request',
+      'response',
+      'accounts',
+      'operator',
+      'sealed-text',
+      'options',
+      'begin-work',
+      'lazy-backend',
+      'middleware',
+    ],
   ],
   'dream-sessions': ['http/', 'options', 'manager'],
   testing: ['testing/'],
