@@ -31,6 +31,7 @@ const createCertificates = (): string => {
 
 const SCRIPT = `
 import { connectRedis } from 'keepsake/redis'
+
 const backend = await connectRedis(process.argv.at(-1), { storeTimeout: 20 })
 const key = 'app.aaaaaaaaaaaa'
 const entry = { value: '{}', metadata: '', version: 'version1', expiresAt: Date.now() + 60_000 }
