@@ -772,7 +772,7 @@ export const backendCases: readonly BackendCase[] = [
     },
   },
   {
-    name: 'a scan ends, and returns every entry, although each of them changes between two pages',
+    name: 'scan ends, and returns every entry, although each of them changes between two pages',
     exempt: (backend) => (backend.scan ? undefined : 'it cannot list its entries'),
     async run(open) {
       const backend = await open()

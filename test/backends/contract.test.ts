@@ -268,7 +268,7 @@ const mutants: Record<string, () => Promise<Backend>> = {
         return { ...page, entries: page.entries.slice(1) }
       },
     })),
-  'a scan ends': () =>
+  'scan ends': () =>
     broken((good) => ({
       scan: async (cursor, limit) => {
         const page = (await good.scan?.(cursor, limit)) ?? { entries: [] }
