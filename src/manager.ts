@@ -226,9 +226,10 @@ const namespaceMethods = (
     count: () => countSessions(accessFor('count')),
     revokeWhere: (condition: RevokeCondition<AnyFields>, options: RevokeWhereOptions = {}) =>
       revokeSessionsWhere(accessFor('revokeWhere'), condition, options),
-    seal: async (text: string, associated: string) => sealText(manager, namespaceFor('seal'), text, associated),
+    seal: async (text: string, associated: string) =>
+      sealText(manager, { namespace: namespaceFor('seal'), associated }, text),
     unseal: async (sealed: string, associated: string) =>
-      unsealText(manager, namespaceFor('unseal'), sealed, associated),
+      unsealText(manager, { namespace: namespaceFor('unseal'), associated }, sealed),
   }
 }
 

@@ -10,8 +10,11 @@ const MAX_ASSOCIATED_LENGTH = 1_000
 /** The most characters of a sealed text: base64url of the text and at most 100 more bytes. */
 const MAX_SEALED_LENGTH = Math.ceil(((MAX_BYTES + 100) * 4) / 3)
 
+/** The namespace of the application, and the purpose that the text is sealed for. */
+type SealPlace = { readonly namespace: string; readonly associated: string }
+
 /* As a cookie's name does for a cookie, the associated data bind the sealed text, and are not in it. */
-const sealContext = (namespace: string, associated: string) => {
+const sealContext = ({ namespace, associated }: SealPlace) => {
   const fits = typeof associated === 'string' && associated !== '' && associated.length <= MAX_ASSOCIATED_LENGTH
   // Half a surrogate pair has no UTF-8, so two different texts would become the same bytes.
   if (!fits || !associated.isWellFormed()) {
@@ -24,14 +27,9 @@ const sealContext = (namespace: string, associated: string) => {
 }
 
 /** @throws KeepsakeError `invalid_option`, `too_large`, `unavailable` */
-export const sealText = async (
-  manager: Manager,
-  namespace: string,
-  text: string,
-  associated: string,
-): Promise<string> => {
+export const sealText = async (manager: Manager, place: SealPlace, text: string): Promise<string> => {
   const bytes = Buffer.from(text)
-  const context = sealContext(namespace, associated)
+  const context = sealContext(place)
   if (bytes.length <= MAX_BYTES) return (await manager.context()).keyRing.seal(context, bytes)
   throw new KeepsakeError(
     'too_large',
@@ -40,13 +38,8 @@ export const sealText = async (
 }
 
 /** @throws KeepsakeError `invalid_option`, `unavailable` */
-export const unsealText = async (
-  manager: Manager,
-  namespace: string,
-  sealed: string,
-  associated: string,
-): Promise<string | undefined> => {
-  const context = sealContext(namespace, associated)
+export const unsealText = async (manager: Manager, place: SealPlace, sealed: string): Promise<string | undefined> => {
+  const context = sealContext(place)
   const { keyRing } = await manager.context()
   return typeof sealed === 'string' ? keyRing.open(context, sealed, MAX_SEALED_LENGTH)?.toString() : undefined
 }
@@ -60,7 +53,7 @@ export const unsealText = async (
  * @throws KeepsakeError `invalid_option`, `too_large` over 64 KiB, `no_middleware`, `unavailable`
  */
 export const seal = async (request: Request, text: string, associated: string): Promise<string> =>
-  sealText(managerOf(request), tenantOf(request).namespace, text, associated)
+  sealText(managerOf(request), { namespace: tenantOf(request).namespace, associated }, text)
 
 /**
  * Opens a text that `seal` made. Returns undefined if this application did not seal it with the same associated data.
@@ -68,4 +61,4 @@ export const seal = async (request: Request, text: string, associated: string): 
  * @throws KeepsakeError `invalid_option`, `no_middleware`, `unavailable`
  */
 export const unseal = async (request: Request, sealed: string, associated: string): Promise<string | undefined> =>
-  unsealText(managerOf(request), tenantOf(request).namespace, sealed, associated)
+  unsealText(managerOf(request), { namespace: tenantOf(request).namespace, associated }, sealed)

@@ -41,24 +41,20 @@ const start = async (t: TestContext) => {
 }
 
 suite('in Chromium, after the browser was closed and opened again,', () => {
-  test('a login without the box is gone', async (t) => {
-    const { openBrowser, closeBrowser, heading, login } = await start(t)
-    await openBrowser()
-    await login({ remember: false })
-    assert.equal(await heading(), LOGGED_IN, 'as long as the browser is open')
-    await closeBrowser()
-    await openBrowser()
-    assert.equal(await heading(), LOGGED_OUT)
-  })
-
-  test('a login with the box is still there', async (t) => {
-    const { openBrowser, closeBrowser, heading, login } = await start(t)
-    await openBrowser()
-    await login({ remember: true })
-    await closeBrowser()
-    await openBrowser()
-    assert.equal(await heading(), LOGGED_IN)
-  })
+  for (const [title, remember, expected] of [
+    ['a login without the box is gone', false, LOGGED_OUT],
+    ['a login with the box is still there', true, LOGGED_IN],
+  ] as const) {
+    test(title, async (t) => {
+      const { openBrowser, closeBrowser, heading, login } = await start(t)
+      await openBrowser()
+      await login({ remember })
+      assert.equal(await heading(), LOGGED_IN, 'as long as the browser is open')
+      await closeBrowser()
+      await openBrowser()
+      assert.equal(await heading(), expected)
+    })
+  }
 
   test('a later login without the box is gone, and with it the login with the box', async (t) => {
     const { openBrowser, closeBrowser, heading, login } = await start(t)

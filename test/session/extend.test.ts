@@ -2,17 +2,8 @@
 
 import assert from 'node:assert/strict'
 import { suite, type TestContext, test } from 'node:test'
-import {
-  addFlash,
-  backendFromUrl,
-  csrfToken,
-  type SessionManager,
-  type SessionManagerOptions,
-  session,
-  sessionManager,
-  takeFlash,
-  verifyCsrfToken,
-} from 'keepsake'
+import type { SessionManager, SessionManagerOptions } from 'keepsake'
+import { addFlash, backendFromUrl, csrfToken, session, sessionManager, takeFlash, verifyCsrfToken } from 'keepsake'
 import { cookieBackend } from 'keepsake/cookie'
 import { type Browser, browser } from 'keepsake/testing'
 import { code } from '../support/assert.ts'

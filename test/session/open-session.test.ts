@@ -2,15 +2,13 @@
 
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
+import type { CommitResult, OpenSession, SessionManagerOptions } from 'keepsake'
 import {
   addFlash,
-  type CommitResult,
   csrfField,
   csrfTag,
   csrfToken,
-  type OpenSession,
   readForm,
-  type SessionManagerOptions,
   session,
   sessionManager,
   takeFlash,

@@ -38,6 +38,14 @@ for (const { name, opener } of stores) {
   })
 }
 
+/** A visitor whose session has a field of 0. */
+const startWith = async (field: string) => {
+  const h = await setup()
+  const visit = h.visitor()
+  await visit((s) => s.set(field, 0))
+  return { h, visit }
+}
+
 suite('save', () => {
   test('the cookie of a session that it created leaves with the response', async () => {
     const h = await setup()
@@ -69,9 +77,7 @@ suite('save', () => {
   })
 
   test('a change of another request in the meantime is kept, and the handler sees it', async () => {
-    const h = await setup()
-    const visit = h.visitor()
-    await visit((s) => s.set('mine', 0))
+    const { visit } = await startWith('mine')
     await visit(async (s) => {
       s.set('mine', 1)
       await visit.withSameCookies().otherProcess()((o) => o.set('theirs', 1))
@@ -83,9 +89,7 @@ suite('save', () => {
   })
 
   test('a change during the save is part of the next one', async () => {
-    const h = await setup()
-    const visit = h.visitor()
-    await visit((s) => s.set('a', 0))
+    const { h, visit } = await startWith('a')
     const held = h.hold('set')
     await visit(async (s) => {
       s.set('a', 1)
@@ -100,9 +104,7 @@ suite('save', () => {
   })
 
   test('two saves at once run one after the other', async () => {
-    const h = await setup()
-    const visit = h.visitor()
-    await visit((s) => s.set('n', 0))
+    const { visit } = await startWith('n')
     await visit(async (s) => {
       s.set('n', 1)
       const first = s.save()
@@ -162,9 +164,7 @@ suite('save', () => {
   })
 
   test('if the store fails it throws, nothing is lost, and it can be called again', async () => {
-    const h = await setup()
-    const visit = h.visitor()
-    await visit((s) => s.set('a', 0))
+    const { h, visit } = await startWith('a')
     await visit(async (s) => {
       s.set('a', 1)
       h.fail('set', new Error('ECONNREFUSED'))
@@ -175,9 +175,7 @@ suite('save', () => {
   })
 
   test('if the handler throws afterwards, the saved changes stay and the later ones are dropped', async () => {
-    const h = await setup()
-    const visit = h.visitor()
-    await visit((s) => s.set('a', 0))
+    const { visit } = await startWith('a')
     await assert.rejects(
       async () =>
         visit(async (s) => {
