@@ -30,12 +30,12 @@ const stage = (options: Partial<SessionManagerOptions> = {}, origin = 'https://a
     const result = await act(request)
     return result instanceof Response ? result : Response.json(result ?? null)
   })
-  const visitOf = (jar: ReturnType<typeof browser>) => async (next: Act, init?: RequestInit) => {
+  const visitFor = (jar: ReturnType<typeof browser>) => async (next: Act, init?: RequestInit) => {
     act = next
     return jar('/', init)
   }
   const jar = browser(handler, { now, origin })
-  const visit = visitOf(jar)
+  const visit = visitFor(jar)
   const read = async (name: string, options = {}) =>
     (await visit((request) => getCookie(request, name, options))).json()
   const set = (name: string, value: string, options: SetCookieOptions = {}) =>

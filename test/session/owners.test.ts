@@ -39,16 +39,16 @@ const setup = (backends: readonly Backend[], options: Partial<Parameters<typeof 
       return new Response()
     }),
   )
-  const visitOf = (jar: Browser) => {
+  const visitFor = (jar: Browser) => {
     const visit = async (next: Act) => {
       act = next
       result = undefined
       const { status } = await jar('/')
       return status === 200 ? result : status
     }
-    return Object.assign(visit, { jar, in: (i: number) => visitOf(jar.copy(handlers[i] as (typeof handlers)[0])) })
+    return Object.assign(visit, { jar, in: (i: number) => visitFor(jar.copy(handlers[i] as (typeof handlers)[0])) })
   }
-  const visitor = (i = 0) => visitOf(browser(handlers[i] as (typeof handlers)[0], { now }))
+  const visitor = (i = 0) => visitFor(browser(handlers[i] as (typeof handlers)[0], { now }))
   const manager = processes[0] as (typeof processes)[0]
   return { now, events, processes, manager, visitor }
 }

@@ -45,7 +45,7 @@ const startSite = <F extends object>(manager: SessionManager<F>) => {
     result = await act(await manager.session(request), request)
     return new Response()
   })
-  const visitOf = (jar: ReturnType<typeof browser>) => {
+  const visitFor = (jar: ReturnType<typeof browser>) => {
     const visit = async (next: typeof act) => {
       act = next
       result = undefined
@@ -54,7 +54,7 @@ const startSite = <F extends object>(manager: SessionManager<F>) => {
     }
     return Object.assign(visit, { jar, copyTo: (other: typeof handler) => jar.copy(other) })
   }
-  return { handler, visit: visitOf(browser(handler)), visitWith: (jar: ReturnType<typeof browser>) => visitOf(jar) }
+  return { handler, visit: visitFor(browser(handler)), visitWith: (jar: ReturnType<typeof browser>) => visitFor(jar) }
 }
 
 for (const [name, schema] of Object.entries(schemas)) {
