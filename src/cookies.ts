@@ -4,7 +4,8 @@ import { inspect } from 'node:util'
 import { checkOptionNames, KeepsakeError } from './error.ts'
 import { bareName, type CookieAttributes, cookieValues, formatSetCookie, MAX_COOKIE_BYTES } from './http/cookie.ts'
 import { type CookieSettings, cookieSettingsFor } from './http/cookie-names.ts'
-import { managerOf, tenantOf } from './request.ts'
+import { headOf, managerOf, tenantOf } from './request.ts'
+import type { RequestLike } from './request-context.ts'
 import { withHeaders } from './response.ts'
 import type { ManagerContext } from './session/context.ts'
 
@@ -32,7 +33,7 @@ const plainValue = /^[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*$/
 const placeOptions = ['domain', 'path', 'httpOnly'] as const
 const valueOptions = ['sameSite', 'partitioned', 'priority', 'sealed', 'maxAge'] as const
 
-const namesFor = (request: Request, name: string, options: SetCookieOptions): CookieSettings => {
+const namesFor = (request: RequestLike, name: string, options: SetCookieOptions): CookieSettings => {
   const { sealed: _, maxAge: __, ...attributes } = options
   const bare = bareName(name)
   const { cookie } = tenantOf(request)
@@ -42,10 +43,10 @@ const namesFor = (request: Request, name: string, options: SetCookieOptions): Co
       `The name ${bare} belongs to the session cookie. Choose another name, or change the option cookie.name.`,
     )
   }
-  return cookieSettingsFor({ ...managerOf(request).transport, cookie: { ...attributes, name: bare } })(request)
+  return cookieSettingsFor({ ...managerOf(request).transport, cookie: { ...attributes, name: bare } })(headOf(request))
 }
 
-const sealContext = (request: Request, { session: name, place }: CookieSettings) => ({
+const sealContext = (request: RequestLike, { session: name, place }: CookieSettings) => ({
   purpose: 'cookie',
   name: name + place,
   audience: tenantOf(request).namespace,
@@ -69,7 +70,7 @@ const decodeValue = (bytes: Buffer | undefined, now: number): string | undefined
  * @throws KeepsakeError `invalid_option`, `no_middleware`, `unavailable`
  */
 export const getCookie = async (
-  request: Request,
+  request: RequestLike,
   name: string,
   options: ReadCookieOptions = {},
 ): Promise<string | undefined> => {
@@ -78,7 +79,12 @@ export const getCookie = async (
   const manager = managerOf(request)
   const cookies = namesFor(request, name, options)
   // Values of other programs may contain commas. Sealed values do not.
-  const values = cookieValues(request.headers.get('cookie') ?? '', cookies.session, () => true, sealed ? ',' : ';')
+  const values = cookieValues(
+    headOf(request).headers.get('cookie') ?? '',
+    cookies.session,
+    () => true,
+    sealed ? ',' : ';',
+  )
   if (!sealed) return values[0]
   if (values.length === 0) return undefined
   const { keyRing, now } = await manager.context()
@@ -113,7 +119,7 @@ const addCookie = (response: Response, line: string, manager: Pick<ManagerContex
  */
 export const setCookie = async (
   response: Response,
-  request: Request,
+  request: RequestLike,
   name: string,
   value: string,
   options: SetCookieOptions = {},
@@ -161,7 +167,7 @@ export const setCookie = async (
  */
 export const deleteCookie = async (
   response: Response,
-  request: Request,
+  request: RequestLike,
   name: string,
   options: CookiePlace = {},
 ): Promise<Response> => {

@@ -1,7 +1,8 @@
 // Messages for the visitor's next page: added by one request, taken by the next that shows them.
 
 import { isPrefetch } from './http/prefetch.ts'
-import { queueFlash, type RequestOrSession, workOf } from './request.ts'
+import { workOf } from './request.ts'
+import { queueFlash, type RequestLike } from './request-context.ts'
 import { takeMessages } from './session/flash.ts'
 import { type Flash, newFlash } from './session/flash-messages.ts'
 import type { UnitOfWork } from './session/work.ts'
@@ -14,7 +15,7 @@ import type { UnitOfWork } from './session/work.ts'
  * @param target the request inside a middleware, or outside of one the session that `manager.open` returned
  * @throws KeepsakeError `not_json`, `too_large`, `no_middleware`, `too_late`
  */
-export const addFlash = (target: RequestOrSession, category: string, text: string): void =>
+export const addFlash = (target: RequestLike, category: string, text: string): void =>
   queueFlash(target, newFlash(category, text))
 
 /** Whether the browser may never show the response. */
@@ -31,7 +32,7 @@ const isNotShown = ({ request }: UnitOfWork): boolean => request.method === 'HEA
  * @param target as for `addFlash`
  * @throws KeepsakeError `unavailable`, `unknown_outcome`, `contention`, and as `session`
  */
-export const takeFlash = async (target: RequestOrSession): Promise<readonly Flash[]> => {
+export const takeFlash = async (target: RequestLike): Promise<readonly Flash[]> => {
   const work = await workOf(target)
   return isNotShown(work) ? [] : takeMessages(work)
 }

@@ -29,9 +29,10 @@ export { type CrossOriginProtectionOptions, crossOriginProtection } from './form
 export { type CsrfResult, csrfField, csrfTag, csrfToken, type TokenOptions, verifyCsrfToken } from './forms/csrf.ts'
 export { type FormFiles, type FormOptions, type FormResult, readForm } from './forms/form.ts'
 export type { UploadedFile } from './forms/multipart.ts'
-export type { CookieOptions, IncomingRequest } from './http/cookie-names.ts'
+export type { CookieOptions } from './http/cookie-names.ts'
 export type { ErrorKind, ErrorResponse } from './http/error-response.ts'
 export type { Handler, Middleware } from './http/handler.ts'
+export type { IncomingRequest, RequestHeaders } from './http/request-head.ts'
 export type { Json } from './json.ts'
 export {
   type CommitResult,
@@ -50,6 +51,7 @@ export type {
 } from './operator.ts'
 export type { SessionManagerOptions } from './options.ts'
 export { type SessionOptions, session } from './request.ts'
+export type { RequestLike } from './request-context.ts'
 export type { ResponseCookie } from './response.ts'
 export type { Issue, StandardSchema } from './schema.ts'
 export { seal, unseal } from './sealed-text.ts'

@@ -3,12 +3,12 @@
 import { listSessions, type OwnedSession, revokeAllSessions, revokeSession } from './accounts.ts'
 import type { Deadline } from './backends/deadline.ts'
 import { workStarter } from './begin-work.ts'
+import { clearingCookies } from './commit-request.ts'
 import { checkOptionNames, KeepsakeError } from './error.ts'
-import type { IncomingRequest } from './http/cookie-names.ts'
 import type { Middleware } from './http/handler.ts'
-import type { RequestHead } from './http/withheld.ts'
+import type { IncomingRequest, RequestHead, RequestHeaders } from './http/request-head.ts'
 import { openLazily } from './lazy-backend.ts'
-import { clearingCookies, createMiddleware } from './middleware.ts'
+import { createMiddleware } from './middleware.ts'
 import {
   countSessions,
   type RevokeCondition,
@@ -20,16 +20,8 @@ import {
   scanSessions,
 } from './operator.ts'
 import { checkOptions, type SessionManagerOptions } from './options.ts'
-import {
-  asksToExtend,
-  attachOpened,
-  findTenant,
-  type Manager,
-  type RequestContext,
-  type SessionOptions,
-  sessionOf,
-  tenantFor,
-} from './request.ts'
+import { asksToExtend, type SessionOptions, sessionOf, tenantFor } from './request.ts'
+import { attachOpened, findTenant, type Manager, type RequestContext, type RequestLike } from './request-context.ts'
 import { addHeaders, type ResponseCookie, responseCookies, setCookieHeaders } from './response.ts'
 import type { OutputOf, StandardSchema } from './schema.ts'
 import { sealText, unsealText } from './sealed-text.ts'
@@ -74,14 +66,14 @@ export type SessionManager<F extends object = AnyFields> = Middleware & {
    * The session of a request inside this middleware, also if another session manager is nested in it. The options are those
    * of `session`.
    */
-  session(request: Request, options?: SessionOptions): Promise<Session<F>>
+  session(request: RequestLike, options?: SessionOptions): Promise<Session<F>>
   /**
    * A session for a job, a socket or a server action. A Request gives all that is needed. Without `url`, only cookies
    * with a `__Host-` or `__Secure-` prefix are read. `readForm` needs a Request. The options are those of `session`.
    */
   open(
     request: {
-      readonly headers: Headers
+      readonly headers: RequestHeaders
       readonly url?: string | undefined
       readonly method?: string | undefined
     },
@@ -275,7 +267,7 @@ export function sessionManager(options: SessionManagerOptions): SessionManager {
     namespaceMethods(manager, newDeadline, contextOf, namespaceFor)
 
   return Object.assign(middleware, {
-    session: (request: Request, options?: SessionOptions) => sessionOf(request, middleware, options),
+    session: (request: RequestLike, options?: SessionOptions) => sessionOf(request, middleware, options),
     async open(request: RequestHead, options: SessionOptions = {}): Promise<OpenSession> {
       const extend = asksToExtend(options, 'open()')
       const tenant = findTenant(manager, request)

@@ -69,6 +69,9 @@ export const responseCookies = (outcome: CommitOutcome, work: UnitOfWork): reado
   }))
 }
 
+/** The header fields of a response: Headers, or those of a framework. The names are in lower case. */
+export type ResponseHeaders = Pick<Headers, 'get' | 'set' | 'append' | 'keys'>
+
 /** Whether a Cache-Control forbids shared caches to keep the response. */
 const isPrivate = (value: string): boolean => /(^|,)\s*(private|no-store)\s*(,|$)/i.test(value)
 
@@ -83,11 +86,13 @@ const targetedNoStore = (name: string): string | undefined => {
 }
 
 /** Forbids shared caches to keep a response that is for one visitor. */
-const keepFromCaches = (headers: Headers, emit: Emit, fallback: string): void => {
+const keepFromCaches = (headers: ResponseHeaders, emit: Emit, fallback: string): void => {
   let overridden = false
-  for (const [name, value] of [...headers]) {
+  for (const name of [...headers.keys()]) {
     const noStore = targetedNoStore(name)
-    if (noStore === undefined || value === noStore || isPrivate(value)) continue
+    if (noStore === undefined) continue
+    const value = headers.get(name) ?? ''
+    if (value === noStore || isPrivate(value)) continue
     headers.set(name, noStore)
     overridden = true
   }
@@ -110,7 +115,12 @@ const namesCookie = (vary: string | null): boolean => vary !== null && /(^|,)\s*
  * Adds Set-Cookie headers, Vary and Cache-Control to headers. Caches need it, because Set-Cookie alone does not stop
  * them (RFC 9111 §7.3). A private response contains something for one visitor, such as a form token.
  */
-export const addHeaders = (headers: Headers, cookies: readonly string[], emit: Emit, privateResponse = false): void => {
+export const addHeaders = (
+  headers: ResponseHeaders,
+  cookies: readonly string[],
+  emit: Emit,
+  privateResponse = false,
+): void => {
   const vary = headers.get('vary')
   if (!namesCookie(vary)) headers.set('vary', vary === null ? 'Cookie' : `${vary}, Cookie`)
   if (cookies.length === 0 && !privateResponse) return

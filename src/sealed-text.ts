@@ -1,7 +1,8 @@
 // Sealed texts of the application: encrypted and authenticated under its secret, each for one purpose.
 
 import { KeepsakeError } from './error.ts'
-import { type Manager, managerOf, tenantOf } from './request.ts'
+import { managerOf, tenantOf } from './request.ts'
+import type { Manager, RequestLike } from './request-context.ts'
 
 /** The most bytes of a text. */
 const MAX_BYTES = 65_536
@@ -52,7 +53,7 @@ export const unsealText = async (manager: Manager, place: SealPlace, sealed: str
  *
  * @throws KeepsakeError `invalid_option`, `too_large` over 64 KiB, `no_middleware`, `unavailable`
  */
-export const seal = async (request: Request, text: string, associated: string): Promise<string> =>
+export const seal = async (request: RequestLike, text: string, associated: string): Promise<string> =>
   sealText(managerOf(request), { namespace: tenantOf(request).namespace, associated }, text)
 
 /**
@@ -60,5 +61,5 @@ export const seal = async (request: Request, text: string, associated: string): 
  *
  * @throws KeepsakeError `invalid_option`, `no_middleware`, `unavailable`
  */
-export const unseal = async (request: Request, sealed: string, associated: string): Promise<string | undefined> =>
+export const unseal = async (request: RequestLike, sealed: string, associated: string): Promise<string | undefined> =>
   unsealText(managerOf(request), { namespace: tenantOf(request).namespace, associated }, sealed)

@@ -3,7 +3,8 @@
 import { inspect } from 'node:util'
 import { randomBuffer } from '../crypto/random.ts'
 import { checkOptionNames, KeepsakeError, type Result } from '../error.ts'
-import { type RequestOrSession, workOf } from '../request.ts'
+import { workOf } from '../request.ts'
+import type { RequestLike } from '../request-context.ts'
 import type { ManagerContext } from '../session/context.ts'
 import { acceptedSecrets, formSecret, lacksOrigin, rememberToken } from '../session/form-secret.ts'
 import type { UnitOfWork } from '../session/work.ts'
@@ -134,7 +135,7 @@ export const reportRejected = (work: UnitOfWork, outcome: string): void => {
  * @param target the request inside a middleware, or outside of one the session that `manager.open` returned
  * @throws KeepsakeError `invalid_option`, and as `session`
  */
-export const csrfToken = async (target: RequestOrSession, options: TokenOptions = {}): Promise<string> => {
+export const csrfToken = async (target: RequestLike, options: TokenOptions = {}): Promise<string> => {
   const { validFor = 3600 } = options
   if (typeof validFor !== 'number' || !(validFor > 0 && validFor <= MAX_VALID_FOR)) {
     throw new KeepsakeError(
@@ -152,7 +153,7 @@ export const csrfToken = async (target: RequestOrSession, options: TokenOptions 
 
 /** The name and the value of a form's hidden field, for JSX and templates. @throws as `csrfToken` */
 export const csrfField = async (
-  target: RequestOrSession,
+  target: RequestLike,
   options: TokenOptions = {},
 ): Promise<{ readonly name: string; readonly value: string }> => ({
   name: TOKEN_FIELD,
@@ -164,7 +165,7 @@ export const csrfField = async (
  *
  * @throws as `csrfToken`
  */
-export const csrfTag = async (target: RequestOrSession, options: TokenOptions = {}): Promise<string> =>
+export const csrfTag = async (target: RequestLike, options: TokenOptions = {}): Promise<string> =>
   `<input name="${TOKEN_FIELD}" type="hidden" value="${await csrfToken(target, options)}">`
 
 /**
@@ -176,7 +177,7 @@ export const csrfTag = async (target: RequestOrSession, options: TokenOptions = 
  * @throws KeepsakeError `invalid_option`, and as `session`
  */
 export const verifyCsrfToken = async (
-  target: RequestOrSession,
+  target: RequestLike,
   token?: unknown,
   options: Pick<TokenOptions, 'action'> = {},
 ): Promise<CsrfResult> => {

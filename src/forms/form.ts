@@ -3,7 +3,8 @@
 import { inspect } from 'node:util'
 import { type Awaitable, checkOptionNames, KeepsakeError } from '../error.ts'
 import { type Json, setOwn } from '../json.ts'
-import { type RequestOrSession, workOf } from '../request.ts'
+import { workOf } from '../request.ts'
+import type { RequestLike } from '../request-context.ts'
 import { checked, type Issue, isSchema, type OutputOf, type StandardSchema } from '../schema.ts'
 import type { UnitOfWork } from '../session/work.ts'
 import { type BodyRead, discardRest, readBody } from './body.ts'
@@ -135,14 +136,14 @@ const bodyProblem = (read: BodyRead) => {
  * @param target the request inside a middleware, or outside of one the session that `manager.open` returned for a Request
  * @throws KeepsakeError `invalid_option`, and as `session`; and the errors of `upload`
  */
-export function readForm(target: RequestOrSession, schema?: undefined, options?: FormOptions): Promise<FormResult>
+export function readForm(target: RequestLike, schema?: undefined, options?: FormOptions): Promise<FormResult>
 export function readForm<S extends StandardSchema>(
-  target: RequestOrSession,
+  target: RequestLike,
   schema: S,
   options?: FormOptions,
 ): Promise<FormResult<OutputOf<S>>>
 export async function readForm(
-  target: RequestOrSession,
+  target: RequestLike,
   schema?: StandardSchema,
   options: FormOptions = {},
 ): Promise<FormResult<unknown>> {

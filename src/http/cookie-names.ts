@@ -4,9 +4,7 @@ import { inspect } from 'node:util'
 import { KeepsakeError } from '../error.ts'
 import type { EventType } from '../events.ts'
 import { bareName, type CookieAttributes, formatAttributes, prefixOf, sealedPlace } from './cookie.ts'
-
-/** The part of a request that is read here. A Request has it. Without a URL, a request counts as one over TLS. */
-export type IncomingRequest = { readonly headers: Headers; readonly url?: string | undefined }
+import type { IncomingRequest, RequestHeaders } from './request-head.ts'
 
 /**
  * Who can set cookies of these names in a visitor's browser, in addition to this host over TLS: nobody if the name
@@ -69,7 +67,7 @@ const splitUrl = (url: string): { readonly scheme: string; readonly authority: s
 }
 
 /** Whether the headers show that a proxy forwarded the request. */
-const isForwarded = (headers: Headers): boolean => {
+const isForwarded = (headers: RequestHeaders): boolean => {
   for (const name of headers.keys()) {
     if (name === 'forwarded' || name === 'via' || name.startsWith('x-forwarded-')) return true
   }
@@ -77,7 +75,7 @@ const isForwarded = (headers: Headers): boolean => {
 }
 
 /** Whether the headers show that a page of another machine sent the request. */
-const isFromOtherHost = (headers: Headers): boolean =>
+const isFromOtherHost = (headers: RequestHeaders): boolean =>
   ['origin', 'referer'].some((name) => {
     const from = headers.get(name)
     return from !== null && !loopback.test(splitUrl(from)?.authority ?? '')
@@ -171,7 +169,7 @@ export const cookieSettingsFor = (
   const plainWithoutDomain = plainNames({ ...plainAttributes(withoutDomain), secure: false })
 
   /** Whether a request came directly to a loopback name. */
-  const isDirect = (headers: Headers, authority: string): boolean =>
+  const isDirect = (headers: RequestHeaders, authority: string): boolean =>
     loopback.test(authority) && (headers.get('host') ?? authority) === authority && !isForwarded(headers)
   const isOutsideDomain = (authority: string): boolean => domain !== undefined && !isWithinDomain(authority, domain)
 

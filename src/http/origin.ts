@@ -1,6 +1,6 @@
 // The origin of the page that sent a request, as far as the request's headers show it.
 
-import type { RequestHead } from './withheld.ts'
+import type { RequestHead } from './request-head.ts'
 
 /**
  * `same`: a page of the same origin, or the visitor directly, for example from the address bar. `cross`: a page of

@@ -1,5 +1,7 @@
 // Recognises prefetches: requests for a page that the visitor has not asked to see yet.
 
+import type { RequestHead } from './request-head.ts'
+
 /**
  * Headers that name the purpose of a request. Browsers send Sec-Purpose (Chromium, Firefox) or, when they are older,
  * Purpose (Chromium, Safari), X-Purpose (Safari, Opera, Facebook's), X-Moz (Firefox), Sec-Fetch-Purpose or Moz-Purpose.
@@ -35,6 +37,6 @@ const prefetchHeaders = [
  * are not recognised: SvelteKit's for data, and those of quicklink and Astro in a browser without `<link
  * rel=prefetch>`. With it, the browser sends the header.
  */
-export const isPrefetch = ({ headers }: { readonly headers: Headers }): boolean =>
+export const isPrefetch = ({ headers }: Pick<RequestHead, 'headers'>): boolean =>
   purposeHeaders.some((name) => prefetchWord.test(headers.get(name) ?? '')) ||
   prefetchHeaders.some((name) => headers.has(name))

@@ -3,13 +3,8 @@
 import { inspect } from 'node:util'
 import { checkOptionNames, checkSynchronous, KeepsakeError } from '../error.ts'
 import type { CookieAttributes } from './cookie.ts'
-import {
-  type CookieOptions,
-  type CookieSettings,
-  cookieSettingsFor,
-  type IncomingRequest,
-  type TransportOptions,
-} from './cookie-names.ts'
+import { type CookieOptions, type CookieSettings, cookieSettingsFor, type TransportOptions } from './cookie-names.ts'
+import type { IncomingRequest } from './request-head.ts'
 
 export type SessionCookie = {
   /** Without a prefix. */

@@ -1,13 +1,7 @@
 // Finds out whether a browser withheld the session cookie because of SameSite or Path (RFC 6265bis §5.2, §5.8.3).
 
 import type { CookieAttributes } from './cookie.ts'
-
-/** The part of a request that is read here. A Request has it. */
-export type RequestHead = {
-  readonly headers: Headers
-  readonly url?: string | undefined
-  readonly method?: string | undefined
-}
+import type { RequestHead } from './request-head.ts'
 
 export type Withheld = {
   /** `cross_site`: a page of another site sent the request. `path`: the request is outside the cookie's path. */

@@ -3,7 +3,8 @@
 import { inspect } from 'node:util'
 import { ownerNames, storageKeys } from '../crypto/keys.ts'
 import { checkSynchronous, KeepsakeError } from '../error.ts'
-import type { IncomingRequest, TransportOptions } from '../http/cookie-names.ts'
+import type { TransportOptions } from '../http/cookie-names.ts'
+import type { IncomingRequest } from '../http/request-head.ts'
 import { type SessionCookie, sessionCookie } from '../http/session-cookie.ts'
 import type { ManagerContext, SharedContext } from './context.ts'
 
