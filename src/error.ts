@@ -49,6 +49,12 @@ export const chain = <T, R>(value: Awaitable<T>, next: (value: T) => Awaitable<R
  * - `unknown_outcome`: the backend failed or did not answer during a write. The change may or may not have been saved.
  * - `contention`: other requests changed the same session until this request's time ended. Nothing was saved.
  * - `key_collision`: three new keys in a row existed already, so the machine's random numbers are not random.
+ *
+ * Only an adapter passes these to the error handler of its framework, with the status 409. Nothing was saved:
+ *
+ * - `ended`: the session ended while the request was in progress.
+ * - `conflict`: another request changed the session, and the schema refuses both changes together.
+ * - `withheld`: the browser did not send the session cookie with the request.
  */
 export type ErrorCode =
   | 'invalid_option'
@@ -67,6 +73,9 @@ export type ErrorCode =
   | 'unknown_outcome'
   | 'contention'
   | 'key_collision'
+  | 'ended'
+  | 'conflict'
+  | 'withheld'
 
 /** Marks a KeepsakeError of any copy of this package, in any realm. */
 const MARK = Symbol.for('keepsake.KeepsakeError')
@@ -81,7 +90,7 @@ const temporary: readonly ErrorCode[] = ['unavailable', 'unknown_outcome', 'cont
 export class KeepsakeError extends Error {
   override readonly name = 'KeepsakeError'
   readonly code: ErrorCode
-  /** 503 if another try may work, otherwise absent. Frameworks answer 500 without it, and may write to it. */
+  /** 503 if another try may work. 409 for an error of an adapter. Otherwise absent: frameworks answer 500 without it, and may write to it. */
   declare status?: number
   /**
    * After a failed `commit()`: headers for the response to the error. For example, a logout still clears the browser's

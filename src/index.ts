@@ -32,6 +32,7 @@ export type { UploadedFile } from './forms/multipart.ts'
 export type { CookieOptions } from './http/cookie-names.ts'
 export type { ErrorKind, ErrorResponse } from './http/error-response.ts'
 export type { Handler, Middleware } from './http/handler.ts'
+export type { NodeRequest } from './http/node-request.ts'
 export type { IncomingRequest, RequestHeaders } from './http/request-head.ts'
 export type { Json } from './json.ts'
 export {

@@ -6,6 +6,7 @@ import { workStarter } from './begin-work.ts'
 import { clearingCookies } from './commit-request.ts'
 import { checkOptionNames, KeepsakeError } from './error.ts'
 import type { Middleware } from './http/handler.ts'
+import { isNodeRequest, type NodeRequest, NodeRequestHead, type ParsedBodyOwner } from './http/node-request.ts'
 import type { IncomingRequest, RequestHead, RequestHeaders } from './http/request-head.ts'
 import { openLazily } from './lazy-backend.ts'
 import { createMiddleware } from './middleware.ts'
@@ -69,14 +70,17 @@ export type SessionManager<F extends object = AnyFields> = Middleware & {
   session(request: RequestLike, options?: SessionOptions): Promise<Session<F>>
   /**
    * A session for a job, a socket or a server action. A Request gives all that is needed. Without `url`, only cookies
-   * with a `__Host-` or `__Secure-` prefix are read. `readForm` needs a Request. The options are those of `session`.
+   * with a `__Host-` or `__Secure-` prefix are read. `readForm` needs a Request. A request of `node:http` is also possible, for
+   * example that of a WebSocket upgrade. The options are those of `session`.
    */
   open(
-    request: {
-      readonly headers: RequestHeaders
-      readonly url?: string | undefined
-      readonly method?: string | undefined
-    },
+    request:
+      | {
+          readonly headers: RequestHeaders
+          readonly url?: string | undefined
+          readonly method?: string | undefined
+        }
+      | NodeRequest,
     options?: SessionOptions,
   ): Promise<OpenSession<F>>
   /**
@@ -268,8 +272,9 @@ export function sessionManager(options: SessionManagerOptions): SessionManager {
 
   return Object.assign(middleware, {
     session: (request: RequestLike, options?: SessionOptions) => sessionOf(request, middleware, options),
-    async open(request: RequestHead, options: SessionOptions = {}): Promise<OpenSession> {
+    async open(opening: RequestHead | NodeRequest, options: SessionOptions = {}): Promise<OpenSession> {
       const extend = asksToExtend(options, 'open()')
+      const request = isNodeRequest(opening) ? new NodeRequestHead(opening, opening as ParsedBodyOwner) : opening
       const tenant = findTenant(manager, request)
       const work = await beginWork(request, tenant)
       work.extend = extend

@@ -3,7 +3,7 @@
 import { abandonRequest, commitRequest, type RequestOutcome, usesSession } from './commit-request.ts'
 import { type Awaitable, isThenable } from './error.ts'
 import { around, type Handler, type Lifespan, type Middleware } from './http/handler.ts'
-import { attach, isInside, type Manager, type RequestContext, release } from './request-context.ts'
+import { attach, exposeManager, isInside, type Manager, type RequestContext, release } from './request-context.ts'
 import { errorResponse, isResponse, sendable, withHeaders } from './response.ts'
 
 /** The functions that complete a response for one manager. */
@@ -77,5 +77,6 @@ export const createMiddleware = (manager: Manager, lifespan: Lifespan): Middlewa
       },
       lifespan,
     )
+  exposeManager(middleware, manager)
   return middleware as Middleware
 }

@@ -25,6 +25,24 @@ export type Manager = {
   readonly open: (request: RequestHead, tenant: RequestTenant) => Awaitable<UnitOfWork>
 }
 
+/** Marks the middleware of a manager, of any copy of this package. */
+const MANAGER = Symbol.for('keepsake.manager')
+
+/** Lets adapters find the manager of a middleware. */
+export const exposeManager = (middleware: object, manager: Manager): void => {
+  Object.defineProperty(middleware, MANAGER, { value: manager })
+}
+
+/** The manager that `sessionManager` returned. @throws KeepsakeError `invalid_option` */
+export const exposedManager = (sessions: unknown, caller: string): Manager => {
+  const manager = typeof sessions === 'function' ? (sessions as { [MANAGER]?: Manager })[MANAGER] : undefined
+  if (manager !== undefined) return manager
+  throw new KeepsakeError(
+    'invalid_option',
+    `The first argument of ${caller} is of the type ${typeof sessions}. It must be a session manager: ${caller.replace('()', '')}(sessionManager({ backend })).`,
+  )
+}
+
 /** One request's link to one manager. */
 export type RequestContext = {
   /** Identifies the middleware, because a request may pass through several. */

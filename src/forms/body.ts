@@ -1,7 +1,9 @@
 // Reads the fields and files of a request's body, urlencoded or multipart, and discards the rest of a refused body.
 
+import type { FormRequest, RequestHeaders } from '../http/request-head.ts'
 import { type BlocksRead, type BodySource, inBlocks } from './blocks.ts'
 import { type BodyLimits, type BodyReader, readMultipart } from './multipart.ts'
+import { readParsedBody } from './parsed-body.ts'
 import { readUrlencoded } from './urlencoded.ts'
 
 /** The result of reading. */
@@ -9,7 +11,7 @@ export type BodyRead = BlocksRead | 'wrong_content_type'
 
 type BodyFormat = 'urlencoded' | 'multipart'
 
-const formatOf = (headers: Headers): BodyFormat | undefined => {
+const formatOf = (headers: RequestHeaders): BodyFormat | undefined => {
   const type = headers.get('content-type')?.split(';')[0]?.trim().toLowerCase()
   if (type === 'application/x-www-form-urlencoded') return 'urlencoded'
   return type === 'multipart/form-data' ? 'multipart' : undefined
@@ -17,13 +19,14 @@ const formatOf = (headers: Headers): BodyFormat | undefined => {
 
 /**
  * Reads the parts of a body in their order. The visitor's mistakes are results and are not thrown. After a stop, the
- * rest is left in the body.
+ * rest is left in the body. If a body parser has read the body, its fields are used, and no files.
  *
  * @throws the errors of `reader.upload`
  */
-export const readBody = async (request: Request, limits: BodyLimits, reader: BodyReader): Promise<BodyRead> => {
+export const readBody = async (request: FormRequest, limits: BodyLimits, reader: BodyReader): Promise<BodyRead> => {
   const format = formatOf(request.headers)
   if (format === undefined) return 'wrong_content_type'
+  if (request.parsedBody !== undefined) return readParsedBody(request.parsedBody.value, limits, reader.field)
   if (request.body === null) return format === 'urlencoded' ? 'done' : 'broken'
   const source = request.body.getReader() as BodySource
   try {
@@ -42,7 +45,9 @@ const MAX_DISCARDED = 64 * 2 ** 20
  * Reads and discards the rest of a body while the response is sent. Otherwise a browser that is still uploading shows
  * its own error page and not the response, and the connection takes no further request. Never rejects.
  */
-export const discardRest = async ({ body }: Request): Promise<void> => {
+export const discardRest = async (request: Pick<FormRequest, 'body' | 'parsedBody'>): Promise<void> => {
+  if (request.parsedBody !== undefined) return
+  const { body } = request
   if (body === null || body.locked) return
   const source = body.getReader() as BodySource
   await inBlocks(source, { bytes: MAX_DISCARDED }, () => true)

@@ -2,6 +2,7 @@
 
 import { inspect } from 'node:util'
 import { type Awaitable, checkOptionNames, KeepsakeError } from '../error.ts'
+import type { FormRequest } from '../http/request-head.ts'
 import { type Json, setOwn } from '../json.ts'
 import { workOf } from '../request.ts'
 import type { RequestLike } from '../request-context.ts'
@@ -109,13 +110,19 @@ const limitOf = (name: string, value: number): number => {
 const optionNames = ['action', 'csrf', 'maxBytes', 'maxFields', 'maxFileBytes', 'upload'] as const
 
 /** The request that has the form. @throws KeepsakeError `invalid_option` if `manager.open` got only its headers */
-const requestWithBody = ({ request }: UnitOfWork): Request => {
-  if ('body' in request) return request as Request
+const requestWithBody = ({ request }: UnitOfWork): FormRequest => {
+  if ('body' in request) return request as FormRequest
   throw new KeepsakeError(
     'invalid_option',
     'readForm() was given a session that manager.open() opened from headers, so there is no form to read. Pass the Request itself to manager.open(), or check the token of your form with verifyCsrfToken().',
   )
 }
+
+const uploadIsParsed = (): KeepsakeError =>
+  new KeepsakeError(
+    'invalid_option',
+    'readForm() has the option upload, but a body parser has read the form before, so there are no files to stream. Mount the parser for other routes only, or take the files from the parser and leave the option out.',
+  )
 
 /** The refusal of a body that is no form, or too large. Undefined for any other. */
 const bodyProblem = (read: BodyRead) => {
@@ -132,6 +139,9 @@ const bodyProblem = (read: BodyRead) => {
  * name. `invalid_fields`: the schema refuses the fields. `too_large`: the form exceeds a limit. If the token is not
  * valid, the event is `form_rejected`. No body makes it throw. The rest of a refused body, at most 64 MiB, is read and
  * discarded.
+ *
+ * In a framework, a body parser may have read the form before, for example `express.urlencoded()`: then the result has its
+ * fields and no files, and a field that it parsed as an object makes the form `wrong_content_type`.
  *
  * @param target the request inside a middleware, or outside of one the session that `manager.open` returned for a Request
  * @throws KeepsakeError `invalid_option`, and as `session`; and the errors of `upload`
@@ -162,6 +172,7 @@ export async function readForm(
   }
   const work = await workOf(target)
   const request = requestWithBody(work)
+  if (upload !== undefined && request.parsedBody !== undefined) throw uploadIsParsed()
   const tokens: string[] = []
   const pairs: [string, string][] = []
   const files: [string, File][] = []

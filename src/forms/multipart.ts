@@ -2,6 +2,7 @@
 
 import type { BusboyFileStream, BusboyHeaders } from '@fastify/busboy'
 import type { Awaitable } from '../error.ts'
+import type { RequestHeaders } from '../http/request-head.ts'
 import { type BlocksRead, type BodySource, inBlocks } from './blocks.ts'
 import { multipartParser } from './multipart-parser.ts'
 import { type Part, partOf } from './part.ts'
@@ -52,7 +53,7 @@ const MAX_UPLOADS = 100
 const text = (bytes: Uint8Array<ArrayBuffer>) => Buffer.from(bytes.buffer, 0, bytes.length).toString()
 
 /** A parser. Undefined if the Content-Type has no boundary. */
-const createParser = async (headers: Headers, maxParts: number) => {
+const createParser = async (headers: RequestHeaders, maxParts: number) => {
   const Busboy = await multipartParser()
   try {
     return new Busboy({
@@ -110,7 +111,7 @@ const createGuard =
 /** Reads the parts of a body. @throws the errors of `reader.upload` */
 export const readMultipart = async (
   source: BodySource,
-  headers: Headers,
+  headers: RequestHeaders,
   limits: BodyLimits,
   reader: BodyReader,
 ): Promise<BlocksRead> => {

@@ -33,9 +33,15 @@ const defaults: Readonly<Record<ErrorKind, readonly [status: number, text: strin
   cross_origin: [403, 'This request came from another website, so we refused it. Please use the form on our own page.'],
 }
 
+/** The status of an error, and its text for the visitor. */
+export const defaultErrorText = (kind: ErrorKind): { readonly status: number; readonly text: string } => {
+  const [status, text] = defaults[kind]
+  return { status, text }
+}
+
 /** The response to an error if the application does not render it. */
 export const defaultErrorResponse = (kind: ErrorKind): Response => {
-  const [status, text] = defaults[kind]
+  const { status, text } = defaultErrorText(kind)
   return new Response(`${text}\n`, {
     status,
     headers: { 'content-type': 'text/plain; charset=utf-8', 'cache-control': 'no-store' },

@@ -7,3 +7,11 @@ export type RequestHeaders = Pick<Headers, 'get' | 'has' | 'keys'>
 export type IncomingRequest = { readonly headers: RequestHeaders; readonly url?: string | undefined }
 
 export type RequestHead = IncomingRequest & { readonly method?: string | undefined }
+
+/** A request whose form can be read: from the stream, or from the fields that a body parser of the framework read before. */
+export type FormRequest = RequestHead & {
+  /** Null if there is no body. */
+  readonly body: ReadableStream<Uint8Array> | null
+  /** The result of the body parser, if one has read the stream. */
+  readonly parsedBody?: { readonly value: unknown } | undefined
+}

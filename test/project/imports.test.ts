@@ -58,6 +58,7 @@ const rules: Readonly<Record<string, readonly string[]>> = {
     ],
   ],
   'dream-sessions': ['http/', 'options', 'manager'],
+  'adapters/': ['http/', 'session/', 'request', 'request-context', 'response', 'commit-request', 'manager'],
   testing: ['testing/'],
   'testing/': ['http/', 'backends/contract'],
   index: [
