@@ -60,7 +60,9 @@ const rules: Readonly<Record<string, readonly string[]>> = {
   'dream-sessions': ['http/', 'options', 'manager'],
   'adapters/': ['http/', 'session/', 'request', 'request-context', 'response', 'commit-request', 'manager'],
   testing: ['testing/'],
-  'testing/': ['http/', 'backends/contract'],
+  'testing/': [
+    ...['http/', 'backends/', 'forms/', 'request', 'request-context', 'flash', 'sealed-text', 'options', 'manager'],
+  ],
   index: [
     ...[
       'http/',

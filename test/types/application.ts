@@ -37,6 +37,7 @@ import type { FileOptions } from 'keepsake/file'
 import type { MemoryOptions } from 'keepsake/memory'
 import type { CopyOptions, MovingOptions } from 'keepsake/moving'
 import type { ConnectMysqlOptions, MysqlOptions } from 'keepsake/mysql'
+import { forNode, type NodeAdapterOptions } from 'keepsake/node'
 import type { ConnectPostgresOptions, PostgresOptions } from 'keepsake/postgres'
 import type { ConnectRedisOptions, RedisOptions } from 'keepsake/redis'
 import { type LoggerOptions, logger, type ServeOptions, serve } from 'keepsake/serve'
@@ -72,6 +73,7 @@ export const undefinable: readonly true[] = [
   true satisfies Undefinable<TokenOptions>,
   true satisfies Undefinable<LoggerOptions>,
   true satisfies Undefinable<MovingOptions>,
+  true satisfies Undefinable<NodeAdapterOptions>,
   true satisfies Undefinable<ServeOptions>,
   true satisfies Undefinable<CookieBackendOptions>,
   true satisfies Undefinable<FileOptions>,
@@ -195,3 +197,12 @@ const joined =
     all.reduceRight((inner, middleware) => middleware(inner), next)
 export const timedRoute: Route = timed(withSessions(page))
 export const joinedRoute: Route = joined(logger, withSessions, timed, crossOriginProtection)(page)
+
+// An adapter takes a manager of any type of fields, and its functions take the requests of frameworks.
+declare const frameworkRequest: {
+  readonly headers: Record<string, string | string[] | undefined>
+  readonly locale: string
+}
+export const mounted = forNode(typed)
+export const counted: Promise<Session<Fields>> = session<Fields>(frameworkRequest)
+export const upgraded: Promise<OpenSession<Fields>> = typed.open(frameworkRequest)
