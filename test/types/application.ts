@@ -26,6 +26,9 @@ import {
   type SessionManagerOptions,
   type SessionOptions,
   type SetCookieOptions,
+  type StoreCall,
+  type StoreOperation,
+  type StoreOutcome,
   session,
   sessionManager,
   sqlSessions,
@@ -110,6 +113,15 @@ typed.revokeWhere(({ fields }) => fields.usre === 'anna')
 export const labelsOf = async function* (): AsyncGenerator<string> {
   for await (const { sessions } of typed.scan({ batch: 100 })) for (const { label } of sessions) yield label
 }
+// A subscriber of the channel `keepsake.store`.
+const onCall = ({ operation, backend, attempt, outcome, error }: StoreCall): string => {
+  const names: readonly [StoreOperation, StoreOutcome | undefined] = [operation, outcome]
+  return `${names.join()} ${backend} ${attempt + 1} ${error}`
+}
+export const described = onCall({ operation: 'byOwner.list', backend: 'memory', attempt: 1, outcome: 'done' })
+// @ts-expect-error an outcome that no call has
+onCall({ operation: 'get', backend: 'memory', attempt: 1, outcome: 'found' })
+
 export const loose: Promise<Session<AnyFields>> = session(new Request('https://app.example'))
 
 // Outside of a middleware, flash messages and forms take the opened session.
