@@ -27,7 +27,8 @@ export const chain = <T, R>(value: Awaitable<T>, next: (value: T) => Awaitable<R
  *   are checked when it is made. If an option depends on the backend, `ready` and the first use throw.
  * - `no_secret`: the backend keeps no secret of its own, and the option `secret` is missing. `ready` and the first use
  *   throw it, so that a build can load the application without a secret.
- * - `unknown_backend`: keepsake knows no backend for a URL, or the driver of the backend is not installed.
+ * - `unknown_backend`: keepsake knows no backend for a URL, the driver of the backend is not installed, or the runtime
+ *   has no files for it.
  * - `missing_package`: an optional package is not installed. The message has the command that installs it.
  * - `invalid_backend`: a backend returned a value that the contract does not allow.
  *

@@ -1,6 +1,7 @@
 // The time that one request may wait for its backend, even if the driver never answers.
 
 import { type Awaitable, isThenable, KeepsakeError } from '../error.ts'
+import { IS_CLOUDFLARE_WORKER } from './cloudflare-workers.ts'
 import { isConflict, isTraced, type StoreCall, type StoreOperation, traceCall } from './store-calls.ts'
 
 /** The calls of a manager that its backend has not answered yet: without a limit, a backend that hangs fills the memory. */
@@ -27,10 +28,10 @@ type Waiting = { readonly until: number; readonly giveUp: () => void }
 const { setTimeout, clearTimeout, setInterval, clearInterval, setImmediate } = globalThis
 const realTime = performance.now.bind(performance)
 
-/* Cloudflare Workers stop a timer when the request that started it ends, so each call gets its own timer there. */
-const OWN_TIMERS = globalThis.navigator?.userAgent === 'Cloudflare-Workers'
-
-/* Elsewhere one interval serves all calls. It runs only while a call waits, and does not keep the process alive. */
+/*
+ * One interval serves all calls, except on Cloudflare Workers. They stop a timer when the request that started it ends, so
+ * each call gets its own timer there. The interval runs only while a call waits, and does not keep the process alive.
+ */
 const TICK = 25
 /** Milliseconds between two ticks that mean that the process did not run: the machine was suspended, or a handler computed. */
 const STANDSTILL = 250
@@ -67,7 +68,7 @@ const tick = () => {
 /** Starts the interval if it does not run, and returns the time. */
 const startClock = (): number => {
   const now = runningTime()
-  if (!OWN_TIMERS) interval ??= setInterval(tick, TICK)
+  if (!IS_CLOUDFLARE_WORKER) interval ??= setInterval(tick, TICK)
   return now
 }
 
@@ -79,7 +80,8 @@ const withTimer = <T>(
   failure: (error: unknown) => KeepsakeError,
   lateError: () => KeepsakeError,
 ): Promise<T> => {
-  const { inFlight } = deadline
+  // A Worker gives up a call when its request ends, and runs nothing that could count it down.
+  const inFlight = IS_CLOUDFLARE_WORKER ? undefined : deadline.inFlight
   const started = startClock()
   return new Promise((resolve, reject) => {
     let isCounted = inFlight !== undefined
@@ -105,7 +107,7 @@ const withTimer = <T>(
       },
     }
     waiting.add(call)
-    const ownTimer = OWN_TIMERS ? setTimeout(call.giveUp, deadline.left) : undefined
+    const ownTimer = IS_CLOUDFLARE_WORKER ? setTimeout(call.giveUp, deadline.left) : undefined
     promise.then(
       (answer) => {
         uncount()

@@ -1,6 +1,6 @@
 // Entries in memory as short texts, in the order in which they were written, with an index by owner.
 
-import { isStringOneByteRepresentation } from 'node:v8'
+import v8 from 'node:v8'
 import type { Entry, Removed } from './contract.ts'
 
 /** Bytes of an entry besides its text: its key, and its place in a map. Measured on Node 24: 111 to 157. */
@@ -52,8 +52,11 @@ const decodeEntry = (text: string, hasOwner: boolean): Entry => {
   }
 }
 
+/** Deno and Cloudflare Workers have no such function. There each text is searched for a character outside Latin-1. */
+const hasOneByteCharacters = v8.isStringOneByteRepresentation ?? ((text: string) => !/[\u0100-\uffff]/.test(text))
+
 /** Bytes of the characters of a text: two for each if any of them is outside Latin-1. */
-const bytesOf = (text: string): number => (isStringOneByteRepresentation(text) ? 1 : 2) * text.length
+const bytesOf = (text: string): number => (hasOneByteCharacters(text) ? 1 : 2) * text.length
 
 /**
  * A copy of a text with its own characters. V8 keeps a slice or a sum as a reference to the longer text: the name of an

@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url'
 import { HOW_TO_MAKE_ONE, newSecret } from '../crypto/seal.ts'
 import { checkOptionNames, KeepsakeError, messageOf } from '../error.ts'
 import type { SessionEventListener } from '../events.ts'
+import { IS_CLOUDFLARE_WORKER } from './cloudflare-workers.ts'
 import type { Backend } from './contract.ts'
 
 export type BackendFromUrlOptions = {
@@ -86,6 +87,8 @@ const schemes: Readonly<Record<string, Opener>> = {
   'rediss+cluster': redis,
 }
 
+const schemesOfFiles = ['sqlite', 'file']
+
 /** Backends that store a secret beside their data, which nobody else reads. */
 const secretKeepers = ['memory', 'sqlite', 'file']
 
@@ -99,6 +102,12 @@ const split = (url: string): { readonly scheme: string; readonly open: Opener; r
       `The URL of the backend begins with no known scheme. Pass a URL that begins with one of ${Object.keys(schemes)
         .map((name) => `'${name}:'`)
         .join(', ')}.`,
+    )
+  }
+  if (IS_CLOUDFLARE_WORKER && schemesOfFiles.includes(scheme)) {
+    throw new KeepsakeError(
+      'unknown_backend',
+      `Cloudflare Workers keep no files, so the backend ${scheme}: does not work there. Use 'cookie:', or a backend on a server, such as 'postgres:'.`,
     )
   }
   return { scheme, open: schemes[scheme] as Opener, rest: url.slice(colon + 1) }

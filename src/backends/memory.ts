@@ -24,6 +24,8 @@ export type MemoryOptions = {
 /** The part of the heap that sessions may fill by default. The application and the garbage collector need the rest. */
 const HEAP_SHARE = 1 / 8
 const MAX_DEFAULT_BYTES = 2 ** 30
+/** Cloudflare Workers report a limit of 0. This is their limit (developers.cloudflare.com/workers/platform/limits). */
+const HEAP_OF_WORKER = 128 * 2 ** 20
 /** How many entries each write checks for expiry. */
 const CHECKS_PER_WRITE = 2
 /** How many entries a sweep checks for expiry. The next sweep continues there. */
@@ -44,7 +46,8 @@ const atLeastOne = (value: number, name: string): number => {
  */
 export const memoryBackend = (options: MemoryOptions = {}): Backend => {
   checkOptionNames(options, ['maxEntries', 'maxBytes', 'now', 'onEvent'], 'memoryBackend()')
-  const heapShare = Math.min(MAX_DEFAULT_BYTES, getHeapStatistics().heap_size_limit * HEAP_SHARE)
+  const heap = getHeapStatistics().heap_size_limit || HEAP_OF_WORKER
+  const heapShare = Math.min(MAX_DEFAULT_BYTES, heap * HEAP_SHARE)
   const maxEntries = atLeastOne(options.maxEntries ?? 1_000_000, 'maxEntries')
   const maxBytes = atLeastOne(options.maxBytes ?? heapShare, 'maxBytes')
   const { now = () => Date.now() } = options

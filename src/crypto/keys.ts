@@ -29,12 +29,17 @@ export const WRITER = 4
 /**
  * Makes versions: 24 random bits that name the writer, and a 24-bit number that counts up from a random one. A writer
  * commits one session's changes one after another, so an entry needs to remember only the last version of each writer.
+ * The bits are drawn for the first version, because Cloudflare Workers refuse random numbers while modules are loaded.
  */
 export const versions = (): (() => string) => {
-  const writer = random(3)
-  const bytes = randomBuffer(3)
-  let count = bytes.readUIntBE(0, 3)
+  let writer: string | undefined
+  const bytes = Buffer.alloc(3)
+  let count = 0
   return () => {
+    if (writer === undefined) {
+      writer = random(3)
+      count = randomBuffer(3).readUIntBE(0, 3)
+    }
     count = (count + 1) % 0x1_00_00_00
     bytes.writeUIntBE(count, 0, 3)
     return writer + bytes.toString('base64url')
