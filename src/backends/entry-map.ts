@@ -52,8 +52,17 @@ const decodeEntry = (text: string, hasOwner: boolean): Entry => {
   }
 }
 
-/** Deno and Cloudflare Workers have no such function. There each text is searched for a character outside Latin-1. */
-const hasOneByteCharacters = v8.isStringOneByteRepresentation ?? ((text: string) => !/[\u0100-\uffff]/.test(text))
+const isLatin1 = (text: string): boolean => !/[\u0100-\uffff]/.test(text)
+
+/** Reads how V8 keeps a text. Deno has no such function, and that of Cloudflare Workers throws: there the text is searched. */
+const hasOneByteCharacters = (() => {
+  try {
+    v8.isStringOneByteRepresentation('')
+    return v8.isStringOneByteRepresentation
+  } catch {
+    return isLatin1
+  }
+})()
 
 /** Bytes of the characters of a text: two for each if any of them is outside Latin-1. */
 const bytesOf = (text: string): number => (hasOneByteCharacters(text) ? 1 : 2) * text.length

@@ -14,7 +14,7 @@ const PRELUDE = `
   import { syncBuiltinESMExports } from 'node:module'
   Object.defineProperty(globalThis, 'navigator', { value: { userAgent: 'Cloudflare-Workers' } })
   v8.getHeapStatistics = () => ({ heap_size_limit: 0 })
-  v8.isStringOneByteRepresentation = undefined
+  v8.isStringOneByteRepresentation = () => { throw new Error('not implemented') }
   const timers = ['setTimeout', 'setInterval', 'setImmediate'].map((name) => [globalThis, name])
   const random = ['randomBytes', 'randomFillSync', 'randomUUID'].map((name) => [crypto, name])
   const restores = [...timers, ...random].map(([owner, name]) => {

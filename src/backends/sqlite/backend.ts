@@ -88,7 +88,7 @@ const backendOn = (openTable: OpenTable) => {
 
 /**
  * Keeps sessions in SQLite: in the file at a path, which is created if it is missing and is private to its user (0600), or
- * in an open database of the application (`node:sqlite`, better-sqlite3 or libsql).
+ * in an open database of the application (`node:sqlite`, `bun:sqlite`, better-sqlite3 or libsql).
  *
  * Each operation is one statement, which is one transaction. If another connection holds the write lock, a write waits for
  * at most two seconds. It does not block the process: the first waiting write tries again every few milliseconds, and the
@@ -121,7 +121,7 @@ export const sqliteBackend = (pathOrDatabase: string | SqliteDatabase, options: 
   ) {
     throw new KeepsakeError(
       'invalid_option',
-      "sqliteBackend() got neither a path nor a database. Pass the path of a file ('sessions.db'), or an open database of node:sqlite, better-sqlite3 or libsql.",
+      "sqliteBackend() got neither a path nor a database. Pass the path of a file ('sessions.db'), or an open database of node:sqlite, bun:sqlite, better-sqlite3 or libsql.",
     )
   }
   if (isDatabase && durability !== undefined) {

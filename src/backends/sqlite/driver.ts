@@ -1,8 +1,8 @@
-// One interface to a SQLite database that node:sqlite, better-sqlite3 or libsql has opened.
+// One interface to a SQLite database that node:sqlite, bun:sqlite, better-sqlite3 or libsql has opened.
 
 import { KeepsakeError } from '../../error.ts'
 
-/** An open database of `node:sqlite`, better-sqlite3 or libsql: the part that keepsake uses. */
+/** An open database of `node:sqlite`, `bun:sqlite`, better-sqlite3 or libsql: the part that keepsake uses. */
 export type SqliteDatabase = {
   exec(sql: string): unknown
   prepare(sql: string): {
@@ -10,7 +10,7 @@ export type SqliteDatabase = {
     all(...values: never[]): unknown
     run(...values: never[]): { readonly changes: number | bigint }
   }
-  /** Whether a transaction is open, in better-sqlite3 and libsql. */
+  /** Whether a transaction is open, in `bun:sqlite`, better-sqlite3 and libsql. */
   readonly inTransaction?: boolean
   /** Whether a transaction is open, in `node:sqlite`. */
   readonly isTransaction?: boolean
@@ -35,10 +35,16 @@ export const prepareRead = (database: SqliteDatabase, sql: string): PreparedRead
   const statement = database.prepare(sql) as unknown as PreparedRead & {
     setReturnArrays?(on: boolean): void
     raw?(on: boolean): void
+    values?(...values: readonly Value[]): readonly unknown[]
   }
   if (statement.setReturnArrays) {
     statement.setReturnArrays(true)
     return statement
+  }
+  // Only bun:sqlite has it. Its `raw` is something else.
+  if (statement.values) {
+    const all: PreparedRead['all'] = (...values) => statement.values?.(...values)
+    return { get: (...values) => (all(...values) as readonly unknown[])[0], all }
   }
   statement.raw?.(true)
   // One array for all values, because libsql takes a single buffer for an object of named values.
