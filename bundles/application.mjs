@@ -1,7 +1,11 @@
-// An application with SQLite. It prints `works` if sessions, an upload and the errors of missing drivers work.
+// An application with SQLite. It prints `works` if sessions, an upload, the adapters and the errors of missing drivers work.
 
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { createServer } from 'node:http'
 import { csrfToken, readForm, session, sessionManager } from 'keepsake'
+import { forExpress } from 'keepsake/express'
+import { forNode } from 'keepsake/node'
 import { serve } from 'keepsake/serve'
 
 const handler = async (request) => {
@@ -30,6 +34,21 @@ const checkSessions = async (url) => {
   assert.equal(await (await fetch(url, { method: 'POST', headers: { cookie }, body })).text(), 'leaves')
 }
 
+/** The same application on a server of node:http. */
+const checkAdapter = async (adapter) => {
+  const withSessions = adapter(sessionManager({ backend: 'sqlite::memory:' }))
+  const server = createServer((request, response) => {
+    withSessions(request, response, async () => {
+      const answer = await handler(request)
+      response.end(await answer.text())
+    })
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  await checkSessions(`http://127.0.0.1:${server.address().port}`)
+  server.close()
+  server.closeAllConnections()
+}
+
 const checkMissingDrivers = async () => {
   const secret = crypto.getRandomValues(new Uint8Array(32))
   const drivers = { 'postgres://127.0.0.1/x': 'pg', 'mysql://127.0.0.1/x': 'mysql2', 'redis://127.0.0.1': 'ioredis' }
@@ -49,6 +68,7 @@ const main = async () => {
   const server = await serve(sessionManager({ backend: 'sqlite::memory:' })(handler), { port: 0 })
   await checkSessions(server.url)
   await server.close()
+  for (const adapter of [forNode, forExpress]) await checkAdapter(adapter)
   await checkMissingDrivers()
   console.log('works')
 }

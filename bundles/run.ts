@@ -36,6 +36,12 @@ const webpack = async (out: string, ...options: string[]) => {
   const cli = join(tools, 'webpack-cli/bin/cli.js')
   await call(app, node, cli, '--entry', `./${entry}`, '--target', 'node', '--mode', 'production', '-o', out, ...options)
 }
+const rspack = async (out: string, options: string) => {
+  const output = `path: ${JSON.stringify(out)}, ${options}`
+  const config = `export default { mode: 'production', target: 'node', entry: './${entry}', output: { ${output} } }\n`
+  writeFileSync(join(app, 'rspack.config.mjs'), config)
+  await call(app, node, join(tools, '@rspack/cli/bin/rspack.js'), 'build', '-c', 'rspack.config.mjs')
+}
 const rollup = async (out: string, format: string) => {
   const plugins = ['plugin-node-resolve', 'plugin-commonjs'].flatMap((name) => [
     '-p',
@@ -71,6 +77,22 @@ const bundlers: readonly Bundler[] = [
     how: '--target node --output-module',
     async bundle(out) {
       await webpack(out, '--output-module', '--output-filename', 'a.mjs')
+      return [node, join(out, 'a.mjs')]
+    },
+  },
+  {
+    package: '@rspack/core',
+    how: "target: 'node'",
+    async bundle(out) {
+      await rspack(out, "filename: 'a.cjs'")
+      return [node, join(out, 'a.cjs')]
+    },
+  },
+  {
+    package: '@rspack/core',
+    how: "target: 'node', output.module: true",
+    async bundle(out) {
+      await rspack(out, "filename: 'a.mjs', module: true")
       return [node, join(out, 'a.mjs')]
     },
   },
@@ -164,7 +186,7 @@ const prepare = async () => {
   const [tarball] = (await call(work, 'ls')).split('\n').filter((name) => name.endsWith('.tgz'))
   const packed = join(work, tarball as string)
   writeFileSync(join(app, 'package.json'), '{ "private": true, "type": "module" }')
-  await npm(app, 'install', packed)
+  await npm(app, 'install', packed, `srvx@${versionOf('srvx')}`)
   cpSync(join(import.meta.dirname, entry), join(app, entry))
   const next = join(work, 'next')
   writeFileSync(join(next, 'package.json'), '{ "private": true }')

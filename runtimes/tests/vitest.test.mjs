@@ -1,0 +1,6 @@
+// The tests in Vitest.
+
+import { test } from 'vitest'
+import { defineTests } from './sessions.mjs'
+
+defineTests(test)
