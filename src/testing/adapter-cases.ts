@@ -5,6 +5,7 @@ import { formCases } from './adapter/form-cases.ts'
 import { headerCases } from './adapter/header-cases.ts'
 import { oddRequestCases } from './adapter/odd-request-cases.ts'
 import { refusalCases } from './adapter/refusal-cases.ts'
+import { requestCases } from './adapter/request-cases.ts'
 import { savingCases } from './adapter/saving-cases.ts'
 import type { AdapterCase } from './adapter/stage.ts'
 
@@ -14,5 +15,6 @@ export const adapterCases: readonly AdapterCase[] = [
   ...refusalCases,
   ...formCases,
   ...connectionCases,
+  ...requestCases,
   ...oddRequestCases,
 ]
