@@ -8,7 +8,7 @@ import { type Browser, browser } from '../browser.ts'
 import { answerBy, type CaseHandler, createPause, type Pause, type ServeApplication, text } from './application.ts'
 import { CaseStore, type StoreKind } from './store.ts'
 
-export type Stage = {
+type Stage = {
   readonly url: string
   readonly manager: SessionManager
   readonly store: CaseStore
@@ -23,7 +23,7 @@ export type Stage = {
   assertAlive(): Promise<void>
 }
 
-export type StageSetup = {
+type StageSetup = {
   readonly store: StoreKind
   readonly handlers?: Readonly<Record<string, CaseHandler>>
   readonly options?: Partial<SessionManagerOptions>
@@ -67,7 +67,7 @@ const sendOn = (url: string, bytes: string, patience: number): Promise<string> =
 }
 
 /** Runs a case on a served application, and stops the application. */
-export const onStage = async (
+const onStage = async (
   serve: ServeApplication,
   { store: kind, handlers = {}, options = {} }: StageSetup,
   run: (stage: Stage) => Promise<void>,
