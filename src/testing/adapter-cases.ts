@@ -6,6 +6,7 @@ import { formCases } from './adapter/form-cases.ts'
 import { headerCases } from './adapter/header-cases.ts'
 import { oddRequestCases } from './adapter/odd-request-cases.ts'
 import { refusalCases } from './adapter/refusal-cases.ts'
+import { requestCases } from './adapter/request-cases.ts'
 import { savingCases } from './adapter/saving-cases.ts'
 import type { AdapterCase } from './adapter/stage.ts'
 
@@ -16,5 +17,6 @@ export const adapterCases: readonly AdapterCase[] = [
   ...formCases,
   ...connectionCases,
   ...crowdCases,
+  ...requestCases,
   ...oddRequestCases,
 ]
