@@ -13,8 +13,9 @@ import {
   isInside,
   type RequestContext,
   type RequestLike,
+  release,
 } from '../request-context.ts'
-import { errorResponse, sendable, withHeaders } from '../response.ts'
+import { addHeaders, errorResponse, sendable, withHeaders } from '../response.ts'
 import { frameworkError } from './framework-error.ts'
 import { checkBoolean } from './options.ts'
 import { withPublicErrors } from './public-errors.ts'
@@ -46,6 +47,13 @@ const addArrival = (response: Response, arrival: Headers | undefined): Response 
   const vary = arrival.get('vary')
   if (vary !== null) headers.append('vary', vary)
   return new Response(response.body, { status, statusText, headers })
+}
+
+/** The `frameworkError` of an outcome, with its header fields as Headers. */
+const fetchError = (outcome: RequestOutcome): KeepsakeError => {
+  const headers = new Headers({ 'cache-control': 'no-store' })
+  addHeaders(headers, outcome.cookies, outcome.emit, true)
+  return Object.defineProperty(frameworkError(outcome), 'headers', { value: headers })
 }
 
 /**
@@ -114,7 +122,7 @@ export const fetchLifecycle = (
     if (failure === undefined) return withHeaders(response, cookies, outcome, privateResponse)
     cancelBody(response)
     const { errorResponse: render, emit } = manager
-    if (render === undefined) throw present(frameworkError(outcome))
+    if (render === undefined) throw present(fetchError(outcome))
     const answer = errorResponse(render, failure, begun.request, emit)
     const complete = (answer: Response) => addArrival(withHeaders(answer, cookies, outcome), arrival)
     return isThenable(answer) ? answer.then(complete) : complete(answer)
@@ -130,14 +138,18 @@ export const fetchLifecycle = (
    */
   const complete = (begun: BegunRequest, response: Response, arrival?: Headers): Awaitable<Response> => {
     const { context, request } = begun
-    if (usesSession(context)) {
-      try {
-        sendable(response)
-      } catch (error) {
-        return abandon(begun, error).then(() => {
-          throw error
-        })
-      }
+    if (!usesSession(context)) {
+      context.answered = true
+      release(request, context)
+      releaseOthers(begun)
+      return response
+    }
+    try {
+      sendable(response)
+    } catch (error) {
+      return abandon(begun, error).then(() => {
+        throw error
+      })
     }
     const outcome = commitRequest(request, context, response.status)
     if (!isThenable(outcome)) return finish(begun, response, outcome, arrival)

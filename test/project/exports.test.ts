@@ -35,6 +35,8 @@ const names: Record<string, readonly string[]> = {
   'keepsake/cookie': ['cookieBackend'],
   'keepsake/express': ['forExpress'],
   'keepsake/file': ['fileBackend'],
+  'keepsake/h3': ['forH3'],
+  'keepsake/hono': ['forHono'],
   'keepsake/memory': ['memoryBackend'],
   'keepsake/moving': ['copySessions', 'movingBackend'],
   'keepsake/mysql': ['connectMysql', 'mysqlBackend'],

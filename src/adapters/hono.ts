@@ -1,0 +1,129 @@
+// Sessions in applications of Hono 4.
+
+import type { Context, MiddlewareHandler } from 'hono'
+import type { StatusCode } from 'hono/utils/http-status'
+import { KeepsakeError } from '../error.ts'
+import type { SessionManager } from '../manager.ts'
+import { session } from '../request.ts'
+import { isResponse, withHeaders } from '../response.ts'
+import type { AnyFields, Session } from '../session/session.ts'
+import { CurrentRequest } from './current-request.ts'
+import { type FetchAdapterOptions, fetchLifecycle } from './fetch-lifecycle.ts'
+
+export type { FetchAdapterOptions as HonoAdapterOptions } from './fetch-lifecycle.ts'
+
+/** The variables of a context with `{ load: true }`: `new Hono<{ Variables: SessionVariables }>()`. */
+export type SessionVariables<F extends object = AnyFields> = {
+  /** The session of the visitor. */
+  session: Session<F>
+}
+
+/** What Hono's own error handler sends for an error that has this method, as its HTTPException does. */
+type WithResponse = { getResponse(): Response }
+
+/** Without it, Hono answers every error with 500. It prints errors that do not have it, as it should those of the application. */
+const withResponse = (error: KeepsakeError): KeepsakeError => {
+  const { status, message } = error
+  if (status === undefined || status === 500) return error
+  const getResponse: WithResponse['getResponse'] = () =>
+    new Response(`${message}\n`, { status, headers: { 'content-type': 'text/plain; charset=utf-8' } })
+  return Object.defineProperty(error, 'getResponse', { value: getResponse })
+}
+
+/** Whether an HTTPException is an answer, such as a redirect, and no error. */
+const isAnswer = (error: Error): boolean => {
+  const { status, getResponse } = error as { status?: unknown; getResponse?: unknown }
+  return typeof getResponse === 'function' && typeof status === 'number' && status < 400
+}
+
+/** Hono puts the header fields of the old response onto a new one, so the old one is removed first. */
+const replaceResponse = (c: Context, response: Response): void => {
+  c.res = undefined
+  c.res = response
+}
+
+/** Lets the error handler begin with the header fields that were set before the adapter, and with those of the error. */
+const dropResponse = (c: Context, arrival: Response, error: unknown): void => {
+  const headers = new Headers(arrival.headers)
+  const added = error instanceof KeepsakeError && error.headers instanceof Headers ? error.headers : []
+  for (const [name, value] of added) {
+    if (name === 'set-cookie' || name === 'vary') headers.append(name, value)
+    else headers.set(name, value)
+  }
+  c.status(arrival.status as StatusCode)
+  replaceResponse(c, new Response(null, { headers }))
+}
+
+/** The body of the Request, or the bytes that the application has read from it by Hono's methods, such as `c.req.parseBody`. */
+const bodyIn = (c: Context, request: Request): ReadableStream<Uint8Array> | null => {
+  if (!request.bodyUsed) return request.body
+  const { arrayBuffer, blob, text } = c.req.bodyCache
+  const read = arrayBuffer ?? blob ?? text
+  if (read === undefined) return request.body
+  return new ReadableStream({
+    async start(controller) {
+      controller.enqueue(new Uint8Array(await new Response(await read).arrayBuffer()))
+      controller.close()
+    },
+  })
+}
+
+/**
+ * Sessions in an application of Hono: `app.use(forHono(manager))` before the routes. `session(c)`, `readForm(c)`, `csrfTag(c)`,
+ * `addFlash(c, …)` and `takeFlash(c)` then take the context. With `{ load: true }` the session of every request is also
+ * `c.var.session`.
+ *
+ * The session is saved before the response leaves. If it cannot be saved, `app.onError` gets a KeepsakeError with the status 409,
+ * 500 or 503, and nothing of the response is sent. If a handler throws an error, nothing is saved.
+ *
+ * @param sessions the result of `sessionManager`
+ * @throws KeepsakeError `invalid_option`
+ */
+export function forHono<F extends object = AnyFields>(
+  sessions: SessionManager<F>,
+  options: FetchAdapterOptions & { readonly load: true },
+): MiddlewareHandler<{ Variables: SessionVariables<F> }>
+export function forHono<F extends object = AnyFields>(
+  sessions: SessionManager<F>,
+  options?: FetchAdapterOptions,
+): MiddlewareHandler
+export function forHono(sessions: SessionManager, options: FetchAdapterOptions = {}): MiddlewareHandler {
+  const { load, begin, complete, abandon } = fetchLifecycle(sessions, 'forHono()', options, withResponse)
+  return async (c, next) => {
+    const head = new CurrentRequest(
+      () => c.req.raw,
+      (request) => bodyIn(c, request),
+    )
+    const begun = begin(c.req.raw, [c], head)
+    if (begun === undefined) return next()
+    // A new response has the header fields that were set before. Reading `c.res` would change how Hono makes the next one.
+    const arrival = c.newResponse(null)
+    try {
+      if (load) c.set('session', await session(c))
+      await next()
+    } catch (error) {
+      // Hono catches the errors of handlers. This is one of `load`, or a thrown value that is no Error.
+      if (isResponse(error)) throw await complete(begun, error, arrival.headers)
+      await abandon(begun, error)
+      throw error
+    }
+    const { error } = c
+    if (error !== undefined && !isAnswer(error)) {
+      const outcome = await abandon(begun, error)
+      if (outcome !== undefined) replaceResponse(c, withHeaders(c.res, outcome.cookies, outcome, true))
+      return
+    }
+    if (!c.finalized) {
+      // No handler has returned a response. Hono reports it.
+      await abandon(begun, undefined)
+      return
+    }
+    try {
+      const response = await complete(begun, c.res, arrival.headers)
+      if (response !== c.res) replaceResponse(c, response)
+    } catch (error) {
+      dropResponse(c, arrival, error)
+      throw error
+    }
+  }
+}
