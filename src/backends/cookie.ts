@@ -34,8 +34,8 @@ export type CookieBackendOptions = {
  */
 type SealedEntry = Entry & { readonly label: string; readonly endsAt: number }
 
-const FORMAT = 2
-const HEADER_LENGTH = 1 + 8 + 8 + LABEL_LENGTH + VERSION_LENGTH + 1 + 2 + 1
+const FORMAT = 3
+const HEADER_LENGTH = 1 + 8 + 8 + LABEL_LENGTH + VERSION_LENGTH + 2 + 2 + 1
 
 /** format · expiry · endsAt · label · version · length of metadata · length of owner · 1 if there is a value · metadata, owner, value */
 const encodeEntry = ({ value, metadata, expiresAt, endsAt, version, owner = '', label }: SealedEntry): Buffer => {
@@ -46,7 +46,7 @@ const encodeEntry = ({ value, metadata, expiresAt, endsAt, version, owner = '', 
   at = bytes.writeDoubleBE(endsAt, at)
   at += bytes.write(label.padEnd(LABEL_LENGTH), at, LABEL_LENGTH, 'latin1')
   at += bytes.write(version.padEnd(VERSION_LENGTH), at, VERSION_LENGTH, 'latin1')
-  at = bytes.writeUInt8(metadata.length, at)
+  at = bytes.writeUInt16BE(metadata.length, at)
   at = bytes.writeUInt16BE(Buffer.byteLength(owner), at)
   at = bytes.writeUInt8(value === undefined ? 0 : 1, at)
   body.copy(bytes, at)
@@ -57,7 +57,7 @@ const decodeEntry = (bytes: Buffer): SealedEntry | undefined => {
   if (bytes.length < HEADER_LENGTH || bytes[0] !== FORMAT) return undefined
   const label = bytes.toString('latin1', 17, 17 + LABEL_LENGTH)
   const version = bytes.toString('latin1', 17 + LABEL_LENGTH, 17 + LABEL_LENGTH + VERSION_LENGTH)
-  const ownerAt = HEADER_LENGTH + bytes.readUInt8(HEADER_LENGTH - 4)
+  const ownerAt = HEADER_LENGTH + bytes.readUInt16BE(HEADER_LENGTH - 5)
   const valueAt = ownerAt + bytes.readUInt16BE(HEADER_LENGTH - 3)
   const owner = bytes.toString('utf8', ownerAt, valueAt)
   return {
