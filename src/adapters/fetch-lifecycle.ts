@@ -1,7 +1,7 @@
 // The steps of one request in a framework of Request and Response: attach it, then commit it or drop its changes.
 
 import { abandonRequest, commitRequest, type RequestOutcome, usesSession } from '../commit-request.ts'
-import { type Awaitable, checkOptionNames, isThenable, type KeepsakeError } from '../error.ts'
+import { type Awaitable, checkOptionNames, isThenable, KeepsakeError } from '../error.ts'
 import type { RequestHead } from '../http/request-head.ts'
 import type { SessionManager } from '../manager.ts'
 import {
@@ -54,6 +54,15 @@ const fetchError = (outcome: RequestOutcome): KeepsakeError => {
   const headers = new Headers({ 'cache-control': 'no-store' })
   addHeaders(headers, outcome.cookies, outcome.emit, true)
   return Object.defineProperty(frameworkError(outcome), 'headers', { value: headers })
+}
+
+/** Adds the header fields of an error of `complete` to the response of an error handler that does not do it. */
+export const addErrorHeaders = (headers: Headers, error: unknown): void => {
+  if (!(error instanceof KeepsakeError) || error.headers === undefined) return
+  for (const [name, value] of error.headers) {
+    if (name === 'set-cookie' || name === 'vary') headers.append(name, value)
+    else headers.set(name, value)
+  }
 }
 
 /**

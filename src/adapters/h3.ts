@@ -8,7 +8,7 @@ import { session } from '../request.ts'
 import { addHeaders } from '../response.ts'
 import type { Session } from '../session/session.ts'
 import { CurrentRequest } from './current-request.ts'
-import { type BegunRequest, type FetchAdapterOptions, fetchLifecycle } from './fetch-lifecycle.ts'
+import { addErrorHeaders, type BegunRequest, type FetchAdapterOptions, fetchLifecycle } from './fetch-lifecycle.ts'
 
 export type { FetchAdapterOptions as H3AdapterOptions } from './fetch-lifecycle.ts'
 
@@ -59,12 +59,8 @@ export const forH3 = (sessions: SessionManager, options: FetchAdapterOptions = {
 
   /** Nothing of the handler's response is sent with the error, and the header fields of the arrival are. */
   const refuse = (event: H3Event, arrival: Prepared, error: unknown): unknown => {
-    const own = error instanceof KeepsakeError && error.headers instanceof Headers ? error.headers : new Headers()
     const headers = new Headers(arrival.headers)
-    for (const [name, value] of own) {
-      if (name === 'set-cookie' || name === 'vary') headers.append(name, value)
-      else headers.set(name, value)
-    }
+    addErrorHeaders(headers, error)
     // A value that `onError` returns gets these, and the response of h3 those of the error.
     replaceAll(event.res.headers, headers)
     replaceAll(event.res.errHeaders, arrival.errHeaders)

@@ -2,13 +2,13 @@
 
 import type { Context, MiddlewareHandler } from 'hono'
 import type { StatusCode } from 'hono/utils/http-status'
-import { KeepsakeError } from '../error.ts'
+import type { KeepsakeError } from '../error.ts'
 import type { SessionManager } from '../manager.ts'
 import { session } from '../request.ts'
 import { isResponse, withHeaders } from '../response.ts'
 import type { AnyFields, Session } from '../session/session.ts'
 import { CurrentRequest } from './current-request.ts'
-import { type FetchAdapterOptions, fetchLifecycle } from './fetch-lifecycle.ts'
+import { addErrorHeaders, type FetchAdapterOptions, fetchLifecycle } from './fetch-lifecycle.ts'
 
 export type { FetchAdapterOptions as HonoAdapterOptions } from './fetch-lifecycle.ts'
 
@@ -45,11 +45,7 @@ const replaceResponse = (c: Context, response: Response): void => {
 /** Lets the error handler begin with the header fields that were set before the adapter, and with those of the error. */
 const dropResponse = (c: Context, arrival: Response, error: unknown): void => {
   const headers = new Headers(arrival.headers)
-  const added = error instanceof KeepsakeError && error.headers instanceof Headers ? error.headers : []
-  for (const [name, value] of added) {
-    if (name === 'set-cookie' || name === 'vary') headers.append(name, value)
-    else headers.set(name, value)
-  }
+  addErrorHeaders(headers, error)
   c.status(arrival.status as StatusCode)
   replaceResponse(c, new Response(null, { headers }))
 }

@@ -33,6 +33,7 @@ const names: Record<string, readonly string[]> = {
     'verifyCsrfToken',
   ],
   'keepsake/cookie': ['cookieBackend'],
+  'keepsake/elysia': ['forElysia'],
   'keepsake/express': ['forExpress'],
   'keepsake/file': ['fileBackend'],
   'keepsake/h3': ['forH3'],
