@@ -42,11 +42,21 @@ const replaceResponse = (c: Context, response: Response): void => {
   c.res = response
 }
 
+/** The header fields and the status that were set before the adapter. */
+type Arrival = { readonly headers: Headers; readonly status: StatusCode }
+
+/** A new response has them. Reading `c.res` would change how Hono makes the response of the handler. */
+const arrivalOf = (c: Context): Arrival => {
+  const { headers, status } = c.newResponse(null)
+  // The Response of @hono/node-server shares its Headers with the context.
+  return { headers: new Headers(headers), status: status as StatusCode }
+}
+
 /** Lets the error handler begin with the header fields that were set before the adapter, and with those of the error. */
-const dropResponse = (c: Context, arrival: Response, error: unknown): void => {
+const dropResponse = (c: Context, arrival: Arrival, error: unknown): void => {
   const headers = new Headers(arrival.headers)
   addErrorHeaders(headers, error)
-  c.status(arrival.status as StatusCode)
+  c.status(arrival.status)
   replaceResponse(c, new Response(null, { headers }))
 }
 
@@ -92,8 +102,7 @@ export function forHono(sessions: SessionManager, options: FetchAdapterOptions =
     )
     const begun = begin(c.req.raw, [c], head)
     if (begun === undefined) return next()
-    // A new response has the header fields that were set before. Reading `c.res` would change how Hono makes the next one.
-    const arrival = c.newResponse(null)
+    const arrival = arrivalOf(c)
     try {
       if (load) c.set('session', await session(c))
       await next()
