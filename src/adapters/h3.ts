@@ -22,14 +22,26 @@ declare module 'h3' {
 /** The prepared header fields of an event: those of its response, and those of an error. */
 type Prepared = { readonly headers: Headers; readonly errHeaders: Headers }
 
-const copyPrepared = ({ res }: H3Event): Prepared => ({
-  headers: new Headers(res.headers),
-  errHeaders: new Headers(res.errHeaders),
+/** The fields for errors are absent in the h3 of Nitro 3.0. */
+const errHeadersOf = ({ res }: H3Event): Headers => (res as Partial<typeof res>).errHeaders ?? new Headers()
+
+const copyPrepared = (event: H3Event): Prepared => ({
+  headers: new Headers(event.res.headers),
+  errHeaders: new Headers(errHeadersOf(event)),
 })
 
 const replaceAll = (target: Headers, source: Headers): void => {
   for (const name of [...target.keys()]) target.delete(name)
   for (const [name, value] of source) target.append(name, value)
+}
+
+/** Takes the prepared header fields away if h3 still has them: the one of Nitro 3.0 would add them a second time. */
+const takePrepared = (event: H3Event, response: Response): Response => {
+  if (event.res.headers.keys().next().done) return response
+  const { status, statusText } = response
+  const copy = new Response(response.body, { status, statusText, headers: new Headers(response.headers) })
+  replaceAll(event.res.headers, new Headers())
+  return copy
 }
 
 /**
@@ -63,7 +75,7 @@ export const forH3 = (sessions: SessionManager, options: FetchAdapterOptions = {
     addErrorHeaders(headers, error)
     // A value that `onError` returns gets these, and the response of h3 those of the error.
     replaceAll(event.res.headers, headers)
-    replaceAll(event.res.errHeaders, arrival.errHeaders)
+    replaceAll(errHeadersOf(event), arrival.errHeaders)
     return publicError(error, headers)
   }
 
@@ -91,13 +103,13 @@ export const forH3 = (sessions: SessionManager, options: FetchAdapterOptions = {
     if (!usesSession(begun.context)) return complete(begun, value as Response)
     // The hook `onResponse` is left to h3, which calls it for the response that is sent.
     const { onResponse: _, ...config } = event.app?.config ?? {}
-    const response = await toResponse(value, event, config)
+    const response = takePrepared(event, await toResponse(value, event, config))
     try {
       const completed = await complete(begun, response, arrival.headers)
       // If a middleware outside prepares Vary after this, h3 puts it in the place of that of the response.
       const vary = completed.headers.get('vary')
       if (vary !== null) event.res.headers.set('vary', vary)
-      if (vary !== null) event.res.errHeaders.set('vary', vary)
+      if (vary !== null) errHeadersOf(event).set('vary', vary)
       return completed
     } catch (error) {
       throw refuse(event, arrival, error)
