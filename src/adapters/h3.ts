@@ -1,6 +1,6 @@
 // Sessions in applications of h3 2, and so in those of Nitro 3.
 
-import { type H3Event, HTTPError, type Middleware, toResponse } from 'h3'
+import { type H3Event, HTTPError, HTTPResponse, type Middleware, toResponse } from 'h3'
 import { usesSession } from '../commit-request.ts'
 import { KeepsakeError } from '../error.ts'
 import type { SessionManager } from '../manager.ts'
@@ -110,7 +110,8 @@ export const forH3 = (sessions: SessionManager, options: FetchAdapterOptions = {
       const vary = completed.headers.get('vary')
       if (vary !== null) event.res.headers.set('vary', vary)
       if (vary !== null) errHeadersOf(event).set('vary', vary)
-      return completed
+      // For the h3 of Nitro 3.0, a Response 404 of a middleware is no answer, and it would send that of the handler.
+      return completed.status === 404 ? new HTTPResponse(completed.body, completed) : completed
     } catch (error) {
       throw refuse(event, arrival, error)
     }
