@@ -23,7 +23,7 @@ export type Stage = {
   assertAlive(): Promise<void>
 }
 
-export type StageOptions = {
+export type StageSetup = {
   readonly store: StoreKind
   readonly handlers?: Readonly<Record<string, CaseHandler>>
   readonly options?: Partial<SessionManagerOptions>
@@ -50,7 +50,7 @@ const sendOn = (url: string, bytes: string): Promise<string> => {
 /** Runs a case on a served application, and stops the application. */
 export const onStage = async (
   serve: ServeApplication,
-  { store: kind, handlers = {}, options = {} }: StageOptions,
+  { store: kind, handlers = {}, options = {} }: StageSetup,
   run: (stage: Stage) => Promise<void>,
 ): Promise<void> => {
   const store = new CaseStore(kind)
@@ -92,7 +92,7 @@ export type AdapterCase = {
   run(serve: ServeApplication): Promise<void>
 }
 
-type StagedCase = Omit<StageOptions, 'store'> & { readonly run: (stage: Stage) => Promise<void> }
+type StagedCase = Omit<StageSetup, 'store'> & { readonly run: (stage: Stage) => Promise<void> }
 
 /** A case on one kind of store. */
 export const caseOn = (store: StoreKind, name: string, { run, ...options }: StagedCase): AdapterCase => ({
