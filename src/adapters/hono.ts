@@ -18,10 +18,10 @@ export type SessionVariables<F extends object = AnyFields> = {
   session: Session<F>
 }
 
-/** What Hono's own error handler sends for an error that has this method, as its HTTPException does. */
+/** Hono's own error handler sends the result, for its HTTPException and for every other error with this method. */
 type WithResponse = { getResponse(): Response }
 
-/** Without it, Hono answers every error with 500. It prints errors that do not have it, as it should those of the application. */
+/** Without it, Hono prints an error and answers 500. That is right for the mistakes of the application, which have the status 500. */
 const withResponse = (error: KeepsakeError): KeepsakeError => {
   const { status, message } = error
   if (status === undefined || status === 500) return error
