@@ -23,10 +23,10 @@ type ElysiaContext = {
 /** Elysia calls it for the errors of handlers. Its type is protected. */
 type ErrorHandler = { handleError(context: unknown, error: unknown): Promise<unknown> }
 
-/** A Response or a `status()` that a handler has thrown, in place of returning it. */
+/** A Response or a `status()` that a handler has thrown in place of returning it, or a page that was not found. */
 const isAnswer = (error: unknown): boolean => {
   const { response, code } = (error ?? {}) as { response?: unknown; code?: unknown }
-  return isResponse(error) || (response !== undefined && typeof code === 'number')
+  return isResponse(error) || (response !== undefined && typeof code === 'number') || code === 'NOT_FOUND'
 }
 
 /** The request with the body that Elysia has parsed, if it has: it parses the body for each handler that takes the whole context. */

@@ -312,6 +312,21 @@ suite('errors that handlers throw in Elysia', () => {
     assert.deepEqual(response, { status: 202, saved: true })
   })
 
+  test('the page of an error handler for a path without a route is an answer, and saves', async () => {
+    const { visit } = visited((manager) =>
+      new Elysia()
+        .use(forElysia(manager))
+        .onError(async (context) => {
+          if (context.code !== 'NOT_FOUND') return undefined
+          return (await csrfField(context)).value
+        })
+        .get('/', () => 'page'),
+    )
+    const response = await visit('/nowhere')
+    assert.equal(response.status, 404)
+    assert.equal(response.headers.getSetCookie().length, 1)
+  })
+
   test('a body that Elysia refuses saves nothing', async () => {
     const { visit } = visited((manager) =>
       new Elysia()
