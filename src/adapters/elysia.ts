@@ -4,7 +4,7 @@ import type { Elysia } from 'elysia'
 import { KeepsakeError } from '../error.ts'
 import type { SessionManager } from '../manager.ts'
 import { session } from '../request.ts'
-import { isResponse, withHeaders } from '../response.ts'
+import { isResponse } from '../response.ts'
 import type { AnyFields } from '../session/session.ts'
 import { CurrentRequest } from './current-request.ts'
 import { addErrorHeaders, type FetchAdapterOptions, fetchLifecycle } from './fetch-lifecycle.ts'
@@ -58,7 +58,7 @@ const dropResponse = (context: ElysiaContext, arrival: Record<string, unknown>):
 }
 
 const mount = (app: Elysia, sessions: SessionManager, options: FetchAdapterOptions) => {
-  const { begin, complete, abandon } = fetchLifecycle(sessions, 'forElysia()', options)
+  const { begin, complete, abandon, abandonWithPage } = fetchLifecycle(sessions, 'forElysia()', options)
   if (app.config.aot === false) {
     throw new KeepsakeError(
       'invalid_option',
@@ -84,10 +84,7 @@ const mount = (app: Elysia, sessions: SessionManager, options: FetchAdapterOptio
     }
     const { context, arrival = {} } = contexts.get(request) ?? {}
     const error = context?.error
-    if (error !== undefined && !isAnswer(error)) {
-      const outcome = await abandon(begun, error)
-      return outcome === undefined ? response : withHeaders(response, outcome.cookies, outcome, true)
-    }
+    if (error !== undefined && !isAnswer(error)) return abandonWithPage(begun, response, error)
     try {
       return await complete(begun, response, new Headers(arrival as Record<string, string>))
     } catch (error) {

@@ -15,7 +15,7 @@ import {
   type RequestLike,
   release,
 } from '../request-context.ts'
-import { addHeaders, errorResponse, sendable, withHeaders } from '../response.ts'
+import { errorResponse, sendable, withHeaders } from '../response.ts'
 import { frameworkError } from './framework-error.ts'
 import { checkBoolean } from './options.ts'
 import { withPublicErrors } from './public-errors.ts'
@@ -49,19 +49,16 @@ const addArrival = (response: Response, arrival: Headers | undefined): Response 
   return new Response(response.body, { status, statusText, headers })
 }
 
-/** The `frameworkError` of an outcome, with its header fields as Headers. */
-const fetchError = (outcome: RequestOutcome): KeepsakeError => {
-  const headers = new Headers({ 'cache-control': 'no-store' })
-  addHeaders(headers, outcome.cookies, outcome.emit, true)
-  return Object.defineProperty(frameworkError(outcome), 'headers', { value: headers })
-}
-
-/** Adds the header fields of an error of `complete` to the response of an error handler that does not do it. */
+/** Adds the header fields of an error of `complete` to those of the response to it, for frameworks that do not do it. */
 export const addErrorHeaders = (headers: Headers, error: unknown): void => {
-  if (!(error instanceof KeepsakeError) || error.headers === undefined) return
-  for (const [name, value] of error.headers) {
-    if (name === 'set-cookie' || name === 'vary') headers.append(name, value)
-    else headers.set(name, value)
+  const own = error instanceof KeepsakeError ? error.headers : undefined
+  if (own === undefined) return
+  // `frameworkError` has an object, and an error of `commit` has Headers.
+  const fields = own instanceof Headers ? [...own] : Object.entries<string | readonly string[]>(own)
+  headers.append('vary', 'Cookie')
+  for (const [name, value] of fields) {
+    if (name === 'set-cookie') for (const line of [value].flat()) headers.append(name, line)
+    else if (name !== 'vary') headers.set(name, String(value))
   }
 }
 
@@ -131,7 +128,7 @@ export const fetchLifecycle = (
     if (failure === undefined) return withHeaders(response, cookies, outcome, privateResponse)
     cancelBody(response)
     const { errorResponse: render, emit } = manager
-    if (render === undefined) throw present(fetchError(outcome))
+    if (render === undefined) throw present(frameworkError(outcome))
     const answer = errorResponse(render, failure, begun.request, emit)
     const complete = (answer: Response) => addArrival(withHeaders(answer, cookies, outcome), arrival)
     return isThenable(answer) ? answer.then(complete) : complete(answer)
@@ -185,7 +182,20 @@ export const fetchLifecycle = (
     return outcome
   }
 
-  return { load, begin, complete, abandon }
+  /**
+   * Does the same as `abandon`, in a framework that has rendered a page for the error.
+   *
+   * @returns the page to send: it may contain something of the visitor
+   */
+  const abandonWithPage = async (begun: BegunRequest, page: Response, error: unknown): Promise<Response> => {
+    const { context } = begun
+    const isPrivate = context.work?.privateResponse === true
+    const outcome = await abandon(begun, error)
+    if (outcome !== undefined) return withHeaders(page, outcome.cookies, outcome, true)
+    return usesSession(context) ? withHeaders(page, [], manager, isPrivate) : page
+  }
+
+  return { load, begin, complete, abandon, abandonWithPage }
 }
 
 /** Releases the source of a response that is not sent, such as a file. */

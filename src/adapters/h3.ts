@@ -79,9 +79,13 @@ export const forH3 = (sessions: SessionManager, options: FetchAdapterOptions = {
     return publicError(error, headers)
   }
 
-  const threw = async (begun: BegunRequest, error: unknown): Promise<unknown> => {
+  const threw = async (begun: BegunRequest, event: H3Event, error: unknown): Promise<unknown> => {
     const outcome = await abandon(begun, error)
-    if (outcome === undefined) return error
+    if (outcome === undefined) {
+      // The page for the error may contain something of the visitor.
+      if (usesSession(begun.context)) errHeadersOf(event).append('vary', 'Cookie')
+      return error
+    }
     const headers = new Headers({ 'cache-control': 'no-store' })
     addHeaders(headers, outcome.cookies, outcome.emit, true)
     return publicError(error, headers)
@@ -96,9 +100,9 @@ export const forH3 = (sessions: SessionManager, options: FetchAdapterOptions = {
       if (load) event.context.session = await session(event)
       value = await next()
     } catch (error) {
-      throw await threw(begun, error)
+      throw await threw(begun, event, error)
     }
-    if (value instanceof Error) return threw(begun, value)
+    if (value instanceof Error) return threw(begun, event, value)
     // Every value is an answer in h3. A request without a session passes as it is.
     if (!usesSession(begun.context)) return complete(begun, value as Response)
     // The hook `onResponse` is left to h3, which calls it for the response that is sent.

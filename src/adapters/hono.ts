@@ -5,7 +5,7 @@ import type { StatusCode } from 'hono/utils/http-status'
 import type { KeepsakeError } from '../error.ts'
 import type { SessionManager } from '../manager.ts'
 import { session } from '../request.ts'
-import { isResponse, withHeaders } from '../response.ts'
+import { isResponse } from '../response.ts'
 import type { AnyFields, Session } from '../session/session.ts'
 import { CurrentRequest } from './current-request.ts'
 import { addErrorHeaders, type FetchAdapterOptions, fetchLifecycle } from './fetch-lifecycle.ts'
@@ -94,7 +94,12 @@ export function forHono<F extends object = AnyFields>(
   options?: FetchAdapterOptions,
 ): MiddlewareHandler
 export function forHono(sessions: SessionManager, options: FetchAdapterOptions = {}): MiddlewareHandler {
-  const { load, begin, complete, abandon } = fetchLifecycle(sessions, 'forHono()', options, withResponse)
+  const { load, begin, complete, abandon, abandonWithPage } = fetchLifecycle(
+    sessions,
+    'forHono()',
+    options,
+    withResponse,
+  )
   return async (c, next) => {
     const head = new CurrentRequest(
       () => c.req.raw,
@@ -114,8 +119,8 @@ export function forHono(sessions: SessionManager, options: FetchAdapterOptions =
     }
     const { error } = c
     if (error !== undefined && !isAnswer(error)) {
-      const outcome = await abandon(begun, error)
-      if (outcome !== undefined) replaceResponse(c, withHeaders(c.res, outcome.cookies, outcome, true))
+      const page = await abandonWithPage(begun, c.res, error)
+      if (page !== c.res) replaceResponse(c, page)
       return
     }
     if (!c.finalized) {

@@ -292,7 +292,8 @@ suite('requests that are not saved in h3', () => {
         })
         app.get('/read', async (event) => (await session(event)).fields)
       })
-      assert.equal((await visit('/')).status, 401)
+      const response = await visit('/')
+      assert.deepEqual([response.status, response.headers.get('vary')], [401, 'Cookie'])
       assert.deepEqual(await (await visit('/read')).json(), {})
     }
   })

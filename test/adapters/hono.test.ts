@@ -417,6 +417,17 @@ suite('errors that handlers throw in Hono', () => {
     assert.equal(await saved(visit), false)
   })
 
+  test('the page for an error has Vary: Cookie if its request used the session', async () => {
+    const { visit } = thrower(new HTTPException(401, { message: 'No.' }))
+    assert.equal((await visit('/')).headers.get('vary'), 'Cookie')
+    const unused = visited((app, manager) => {
+      app.use(forHono(manager)).get('/', () => {
+        throw new HTTPException(401)
+      })
+    })
+    assert.equal((await unused.visit('/')).headers.get('vary'), null)
+  })
+
   test('a handler that returns nothing saves nothing, and Hono reports it', async () => {
     const { app, visit } = visited((app, manager) => {
       app.use(forHono(manager))
