@@ -11,6 +11,7 @@ import {
   exposedManager,
   findContext,
   isInside,
+  type Manager,
   type RequestContext,
   type RequestLike,
   release,
@@ -63,34 +64,15 @@ export const addErrorHeaders = (headers: Headers, error: unknown): void => {
 }
 
 /**
- * The steps of a request for one manager.
+ * Attaches a request: its Request, and the further objects that handlers get. Nothing else happens until somebody asks for the
+ * session.
  *
- * @param caller the name of the adapter, such as `forHono()`
- * @param present changes the errors that a framework shows to visitors: the 503 of `session` and the errors of `complete`
- * @throws KeepsakeError `invalid_option`
+ * @param head the part of the request that is read. Default: the Request
+ * @returns undefined if the request is inside the same manager already. Then the adapter does nothing more
  */
-export const fetchLifecycle = (
-  sessions: SessionManager,
-  caller: string,
-  options: FetchAdapterOptions,
-  present: (error: KeepsakeError) => KeepsakeError = (error) => error,
-) => {
-  checkOptionNames(options, ['load'], caller)
-  const load = checkBoolean('load', options.load ?? false, caller)
-  const manager = withPublicErrors(exposedManager(sessions, caller), present)
-
-  /**
-   * Attaches a request: its Request, and the further objects that handlers get. Nothing else happens until somebody asks for the
-   * session.
-   *
-   * @param head the part of the request that is read. Default: the Request
-   * @returns undefined if the request is inside the same manager already. Then the adapter does nothing more
-   */
-  const begin = (
-    request: Request,
-    others: readonly RequestLike[] = [],
-    head: RequestHead = request,
-  ): BegunRequest | undefined => {
+const beginner =
+  (sessions: SessionManager, manager: Manager) =>
+  (request: Request, others: readonly RequestLike[] = [], head: RequestHead = request): BegunRequest | undefined => {
     const targets = [request, ...others]
     const inside = targets.find((target) => isInside(target, sessions))
     if (inside !== undefined) {
@@ -109,12 +91,29 @@ export const fetchLifecycle = (
     return { context, request, targets }
   }
 
-  /** Gives the other objects back to an outer manager, as `commitRequest` does with the Request. */
-  const releaseOthers = ({ context, targets }: BegunRequest): void => {
-    const { outer } = context
-    if (outer === undefined) return
-    for (const target of targets) if (findContext(target) === context) attachAlso(target, outer)
-  }
+/** Gives the other objects back to an outer manager, as `commitRequest` does with the Request. */
+const releaseOthers = ({ context, targets }: BegunRequest): void => {
+  const { outer } = context
+  if (outer === undefined) return
+  for (const target of targets) if (findContext(target) === context) attachAlso(target, outer)
+}
+
+/**
+ * The steps of a request for one manager.
+ *
+ * @param caller the name of the adapter, such as `forHono()`
+ * @param present changes the errors that a framework shows to visitors: the 503 of `session` and the errors of `complete`
+ * @throws KeepsakeError `invalid_option`
+ */
+export const fetchLifecycle = (
+  sessions: SessionManager,
+  caller: string,
+  options: FetchAdapterOptions,
+  present: (error: KeepsakeError) => KeepsakeError = (error) => error,
+) => {
+  checkOptionNames(options, ['load'], caller)
+  const load = checkBoolean('load', options.load ?? false, caller)
+  const manager = withPublicErrors(exposedManager(sessions, caller), present)
 
   const finish = (
     begun: BegunRequest,
@@ -195,7 +194,7 @@ export const fetchLifecycle = (
     return usesSession(context) ? withHeaders(page, [], manager, isPrivate) : page
   }
 
-  return { load, begin, complete, abandon, abandonWithPage }
+  return { load, begin: beginner(sessions, manager), complete, abandon, abandonWithPage }
 }
 
 /** Releases the source of a response that is not sent, such as a file. */
