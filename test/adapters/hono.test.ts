@@ -464,6 +464,27 @@ suite('several adapters and managers in Hono', () => {
     }
   })
 
+  test('two managers have two sessions, with a body limit between them, and after the inner one has answered', async () => {
+    const outer = sessionManager({ backend: 'memory:', cookie: { name: 'outer' } })
+    const inner = sessionManager({ backend: 'memory:', cookie: { name: 'inner' } })
+    const app = new Hono().use(forHono(outer), async (c, next) => {
+      await next()
+      ;(await session(c)).set('after', 1)
+    })
+    app.use(bodyLimit({ maxSize: 100 }), forHono(inner))
+    app.post('/', async (c) => {
+      ;(await outer.session(c)).set('outer', 1)
+      ;(await session(c)).set('inner', 1)
+      return c.json((await inner.session(c)).fields)
+    })
+    const visit = browser(async (request) => app.fetch(request), { origin: ORIGIN })
+    const response = await visit('/', { method: 'POST', body: 'text' })
+    assert.deepEqual(await response.json(), { inner: 1 })
+    assert.equal(response.headers.getSetCookie().length, 2)
+    const opened = await outer.open({ headers: new Headers({ cookie: cookiesOf(visit) }), url: ORIGIN })
+    assert.deepEqual(opened.fields, { outer: 1, after: 1 })
+  })
+
   test('a manager around app.fetch keeps its own session', async () => {
     const outer = sessionManager({ backend: 'memory:', cookie: { name: 'outer' } })
     const inner = sessionManager({ backend: 'memory:', cookie: { name: 'inner' } })
