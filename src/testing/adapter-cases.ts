@@ -1,6 +1,7 @@
 // The contract of an adapter as test cases over sockets: data that any test runner can run.
 
 import { connectionCases } from './adapter/connection-cases.ts'
+import { crowdCases } from './adapter/crowd-cases.ts'
 import { formCases } from './adapter/form-cases.ts'
 import { headerCases } from './adapter/header-cases.ts'
 import { oddRequestCases } from './adapter/odd-request-cases.ts'
@@ -14,5 +15,6 @@ export const adapterCases: readonly AdapterCase[] = [
   ...refusalCases,
   ...formCases,
   ...connectionCases,
+  ...crowdCases,
   ...oddRequestCases,
 ]
