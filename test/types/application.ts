@@ -37,6 +37,7 @@ import {
 } from 'keepsake'
 import type { CookieBackendOptions } from 'keepsake/cookie'
 import type { FileOptions } from 'keepsake/file'
+import { forHono } from 'keepsake/hono'
 import type { MemoryOptions } from 'keepsake/memory'
 import type { CopyOptions, MovingOptions } from 'keepsake/moving'
 import type { ConnectMysqlOptions, MysqlOptions } from 'keepsake/mysql'
@@ -217,6 +218,7 @@ declare const frameworkRequest: {
   readonly locale: string
 }
 export const mounted = forNode(typed)
+export const mountedInHono = forHono(typed, { load: true })
 export const counted: Promise<Session<Fields>> = session<Fields>(frameworkRequest)
 export const upgraded: Promise<OpenSession<Fields>> = typed.open(frameworkRequest)
 
