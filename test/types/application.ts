@@ -37,7 +37,7 @@ import {
 } from 'keepsake'
 import type { CookieBackendOptions } from 'keepsake/cookie'
 import type { FileOptions } from 'keepsake/file'
-import { forHono } from 'keepsake/hono'
+import { type HonoAdapterOptions as FetchAdapterOptions, forHono } from 'keepsake/hono'
 import type { MemoryOptions } from 'keepsake/memory'
 import type { CopyOptions, MovingOptions } from 'keepsake/moving'
 import type { ConnectMysqlOptions, MysqlOptions } from 'keepsake/mysql'
@@ -78,6 +78,7 @@ export const undefinable: readonly true[] = [
   true satisfies Undefinable<LoggerOptions>,
   true satisfies Undefinable<MovingOptions>,
   true satisfies Undefinable<NodeAdapterOptions>,
+  true satisfies Undefinable<FetchAdapterOptions>,
   true satisfies Undefinable<ServeOptions>,
   true satisfies Undefinable<CookieBackendOptions>,
   true satisfies Undefinable<FileOptions>,
