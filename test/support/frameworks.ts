@@ -1,14 +1,22 @@
-// The adapter for node:http, Connect, Express 4 and Express 5, on the cases of adapters.
+// Serves an application through each adapter of a light framework, as an author would for the cases of adapters.
 
-import { createServer } from 'node:http'
-import { suite, test } from 'node:test'
+import { createServer, type Server } from 'node:http'
+import { createAdaptorServer } from '@hono/node-server'
 import connect from 'connect'
+import { Elysia } from 'elysia'
 import express from 'express'
 import express4 from 'express4'
+import { H3 } from 'h3'
+import { toNodeHandler } from 'h3/node'
+import { Hono } from 'hono'
+import { forElysia } from 'keepsake/elysia'
 import { forExpress } from 'keepsake/express'
+import { forH3 } from 'keepsake/h3'
+import { forHono } from 'keepsake/hono'
 import { forNode } from 'keepsake/node'
-import { type Application, adapterCases, type ServeApplication } from 'keepsake/testing'
-import { listening, sendAnswer, sendError } from '../support/listening.ts'
+import type { Application, ServeApplication } from 'keepsake/testing'
+import { toResponse } from './fetch-answer.ts'
+import { listening, sendAnswer, sendError } from './listening.ts'
 
 const serveNode: ServeApplication = ({ manager, handle }) => {
   const sessions = forNode(manager)
@@ -59,15 +67,33 @@ const serveExpress =
     return listening(createServer(app))
   }
 
-const servers: Readonly<Record<string, ServeApplication>> = {
+const serveHono: ServeApplication = ({ manager, handle }) => {
+  const app = new Hono()
+  app.use(forHono(manager))
+  app.all('*', async (c) => toResponse(await handle(c, c.req)))
+  return listening(createAdaptorServer({ fetch: app.fetch }) as Server)
+}
+
+const serveH3: ServeApplication = ({ manager, handle }) => {
+  const app = new H3({ silent: true })
+  app.use(forH3(manager))
+  app.all('/**', async (event) => toResponse(await handle(event, event.req)))
+  return listening(createServer(toNodeHandler(app)))
+}
+
+const serveElysia: ServeApplication = ({ manager, handle }) => {
+  const app = new Elysia()
+    .use(forElysia(manager))
+    .all('/*', async (context) => toResponse(await handle(context, context.request)), { parse: 'none' })
+  return listening(createAdaptorServer({ fetch: app.fetch }) as Server)
+}
+
+export const frameworks: Readonly<Record<string, ServeApplication>> = {
   'node:http': serveNode,
   Connect: serveConnect,
   'Express 5': serveExpress(express),
   'Express 4': serveExpress(express4),
-}
-
-for (const [name, serve] of Object.entries(servers)) {
-  suite(name, () => {
-    for (const { name, run } of adapterCases) test(name, () => run(serve))
-  })
+  Hono: serveHono,
+  h3: serveH3,
+  Elysia: serveElysia,
 }
