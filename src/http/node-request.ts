@@ -9,7 +9,7 @@ export type NodeRequest = {
   readonly url?: string | undefined
   /** The URL before a router of the framework removed its own path. */
   readonly originalUrl?: string | undefined
-  /** A socket of TLS has a member `encrypted`. */
+  /** A TLS socket has the member `encrypted`. */
   readonly socket?: object | null | undefined
   /** Whether somebody has read the body, for example a body parser. */
   readonly readableDidRead?: boolean
@@ -100,7 +100,7 @@ export class NodeRequestHead implements FormRequest {
 
   get url(): string {
     const { socket, originalUrl, url } = this.#request
-    const { encrypted } = (socket ?? {}) as { readonly encrypted?: unknown }
+    const { encrypted } = (socket ?? {}) as { encrypted?: unknown }
     const scheme = encrypted === true ? 'https' : 'http'
     return `${scheme}://${this.headers.get('host') ?? ''}${pathOf(originalUrl ?? url ?? '/')}`
   }
