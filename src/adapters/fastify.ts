@@ -1,6 +1,6 @@
 // Sessions in applications of Fastify 5.
 
-import type { FastifyPluginCallback, FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyPluginAsync, FastifyReply, FastifyRequest } from 'fastify'
 import { checkOptionNames } from '../error.ts'
 import type { SessionManager } from '../manager.ts'
 import { session } from '../request.ts'
@@ -43,7 +43,7 @@ const MANAGERS = Symbol('keepsake.fastify')
  * @param sessions the result of `sessionManager`
  * @throws KeepsakeError `invalid_option`
  */
-export const forFastify = (sessions: SessionManager, options: FastifyAdapterOptions = {}): FastifyPluginCallback => {
+export const forFastify = (sessions: SessionManager, options: FastifyAdapterOptions = {}): FastifyPluginAsync => {
   checkOptionNames(options, ['load'], 'forFastify()')
   const load = checkBoolean('load', options.load ?? false, 'forFastify()')
   const manager = withPublicErrors(exposedManager(sessions, 'forFastify()'))
@@ -76,14 +76,11 @@ export const forFastify = (sessions: SessionManager, options: FastifyAdapterOpti
     })
   }
 
-  const plugin: FastifyPluginCallback = (app, _options, done) => {
+  const plugin: FastifyPluginAsync = async (app) => {
     const instance = app as typeof app & { [MANAGERS]?: readonly SessionManager[] }
     const others = instance[MANAGERS] ?? []
     // Registered twice, it does nothing.
-    if (others.includes(sessions)) {
-      done()
-      return
-    }
+    if (others.includes(sessions)) return
     instance[MANAGERS] = [...others, sessions]
     if (load) app.decorateRequest('session')
     app.addHook('onRequest', begin)
@@ -91,7 +88,6 @@ export const forFastify = (sessions: SessionManager, options: FastifyAdapterOpti
     app.addHook('onError', abandoner(sessions))
     app.addHook('onReady', () => sessions.ready())
     app.addHook('onClose', () => sessions.close())
-    done()
   }
   // The marks that fastify-plugin sets: the hooks are for the whole application, and the plugin has a name.
   return Object.assign(plugin, {

@@ -3,10 +3,9 @@
 import { createServer } from 'node:http'
 import { suite, test } from 'node:test'
 import { forKoa } from 'keepsake/koa'
-import { adapterCases, type Application, type ServeApplication } from 'keepsake/testing'
+import { adapterCases, type ServeApplication } from 'keepsake/testing'
 import Koa from 'koa'
 import { listening, sendAnswer } from '../support/listening.ts'
-
 
 const serveBody: ServeApplication = ({ manager, handle }) => {
   const app = new Koa()
