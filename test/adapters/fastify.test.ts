@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
+import { createServer } from 'node:http'
 import { connect as connectHttp2 } from 'node:http2'
 import { parse as parseQuery } from 'node:querystring'
 import { Readable } from 'node:stream'
@@ -26,6 +27,7 @@ import {
 } from 'keepsake'
 import { forFastify } from 'keepsake/fastify'
 import { memoryBackend } from 'keepsake/memory'
+import { forNode } from 'keepsake/node'
 import { type Answer, adapterCases, type ServeApplication } from 'keepsake/testing'
 import { PATIENT } from '../support/clock.ts'
 import { listening, sendAnswer } from '../support/listening.ts'
@@ -189,6 +191,31 @@ suite('a session of Fastify', () => {
     })
     const response = await visit('/')
     assert.deepEqual([response.body, response.cookies.length, store.calls.generate], ['1', 1, 1])
+  })
+
+  test('is one, although Fastify is inside of the adapter for node:http', async (t) => {
+    const { app, manager, store } = await setup(t)
+    await app.register(forFastify(manager))
+    app.get('/', async (request) => {
+      const s = await session(request)
+      s.set('b', 2)
+      return s.fields
+    })
+    await app.ready()
+    const sessions = forNode(manager)
+    const outside = createServer((request, response) => {
+      sessions(request, response, () => {
+        void session(request).then((s) => {
+          s.set('a', 1)
+          app.routing(request, response)
+        })
+      })
+    })
+    const { url, close } = await listening(outside)
+    t.after(close)
+    const response = await fetch(url)
+    assert.deepEqual(await response.json(), { a: 1, b: 2 })
+    assert.deepEqual([response.headers.getSetCookie().length, store.calls.generate], [1, 1])
   })
 
   test('of each of two managers is saved', async (t) => {
@@ -548,6 +575,19 @@ suite('a request of Fastify that is not saved', () => {
 })
 
 suite('a handler of Fastify that throws', () => {
+  test('after a logout clears the cookie once if its error is one of the store', async (t) => {
+    const { app, manager, visit } = await setup(t)
+    await app.register(forFastify(manager))
+    app.get('/login', async (request) => (await session(request)).login('anna'))
+    app.get('/logout', async (request) => {
+      ;(await session(request)).invalidate()
+      throw new KeepsakeError('unavailable', 'The list of devices is not available.')
+    })
+    await visit('/login')
+    const response = await visit('/logout')
+    assert.deepEqual([response.statusCode, names(response), response.cookies[0]?.maxAge], [503, [COOKIE], 0])
+  })
+
   test('leaves the session readable for the error handler, which cannot change it', async (t) => {
     const { app, manager, visit } = await setup(t)
     await app.register(forFastify(manager))
