@@ -8,9 +8,9 @@ type Method = (typeof methods)[number]
 
 export type StoreKind = 'synchronous' | 'asynchronous'
 
-/** Holds the calls of some methods until it is opened. */
+/** Holds a call until it is opened. */
 export type Gate = {
-  /** Resolves when the first call waits. */
+  /** Resolves when the call waits. */
   readonly reached: Promise<void>
   open(): void
 }
@@ -37,7 +37,10 @@ export class CaseStore {
       if (kind === 'synchronous') return run()
       const gate = this.#gate
       const waits = gate?.methods.includes(method)
-      if (waits) gate?.reach()
+      if (waits) {
+        this.#gate = undefined
+        gate?.reach()
+      }
       return (async () => {
         if (waits) await gate?.opened
         // One round of the event loop, as a store in another process needs at least.
@@ -51,17 +54,11 @@ export class CaseStore {
     this.backend = { ...inner, ...methodsOf, name: 'case' } as Backend
   }
 
-  /** Holds the next calls of these methods. Only an asynchronous store can. */
+  /** Holds the next call of one of these methods. Only an asynchronous store can. */
   hold(...held: readonly Method[]): Gate {
     const { promise: reached, resolve: reach } = Promise.withResolvers<void>()
     const { promise: opened, resolve: open } = Promise.withResolvers<void>()
     this.#gate = { methods: held, opened, reach }
-    return {
-      reached,
-      open: () => {
-        this.#gate = undefined
-        open()
-      },
-    }
+    return { reached, open }
   }
 }
