@@ -36,7 +36,9 @@ import {
   takeFlash,
 } from 'keepsake'
 import type { CookieBackendOptions } from 'keepsake/cookie'
+import type { FastifyAdapterOptions } from 'keepsake/fastify'
 import type { FileOptions } from 'keepsake/file'
+import { forKoa, type KoaAdapterOptions } from 'keepsake/koa'
 import type { MemoryOptions } from 'keepsake/memory'
 import type { CopyOptions, MovingOptions } from 'keepsake/moving'
 import type { ConnectMysqlOptions, MysqlOptions } from 'keepsake/mysql'
@@ -77,6 +79,8 @@ export const undefinable: readonly true[] = [
   true satisfies Undefinable<LoggerOptions>,
   true satisfies Undefinable<MovingOptions>,
   true satisfies Undefinable<NodeAdapterOptions>,
+  true satisfies Undefinable<FastifyAdapterOptions>,
+  true satisfies Undefinable<KoaAdapterOptions>,
   true satisfies Undefinable<ServeOptions>,
   true satisfies Undefinable<CookieBackendOptions>,
   true satisfies Undefinable<FileOptions>,
@@ -216,5 +220,6 @@ declare const frameworkRequest: {
   readonly locale: string
 }
 export const mounted = forNode(typed)
+export const mountedInKoa = forKoa(typed)
 export const counted: Promise<Session<Fields>> = session<Fields>(frameworkRequest)
 export const upgraded: Promise<OpenSession<Fields>> = typed.open(frameworkRequest)
