@@ -261,6 +261,26 @@ suite('a response of Koa', () => {
     assert.deepEqual([await response.text(), names(response)], ['1', ['sid']])
   })
 
+  test('that fails after the session is saved has the cookie: a body that is no JSON, an error of a middleware above', async (t) => {
+    const { app, manager, visit } = setup(t)
+    app.use(async (ctx, next) => {
+      await next()
+      if (ctx.path === '/above') ctx.throw(418, { headers: { 'x-tea': 'yes', 'set-cookie': 'tea=1' } })
+    })
+    app.use(forKoa(manager))
+    app.use(async (ctx) => {
+      ctx.set('etag', '"page"')
+      ctx.body = { n: await count(ctx), self: ctx.path === '/above' ? undefined : ctx.body }
+      if (ctx.path !== '/above') Object.assign(ctx.body as object, { self: ctx.body })
+      ;(await session(ctx)).rotateKey()
+    })
+    const circular = await visit('/')
+    assert.deepEqual([circular.status, names(circular), circular.headers.get('etag')], [500, ['sid'], null])
+    assert.equal(circular.headers.get('cache-control'), 'no-store')
+    const above = await visit('/above')
+    assert.deepEqual([above.status, names(above), above.headers.get('x-tea')], [418, ['tea', 'sid'], 'yes'])
+  })
+
   test('keeps the cookies of ctx.cookies', async (t) => {
     const { app, manager, visit } = setup(t)
     app.use(forKoa(manager))
