@@ -1,9 +1,13 @@
 // The adapter for Koa, on the cases of adapters and on the traps of Koa.
 
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { createServer } from 'node:http'
+import { connect as connectHttp2, createServer as createHttp2Server } from 'node:http2'
+import type { AddressInfo } from 'node:net'
 import { parse as parseQuery } from 'node:querystring'
 import { Readable } from 'node:stream'
+import { text } from 'node:stream/consumers'
 import { suite, type TestContext, test } from 'node:test'
 import { gzipSync } from 'node:zlib'
 import {
@@ -201,6 +205,23 @@ suite('a session of Koa', () => {
     })
     assert.deepEqual(names(await visit('/set')).toSorted(), ['other', 'sid'])
     assert.deepEqual(await (await visit('/')).json(), [{ a: 1 }, { b: 2 }])
+  })
+
+  test('of HTTP/2 works', async (t) => {
+    const { app, manager } = setup(t)
+    app.use(forKoa(manager))
+    app.use(async (ctx) => {
+      ctx.body = `${await count(ctx)}`
+    })
+    const server = createHttp2Server(app.callback()).listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    t.after(() => server.close())
+    const client = connectHttp2(`http://127.0.0.1:${(server.address() as AddressInfo).port}`)
+    t.after(() => client.close())
+    const stream = client.request({ ':path': '/' })
+    const [headers] = (await once(stream, 'response')) as [{ 'set-cookie'?: string[] }]
+    assert.equal(headers['set-cookie']?.length, 1)
+    assert.equal(await text(stream), '1')
   })
 
   test('is saved if a middleware below catches the error', async (t) => {
