@@ -9,12 +9,7 @@ import { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { suite, type TestContext, test } from 'node:test'
 import { gunzipSync, gzipSync } from 'node:zlib'
-import Fastify, {
-  type FastifyInstance,
-  type FastifyReply,
-  type InjectOptions,
-  type LightMyRequestResponse,
-} from 'fastify'
+import Fastify, { type FastifyInstance, type InjectOptions, type LightMyRequestResponse } from 'fastify'
 import {
   csrfField,
   KeepsakeError,
@@ -28,46 +23,21 @@ import {
 import { forFastify } from 'keepsake/fastify'
 import { memoryBackend } from 'keepsake/memory'
 import { forNode } from 'keepsake/node'
-import { type Answer, adapterCases, type ServeApplication } from 'keepsake/testing'
+import { adapterCases, type ServeApplication } from 'keepsake/testing'
 import { PATIENT } from '../support/clock.ts'
+import { fastifyBy } from '../support/frameworks.ts'
 import { listening, sendAnswer } from '../support/listening.ts'
 import { type Watched, watched } from '../support/watched.ts'
 
-/** An application whose handler sends its answers by `send`. */
-const serving =
-  (send: (reply: FastifyReply, answer: Answer) => unknown): ServeApplication =>
-  async ({ manager, handle }) => {
-    const app = Fastify()
-    await app.register(forFastify(manager))
-    // The parsers leave the body to readForm.
-    app.removeAllContentTypeParsers()
-    app.addContentTypeParser('*', (_request, _payload, done) => done(null))
-    app.all('*', async (request, reply) => send(reply, await handle(request, request)))
-    await app.listen({ port: 0, host: '127.0.0.1' })
-    const { url } = await listening(app.server)
-    return {
-      url,
-      async close() {
-        app.server.closeAllConnections()
-        await app.close()
-      },
-    }
-  }
-
 const servers: Readonly<Record<string, ServeApplication>> = {
-  'Fastify, by reply.send': serving((reply, { status, headers, body }) => {
-    reply.code(status)
-    for (const [name, value] of headers) reply.header(name, value)
-    return reply.send(body)
-  }),
-  'Fastify, by a returned Response': serving(
+  'Fastify, by a returned Response': fastifyBy(
     (_reply, { status, headers, body }) => new Response(body, { status, headers }),
   ),
-  'Fastify, by reply.hijack': serving((reply, answer) => {
+  'Fastify, by reply.hijack': fastifyBy((reply, answer) => {
     reply.hijack()
     sendAnswer(reply.raw, answer)
   }),
-  'Fastify, by reply.raw': serving((reply, answer) => {
+  'Fastify, by reply.raw': fastifyBy((reply, answer) => {
     sendAnswer(reply.raw, answer)
     return reply
   }),

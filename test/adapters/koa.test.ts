@@ -28,23 +28,6 @@ import { PATIENT } from '../support/clock.ts'
 import { listening, sendAnswer } from '../support/listening.ts'
 import { type Watched, watched } from '../support/watched.ts'
 
-const serveBody: ServeApplication = ({ manager, handle }) => {
-  const app = new Koa()
-  app.silent = true
-  app.use(forKoa(manager))
-  app.use(async (ctx) => {
-    const { status, headers, body } = await handle(ctx, ctx)
-    ctx.body = body
-    ctx.status = status
-    for (const [name, value] of headers) {
-      if (name === 'set-cookie') ctx.append(name, value)
-      else ctx.set(name, value)
-    }
-  })
-  return listening(createServer(app.callback()))
-}
-
-/** The handler writes to Node's response itself. */
 const serveRaw: ServeApplication = ({ manager, handle }) => {
   const app = new Koa()
   app.silent = true
@@ -58,7 +41,6 @@ const serveRaw: ServeApplication = ({ manager, handle }) => {
 }
 
 const servers: Readonly<Record<string, ServeApplication>> = {
-  'Koa, by ctx.body': serveBody,
   'Koa, by ctx.res': serveRaw,
 }
 

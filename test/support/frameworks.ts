@@ -6,15 +6,19 @@ import connect from 'connect'
 import { Elysia } from 'elysia'
 import express from 'express'
 import express4 from 'express4'
+import Fastify, { type FastifyReply } from 'fastify'
 import { H3 } from 'h3'
 import { toNodeHandler } from 'h3/node'
 import { Hono } from 'hono'
 import { forElysia } from 'keepsake/elysia'
 import { forExpress } from 'keepsake/express'
+import { forFastify } from 'keepsake/fastify'
 import { forH3 } from 'keepsake/h3'
 import { forHono } from 'keepsake/hono'
+import { forKoa } from 'keepsake/koa'
 import { forNode } from 'keepsake/node'
-import type { Application, ServeApplication } from 'keepsake/testing'
+import type { Answer, Application, ServeApplication } from 'keepsake/testing'
+import Koa from 'koa'
 import { toResponse } from './fetch-answer.ts'
 import { listening, sendAnswer, sendError } from './listening.ts'
 
@@ -88,11 +92,57 @@ const serveElysia: ServeApplication = ({ manager, handle }) => {
   return listening(createAdaptorServer({ fetch: app.fetch }) as Server)
 }
 
+/** An application whose handler sends its answers by `send`. */
+export const fastifyBy =
+  (send: (reply: FastifyReply, answer: Answer) => unknown): ServeApplication =>
+  async ({ manager, handle }) => {
+    const app = Fastify()
+    await app.register(forFastify(manager))
+    // The parsers leave the body to readForm.
+    app.removeAllContentTypeParsers()
+    app.addContentTypeParser('*', (_request, _payload, done) => done(null))
+    app.all('*', async (request, reply) => send(reply, await handle(request, request)))
+    await app.listen({ port: 0, host: '127.0.0.1' })
+    const { url } = await listening(app.server)
+    return {
+      url,
+      async close() {
+        app.server.closeAllConnections()
+        await app.close()
+      },
+    }
+  }
+
+const serveFastify = fastifyBy((reply, { status, headers, body }) => {
+  reply.code(status)
+  for (const [name, value] of headers) reply.header(name, value)
+  return reply.send(body)
+})
+
+const serveKoa: ServeApplication = ({ manager, handle }) => {
+  const app = new Koa()
+  app.silent = true
+  app.use(forKoa(manager))
+  app.use(async (ctx) => {
+    const { status, headers, body } = await handle(ctx, ctx)
+    ctx.body = body
+    ctx.status = status
+    for (const [name, value] of headers) {
+      if (name === 'set-cookie') ctx.append(name, value)
+      else ctx.set(name, value)
+    }
+  })
+  return listening(createServer(app.callback()))
+}
+
+/** The handler writes to Node's response itself. */
 export const frameworks: Readonly<Record<string, ServeApplication>> = {
   'node:http': serveNode,
   Connect: serveConnect,
   'Express 5': serveExpress(express),
   'Express 4': serveExpress(express4),
+  Fastify: serveFastify,
+  Koa: serveKoa,
   Hono: serveHono,
   h3: serveH3,
   Elysia: serveElysia,
