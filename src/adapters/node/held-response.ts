@@ -4,7 +4,13 @@ import { commitRequest, type RequestOutcome } from '../../commit-request.ts'
 import { isThenable, KeepsakeError } from '../../error.ts'
 import type { RequestContext, RequestLike } from '../../request-context.ts'
 import { addHeaders } from '../../response.ts'
-import { applyWriteHead, type HeadWriter, NodeResponseHeaders, resetHeaders } from './response-headers.ts'
+import {
+  applyWriteHead,
+  type HeaderValues,
+  type HeadWriter,
+  NodeResponseHeaders,
+  resetHeaders,
+} from './response-headers.ts'
 
 /** The methods that send the head of a response. The first call of one begins the commit. */
 const operations = ['writeHead', 'write', 'end', 'flushHeaders'] as const
@@ -19,7 +25,7 @@ export type NodeResponse = HeadWriter & { [name in Operation]?: Method } & {
   [name in (typeof setters)[number]]?: Method
 } & {
   readonly writableNeedDrain?: boolean
-  readonly getHeaders?: () => Readonly<Record<string, number | string | readonly string[] | undefined>>
+  readonly getHeaders?: () => HeaderValues
   on?(event: string, listener: (...args: never[]) => void): unknown
   off?(event: string, listener: (...args: never[]) => void): unknown
   once?(event: string, listener: (...args: never[]) => void): unknown
@@ -35,7 +41,7 @@ type HeldRequest = {
   readonly request: RequestLike
   readonly response: NodeResponse
   /** The header fields that were set before the adapter got the request: they belong to every response. */
-  readonly arrival: Readonly<Record<string, number | string | readonly string[] | undefined>>
+  readonly arrival: HeaderValues
   /** The context of the request, once it is attached. */
   readonly context: () => RequestContext
   /**
@@ -72,7 +78,7 @@ const headersSentError = (what: string): Error =>
 class HeldResponse {
   readonly #held: HeldRequest
   readonly #original: Partial<Record<Operation, Method>> = {}
-  readonly #sources = new Set<Source>()
+  #sources: Set<Source> | undefined
   /** The calls that wait. */
   readonly #calls: [name: Operation, args: readonly unknown[]][] = []
   /**
@@ -98,7 +104,10 @@ class HeldResponse {
       this.#original[name] = method
       response[name] = (...args: unknown[]) => this.#operate(name, args)
     }
-    response.on?.('pipe', (source: Source) => this.#sources.add(source))
+    response.on?.('pipe', (source: Source) => {
+      this.#sources ??= new Set()
+      this.#sources.add(source)
+    })
   }
 
   #operate(name: Operation, args: readonly unknown[]): unknown {
@@ -232,7 +241,7 @@ class HeldResponse {
     const piped: Source[] = []
     const onUnpipe = (source: Source) => piped.push(source)
     response.on?.('unpipe', onUnpipe)
-    for (const source of this.#sources) source.unpipe(response)
+    for (const source of this.#sources ?? []) source.unpipe(response)
     response.off?.('unpipe', onUnpipe)
     response.once?.('close', () => {
       for (const source of piped) source.destroy?.()
