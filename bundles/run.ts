@@ -223,7 +223,13 @@ try {
   }
   for (const option of ['--turbopack', '--webpack'])
     await tryBundler('next', `build ${option}`, () => nextRoute(option))
-  console.log(['| Bundler | How | Result |', '|---|---|---|', ...rows].join('\n'))
+  const table = ['| Bundler | How | Result |', '|---|---|---|', ...rows].join('\n')
+  console.log(table)
+  const day = new Date().toISOString().slice(0, 10)
+  writeFileSync(
+    join(import.meta.dirname, 'results.txt'),
+    `npm run bundles, ${day}, Node ${process.version}\n\n${table}\n`,
+  )
   process.exitCode = failures === 0 ? 0 : 1
 } finally {
   rmSync(work, { recursive: true, force: true })

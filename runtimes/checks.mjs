@@ -7,8 +7,10 @@ import { sqliteBackend } from 'keepsake/sqlite'
 import { backendCases } from 'keepsake/testing'
 import { checkBackend } from './core-checks.mjs'
 
-const subpaths = ['', '/cookie', '/express', '/file', '/memory', '/moving', '/mysql', '/node', '/postgres', '/redis']
-const names = [...subpaths, '/serve', '/session', '/sqlite', '/testing'].map((path) => `keepsake${path}`)
+const require = createRequire(import.meta.url)
+const names = Object.keys(require('keepsake/package.json').exports)
+  .filter((path) => path !== './package.json')
+  .map((path) => `keepsake${path.slice(1)}`)
 
 /** Loads each entry point. Returns the messages of those that failed. */
 const loadAll = async (load) => {
@@ -75,7 +77,7 @@ const checkServe = async () => {
 
 const groups = {
   import: () => loadAll((name) => import(name)),
-  require: () => loadAll(createRequire(import.meta.url)),
+  require: () => loadAll(require),
   /** The checks on an open database, and the contract of a backend. */
   async database(driver, path) {
     const Database = await openDatabase[driver]()

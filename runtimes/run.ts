@@ -209,10 +209,16 @@ const prepare = async () => {
   await npm(join(root, 'dist'), 'pack', '--pack-destination', work)
   const [tarball] = (await call(work, ['ls'])).split('\n').filter((name) => name.endsWith('.tgz'))
   writeFileSync(join(app, 'package.json'), '{ "private": true, "type": "module" }')
-  const packages = ['express', 'srvx'].map((name) => `${name}@${versionOf(name)}`)
+  const packages = ['express', 'h3', 'srvx'].map((name) => `${name}@${versionOf(name)}`)
   await npm(app, 'install', join(work, tarball as string), ...packages)
   for (const name of ['checks', 'core-checks', 'adapter-cases', 'permissions', 'worker'])
     cpSync(join(import.meta.dirname, `${name}.mjs`), join(app, `${name}.mjs`))
+  const { exports } = JSON.parse(readFileSync(join(app, 'node_modules/keepsake/package.json'), 'utf8'))
+  const loaders = Object.keys(exports)
+    .filter((path) => path !== './package.json')
+    .map((path) => `'keepsake${path.slice(1)}'`)
+    .map((name) => `${name}: () => import(${name}),`)
+  writeFileSync(join(app, 'loaders.mjs'), `export const loaders = { ${loaders.join(' ')} }\n`)
   cpSync(join(import.meta.dirname, 'tests'), join(app, 'tests'), { recursive: true })
   symlinkSync(join(tools, 'vitest'), join(app, 'node_modules/vitest'))
 }
@@ -227,7 +233,7 @@ try {
   await tryCapability(deno, 'a missing permission has a name in the error', checkPermissions)
   await checkWorker()
   const runnerRows: string[][] = []
-  for (const { name, version, how, command } of testRunners(tools, nodes.at(-1)?.binary ?? process.execPath)) {
+  for (const { name, version, how, command } of testRunners(tools, process.execPath)) {
     let result = 'works'
     try {
       const output = await call(app, command)

@@ -3,6 +3,8 @@
 import { session, sessionManager } from 'keepsake'
 import { memoryBackend } from 'keepsake/memory'
 import { applicationOn, checkApplication } from './core-checks.mjs'
+// `run.ts` writes it: an `import()` of each subpath, which a bundler can see.
+import { loaders } from './loaders.mjs'
 
 // An example. A Worker reads its secret from its environment: import { env } from 'cloudflare:workers'.
 const secret = '52fdfc072182654f163f5f0f9a621d729566c74d10037c4d7bbb0407d1e2c649'
@@ -35,23 +37,15 @@ const refusal = (backend) => {
 }
 
 const loadAll = async () => {
-  const modules = {
-    keepsake: await import('keepsake'),
-    cookie: await import('keepsake/cookie'),
-    express: await import('keepsake/express'),
-    file: await import('keepsake/file'),
-    memory: await import('keepsake/memory'),
-    moving: await import('keepsake/moving'),
-    mysql: await import('keepsake/mysql'),
-    node: await import('keepsake/node'),
-    postgres: await import('keepsake/postgres'),
-    redis: await import('keepsake/redis'),
-    serve: await import('keepsake/serve'),
-    session: await import('keepsake/session'),
-    sqlite: await import('keepsake/sqlite'),
-    testing: await import('keepsake/testing'),
+  const failed = {}
+  for (const [name, load] of Object.entries(loaders)) {
+    try {
+      await load()
+    } catch (error) {
+      failed[name] = String(error?.message ?? error)
+    }
   }
-  return { total: Object.keys(modules).length, failed: {} }
+  return { total: Object.keys(loaders).length, failed }
 }
 
 const pages = {
