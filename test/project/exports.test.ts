@@ -40,6 +40,7 @@ const names: Record<string, readonly string[]> = {
   'keepsake/memory': ['memoryBackend'],
   'keepsake/moving': ['copySessions', 'movingBackend'],
   'keepsake/mysql': ['connectMysql', 'mysqlBackend'],
+  'keepsake/nest': ['forNest'],
   'keepsake/node': ['forNode'],
   'keepsake/postgres': ['connectPostgres', 'postgresBackend'],
   'keepsake/redis': ['connectRedis', 'redisBackend'],
