@@ -46,7 +46,7 @@ import type { ConnectRedisOptions, RedisOptions } from 'keepsake/redis'
 import { type LoggerOptions, logger, type ServeOptions, serve } from 'keepsake/serve'
 import type { ClockOptions, CookieHeaderOptions, ExpiryOptions } from 'keepsake/session'
 import type { SqliteOptions } from 'keepsake/sqlite'
-import type { BrowserOptions } from 'keepsake/testing'
+import { adapterCases, type BrowserOptions, type RunOptions, type ServeApplication } from 'keepsake/testing'
 
 /** True if every option may be undefined, because applications compute options or read them from the environment. */
 type Undefinable<Options> =
@@ -89,6 +89,7 @@ export const undefinable: readonly true[] = [
   true satisfies Undefinable<ExpiryOptions>,
   true satisfies Undefinable<CookieHeaderOptions>,
   true satisfies Undefinable<BrowserOptions>,
+  true satisfies Undefinable<RunOptions>,
 ]
 
 declare const env: Readonly<Record<string, string | undefined>>
@@ -218,3 +219,8 @@ declare const frameworkRequest: {
 export const mounted = forNode(typed)
 export const counted: Promise<Session<Fields>> = session<Fields>(frameworkRequest)
 export const upgraded: Promise<OpenSession<Fields>> = typed.open(frameworkRequest)
+
+// An author of an adapter runs the cases on a server of their own.
+declare const serveApplication: ServeApplication
+export const patient: RunOptions = { patience: 1_000 }
+export const cases: Promise<void>[] = adapterCases.map(({ run }) => run(serveApplication, patient))
