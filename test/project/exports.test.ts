@@ -42,6 +42,7 @@ const names: Record<string, readonly string[]> = {
   'keepsake/mysql': ['connectMysql', 'mysqlBackend'],
   'keepsake/nest': ['forNest'],
   'keepsake/node': ['forNode'],
+  'keepsake/nuxt': ['forNuxt'],
   'keepsake/postgres': ['connectPostgres', 'postgresBackend'],
   'keepsake/redis': ['connectRedis', 'redisBackend'],
   'keepsake/serve': ['logger', 'serve'],
