@@ -7,8 +7,8 @@ import { listening } from '../../test/support/listening.ts'
 
 export const serve: ServeApplication = async (application) => {
   Object.assign(globalThis, { application })
-  const { middleware } = await import(join(import.meta.dirname, '.output/cases/server/index.mjs'))
+  const { listener } = await import(join(import.meta.dirname, '.output/cases/server/index.mjs'))
   const { mount } = globalThis as unknown as { mount: () => void }
   mount()
-  return listening(createServer(middleware))
+  return listening(createServer(listener))
 }

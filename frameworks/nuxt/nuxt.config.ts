@@ -4,5 +4,9 @@ export default defineNuxtConfig({
   compatibilityDate: '2026-11-01',
   telemetry: false,
   devtools: { enabled: false },
-  ...(process.env.CASES === '1' && { buildDir: '.nuxt/cases', serverDir: 'cases', nitro: { output: { dir: '.output/cases' }, preset: 'node' } }),
+  ...(process.env.CASES === '1' && {
+    buildDir: '.nuxt/cases',
+    serverDir: 'cases',
+    nitro: { output: { dir: '.output/cases' }, preset: 'node' },
+  }),
 })

@@ -97,7 +97,10 @@ export const forNuxt = (sessions: SessionManager, options: NuxtAdapterOptions = 
     })
 
   return (nitroApp) => {
-    const { handler, options: { onError } } = nitroApp.h3App as H3App
+    const {
+      handler,
+      options: { onError },
+    } = nitroApp.h3App as H3App
     const refuse = async (error: unknown, event: NuxtEvent) => {
       // The response of the handler is dropped, so h3 may send another.
       event._handled = false

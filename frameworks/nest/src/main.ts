@@ -10,3 +10,4 @@ const app =
     : await NestFactory.create(AppModule)
 app.enableShutdownHooks()
 await app.listen(Number(process.env.PORT), '127.0.0.1')
+console.log(`Listening on ${await app.getUrl()}`)

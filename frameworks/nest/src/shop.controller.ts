@@ -1,9 +1,9 @@
 // A login, a cart for two tabs, and a logout.
 
-import { Body, Controller, Get, HttpException, Param, Post, Redirect, Req, UseGuards } from '@nestjs/common'
+import { Controller, Get, HttpException, Param, Post, Redirect, Req, UseGuards } from '@nestjs/common'
 import { addFlash, csrfTag, readForm, type Session, takeFlash } from 'keepsake'
 import { OwnerGuard } from './owner.guard.js'
-import { type Fields, Visitor } from './sessions.js'
+import { type Fields, manager, Visitor } from './sessions.js'
 
 @Controller()
 export class ShopController {
@@ -39,9 +39,15 @@ export class ShopController {
   }
 
   @Post('fail')
-  fail(@Visitor() s: Session<Fields>, @Body() _: unknown) {
+  fail(@Visitor() s: Session<Fields>) {
     s.set('cart', ['lost'])
     throw new Error('The controller failed.')
+  }
+
+  @Post('race')
+  async race(@Visitor() s: Session<Fields>) {
+    if (s.owner !== undefined) await manager.revokeAll(s.owner)
+    s.set('cart', ['lost'])
   }
 
   @Get('account')

@@ -5,5 +5,10 @@ import { csrfToken, session, takeFlash } from 'keepsake'
 export default defineEventHandler(async (event) => {
   const s = await session<Fields>(event)
   const [message] = await takeFlash(event)
-  return { cart: s.get('cart') ?? [], owner: s.owner ?? null, token: await csrfToken(event), flash: message?.text ?? '' }
+  return {
+    cart: s.get('cart') ?? [],
+    owner: s.owner ?? null,
+    token: await csrfToken(event),
+    flash: message?.text ?? '',
+  }
 })
