@@ -61,6 +61,24 @@ const clear = (ctx: KoaContext, response: NodeResponse, arrival: HeaderValues): 
 const add = (response: NodeResponse, { cookies, emit, privateResponse }: RequestOutcome): void =>
   addHeaders(new NodeResponseHeaders(response), cookies, emit, privateResponse)
 
+/** Keeps cookies on Koa's own error page: Koa removes all header fields but those of the error. */
+const keepCookies = (ctx: KoaContext, cookies: readonly string[]): void => {
+  const { onerror } = ctx
+  ctx.onerror = (error) => {
+    // Koa also calls it without an error, after the response.
+    if (error instanceof Error) {
+      const { headers = {} } = error as { headers?: { 'set-cookie'?: string | readonly string[] } }
+      const all = {
+        ...headers,
+        'cache-control': 'no-store',
+        'set-cookie': [headers['set-cookie'] ?? [], cookies].flat(2),
+      }
+      Object.assign(error, { headers: all })
+    }
+    onerror.call(ctx, error)
+  }
+}
+
 /** Puts another response in place of the handler's. @throws KeepsakeError for the error handlers of the application */
 const replace = async (
   ctx: KoaContext,
@@ -122,7 +140,11 @@ export const forKoa = (sessions: SessionManager, options: KoaAdapterOptions = {}
       throw error
     }
     if (outcome?.failure !== undefined) await replace(ctx, manager, requestContext, arrival, outcome)
-    else if (outcome !== undefined) add(response, outcome)
+    else if (outcome !== undefined) {
+      add(response, outcome)
+      // The body may turn out to be no JSON, or a middleware above may throw.
+      if (outcome.cookies.length > 0) keepCookies(ctx, outcome.cookies)
+    }
   }
 
   const abandon = async (ctx: KoaContext, requestContext: RequestContext, error: unknown): Promise<void> => {

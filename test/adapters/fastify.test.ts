@@ -2,18 +2,14 @@
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
+import { createServer } from 'node:http'
 import { connect as connectHttp2 } from 'node:http2'
 import { parse as parseQuery } from 'node:querystring'
 import { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { suite, type TestContext, test } from 'node:test'
 import { gunzipSync, gzipSync } from 'node:zlib'
-import Fastify, {
-  type FastifyInstance,
-  type FastifyReply,
-  type InjectOptions,
-  type LightMyRequestResponse,
-} from 'fastify'
+import Fastify, { type FastifyInstance, type InjectOptions, type LightMyRequestResponse } from 'fastify'
 import {
   csrfField,
   KeepsakeError,
@@ -26,46 +22,22 @@ import {
 } from 'keepsake'
 import { forFastify } from 'keepsake/fastify'
 import { memoryBackend } from 'keepsake/memory'
-import { type Answer, adapterCases, type ServeApplication } from 'keepsake/testing'
+import { forNode } from 'keepsake/node'
+import { adapterCases, type ServeApplication } from 'keepsake/testing'
 import { PATIENT } from '../support/clock.ts'
+import { fastifyBy } from '../support/frameworks.ts'
 import { listening, sendAnswer } from '../support/listening.ts'
 import { type Watched, watched } from '../support/watched.ts'
 
-/** An application whose handler sends its answers by `send`. */
-const serving =
-  (send: (reply: FastifyReply, answer: Answer) => unknown): ServeApplication =>
-  async ({ manager, handle }) => {
-    const app = Fastify()
-    await app.register(forFastify(manager))
-    // The parsers leave the body to readForm.
-    app.removeAllContentTypeParsers()
-    app.addContentTypeParser('*', (_request, _payload, done) => done(null))
-    app.all('*', async (request, reply) => send(reply, await handle(request, request)))
-    await app.listen({ port: 0, host: '127.0.0.1' })
-    const { url } = await listening(app.server)
-    return {
-      url,
-      async close() {
-        app.server.closeAllConnections()
-        await app.close()
-      },
-    }
-  }
-
 const servers: Readonly<Record<string, ServeApplication>> = {
-  'Fastify, by reply.send': serving((reply, { status, headers, body }) => {
-    reply.code(status)
-    for (const [name, value] of headers) reply.header(name, value)
-    return reply.send(body)
-  }),
-  'Fastify, by a returned Response': serving(
+  'Fastify, by a returned Response': fastifyBy(
     (_reply, { status, headers, body }) => new Response(body, { status, headers }),
   ),
-  'Fastify, by reply.hijack': serving((reply, answer) => {
+  'Fastify, by reply.hijack': fastifyBy((reply, answer) => {
     reply.hijack()
     sendAnswer(reply.raw, answer)
   }),
-  'Fastify, by reply.raw': serving((reply, answer) => {
+  'Fastify, by reply.raw': fastifyBy((reply, answer) => {
     sendAnswer(reply.raw, answer)
     return reply
   }),
@@ -121,7 +93,7 @@ const count = async (x: RequestLike): Promise<number> => {
 const names = (response: LightMyRequestResponse): string[] => response.cookies.map(({ name }) => name)
 
 suite('a session of Fastify', () => {
-  test('belongs to the request, to its Node request and to nothing of another request', async (t) => {
+  test('belongs to the request and to its Node request', async (t) => {
     const { app, manager, visit } = await setup(t)
     await app.register(forFastify(manager))
     app.get('/', async (request) => (await session(request)) === (await session(request.raw)))
@@ -191,6 +163,31 @@ suite('a session of Fastify', () => {
     assert.deepEqual([response.body, response.cookies.length, store.calls.generate], ['1', 1, 1])
   })
 
+  test('is one, although Fastify is inside of the adapter for node:http', async (t) => {
+    const { app, manager, store } = await setup(t)
+    await app.register(forFastify(manager))
+    app.get('/', async (request) => {
+      const s = await session(request)
+      s.set('b', 2)
+      return s.fields
+    })
+    await app.ready()
+    const sessions = forNode(manager)
+    const outside = createServer((request, response) => {
+      sessions(request, response, () => {
+        void session(request).then((s) => {
+          s.set('a', 1)
+          app.routing(request, response)
+        })
+      })
+    })
+    const { url, close } = await listening(outside)
+    t.after(close)
+    const response = await fetch(url)
+    assert.deepEqual(await response.json(), { a: 1, b: 2 })
+    assert.deepEqual([response.headers.getSetCookie().length, store.calls.generate], [1, 1])
+  })
+
   test('of each of two managers is saved', async (t) => {
     const { app, manager, visit } = await setup(t)
     const other = sessionManager({ backend: memoryBackend(), secure: false, cookie: { name: 'other' } })
@@ -232,7 +229,7 @@ suite('a session of Fastify', () => {
   })
 
   test('that cannot be loaded is an error for the error handler, without the text of the backend', async (t) => {
-    const { app, manager, visit, store } = await setup(t, { onStoreError: undefined })
+    const { app, manager, visit, store } = await setup(t)
     await app.register(forFastify(manager, { load: true }))
     app.get('/', async (request) => `${await count(request)}`)
     await visit('/')
@@ -548,6 +545,19 @@ suite('a request of Fastify that is not saved', () => {
 })
 
 suite('a handler of Fastify that throws', () => {
+  test('after a logout clears the cookie once if its error is one of the store', async (t) => {
+    const { app, manager, visit } = await setup(t)
+    await app.register(forFastify(manager))
+    app.get('/login', async (request) => (await session(request)).login('anna'))
+    app.get('/logout', async (request) => {
+      ;(await session(request)).invalidate()
+      throw new KeepsakeError('unavailable', 'The list of devices is not available.')
+    })
+    await visit('/login')
+    const response = await visit('/logout')
+    assert.deepEqual([response.statusCode, names(response), response.cookies[0]?.maxAge], [503, [COOKIE], 0])
+  })
+
   test('leaves the session readable for the error handler, which cannot change it', async (t) => {
     const { app, manager, visit } = await setup(t)
     await app.register(forFastify(manager))
@@ -583,10 +593,10 @@ suite('a handler of Fastify that throws', () => {
 })
 
 suite('an application of Fastify', () => {
-  test('opens the backend when it starts, and closes it after the requests in progress', async (t) => {
+  test('closes the backend after the requests in progress', async (t) => {
     const order: string[] = []
     const inner = memoryBackend()
-    const { app, manager, visit } = await setup(t, {
+    const { app, manager } = await setup(t, {
       backend: {
         ...inner,
         generate: async (...args) => {
@@ -614,7 +624,6 @@ suite('an application of Fastify', () => {
     assert.equal((await response).status, 200)
     await closing
     assert.deepEqual(order, ['saved', 'closed'])
-    assert.ok(visit)
   })
 
   test('does not start if the configuration is wrong', async (t) => {

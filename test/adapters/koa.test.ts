@@ -1,9 +1,13 @@
 // The adapter for Koa, on the cases of adapters and on the traps of Koa.
 
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { createServer } from 'node:http'
+import { connect as connectHttp2, createServer as createHttp2Server } from 'node:http2'
+import type { AddressInfo } from 'node:net'
 import { parse as parseQuery } from 'node:querystring'
 import { Readable } from 'node:stream'
+import { text } from 'node:stream/consumers'
 import { suite, type TestContext, test } from 'node:test'
 import { gzipSync } from 'node:zlib'
 import {
@@ -24,23 +28,6 @@ import { PATIENT } from '../support/clock.ts'
 import { listening, sendAnswer } from '../support/listening.ts'
 import { type Watched, watched } from '../support/watched.ts'
 
-const serveBody: ServeApplication = ({ manager, handle }) => {
-  const app = new Koa()
-  app.silent = true
-  app.use(forKoa(manager))
-  app.use(async (ctx) => {
-    const { status, headers, body } = await handle(ctx, ctx)
-    ctx.body = body
-    ctx.status = status
-    for (const [name, value] of headers) {
-      if (name === 'set-cookie') ctx.append(name, value)
-      else ctx.set(name, value)
-    }
-  })
-  return listening(createServer(app.callback()))
-}
-
-/** The handler writes to Node's response itself. */
 const serveRaw: ServeApplication = ({ manager, handle }) => {
   const app = new Koa()
   app.silent = true
@@ -54,7 +41,6 @@ const serveRaw: ServeApplication = ({ manager, handle }) => {
 }
 
 const servers: Readonly<Record<string, ServeApplication>> = {
-  'Koa, by ctx.body': serveBody,
   'Koa, by ctx.res': serveRaw,
 }
 
@@ -171,14 +157,20 @@ suite('a session of Koa', () => {
       ctx.body = await count(ctx)
     })
     const handle = inner.callback()
+    const counting: Koa.Middleware = async (ctx, next) => {
+      await count(ctx)
+      await next()
+    }
     app.use(forKoa(manager))
+    app.use(counting)
     app.use(forKoa(manager))
+    app.use(counting)
     app.use(async (ctx) => {
       ctx.respond = false
       await handle(ctx.req, ctx.res)
     })
     const response = await visit('/')
-    assert.deepEqual([await response.text(), names(response), store.calls.generate], ['1', ['sid'], 1])
+    assert.deepEqual([await response.text(), names(response), store.calls.generate], ['3', ['sid'], 1])
   })
 
   test('of each of two managers is saved', async (t) => {
@@ -195,6 +187,23 @@ suite('a session of Koa', () => {
     })
     assert.deepEqual(names(await visit('/set')).toSorted(), ['other', 'sid'])
     assert.deepEqual(await (await visit('/')).json(), [{ a: 1 }, { b: 2 }])
+  })
+
+  test('of HTTP/2 works', async (t) => {
+    const { app, manager } = setup(t)
+    app.use(forKoa(manager))
+    app.use(async (ctx) => {
+      ctx.body = `${await count(ctx)}`
+    })
+    const server = createHttp2Server(app.callback()).listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    t.after(() => server.close())
+    const client = connectHttp2(`http://127.0.0.1:${(server.address() as AddressInfo).port}`)
+    t.after(() => client.close())
+    const stream = client.request({ ':path': '/' })
+    const [headers] = (await once(stream, 'response')) as [{ 'set-cookie'?: string[] }]
+    assert.equal(headers['set-cookie']?.length, 1)
+    assert.equal(await text(stream), '1')
   })
 
   test('is saved if a middleware below catches the error', async (t) => {
@@ -253,6 +262,26 @@ suite('a response of Koa', () => {
     const response = await visit('/')
     assert.equal(response.headers.get('vary'), 'Cookie, Accept-Encoding')
     assert.deepEqual([await response.text(), names(response)], ['1', ['sid']])
+  })
+
+  test('that fails after the session is saved has the cookie: a body that is no JSON, an error of a middleware above', async (t) => {
+    const { app, manager, visit } = setup(t)
+    app.use(async (ctx, next) => {
+      await next()
+      if (ctx.path === '/above') ctx.throw(418, { headers: { 'x-tea': 'yes', 'set-cookie': 'tea=1' } })
+    })
+    app.use(forKoa(manager))
+    app.use(async (ctx) => {
+      ctx.set('etag', '"page"')
+      ctx.body = { n: await count(ctx), self: ctx.path === '/above' ? undefined : ctx.body }
+      if (ctx.path !== '/above') Object.assign(ctx.body as object, { self: ctx.body })
+      ;(await session(ctx)).rotateKey()
+    })
+    const circular = await visit('/')
+    assert.deepEqual([circular.status, names(circular), circular.headers.get('etag')], [500, ['sid'], null])
+    assert.equal(circular.headers.get('cache-control'), 'no-store')
+    const above = await visit('/above')
+    assert.deepEqual([above.status, names(above), above.headers.get('x-tea')], [418, ['tea', 'sid'], 'yes'])
   })
 
   test('keeps the cookies of ctx.cookies', async (t) => {
@@ -467,8 +496,15 @@ suite('a request of Koa that is not saved', () => {
   })
 
   test('because a function of the application failed throws that error, without the page’s fields', async (t) => {
-    const { app, manager, visit, store, errors } = setup(t)
+    const { app, manager, visit } = setup(t)
     const tab = { visit }
+    app.use(async (ctx, next) => {
+      try {
+        await next()
+      } catch (error) {
+        ctx.body = String(error)
+      }
+    })
     app.use(forKoa(manager))
     app.use(
       route('/', async (ctx) => {
@@ -482,7 +518,7 @@ suite('a request of Koa that is not saved', () => {
         })
         await tab.visit.copy()('/change')
         ctx.set('etag', '"page"')
-        ctx.body = 'page'
+        ctx.status = 201
       }),
     )
     app.use(
@@ -492,8 +528,8 @@ suite('a request of Koa that is not saved', () => {
     )
     await visit('/change')
     const response = await visit('/')
-    assert.deepEqual([response.status, response.headers.get('etag'), store.calls.set > 0], [500, null, true])
-    assert.match(String(errors), /an update failed/)
+    assert.deepEqual([response.status, response.headers.get('etag')], [500, null])
+    assert.match(await response.text(), /an update failed/)
   })
 
   test('is rendered by the option errorResponse, and throws nothing', async (t) => {
@@ -519,6 +555,40 @@ suite('a request of Koa that is not saved', () => {
     )
     assert.deepEqual(errors, [])
   })
+})
+
+test('a handler of Koa that throws after a logout clears the cookie once if its error is one of the store', async (t) => {
+  const { app, manager, visit } = setup(t)
+  app.use(forKoa(manager))
+  app.use(
+    route('/login', async (ctx) => {
+      ;(await session(ctx)).login('anna')
+      ctx.body = 'welcome'
+    }),
+  )
+  app.use(
+    route('/logout', async (ctx) => {
+      ;(await session(ctx)).invalidate()
+      throw new KeepsakeError('unavailable', 'The list of devices is not available.')
+    }),
+  )
+  await visit('/login')
+  const response = await visit('/logout')
+  assert.deepEqual([response.status, names(response)], [503, ['sid']])
+  assert.match(response.headers.getSetCookie().join(), /Max-Age=0/)
+})
+
+test('a redirect of the option errorResponse gets no type from Koa', async (t) => {
+  const { app, manager, visit } = setup(t, {
+    errorResponse: () => new Response(null, { status: 303, headers: { location: '/sorry' } }),
+  })
+  app.use(forKoa(manager))
+  app.use(async (ctx) => {
+    await breakSession(ctx)
+    ctx.body = 'page'
+  })
+  const { status, headers } = await visit('/')
+  assert.deepEqual([status, headers.get('location'), headers.get('content-type')], [303, '/sorry', null])
 })
 
 test('a form in Koa is read from the body that koa-body or koa-bodyparser has parsed', async (t) => {
