@@ -4,6 +4,7 @@ import assert from 'node:assert/strict'
 import { createServer } from 'node:http'
 import { createTRPCClient, httpBatchLink, httpBatchStreamLink, httpLink, splitLink, type TRPCLink } from '@trpc/client'
 import { sessionManager } from 'keepsake'
+import { memoryBackend } from 'keepsake/memory'
 import { serve } from 'keepsake/serve'
 import { browser } from 'keepsake/testing'
 import { listening } from '../../test/support/listening.ts'
@@ -42,7 +43,14 @@ const visitor = (url: string, link: (options: LinkOptions) => TRPCLink<Router> =
 }
 
 const visitAll = async (name: string, serve: Serve) => {
-  const manager = sessionManager({ backend: 'memory:', errorResponse })
+  const store = memoryBackend()
+  const failing = { fails: false }
+  const get: typeof store.get = (...args) => {
+    if (failing.fails) throw new Error('The store at 10.0.0.1 failed.')
+    return store.get(...args)
+  }
+  const backend = Object.assign(Object.create(store), { get })
+  const manager = sessionManager({ backend, secret: crypto.getRandomValues(new Uint8Array(32)), errorResponse })
   const { url, close } = await serve(manager)
   after(close)
 
@@ -76,6 +84,27 @@ const visitAll = async (name: string, serve: Serve) => {
     const client = visitor(url, httpBatchStreamLink)
     await assert.rejects(client.addSlowly.mutate('tea'), /after the response/)
     assert.deepEqual(await client.cart.query(), [])
+  })
+  await check(`${name}, httpBatchStreamLink: a slow query reads the session`, async () => {
+    const client = visitor(url, streamOfQueries)
+    await client.login.mutate('anna')
+    await client.add.mutate('tea')
+    const answers = await Promise.all([client.cart.query(), client.cartSlowly.query()])
+    assert.deepEqual(answers, [['tea'], ['tea']])
+  })
+  await check(`${name}: a store that fails is 503, without the text of its error`, async () => {
+    const client = visitor(url, httpLink)
+    await client.login.mutate('anna')
+    failing.fails = true
+    await assert
+      .rejects(client.cart.query(), (error) => {
+        const { message, data } = error as { message: string; data: { httpStatus: number } }
+        assert.deepEqual([message, data.httpStatus], ['Please try again.', 503])
+        return true
+      })
+      .finally(() => {
+        failing.fails = false
+      })
   })
   await check(`${name}: a call whose session ends in the meantime is refused, and saves nothing`, async () => {
     const client = visitor(url, httpLink)

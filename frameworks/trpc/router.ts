@@ -1,20 +1,31 @@
 // The procedures: a cart for several tabs, a login, and a logout.
 
 import { initTRPC, TRPCError } from '@trpc/server'
-import { session } from 'keepsake'
+import { KeepsakeError, session } from 'keepsake'
 
 type Fields = { cart: string[] }
-type Context = { req: object }
+/** The text of the error of a store is not for visitors. */
+const publicError = (error: unknown): unknown => {
+  const cause = error instanceof TRPCError ? error.cause : error
+  if (!(cause instanceof KeepsakeError) || cause.status !== 503) return error
+  return new TRPCError({ code: 'SERVICE_UNAVAILABLE', message: 'Please try again.', cause })
+}
 
-const t = initTRPC.context<Context>().create()
-
-const visitor = t.procedure.use(async ({ ctx, next }) => {
+/** The context of all procedures. The session is open before the first byte of any response. */
+export const createContext = async ({ req }: { req: object }) => {
   try {
-    return await next({ ctx: { session: await session<Fields>(ctx.req) } })
-  } catch (cause) {
-    // The text of the error of a store is not for visitors.
-    throw new TRPCError({ code: 'SERVICE_UNAVAILABLE', message: 'Please try again.', cause })
+    return { session: await session<Fields>(req) }
+  } catch (error) {
+    throw publicError(error)
   }
+}
+
+const t = initTRPC.context<typeof createContext>().create()
+
+const visitor = t.procedure.use(async ({ next }) => {
+  const result = await next()
+  if (!result.ok) throw publicError(result.error)
+  return result
 })
 
 const loggedIn = visitor.use(({ ctx, next }) => {
@@ -34,6 +45,10 @@ export const router = t.router({
   cart: visitor.query(({ ctx }) => ctx.session.get('cart') ?? []),
   add: visitor.input(text).mutation(({ ctx, input }) => {
     ctx.session.update('cart', (cart = []) => [...cart, input])
+  }),
+  cartSlowly: visitor.query(async ({ ctx }) => {
+    await slow.work()
+    return ctx.session.get('cart') ?? []
   }),
   addSlowly: visitor.input(text).mutation(async ({ ctx, input }) => {
     await slow.work()

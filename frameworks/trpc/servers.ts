@@ -8,7 +8,7 @@ import express from 'express'
 import type { SessionManager, SessionManagerOptions } from 'keepsake'
 import { forExpress } from 'keepsake/express'
 import { forNode } from 'keepsake/node'
-import { router } from './router.ts'
+import { createContext, router } from './router.ts'
 
 const statuses: Readonly<Record<string, number>> = { cross_origin: 403, not_saved: 500, unavailable: 503 }
 
@@ -23,15 +23,15 @@ export const standalone = (manager: SessionManager): RequestListener =>
   createHTTPHandler({
     router,
     middleware: forNode(manager),
-    createContext: ({ req }) => ({ req }),
+    createContext,
   })
 
 export const onExpress = (manager: SessionManager): RequestListener => {
   const app = express()
   app.use(forExpress(manager))
-  app.use('/', createExpressMiddleware({ router, createContext: ({ req }) => ({ req }) }))
+  app.use('/', createExpressMiddleware({ router, createContext }))
   return app
 }
 
 export const onFetch = (manager: SessionManager) =>
-  manager((req: Request) => fetchRequestHandler({ endpoint: '', req, router, createContext: () => ({ req }) }))
+  manager((req: Request) => fetchRequestHandler({ endpoint: '', req, router, createContext }))
