@@ -9,14 +9,32 @@ import { after, call, check, checks, freePort, startServer } from '../checks.ts'
 
 const folder = import.meta.dirname
 
-const visitApplication = async (platform: string) => {
+/** Starts the application, and returns a function that makes a visitor. */
+const start = async (platform: string, load: boolean) => {
   const port = await freePort()
   const store = mkdtempSync(join(tmpdir(), 'keepsake-nest-'))
   after(() => rmSync(store, { recursive: true, force: true }))
-  const env = { PORT: String(port), PLATFORM: platform, SESSIONS: `sqlite:${join(store, 'sessions.db')}` }
+  const env = {
+    PORT: String(port),
+    PLATFORM: platform,
+    LOAD: load ? '1' : '0',
+    SESSIONS: `sqlite:${join(store, 'sessions.db')}`,
+  }
   await startServer(folder, 'Listening on', env, process.execPath, 'dist/main.js')
-  const url = `http://127.0.0.1:${port}`
-  const visitor = () => browser((request) => fetch(request, { redirect: 'manual' }), { origin: url })
+  return () => browser((request) => fetch(request, { redirect: 'manual' }), { origin: `http://127.0.0.1:${port}` })
+}
+
+const visitLoaded = async (platform: string) => {
+  const visitor = await start(platform, true)
+  await check(`${platform}: with load: true, @Session() of Nest injects the session`, async () => {
+    const visit = visitor()
+    await visit('/cart', { method: 'POST' })
+    assert.deepEqual(await (await visit('/cart', { method: 'POST' })).json(), ['tea', 'tea'])
+  })
+}
+
+const visitApplication = async (platform: string) => {
+  const visitor = await start(platform, false)
   const login = async () => {
     const visit = visitor()
     const [, token = ''] = /value="([^"]+)"/.exec(await (await visit('/login')).text()) ?? []
@@ -88,6 +106,9 @@ const answerCases = async () => {
 
 await checks(async () => {
   await check('the application builds in strict mode', () => call(folder, 'npm', 'run', 'build'))
-  for (const platform of ['express', 'fastify']) await visitApplication(platform)
+  for (const platform of ['express', 'fastify']) {
+    await visitApplication(platform)
+    await visitLoaded(platform)
+  }
   await answerCases()
 })

@@ -60,7 +60,7 @@ const writing = ({ handle }: Application) => {
 const serving =
   (
     makeController: (application: Application) => new () => object,
-    create: (module: object) => Promise<{
+    create: (module: new () => object) => Promise<{
       init(): Promise<unknown>
       close(): Promise<void>
       listen(port: number, host: string): Promise<unknown>
@@ -83,14 +83,14 @@ const serving =
   }
 
 // The parsers would read the bodies of the cases: without them readForm does.
-const onExpress = async (module: object) => {
+const onExpress = async (module: new () => object) => {
   const app = await NestFactory.create(module, { bodyParser: false, logger: false })
   // Express would add an ETag to the page of an error too.
   app.getHttpAdapter().getInstance().disable('etag')
   return app
 }
 
-const onFastify = async (module: object) => {
+const onFastify = async (module: new () => object) => {
   const adapter = new FastifyAdapter()
   const app = await NestFactory.create<NestFastifyApplication>(module, adapter, { bodyParser: false, logger: false })
   const instance = adapter.getInstance()
