@@ -54,7 +54,7 @@ const names: Record<string, readonly string[]> = {
     'toCookieHeaders',
   ],
   'keepsake/sqlite': ['sqliteBackend'],
-  'keepsake/testing': ['backendCases', 'browser'],
+  'keepsake/testing': ['adapterCases', 'backendCases', 'browser'],
 }
 
 for (const [path, expected] of Object.entries(names)) {
