@@ -1,9 +1,8 @@
 import Link from 'next/link'
-import { csrfField, session } from '../sessions'
+import { csrfField } from '../sessions'
 import { add, count, disappear, fail, message, slow, unwrapped, upload } from './actions'
 
 export default async function Page() {
-  const s = await session()
   return (
     <main>
       <form action={add}>
@@ -21,7 +20,9 @@ export default async function Page() {
         <input name="file" type="file" />
         <button id="send">send</button>
       </form>
-      <p id="label">{s.owner === undefined ? '' : s.label}</p>
+      <form action="/logout" method="post">
+        <button id="logout">log out</button>
+      </form>
       <Link id="to-login" href="/login">
         login
       </Link>

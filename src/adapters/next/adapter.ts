@@ -317,7 +317,9 @@ export const forNext = <F extends object = AnyFields>(
       if (current !== undefined) return csrfField(current.target, options)
       const target = await page()
       const work = await workOf(target)
-      if (work.snapshot === undefined && preSession(work) === undefined) {
+      // If the browser did not send its session, or has a newer one, no response may set a cookie.
+      const mayGetCookie = (work.snapshot ?? work.endedBy ?? work.withheld) === undefined
+      if (mayGetCookie && preSession(work) === undefined) {
         throw readOnlyError(
           'csrfField() was called in a server component for an anonymous visitor without a cookie, and a component can set none. Export proxy of forNext() in proxy.ts, with a matcher that includes this page.',
         )
@@ -335,7 +337,7 @@ export const forNext = <F extends object = AnyFields>(
     proxy: saving(async (request: Request) => {
       try {
         // A token needs the cookie, and the commit sets it. The page makes a token of its own.
-        if (['GET', 'HEAD'].includes(request.method)) await csrfField(request)
+        await csrfField(request)
       } catch (error) {
         if (!(error instanceof KeepsakeError) || error.status !== 503) throw error
       }

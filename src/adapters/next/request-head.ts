@@ -135,11 +135,12 @@ export const pageHead = (headers: RequestHeaders, jar: CookieJar): RequestHead =
   method: 'GET',
 })
 
-/** The fields of a form as an object, and its files. */
+/** The fields of a form as an object, and its files. React adds hidden fields that name the action. */
 const splitForm = (form: FormData) => {
   const fields: Record<string, string[]> = Object.create(null)
   const files: [string, File][] = []
   for (const [name, value] of form) {
+    if (name.startsWith('$ACTION_')) continue
     if (typeof value === 'string') fields[name] = [...(fields[name] ?? []), value]
     // A file input without a file.
     else if (value.name !== '' || value.size > 0) files.push([name, value])
