@@ -41,15 +41,10 @@ export type NextOptions = {
   readonly name?: string | undefined
 }
 
-/** A function that saves the session of its request before it answers. */
-type Saving = {
-  /** A route handler, or the function of a proxy. */
-  <R extends Request, Rest extends readonly unknown[]>(
-    handler: (request: R, ...rest: Rest) => Awaitable<Response>,
-  ): (request: R, ...rest: Rest) => Promise<Response>
-  /** A server action. */
-  <Args extends readonly unknown[], T>(action: (...args: Args) => Awaitable<T>): (...args: Args) => Promise<T>
-}
+/** Wraps a route handler, the function of a proxy or a server action. If it is not saved, a handler gives another Response. */
+type Saving = <Args extends readonly unknown[], T>(
+  wrapped: (...args: Args) => Awaitable<T>,
+) => (...args: Args) => Promise<T extends Response ? Response : T>
 
 /** The functions for one manager. Those without a request belong to the request that Next.js is answering. */
 export type NextSessions<F extends object = AnyFields> = {
