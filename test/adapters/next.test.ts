@@ -69,7 +69,7 @@ suite('route handlers', () => {
     assert.equal(await (await handler(new Request('http://localhost/'))).text(), 'true')
   })
 
-  test('redirect() and notFound() are answers: what the handler changed is saved', async () => {
+  test('redirect() and notFound() are answers: the changes of the handler are saved', async () => {
     const { saving, session } = application()
     for (const [error, status, location] of [
       [redirectError('/a;b'), 307, '/a;b'],
@@ -97,7 +97,7 @@ suite('route handlers', () => {
     assert.equal((await handler(new Request('http://localhost/', { method: 'POST' }))).status, 307)
   })
 
-  test('the arguments after the request are passed on, and this result is the one of the handler', async () => {
+  test('the arguments after the request are passed on, and the result is that of the handler', async () => {
     const { saving } = application()
     const handler = saving(async (_: Request, { params }: { params: Promise<{ id: string }> }) =>
       Response.json(await params),
@@ -187,7 +187,7 @@ suite('actions', () => {
     assert.deepEqual(await visitor.render(takeFlash), [{ category: 'info', text: 'Saved.' }])
   })
 
-  test('whose session ended meanwhile reject with ended, status 409, and a digest for error.tsx', async () => {
+  test('that lose their session to another request reject with ended, status 409, and a digest for error.tsx', async () => {
     const { saving, session, manager } = application()
     const visitor = new Visitor()
     await visitor.act(saving(async () => (await session()).set('n', 1)))
@@ -276,7 +276,7 @@ suite('server components', () => {
     assert.deepEqual(events.slice(-1), ['login'])
   })
 
-  test('see what the action before them has changed, although headers() has the old cookie', async () => {
+  test('see the changes of the action before them, although headers() has the old cookie', async () => {
     const { saving, session } = application()
     const visitor = new Visitor()
     await visitor.act(saving(async () => (await session()).set('n', 1)))

@@ -1,50 +1,27 @@
 // Sessions in applications of Next.js: in route handlers, server actions, server components and the proxy.
 
-import { AsyncLocalStorage } from 'node:async_hooks'
-import { abandonRequest, commitRequest, type RequestOutcome } from '../../commit-request.ts'
-import { type Awaitable, checkOptionNames, KeepsakeError } from '../../error.ts'
+import { checkOptionNames, KeepsakeError } from '../../error.ts'
 import { addFlash, takeFlash } from '../../flash.ts'
 import { csrfField, type TokenOptions } from '../../forms/csrf.ts'
 import { type FormOptions, type FormResult, readForm } from '../../forms/form.ts'
 import type { SessionManager } from '../../manager.ts'
-import { createResponder } from '../../middleware.ts'
 import { type SessionOptions, session, workOf } from '../../request.ts'
-import {
-  attach,
-  exposedManager,
-  findContext,
-  isInside,
-  type Manager,
-  type RequestContext,
-} from '../../request-context.ts'
-import { isResponse } from '../../response.ts'
+import { attach, exposedManager, findContext } from '../../request-context.ts'
 import type { OutputOf, StandardSchema } from '../../schema.ts'
 import type { Flash } from '../../session/flash-messages.ts'
 import { preSession } from '../../session/form-secret.ts'
 import type { AnyFields, Session } from '../../session/session.ts'
-import { frameworkError } from '../framework-error.ts'
 import { withPublicErrors } from '../public-errors.ts'
-import { continueToPage, passCookies, responseOf, thrownAnswer } from './control-flow.ts'
+import { continueToPage } from './control-flow.ts'
 import { extendPage, readOnlyError, readOnlyManager } from './read-only.ts'
-import {
-  type ActionForm,
-  actionHead,
-  type CookieJar,
-  formIn,
-  pageHead,
-  RouteHead,
-  withCookies,
-} from './request-head.ts'
+import { pageHead } from './request-head.ts'
+import { type Saving, savingWith } from './saving.ts'
+import { sharedBy } from './shared.ts'
 
 export type NextOptions = {
   /** Tells managers apart, if an application has several: each `forNext` has a name of its own. Default `default`. */
   readonly name?: string | undefined
 }
-
-/** Wraps a route handler, the function of a proxy or a server action. If it is not saved, a handler gives another Response. */
-type Saving = <Args extends readonly unknown[], T>(
-  wrapped: (...args: Args) => Awaitable<T>,
-) => (...args: Args) => Promise<T extends Response ? Response : T>
 
 /** The functions for one manager. Those without a request belong to the request that Next.js is answering. */
 export type NextSessions<F extends object = AnyFields> = {
@@ -98,143 +75,6 @@ export type NextSessions<F extends object = AnyFields> = {
    * renews cookies. If the store fails, the page follows all the same.
    */
   readonly proxy: (request: Request) => Promise<Response>
-}
-
-/** One handler or action in progress. */
-type Visit = { readonly target: object; readonly context: RequestContext; readonly form?: ActionForm | undefined }
-
-/** What one manager shares among the bundles of an application. Each bundle has its own copy of this module. */
-type Shared = {
-  readonly sessions: SessionManager
-  /** The handler or the action in progress. */
-  readonly running: AsyncLocalStorage<Visit>
-  /** The visit of the components of a request, by its cookies. After an action there are other cookies. */
-  readonly pages: WeakMap<CookieJar, object>
-}
-
-const SHARED = Symbol.for('keepsake.next')
-
-const sharedBy = (name: string, make: () => SessionManager): Shared => {
-  const place = globalThis as { [SHARED]?: Map<string, Shared> }
-  place[SHARED] ??= new Map()
-  let shared = place[SHARED].get(name)
-  if (shared === undefined) {
-    const sessions = make()
-    exposedManager(sessions, 'forNext()')
-    shared = { sessions, running: new AsyncLocalStorage(), pages: new WeakMap() }
-    place[SHARED].set(name, shared)
-  }
-  return shared
-}
-
-/** Whether a request changes what its visitor sees. */
-const changesSession = ({ work, flashAdded }: RequestContext): boolean =>
-  flashAdded.length > 0 ||
-  (work !== undefined &&
-    (work.changes.length > 0 || work.rotate || work.transition !== undefined || work.saved !== undefined))
-
-const setCookies = (jar: CookieJar, outcome: RequestOutcome): void => {
-  for (const { name, value, attributes } of outcome.cookieObjects()) jar.set(name, value, attributes)
-}
-
-/** An error for `error.tsx`, which gets nothing else of it than the digest. */
-const actionError = (outcome: RequestOutcome): KeepsakeError => {
-  const error = frameworkError(outcome)
-  return Object.assign(error, { digest: `keepsake;${error.code}` })
-}
-
-/** The functions that wrap a handler and an action of one manager. */
-const savingWith = (shared: () => Shared): Saving => {
-  const saveHandler = async (handler: (...args: never[]) => unknown, request: Request, args: readonly unknown[]) => {
-    const { sessions, running } = shared()
-    const call = () => handler(...(args as never[])) as Awaitable<Response>
-    if (isInside(request, sessions)) return call()
-    const manager = exposedManager(sessions, 'forNext()')
-    const context = attach(request, sessions, handlerManager(manager), new RouteHead(request))
-    const { respond, handlerThrew } = createResponder(manager)
-    let response: Response
-    try {
-      response = await running.run({ target: request, context }, call)
-    } catch (error) {
-      const answer = isResponse(error) ? error : thrownAnswer(error)
-      if (answer === undefined) return handlerThrew(request, context, error)
-      response = isResponse(answer) ? answer : responseOf(answer, request)
-    }
-    return passCookies(await respond(request, context, response))
-  }
-
-  const saveAction = async (action: (...args: never[]) => unknown, args: readonly unknown[]) => {
-    const { sessions, running } = shared()
-    const outer = running.getStore()
-    if (outer !== undefined && !outer.context.answered) return action(...(args as never[]))
-    const { cookies, headers } = await import('next/headers.js')
-    const jar = await cookies()
-    const form = formIn(args)
-    const target = {}
-    const head = actionHead(await headers(), jar, form)
-    const context = attach(target, sessions, storing(exposedManager(sessions, 'forNext()')), head)
-    let thrown: { readonly error: unknown } | undefined
-    let result: unknown
-    try {
-      result = await running.run({ target, context, form }, () => action(...(args as never[])))
-    } catch (error) {
-      thrown = { error }
-      if (thrownAnswer(error) === undefined) {
-        const outcome = await abandonRequest(target, context, error)
-        if (outcome === undefined) throw error
-        setCookies(jar, outcome)
-        throw actionError(outcome)
-      }
-    }
-    const changed = changesSession(context)
-    const outcome = await commitRequest(target, context, 200)
-    if (outcome !== undefined) setCookies(jar, outcome)
-    if (outcome?.failure !== undefined) throw actionError(outcome)
-    if (changed) await showChanges()
-    if (thrown !== undefined) throw thrown.error
-    return result
-  }
-
-  return ((wrapped: (...args: never[]) => unknown) =>
-    (...args: readonly unknown[]) =>
-      isRequest(args[0]) ? saveHandler(wrapped, args[0], args) : saveAction(wrapped, args)) as Saving
-}
-
-const isRequest = (value: unknown): value is Request => {
-  const { headers, url } = (value ?? {}) as Partial<Request>
-  return typeof url === 'string' && typeof headers?.get === 'function'
-}
-
-/** Next.js renders the page again after an action that sets a cookie. A change of a session often sets none. */
-const showChanges = async (): Promise<void> => {
-  const { refresh } = await import('next/cache.js')
-  try {
-    refresh()
-  } catch {
-    // A route handler called the action, so no page follows.
-  }
-}
-
-/** The same manager, which stores messages also for anonymous visitors: a component cannot take them out of a cookie. */
-const storing = (manager: Manager): Manager => {
-  const open = withPublicErrors(manager).open
-  return {
-    ...manager,
-    open: async (...args) => Object.assign(await open(...args), { storesFlash: true }),
-  }
-}
-
-/** The manager of route handlers: they see the cookies that a proxy has set. */
-const handlerManager = (manager: Manager): Manager => {
-  const { open } = storing(manager)
-  return {
-    ...manager,
-    async open(head, tenant) {
-      if (!(head instanceof RouteHead) || !head.headers.has('x-middleware-set-cookie')) return open(head, tenant)
-      const { cookies } = await import('next/headers.js')
-      return open(withCookies(head, await cookies()), tenant)
-    },
-  }
 }
 
 const outsideSaving = (what: string): KeepsakeError =>

@@ -1,4 +1,4 @@
-// The part of a request in Next.js that keepsake reads: of a Request, or of a page or an action by headers() and cookies().
+// The part of a request in Next.js that keepsake reads: from a Request, or from headers() and cookies().
 
 import type { FormRequest, RequestHead, RequestHeaders } from '../../http/request-head.ts'
 
