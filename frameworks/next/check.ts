@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Page } from 'playwright-core'
 import { after, call, check, checks, chromium, freePort, startServer } from '../checks.ts'
+import { runCases } from './cases.ts'
 
 const folder = import.meta.dirname
 const cli = join(folder, 'node_modules/next/dist/bin/next')
@@ -96,7 +97,11 @@ const routeHandlers = async ({ url, port, output }: Application) => {
     assert.equal(await (await get('/api/cart', cookie)).text(), '{"owner":null}')
   })
   await check('redirect() after a form is 303', async () => {
-    const response = await fetch(`${url}/logout`, { method: 'POST', redirect: 'manual', body: new URLSearchParams('a=1') })
+    const response = await fetch(`${url}/logout`, {
+      method: 'POST',
+      redirect: 'manual',
+      body: new URLSearchParams('a=1'),
+    })
     assert.equal(response.status, 303)
   })
   await check('a handler that throws saves nothing', async () => {
@@ -144,7 +149,10 @@ const inChromium = async ({ url }: Application, javaScriptEnabled: boolean) => {
   const text = (id: string, expected: string, on = page) =>
     javaScriptEnabled
       ? shows(on, id, expected)
-      : on.locator(`#${id}`).textContent().then((found) => assert.equal(found, expected))
+      : on
+          .locator(`#${id}`)
+          .textContent()
+          .then((found) => assert.equal(found, expected))
 
   await check(`${script}: an action adds to the cart of an anonymous visitor, and its page shows it`, async () => {
     await open('/')
@@ -168,7 +176,11 @@ const inChromium = async ({ url }: Application, javaScriptEnabled: boolean) => {
   })
   await check(`${script}: an action reads a form with a token and a file`, async () => {
     await open('/')
-    await page.setInputFiles('input[type=file]', { name: 'a.txt', mimeType: 'text/plain', buffer: Buffer.from('leaves') })
+    await page.setInputFiles('input[type=file]', {
+      name: 'a.txt',
+      mimeType: 'text/plain',
+      buffer: Buffer.from('leaves'),
+    })
     await act('send')
     await text('flash', 'file a.txt leaves note=green')
   })
@@ -178,13 +190,16 @@ const inChromium = async ({ url }: Application, javaScriptEnabled: boolean) => {
     await act('login')
     await text('owner', 'anonymous')
   })
-  await check(`${script}: a login keeps the cart, gets another session, and redirects with a flash message`, async () => {
-    await open('/login')
-    await act('login')
-    await text('owner', 'anna')
-    await text('cart', 'tea')
-    await text('flash', 'Welcome.')
-  })
+  await check(
+    `${script}: a login keeps the cart, gets another session, and redirects with a flash message`,
+    async () => {
+      await open('/login')
+      await act('login')
+      await text('owner', 'anna')
+      await text('cart', 'tea')
+      await text('flash', 'Welcome.')
+    },
+  )
   await check(`${script}: two tabs that add at once keep both items`, async () => {
     const other = await context.newPage()
     await Promise.all([open('/'), open('/', other)])
@@ -215,34 +230,53 @@ const inChromium = async ({ url }: Application, javaScriptEnabled: boolean) => {
     await open('/')
     await text('n', '404')
   })
-  await check(`${script}: after a logout nothing of the session comes back, also not with its old cookies`, async () => {
-    const old = await context.cookies()
-    await open('/')
-    const navigation = page.waitForNavigation()
-    await page.click('#logout')
-    await navigation
-    await text('owner', 'anonymous')
-    await text('cart', '')
-    await text('flash', 'Goodbye.')
-    await context.clearCookies()
-    await context.addCookies(old)
-    await open('/')
-    await text('owner', 'anonymous')
-    await text('cart', '')
-  })
-  await check(`${script}: an action whose session ended meanwhile saves nothing, and shows the error boundary`, async () => {
-    await context.clearCookies()
-    await open('/')
-    await act('count')
-    await act('slow')
-    if (javaScriptEnabled) {
-      await page.waitForSelector('#error')
-      assert.equal(await page.textContent('#error'), 'keepsake;ended')
-    }
-    await open('/')
-    await text('n', '0')
-  })
+  await check(
+    `${script}: after a logout nothing of the session comes back, also not with its old cookies`,
+    async () => {
+      const old = await context.cookies()
+      await open('/')
+      const navigation = page.waitForNavigation()
+      await page.click('#logout')
+      await navigation
+      await text('owner', 'anonymous')
+      await text('cart', '')
+      await text('flash', 'Goodbye.')
+      await context.clearCookies()
+      await context.addCookies(old)
+      await open('/')
+      await text('owner', 'anonymous')
+      await text('cart', '')
+    },
+  )
+  await check(
+    `${script}: an action whose session ended meanwhile saves nothing, and shows the error boundary`,
+    async () => {
+      await context.clearCookies()
+      await open('/')
+      await act('count')
+      await act('slow')
+      if (javaScriptEnabled) {
+        await page.waitForSelector('#error')
+        assert.equal(await page.textContent('#error'), 'keepsake;ended')
+      }
+      await open('/')
+      await text('n', '0')
+    },
+  )
   await browser.close()
+}
+
+const inDevelopment = async () => {
+  const { url, port, output } = await start('dev', { SESSIONS: 'memory:' })
+  await check('in development: a route handler, a page and proxy have one store in memory', async () => {
+    const first = await fetch(`${url}/api/cart?item=tea`, { method: 'POST' })
+    const cookie = cookiesOf(first)
+    assert.match(cookie, new RegExp(`^sid-${port}=`))
+    const page = await fetch(url, { headers: { cookie } })
+    assert.equal(textOf(await page.text(), 'cart'), 'tea')
+    assert.deepEqual(page.headers.getSetCookie(), [])
+    assert.doesNotMatch(output(), /insecure_request/)
+  })
 }
 
 await checks(async () => {
@@ -260,4 +294,9 @@ await checks(async () => {
     await inChromium(application, false)
     await application.stop()
   }
+  console.log('# development')
+  await inDevelopment()
+  console.log('# the cases of adapters, on a route handler')
+  await runCases()
 })
+process.exit()

@@ -4,9 +4,11 @@ import { login } from '../actions'
 export default async function Page() {
   return (
     <form action={login}>
-      <input {...await csrfField()} type="hidden" />
+      <input {...(await csrfField())} type="hidden" />
       <input name="name" defaultValue="anna" />
-      <button id="login">login</button>
+      <button type="submit" id="login">
+        login
+      </button>
     </form>
   )
 }
