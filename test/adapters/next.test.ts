@@ -106,6 +106,29 @@ suite('route handlers', () => {
     assert.deepEqual(await response.json(), { id: '7' })
   })
 
+  test('see the cookie that a proxy has set in the same request, and read their form with it', async () => {
+    const { saving, session, readForm, csrfField, proxy } = application()
+    const visitor = new Visitor()
+    const set = (await proxy(new Request('http://localhost:3000/'))).headers.get('x-middleware-set-cookie') ?? ''
+    const [name = '', value = ''] = (set.split(';')[0] ?? '').split('=')
+    visitor.cookies.set(name, value)
+    const field = await visitor.render(() => csrfField())
+    const handler = saving(async (_: Request) => {
+      const form = await readForm()
+      const s = await session()
+      s.set('n', 1)
+      return new Response(form.ok ? String(form.fields) : form.error)
+    })
+    const body = new URLSearchParams({ [field.name]: field.value, a: '1' })
+    const post = (headers: Record<string, string>) =>
+      visitor.render(() => handler(new Request('http://localhost:3000/', { method: 'POST', headers, body })))
+    assert.equal(await (await post({})).text(), 'wrong_session')
+    const response = await post({ 'x-middleware-set-cookie': set })
+    assert.equal(await response.text(), 'a=1')
+    // The session takes the place of the cookie of proxy.
+    assert.match(response.headers.getSetCookie().join(), /sid-3000=.*sid-pre-3000=; Max-Age=0/)
+  })
+
   for (const [headers, name] of [
     [{}, 'sid-3000'],
     [{ 'x-forwarded-for': '::ffff:127.0.0.1' }, 'sid-3000'],

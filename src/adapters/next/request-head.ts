@@ -18,7 +18,6 @@ const loopbackAddress = /^(::1|(::ffff:)?127(\.\d{1,3}){3})$/i
  */
 const isForwardedByNext = (headers: RequestHeaders): boolean => {
   for (const name of headers.keys()) {
-    if (name === 'forwarded' || name === 'via') return false
     if (name.startsWith('x-forwarded-') && !ownNames.includes(name)) return false
   }
   const host = headers.get('x-forwarded-host')

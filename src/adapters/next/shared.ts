@@ -6,7 +6,7 @@ import { exposedManager, type RequestContext } from '../../request-context.ts'
 import type { ActionForm, CookieJar } from './request-head.ts'
 
 /** One handler or action in progress. */
-export type Visit = {
+type Visit = {
   readonly target: object
   readonly context: RequestContext
   readonly form?: ActionForm | undefined
