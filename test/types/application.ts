@@ -36,7 +36,10 @@ import {
   takeFlash,
 } from 'keepsake'
 import type { CookieBackendOptions } from 'keepsake/cookie'
+import type { FastifyAdapterOptions } from 'keepsake/fastify'
 import type { FileOptions } from 'keepsake/file'
+import { type HonoAdapterOptions as FetchAdapterOptions, forHono } from 'keepsake/hono'
+import { forKoa, type KoaAdapterOptions } from 'keepsake/koa'
 import type { MemoryOptions } from 'keepsake/memory'
 import type { CopyOptions, MovingOptions } from 'keepsake/moving'
 import type { ConnectMysqlOptions, MysqlOptions } from 'keepsake/mysql'
@@ -47,7 +50,7 @@ import type { ConnectRedisOptions, RedisOptions } from 'keepsake/redis'
 import { type LoggerOptions, logger, type ServeOptions, serve } from 'keepsake/serve'
 import type { ClockOptions, CookieHeaderOptions, ExpiryOptions } from 'keepsake/session'
 import type { SqliteOptions } from 'keepsake/sqlite'
-import type { BrowserOptions } from 'keepsake/testing'
+import { adapterCases, type BrowserOptions, type RunOptions, type ServeApplication } from 'keepsake/testing'
 
 /** True if every option may be undefined, because applications compute options or read them from the environment. */
 type Undefinable<Options> =
@@ -79,6 +82,9 @@ export const undefinable: readonly true[] = [
   true satisfies Undefinable<MovingOptions>,
   true satisfies Undefinable<NextOptions>,
   true satisfies Undefinable<NodeAdapterOptions>,
+  true satisfies Undefinable<FetchAdapterOptions>,
+  true satisfies Undefinable<FastifyAdapterOptions>,
+  true satisfies Undefinable<KoaAdapterOptions>,
   true satisfies Undefinable<ServeOptions>,
   true satisfies Undefinable<CookieBackendOptions>,
   true satisfies Undefinable<FileOptions>,
@@ -91,6 +97,7 @@ export const undefinable: readonly true[] = [
   true satisfies Undefinable<ExpiryOptions>,
   true satisfies Undefinable<CookieHeaderOptions>,
   true satisfies Undefinable<BrowserOptions>,
+  true satisfies Undefinable<RunOptions>,
 ]
 
 declare const env: Readonly<Record<string, string | undefined>>
@@ -236,5 +243,12 @@ declare const frameworkRequest: {
   readonly locale: string
 }
 export const mounted = forNode(typed)
+export const mountedInHono = forHono(typed, { load: true })
+export const mountedInKoa = forKoa(typed)
 export const counted: Promise<Session<Fields>> = session<Fields>(frameworkRequest)
 export const upgraded: Promise<OpenSession<Fields>> = typed.open(frameworkRequest)
+
+// An author of an adapter runs the cases on a server of their own.
+declare const serveApplication: ServeApplication
+export const patient: RunOptions = { patience: 1_000 }
+export const cases: Promise<void>[] = adapterCases.map(({ run }) => run(serveApplication, patient))

@@ -61,13 +61,12 @@ class NextHeaders implements RequestHeaders {
 }
 
 /**
- * The URL of a request by its Host, because Next.js makes `request.url` with the name of its own server. Next.js puts the
- * scheme into X-Forwarded-Proto, and does not give the socket to a handler.
+ * The URL of a request by its Host, because Next.js makes `request.url` with the name of its own server, and with the scheme
+ * in X-Forwarded-Proto, which counts only with `trustProxy`.
  */
 const urlOf = (headers: RequestHeaders, url: string): string => {
   const [, scheme = 'http', authority = '', path = '/'] = /^([a-z]+):\/\/([^/?#]*)(.*)$/i.exec(url) ?? []
-  const forwarded = headers.get('x-forwarded-proto')?.split(',')[0]?.trim().toLowerCase()
-  return `${forwarded === 'https' ? 'https' : scheme}://${headers.get('host') ?? authority}${path}`
+  return `${headers.has('x-forwarded-proto') ? 'http' : scheme}://${headers.get('host') ?? authority}${path}`
 }
 
 /**
