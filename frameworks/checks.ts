@@ -78,7 +78,8 @@ export const startServer = async (
   command: string,
   ...args: string[]
 ): Promise<RunningServer> => {
-  const child = spawn(command, args, { cwd, env: quiet(env), stdio: ['ignore', 'pipe', 'pipe'] })
+  // A group of its own: a development server starts another process.
+  const child = spawn(command, args, { cwd, env: quiet(env), stdio: ['ignore', 'pipe', 'pipe'], detached: true })
   const ended = once(child, 'close')
   let output = ''
   const started = new Promise<void>((resolve, reject) => {
@@ -92,7 +93,8 @@ export const startServer = async (
   })
   started.catch(() => {})
   const stop = async () => {
-    child.kill('SIGKILL')
+    if (child.pid !== undefined && child.exitCode === null && child.signalCode === null)
+      process.kill(-child.pid, 'SIGKILL')
     await ended
   }
   after(stop)

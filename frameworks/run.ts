@@ -47,7 +47,10 @@ try {
     if (code !== 0) failed += 1
     const { dependencies } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'))
     const versions = Object.entries(dependencies).map(([name, version]) => `${name} ${version}`)
-    const list = lines.filter((line) => /^(not )?ok /.test(line)).map((line) => `- ${line}`)
+    const list = lines.flatMap((line) => {
+      if (line.startsWith('# ')) return ['', `##${line}`, '']
+      return /^(not )?ok /.test(line) ? [`- ${line}`] : []
+    })
     sections.push([`## ${name}`, versions.join(', '), list.join('\n')].join('\n\n'))
   }
 } finally {

@@ -44,6 +44,7 @@ const names: Record<string, readonly string[]> = {
   'keepsake/moving': ['copySessions', 'movingBackend'],
   'keepsake/mysql': ['connectMysql', 'mysqlBackend'],
   'keepsake/nest': ['forNest'],
+  'keepsake/next': ['forNext'],
   'keepsake/node': ['forNode'],
   'keepsake/nuxt': ['forNuxt'],
   'keepsake/postgres': ['connectPostgres', 'postgresBackend'],
