@@ -100,7 +100,8 @@ const visitApplication = async (platform: string) => {
 const answerCases = async () => {
   const { servers } = await import(join(folder, 'dist/cases.js'))
   for (const [server, serve] of Object.entries(servers)) {
-    for (const { name, run } of adapterCases) await check(`${server}: case: ${name}`, () => run(serve as never))
+    console.log(`# the cases of adapters: ${server}`)
+    for (const { name, run } of adapterCases) await check(name, () => run(serve as never))
   }
 }
 

@@ -85,7 +85,8 @@ const answerCases = async () => {
   process.env.CASES = '1'
   await check('the application of the cases builds', () => call(folder, 'npm', 'run', 'build'))
   const { serve } = await import(join(folder, 'cases.ts'))
-  for (const { name, run } of adapterCases) await check(`case: ${name}`, () => run(serve))
+  console.log('# the cases of adapters')
+  for (const { name, run } of adapterCases) await check(name, () => run(serve))
 }
 
 await checks(async () => {
