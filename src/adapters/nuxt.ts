@@ -64,7 +64,7 @@ const finished = async (response: OutgoingResponse): Promise<void> => {
  * Nuxt with the status 409, 500 or 503, unless the manager has the option `errorResponse`. If a page or a route throws, nothing of
  * its request is saved. Server routes that a page fetches while it is rendered have the session of the page.
  *
- * It needs a server on Node's requests and responses, such as the presets `node-server` and `bun`.
+ * It needs a server on Node's requests and responses: the presets `node-server`, `node-cluster` and `node`.
  *
  * @param sessions the result of `sessionManager`
  * @throws KeepsakeError `invalid_option`
@@ -105,7 +105,12 @@ export const forNuxt = (sessions: SessionManager, options: NuxtAdapterOptions = 
       // The response of the handler is dropped, so h3 may send another.
       event._handled = false
       ;(event.node.res as NodeResponse).setHeader('cache-control', 'no-store')
-      await onError?.(asH3Error(error as KeepsakeError), event)
+      try {
+        await onError?.(asH3Error(error as KeepsakeError), event)
+      } catch {
+        // The error page failed too, so the visitor gets no answer.
+        ;(event.node.res as NodeResponse).destroy?.()
+      }
     }
     const handle: Handler = async (event) => {
       if (join(event)) return handler(event)
