@@ -32,6 +32,7 @@ const names: Record<string, readonly string[]> = {
     'unseal',
     'verifyCsrfToken',
   ],
+  'keepsake/astro': ['forAstro'],
   'keepsake/cookie': ['cookieBackend'],
   'keepsake/express': ['forExpress'],
   'keepsake/file': ['fileBackend'],
@@ -40,6 +41,7 @@ const names: Record<string, readonly string[]> = {
   'keepsake/mysql': ['connectMysql', 'mysqlBackend'],
   'keepsake/node': ['forNode'],
   'keepsake/postgres': ['connectPostgres', 'postgresBackend'],
+  'keepsake/react-router': ['createSessionStorage', 'forReactRouter', 'sessionContext'],
   'keepsake/redis': ['connectRedis', 'redisBackend'],
   'keepsake/serve': ['logger', 'serve'],
   'keepsake/session': [
@@ -53,6 +55,7 @@ const names: Record<string, readonly string[]> = {
     'toCookieHeaders',
   ],
   'keepsake/sqlite': ['sqliteBackend'],
+  'keepsake/sveltekit': ['forSvelteKit'],
   'keepsake/testing': ['backendCases', 'browser'],
 }
 

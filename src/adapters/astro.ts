@@ -1,0 +1,65 @@
+// Sessions in applications of Astro 6 and 7.
+
+import type { SessionManager } from '../manager.ts'
+import { session } from '../request.ts'
+import { isResponse } from '../response.ts'
+import { errorPages, unsavedResponse } from './error-page.ts'
+import { fetchLifecycle } from './fetch-lifecycle.ts'
+
+/** The part of Astro's APIContext that is used. */
+export type AstroContext = {
+  readonly request: Request
+  readonly locals: object
+  readonly isPrerendered: boolean
+}
+
+export type AstroAdapterOptions = {
+  /**
+   * true: open the session of every request before the page, as `Astro.locals.session`. It costs a read of the store for every
+   * request with a session cookie. Default false: `await session(Astro)` opens it.
+   */
+  readonly load?: boolean | undefined
+}
+
+/** The middleware `onRequest`. */
+export type AstroMiddleware = (context: AstroContext, next: () => Promise<Response>) => Promise<Response>
+
+/**
+ * Sessions in an application of Astro: `export const onRequest = forAstro(manager)` in src/middleware.ts, then
+ * `await session(Astro)` in pages, and `await session(context)` in endpoints and actions. With `{ load: true }` the session of
+ * every request is also `Astro.locals.session`.
+ *
+ * A page that is rewritten to another has one session with it. Astro sends the head of a page before its components run. There the
+ * session can be read, if the page or `load` has opened it. If the session cannot be saved, the response is an error with the
+ * status 409, 500 or 503, or that of the option `errorResponse`. Prerendered pages have no session.
+ *
+ * @param sessions the result of `sessionManager`
+ * @throws KeepsakeError `invalid_option`
+ */
+export const forAstro = (sessions: SessionManager, options: AstroAdapterOptions = {}): AstroMiddleware => {
+  const caller = 'forAstro()'
+  const lifecycle = fetchLifecycle(sessions, caller, options)
+  const { fail } = errorPages(sessions, caller, lifecycle)
+
+  return async (context, next) => {
+    if (context.isPrerendered) return next()
+    // Of the objects of a request, only its locals stay the same when Astro rewrites it.
+    const begun = lifecycle.begin(context.request, [context, context.locals])
+    if (begun === undefined) return next()
+    let response: Response
+    try {
+      if (lifecycle.load) Object.assign(context.locals, { session: await session(context) })
+      response = await next()
+    } catch (error) {
+      if (!isResponse(error)) return fail(begun, error)
+      response = error
+    }
+    try {
+      return await lifecycle.complete(begun, response)
+    } catch (error) {
+      const unsaved = unsavedResponse(error)
+      if (unsaved === undefined) throw error
+      return unsaved
+    }
+  }
+}
