@@ -88,8 +88,8 @@ export const revokeSession = async (context: ManagerContext, deadline: Deadline,
   const caller = { context, deadline }
   const key = backend.stateless ? `=${label}` : storageKey(label)
   // A stateless backend finds no session by its label.
-  const entry = backend.stateless ? undefined : await callRead(caller, () => backend.get(key))
-  await callWrite(caller, () => backend.clear(key, undefined, markOf(context, 'end')))
+  const entry = backend.stateless ? undefined : await callRead(caller, 'get', () => backend.get(key))
+  await callWrite(caller, 'clear', () => backend.clear(key, undefined, markOf(context, 'end')))
   context.emit('revoked', namesOf(context, { label, entry }))
 }
 
@@ -110,6 +110,7 @@ export const revokeAllSessions = async (
   const exceptKey = except === undefined ? undefined : context.storageKey(except)
   const count = await callWrite(
     { context, deadline },
+    'byOwner.clear',
     ({ byOwner }) => byOwner?.clear(context.ownerNames.encode(owner), exceptKey, markOf(context, 'end')) ?? 0,
   )
   context.emit('revoked', { owner, message: `${count} sessions of one owner were ended.` })

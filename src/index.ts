@@ -13,6 +13,7 @@ export type {
   ScanPage,
 } from './backends/contract.ts'
 export { type BackendFromUrlOptions, backendFromUrl } from './backends/from-url.ts'
+export type { StoreCall, StoreOperation, StoreOutcome } from './backends/store-calls.ts'
 export {
   type CookiePlace,
   deleteCookie,

@@ -155,7 +155,7 @@ async function* entryPages(
   do {
     const start = cursor
     const deadline: Deadline = { ...newDeadline(), changed: changed() }
-    const page = await callRead({ context, deadline }, (backend) => backend.scan?.(start, batch))
+    const page = await callRead({ context, deadline }, 'scan', (backend) => backend.scan?.(start, batch))
     const found = (page?.entries ?? [])
       .map((entry) => readEntry(context, entry))
       .filter((one) => one !== undefined && isNew(typeof one === 'string' ? one : one.label))
@@ -229,11 +229,11 @@ const endIf = async <F extends object>(
     if (!fits) return false
     const version = comparisons > 0 ? stored.entry.version : undefined
     const mark = markOf(context, 'end')
-    if ((await callWrite(newCaller(), (backend) => backend.clear(storageKey, version, mark))) !== 'stale') {
+    if ((await callWrite(newCaller(), 'clear', (backend) => backend.clear(storageKey, version, mark))) !== 'stale') {
       context.emit('revoked', namesOf(context, stored))
       return true
     }
-    const entry = await callRead(newCaller(), (backend) => backend.get(storageKey))
+    const entry = await callRead(newCaller(), 'get', (backend) => backend.get(storageKey))
     const latest = entry && readEntry(context, { ...entry, key: storageKey })
     if (typeof latest !== 'object') return false
     stored = latest

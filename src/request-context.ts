@@ -23,6 +23,8 @@ export type Manager = {
   /** The tenant of all requests, or a function that finds the tenant of a request. */
   readonly tenant: RequestTenant | ((request: IncomingRequest) => RequestTenant)
   readonly open: (request: RequestHead, tenant: RequestTenant) => Awaitable<UnitOfWork>
+  /** In an adapter: the error for callers whose session cannot be opened. */
+  readonly openingError?: <E>(error: E) => E | KeepsakeError
 }
 
 /** Marks the middleware of a manager, of any copy of this package. */
@@ -193,16 +195,23 @@ export const tenantIn = (requestContext: RequestContext): RequestTenant => {
 }
 
 const startOpening = (requestContext: RequestContext): Promise<Session> => {
+  const { openingError = (error) => error } = requestContext.manager
+  const failed = (error: unknown): never => {
+    throw openingError(error)
+  }
   const opened = (work: UnitOfWork): Session => {
     requestContext.work = work
     work.extend = requestContext.extend ?? true
+    const { readOnly } = work
+    // The session throws this error when the handler uses it.
+    if (readOnly !== undefined) work.readOnly = { ...readOnly, error: openingError(readOnly.error) }
     return createHandle(work)
   }
   try {
     if (requestContext.flashAdded.length === 0) requestContext.onFirstUse?.()
     const work = requestContext.manager.open(requestContext.head, tenantIn(requestContext))
     if (!isThenable(work)) return Promise.resolve(opened(work))
-    const promise = work.then(opened)
+    const promise = work.then(opened, failed)
     // Callers that await the promise get the error. A caller that does not must not end the process.
     promise.catch(() => {})
     return promise

@@ -1,4 +1,13 @@
-// Tools for tests: the backend contract as cases that any test runner can run, and a browser that keeps cookies.
+// Tools for tests: the contracts of backends and adapters as cases for any test runner, and a browser.
 
+export type {
+  Answer,
+  Application,
+  ArrivingRequest,
+  ServeApplication,
+  ServedApplication,
+} from './testing/adapter/application.ts'
+export type { AdapterCase } from './testing/adapter/stage.ts'
+export { adapterCases } from './testing/adapter-cases.ts'
 export { type BackendCase, backendCases } from './testing/backend-cases.ts'
 export { type Browser, type BrowserOptions, browser } from './testing/browser.ts'

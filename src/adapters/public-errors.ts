@@ -1,10 +1,8 @@
 // Keeps the text of a backend's error from visitors, because some frameworks print the message of every error.
 
-import { type Awaitable, isThenable, KeepsakeError } from '../error.ts'
+import { KeepsakeError } from '../error.ts'
 import { defaultErrorText } from '../http/error-response.ts'
 import type { Manager } from '../request-context.ts'
-
-const isTemporary = (error: unknown): error is KeepsakeError => error instanceof KeepsakeError && error.status === 503
 
 /** An error for the error handler of a framework: it has the same code, and the error of the backend is its cause. */
 const publicError = (error: KeepsakeError): KeepsakeError =>
@@ -18,19 +16,8 @@ const publicError = (error: KeepsakeError): KeepsakeError =>
 export const withPublicErrors = (
   manager: Manager,
   present: (error: KeepsakeError) => KeepsakeError = (error) => error,
-): Manager => {
-  const rethrow = (error: unknown): never => {
-    throw isTemporary(error) ? present(publicError(error)) : error
-  }
-  return {
-    ...manager,
-    open(...args): Awaitable<Awaited<ReturnType<Manager['open']>>> {
-      try {
-        const work = manager.open(...args)
-        return isThenable(work) ? work.then(undefined, rethrow) : work
-      } catch (error) {
-        return rethrow(error)
-      }
-    },
-  }
-}
+): Manager => ({
+  ...manager,
+  openingError: (error) =>
+    error instanceof KeepsakeError && error.status === 503 ? present(publicError(error)) : error,
+})

@@ -36,8 +36,11 @@ type SealedEntry = Entry & { readonly label: string; readonly endsAt: number }
 
 const FORMAT = 2
 const HEADER_LENGTH = 1 + 8 + 8 + LABEL_LENGTH + VERSION_LENGTH + 1 + 2 + 1
+/** Bits of the last byte of the header: there is a value; the metadata has 256 characters more than their byte has. */
+const HAS_VALUE = 1
+const LONG_METADATA = 2
 
-/** format · expiry · endsAt · label · version · length of metadata · length of owner · 1 if there is a value · metadata, owner, value */
+/** format · expiry · endsAt · label · version · length of metadata · length of owner · bits · metadata, owner, value */
 const encodeEntry = ({ value, metadata, expiresAt, endsAt, version, owner = '', label }: SealedEntry): Buffer => {
   const body = Buffer.from(metadata + owner + (value ?? ''))
   const bytes = Buffer.allocUnsafe(HEADER_LENGTH + body.length)
@@ -46,9 +49,9 @@ const encodeEntry = ({ value, metadata, expiresAt, endsAt, version, owner = '', 
   at = bytes.writeDoubleBE(endsAt, at)
   at += bytes.write(label.padEnd(LABEL_LENGTH), at, LABEL_LENGTH, 'latin1')
   at += bytes.write(version.padEnd(VERSION_LENGTH), at, VERSION_LENGTH, 'latin1')
-  at = bytes.writeUInt8(metadata.length, at)
+  at = bytes.writeUInt8(metadata.length & 255, at)
   at = bytes.writeUInt16BE(Buffer.byteLength(owner), at)
-  at = bytes.writeUInt8(value === undefined ? 0 : 1, at)
+  at = bytes.writeUInt8((value === undefined ? 0 : HAS_VALUE) | (metadata.length > 255 ? LONG_METADATA : 0), at)
   body.copy(bytes, at)
   return bytes
 }
@@ -57,11 +60,12 @@ const decodeEntry = (bytes: Buffer): SealedEntry | undefined => {
   if (bytes.length < HEADER_LENGTH || bytes[0] !== FORMAT) return undefined
   const label = bytes.toString('latin1', 17, 17 + LABEL_LENGTH)
   const version = bytes.toString('latin1', 17 + LABEL_LENGTH, 17 + LABEL_LENGTH + VERSION_LENGTH)
-  const ownerAt = HEADER_LENGTH + bytes.readUInt8(HEADER_LENGTH - 4)
+  const bits = bytes.readUInt8(HEADER_LENGTH - 1)
+  const ownerAt = HEADER_LENGTH + bytes.readUInt8(HEADER_LENGTH - 4) + (bits & LONG_METADATA ? 256 : 0)
   const valueAt = ownerAt + bytes.readUInt16BE(HEADER_LENGTH - 3)
   const owner = bytes.toString('utf8', ownerAt, valueAt)
   return {
-    value: bytes[HEADER_LENGTH - 1] === 1 ? bytes.toString('utf8', valueAt) : undefined,
+    value: bits & HAS_VALUE ? bytes.toString('utf8', valueAt) : undefined,
     metadata: bytes.toString('latin1', HEADER_LENGTH, ownerAt),
     expiresAt: bytes.readDoubleBE(1),
     endsAt: bytes.readDoubleBE(9),

@@ -1,6 +1,7 @@
 // The time that one request may wait for its backend, even if the driver never answers.
 
 import { type Awaitable, isThenable, KeepsakeError } from '../error.ts'
+import { isConflict, isTraced, type StoreCall, type StoreOperation, traceCall } from './store-calls.ts'
 
 /** The calls of a manager that its backend has not answered yet: without a limit, a backend that hangs fills the memory. */
 type InFlight = { count: number; readonly max: number }
@@ -13,6 +14,8 @@ export type Deadline = {
   readonly inFlight?: InFlight
   /** Whether a call of this request has changed something, or may have. After that no error may claim that nothing was changed. */
   changed?: boolean
+  /** How often the backend answered a write of this request that another request was first. */
+  conflicts?: number
 }
 
 /** Milliseconds after which a call that was given up no longer counts as in flight, even if its driver never answers. */
@@ -152,8 +155,48 @@ const failureOf = (name: string, isWrite: boolean, problem: string, cause?: unkn
       )
 }
 
-/** The answers of a backend that changed nothing. */
-const refusals: readonly unknown[] = ['stale', 'taken', 'gone']
+/** Makes a call without tracing it. @param storeCall gets the outcome `late`, if the call is traced */
+const callInTime = <T>(
+  deadline: Deadline,
+  name: string,
+  isWrite: boolean,
+  call: () => Awaitable<T>,
+  storeCall: StoreCall | undefined,
+): Awaitable<T> => {
+  const noteError = (error: KeepsakeError): KeepsakeError => {
+    const noted = afterChange(deadline, error)
+    if (isWrite && noted.code === 'unknown_outcome') deadline.changed = true
+    return noted
+  }
+  const failure = (error: unknown): KeepsakeError =>
+    noteError(error instanceof KeepsakeError ? error : failureOf(name, isWrite, 'failed', error))
+  const late = (error: KeepsakeError): KeepsakeError => {
+    if (storeCall !== undefined) storeCall.outcome = 'late'
+    return noteError(error)
+  }
+  const noteAnswer = (answer: T): T => {
+    if (!isWrite) return answer
+    if (isConflict(answer)) deadline.conflicts = (deadline.conflicts ?? 0) + 1
+    else deadline.changed = true
+    return answer
+  }
+  if (deadline.left <= 0) {
+    throw late(failureOf(name, false, "exceeded this request's time limit (storeTimeout)"))
+  }
+  const { inFlight } = deadline
+  if (inFlight !== undefined && inFlight.count >= inFlight.max) {
+    throw noteError(failureOf(name, false, `has ${inFlight.max} calls in progress, as many as maxInFlight allows`))
+  }
+  try {
+    const answer = call()
+    if (!isThenable(answer)) return noteAnswer(answer)
+    return withTimer(deadline, answer, noteAnswer, failure, () =>
+      late(failureOf(name, isWrite, 'did not answer in time (storeTimeout)')),
+    )
+  } catch (error) {
+    throw failure(error)
+  }
+}
 
 /**
  * Calls a backend, and waits for its answer until the deadline.
@@ -164,34 +207,11 @@ const refusals: readonly unknown[] = ['stale', 'taken', 'gone']
 export const callBackend = <T>(
   deadline: Deadline,
   name: string,
+  operation: StoreOperation,
   isWrite: boolean,
   call: () => Awaitable<T>,
 ): Awaitable<T> => {
-  const noteError = (error: KeepsakeError): KeepsakeError => {
-    const noted = afterChange(deadline, error)
-    if (isWrite && noted.code === 'unknown_outcome') deadline.changed = true
-    return noted
-  }
-  const failure = (error: unknown): KeepsakeError =>
-    noteError(error instanceof KeepsakeError ? error : failureOf(name, isWrite, 'failed', error))
-  const noteAnswer = (answer: T): T => {
-    if (isWrite && !refusals.includes(answer)) deadline.changed = true
-    return answer
-  }
-  if (deadline.left <= 0) {
-    throw noteError(failureOf(name, false, "exceeded this request's time limit (storeTimeout)"))
-  }
-  const { inFlight } = deadline
-  if (inFlight !== undefined && inFlight.count >= inFlight.max) {
-    throw noteError(failureOf(name, false, `has ${inFlight.max} calls in progress, as many as maxInFlight allows`))
-  }
-  try {
-    const answer = call()
-    if (!isThenable(answer)) return noteAnswer(answer)
-    return withTimer(deadline, answer, noteAnswer, failure, () =>
-      noteError(failureOf(name, isWrite, 'did not answer in time (storeTimeout)')),
-    )
-  } catch (error) {
-    throw failure(error)
-  }
+  if (!isTraced()) return callInTime(deadline, name, isWrite, call, undefined)
+  const storeCall: StoreCall = { operation, backend: name, attempt: 1 + (deadline.conflicts ?? 0) }
+  return traceCall(storeCall, () => callInTime(deadline, name, isWrite, call, storeCall))
 }

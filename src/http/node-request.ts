@@ -9,7 +9,8 @@ export type NodeRequest = {
   readonly url?: string | undefined
   /** The URL before a router of the framework removed its own path. */
   readonly originalUrl?: string | undefined
-  readonly socket?: { readonly encrypted?: boolean | undefined } | null | undefined
+  /** A TLS socket has the member `encrypted`. */
+  readonly socket?: object | null | undefined
   /** Whether somebody has read the body, for example a body parser. */
   readonly readableDidRead?: boolean
   iterator?(options: { destroyOnReturn: boolean }): AsyncIterator<Uint8Array>
@@ -99,7 +100,8 @@ export class NodeRequestHead implements FormRequest {
 
   get url(): string {
     const { socket, originalUrl, url } = this.#request
-    const scheme = socket?.encrypted === true ? 'https' : 'http'
+    const { encrypted } = (socket ?? {}) as { encrypted?: unknown }
+    const scheme = encrypted === true ? 'https' : 'http'
     return `${scheme}://${this.headers.get('host') ?? ''}${pathOf(originalUrl ?? url ?? '/')}`
   }
 

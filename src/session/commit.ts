@@ -85,7 +85,9 @@ const offerRotatedKey = (
 const extend = async (work: UnitOfWork, snapshot: Snapshot, now: number): Promise<CommitOutcome> => {
   const { context } = work
   const { storageKey, metadata } = snapshot
-  const answer = await callWrite(work, (backend) => backend.touch(storageKey, expiryOf(context, metadata, now)))
+  const answer = await callWrite(work, 'touch', (backend) =>
+    backend.touch(storageKey, expiryOf(context, metadata, now)),
+  )
   const held = heldIn(context, answer)
   return held === undefined ? NO_COOKIES : sessionCookie(context, held, metadata)
 }

@@ -67,7 +67,7 @@ const insert = (
     )
   }
   return chain(
-    callWrite(work, (backend) => backend.generate(storageKey, entry)),
+    callWrite(work, 'generate', (backend) => backend.generate(storageKey, entry)),
     created,
   )
 }

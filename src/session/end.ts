@@ -41,7 +41,7 @@ const endEach = async (work: UnitOfWork, by: EndedBy): Promise<void> => {
     const { storageKey, label, proven } = unusable
     if (!proven) continue
     try {
-      await callWrite(work, (backend) => backend.clear(storageKey, undefined, markOf(context, by)))
+      await callWrite(work, 'clear', (backend) => backend.clear(storageKey, undefined, markOf(context, by)))
     } catch (error) {
       reportEndFailed(work, label, error)
       throw error
@@ -104,13 +104,14 @@ const endSnapshot = async (work: UnitOfWork, snapshot: Snapshot): Promise<EndedB
   let { version } = snapshot.entry
   for (let left = COMPARISONS; left > 0; left--) {
     const expected = version
-    if ((await callWrite(work, (backend) => backend.clear(storageKey, expected, mark))) !== 'stale') return undefined
-    const entry = await callRead(work, (backend) => backend.get(storageKey))
+    if ((await callWrite(work, 'clear', (backend) => backend.clear(storageKey, expected, mark))) !== 'stale')
+      return undefined
+    const entry = await callRead(work, 'get', (backend) => backend.get(storageKey))
     if (entry === undefined) return 'end'
     const ended = decodeMark(entry.metadata)
     if (ended !== undefined) return ended.by
     version = entry.version
   }
-  await callWrite(work, (backend) => backend.clear(storageKey, undefined, mark))
+  await callWrite(work, 'clear', (backend) => backend.clear(storageKey, undefined, mark))
   return undefined
 }

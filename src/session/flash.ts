@@ -53,7 +53,7 @@ const swapMessages = async (
     const seen = countsAsSeen(work, metadata)
     const next = nextMetadata(metadata, key, [entry.version, version], { rotate: false, seen }, work.context.now())
     const change = { value, metadata: encodeMetadata(next), version }
-    const answer = await callWrite(work, (backend) => backend.set(storageKey, change, entry.version))
+    const answer = await callWrite(work, 'set', (backend) => backend.set(storageKey, change, entry.version))
     if (answer === 'gone') return []
     if (answer !== 'stale') {
       // If the entry is newer than the snapshot, the snapshot stays, so that the save is stale and is applied to the newer one.

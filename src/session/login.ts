@@ -48,7 +48,7 @@ const enforceOwnerLimit = async (work: UnitOfWork, created: Snapshot, max: numbe
     const surplus = (await sessionsOfOwner(work, created.entry.owner as string)).slice(max)
     for (const stored of surplus) {
       const { storageKey } = stored
-      await callWrite(work, (backend) => backend.clear(storageKey, undefined, markOf(context, 'end')))
+      await callWrite(work, 'clear', (backend) => backend.clear(storageKey, undefined, markOf(context, 'end')))
       context.emit('owner_limit', namesOf(context, stored))
     }
     return surplus.some(({ storageKey }) => storageKey === created.storageKey) ? 'ended' : created
@@ -70,7 +70,7 @@ const endPrevious = (
   created: Snapshot,
 ): Awaitable<Snapshot | WriteFailure> =>
   chain(
-    callWrite(work, (backend) => backend.clear(storageKey, entry.version, markOf(work.context, 'login'))),
+    callWrite(work, 'clear', (backend) => backend.clear(storageKey, entry.version, markOf(work.context, 'login'))),
     (cleared) => (cleared === 'stale' ? retryLogin(work, created) : created),
   )
 
@@ -88,27 +88,29 @@ const retryLogin = async (work: UnitOfWork, first: Snapshot): Promise<Snapshot |
     if (latest === undefined) {
       if (work.transition !== 'reauthenticate') {
         // It may have expired in the meantime, by a clock that may be wrong, and a late read may still extend it.
-        await callWrite(work, (backend) => backend.clear(previous.storageKey, undefined, markOf(work.context, 'login')))
+        await callWrite(work, 'clear', (backend) =>
+          backend.clear(previous.storageKey, undefined, markOf(work.context, 'login')),
+        )
         await ensureDurable(work, previous.storageKey)
         return created
       }
-      await callWrite(work, (backend) => backend.clear(storageKey))
+      await callWrite(work, 'clear', (backend) => backend.clear(storageKey))
       return 'ended'
     }
     const value = await mergeOnto(work, latest.fields)
     if (typeof value !== 'string') {
-      await callWrite(work, (backend) => backend.clear(storageKey))
+      await callWrite(work, 'clear', (backend) => backend.clear(storageKey))
       return 'conflict'
     }
     const entry = { ...created.entry, value, version: work.context.version() }
     const createdVersion = created.entry.version
-    const answer = await callWrite(work, (backend) => backend.set(storageKey, entry, createdVersion))
+    const answer = await callWrite(work, 'set', (backend) => backend.set(storageKey, entry, createdVersion))
     // No browser has the new key yet, so only a sweep or a revocation can have ended it.
     if (answer === 'gone' || answer === 'stale') return 'ended'
     created = { ...created, entry }
     const { version } = latest.snapshot.entry
     const mark = markOf(work.context, 'login')
-    const cleared = await callWrite(work, (backend) => backend.clear(previous.storageKey, version, mark))
+    const cleared = await callWrite(work, 'clear', (backend) => backend.clear(previous.storageKey, version, mark))
     if (cleared !== 'stale') return created
   }
 }

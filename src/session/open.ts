@@ -158,7 +158,7 @@ const removeExpired = (work: UnitOfWork, snapshot: Snapshot): Awaitable<undefine
     return undefined
   }
   try {
-    const cleared = callWrite(work, (backend) => backend.clear(storageKey, entry.version))
+    const cleared = callWrite(work, 'clear', (backend) => backend.clear(storageKey, entry.version))
     return isThenable(cleared) ? cleared.then(report, onError) : report(cleared)
   } catch (error) {
     return onError(error)
@@ -179,7 +179,7 @@ const decodeFields = (work: UnitOfWork, loaded: LoadedSession): Awaitable<Loaded
 const openKey = (work: UnitOfWork, key: string): Awaitable<LoadedSession | undefined> => {
   const storageKey = storageKeyOf(work, key)
   return chain(
-    callRead(work, (backend) => backend.get(storageKey)),
+    callRead(work, 'get', (backend) => backend.get(storageKey)),
     (entry) => checkEntry(work, key, storageKey, entry),
   )
 }

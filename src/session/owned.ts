@@ -53,7 +53,7 @@ const newestFirst = (a: StoredEntry, b: StoredEntry): number =>
 export const sessionsOfOwner = (caller: StoreCaller, owner: string): Awaitable<readonly StoredEntry[]> => {
   const { context } = caller
   return chain(
-    callRead(caller, ({ byOwner }) => byOwner?.list(owner) ?? []),
+    callRead(caller, 'byOwner.list', ({ byOwner }) => byOwner?.list(owner) ?? []),
     (entries) => {
       const now = context.now()
       const alive = entries.flatMap(({ key: storageKey, ...entry }): StoredEntry[] => {

@@ -14,7 +14,7 @@ export const serialize = <T>(work: UnitOfWork, storageKey: string, job: () => Aw
   const result =
     previous === undefined
       ? job()
-      : Promise.resolve(callBackend(work.deadline, backend.name, false, () => previous)).then(job)
+      : Promise.resolve(callBackend(work.deadline, backend.name, 'queue', false, () => previous)).then(job)
   if (!isThenable(result)) return result
   const last: Promise<unknown> = Promise.allSettled([previous, result]).then(() => {
     if (commitQueues.get(storageKey) === last) commitQueues.delete(storageKey)

@@ -74,6 +74,7 @@ const saveChanges = async (work: UnitOfWork): Promise<SaveResult> => {
   const { deadline } = work
   deadline.left = deadline.limit ?? deadline.left
   deadline.changed = false
+  deadline.conflicts = 0
   return OK
 }
 

@@ -121,7 +121,7 @@ const compareAndSet = (work: UnitOfWork, from: Snapshot, value: string | undefin
     return { version, outcome: next }
   }
   return chain(
-    callWrite(work, (backend) => backend.set(storageKey, change, entry.version)),
+    callWrite(work, 'set', (backend) => backend.set(storageKey, change, entry.version)),
     outcomeOf,
   )
 }

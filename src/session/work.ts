@@ -2,6 +2,7 @@
 
 import type { Backend, Entry, Mark } from '../backends/contract.ts'
 import { callBackend, type Deadline } from '../backends/deadline.ts'
+import type { StoreOperation } from '../backends/store-calls.ts'
 import { labelOf } from '../crypto/keys.ts'
 import { type Awaitable, KeepsakeError } from '../error.ts'
 import type { CookieSettings } from '../http/cookie-names.ts'
@@ -150,11 +151,17 @@ export const markOf = ({ now, version }: ManagerContext, by: EndedBy): Mark => {
 /** The caller of a backend: a request, or a call of the manager, which has a deadline too. */
 export type StoreCaller = Pick<UnitOfWork, 'context' | 'deadline'>
 
-export const callRead = <T>(work: StoreCaller, call: (backend: Backend) => Awaitable<T>): Awaitable<T> =>
-  callBackend(work.deadline, work.context.backend.name, false, () => call(work.context.backend))
+export const callRead = <T>(
+  { deadline, context: { backend } }: StoreCaller,
+  operation: StoreOperation,
+  call: (backend: Backend) => Awaitable<T>,
+): Awaitable<T> => callBackend(deadline, backend.name, operation, false, () => call(backend))
 
-export const callWrite = <T>(work: StoreCaller, call: (backend: Backend) => Awaitable<T>): Awaitable<T> =>
-  callBackend(work.deadline, work.context.backend.name, true, () => call(work.context.backend))
+export const callWrite = <T>(
+  { deadline, context: { backend } }: StoreCaller,
+  operation: StoreOperation,
+  call: (backend: Backend) => Awaitable<T>,
+): Awaitable<T> => callBackend(deadline, backend.name, operation, true, () => call(backend))
 
 /**
  * The new cookie value in the answer of a stateless backend to a write; undefined from any other backend.
@@ -185,7 +192,7 @@ export const heldIn = ({ backend }: ManagerContext, answer: unknown): string | u
 export const ensureDurable = ({ context, deadline }: StoreCaller, storageKey: string): Awaitable<void> =>
   context.backend.ensureDurable === undefined
     ? undefined
-    : callWrite({ context, deadline }, (backend) => backend.ensureDurable?.(storageKey))
+    : callWrite({ context, deadline }, 'ensureDurable', (backend) => backend.ensureDurable?.(storageKey))
 
 /** The account of an entry, as `login` named it. */
 export const ownerOf = ({ ownerNames }: ManagerContext, { owner }: Pick<Entry, 'owner'>): string | undefined =>
@@ -231,7 +238,7 @@ export const reread = async (
   work: UnitOfWork,
   { key, storageKey }: Snapshot,
 ): Promise<{ snapshot: Snapshot; fields: Fields } | undefined> => {
-  const entry = await callRead(work, (backend) => backend.get(storageKey))
+  const entry = await callRead(work, 'get', (backend) => backend.get(storageKey))
   if (entry === undefined || decodeMark(entry.metadata) !== undefined) return undefined
   const { snapshot, fields } = parseEntry(work, key, storageKey, entry)
   if (snapshot === undefined || fields === undefined) return undefined

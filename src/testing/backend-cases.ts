@@ -408,6 +408,23 @@ export const backendCases: readonly BackendCase[] = [
       'constructor.prototype': null,
     }),
   ),
+  any('metadata keeps 400 characters of ASCII, also spaces at its ends', async (open) => {
+    const backend = await open()
+    const printable = Array.from({ length: 95 }, (_, i) => String.fromCharCode(32 + i)).join('')
+    const owner = backend.stateless ? undefined : freshOwner()
+    const entry = entryWith({ metadata: printable.repeat(5).slice(0, 399).padEnd(400), owner })
+    let key = await generate(backend, entry)
+    assertSame(await backend.get(key), entry, 'generate stores the metadata unchanged')
+    // As keepsake writes it for a session of an owner in a rotation, if its login chose timeouts.
+    const metadata = `2.mf3k2a9c.${'h'.repeat(43)}.${'v'.repeat(128)}.${'p'.repeat(43)}.${'s'.repeat(16)}...Q2hhcmxvdHRl.mf3k2b00.1hrk5c0.9zldr0.0`
+    const update = { value: '{}', metadata, version: freshVersion() }
+    key = await change(backend, key, update, entry.version)
+    const changed = { ...entry, ...update }
+    assertSame(await backend.get(key), changed, 'set stores the metadata unchanged')
+    if (owner !== undefined && backend.byOwner) {
+      await assertListed(backend, owner, [[key, changed]], 'list returns the metadata unchanged')
+    }
+  }),
   storing('values keep a mebibyte', (open) => roundTrip(open, 'x'.repeat(2 ** 20))),
   storing('keys that differ in one character, or in the case of a letter, are different keys', async (open) => {
     const backend = await open()
@@ -797,6 +814,46 @@ export const backendCases: readonly BackendCase[] = [
         assert.ok(++pages < 10_000, 'the scan ends')
       } while (cursor !== undefined)
       for (const key of versions.keys()) assert.ok(scanned.has(key), 'the scan returns every entry')
+    },
+  },
+  {
+    name: 'scan returns no entry that was cleared before its page, and every entry that stays',
+    exempt: (backend) => (backend.scan ? undefined : 'it cannot list its entries'),
+    async run(open) {
+      const backend = await open()
+      const stays = new Set<string>()
+      const toClear: string[] = []
+      for (let i = 0; i < 30; i++) {
+        const key = await generate(backend, entryWith(i % 3 === 0 ? { owner: freshOwner() } : {}))
+        if (i % 2 === 0) stays.add(key)
+        else toClear.push(key)
+      }
+      const left = new Set(stays)
+      /** The keys of entries that were cleared, with the mark in the place of the entry if there is one. */
+      const cleared = new Map<string, Mark | undefined>()
+      let cursor: string | undefined
+      let pages = 0
+      do {
+        const page = await backend.scan?.(cursor, 4)
+        for (const { key, ...entry } of page?.entries ?? []) {
+          left.delete(key)
+          if (!cleared.has(key)) continue
+          const mark = cleared.get(key)
+          assert.ok(mark, 'no page returns an entry that was cleared before')
+          assertSame(entry, asEntry(mark), 'a page returns the mark of an entry that was cleared before')
+        }
+        cursor = page?.cursor
+        const [key] = toClear.splice(0, 1)
+        if (key !== undefined) {
+          const mark = toClear.length % 2 === 0 ? markFor() : undefined
+          await backend.clear(key, undefined, mark)
+          cleared.set(key, mark)
+          await generate(backend, entryWith())
+        }
+        // A store that other tests share has more entries.
+        assert.ok(++pages < 10_000, 'the scan ends')
+      } while (cursor !== undefined)
+      assert.equal(left.size, 0, 'the scan returns every entry that stays')
     },
   },
   {

@@ -268,6 +268,21 @@ const mutants: Record<string, () => Promise<Backend>> = {
         return { ...page, entries: page.entries.slice(1) }
       },
     })),
+  'metadata keeps': () =>
+    broken((good) => ({ generate: (key, entry) => good.generate(key, { ...entry, metadata: entry.metadata.trim() }) })),
+  'scan returns no entry': () =>
+    broken((good) => {
+      // It reads all entries at the start, as a cursor of a database in a transaction does.
+      let rest: readonly KeyedEntry[] = []
+      return {
+        scan: async (cursor, limit) => {
+          if (cursor === undefined) rest = (await good.scan?.(undefined, 10_000))?.entries ?? []
+          const entries = rest.slice(0, limit)
+          rest = rest.slice(limit)
+          return { entries, cursor: rest.length > 0 ? 'more' : undefined }
+        },
+      }
+    }),
   'scan ends': () =>
     broken((good) => ({
       scan: async (cursor, limit) => {

@@ -56,7 +56,7 @@ const names: Record<string, readonly string[]> = {
   ],
   'keepsake/sqlite': ['sqliteBackend'],
   'keepsake/sveltekit': ['forSvelteKit'],
-  'keepsake/testing': ['backendCases', 'browser'],
+  'keepsake/testing': ['adapterCases', 'backendCases', 'browser'],
 }
 
 for (const [path, expected] of Object.entries(names)) {

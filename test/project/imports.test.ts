@@ -23,7 +23,14 @@ const rules: Readonly<Record<string, readonly string[]>> = {
   'crypto/': [],
   'http/': [],
   'backends/': ['crypto/', 'session/metadata'],
-  'session/': ['crypto/', 'http/', 'backends/contract', 'backends/deadline', 'backends/sweeper'],
+  'session/': [
+    'crypto/',
+    'http/',
+    'backends/contract',
+    'backends/deadline',
+    'backends/store-calls',
+    'backends/sweeper',
+  ],
   'keyed-session': ['crypto/', 'http/', 'backends/contract', 'session/'],
   'request-context': ['http/', 'session/'],
   request: ['http/', 'session/', 'request-context'],
@@ -60,7 +67,9 @@ const rules: Readonly<Record<string, readonly string[]>> = {
   'dream-sessions': ['http/', 'options', 'manager'],
   'adapters/': ['http/', 'session/', 'request', 'request-context', 'response', 'commit-request', 'manager'],
   testing: ['testing/'],
-  'testing/': ['http/', 'backends/contract'],
+  'testing/': [
+    ...['http/', 'backends/', 'forms/', 'request', 'request-context', 'flash', 'sealed-text', 'options', 'manager'],
+  ],
   index: [
     ...[
       'http/',

@@ -21,7 +21,7 @@ const membersOf = (file: string, type: string): string[] =>
 
 /** The texts of a union type. */
 const textsOf = (file: string, type: string): string[] =>
-  [...typeIn(file, type, '\\n\\n').matchAll(/'(\w+)'/g)].map(([, text]) => text as string)
+  [...typeIn(file, type, '\\n\\n').matchAll(/'([\w.]+)'/g)].map(([, text]) => text as string)
 
 /** The names in the first cells of tables whose header begins with one of `headers`, or with any. */
 const rowsOf = (page: string, ...headers: readonly string[]): string[] => {
@@ -32,7 +32,7 @@ const rowsOf = (page: string, ...headers: readonly string[]): string[] => {
     if (cell === undefined) {
       if (!line.startsWith('|-')) header = undefined
     } else if (header === undefined) header = cell
-    else if (headers.includes(header)) names.push(/^`(\w+)/.exec(cell)?.[1] ?? assert.fail(`${page}: ${line}`))
+    else if (headers.includes(header)) names.push(/^`([\w.]+)/.exec(cell)?.[1] ?? assert.fail(`${page}: ${line}`))
   }
   return names
 }
@@ -77,6 +77,13 @@ suite('the reference has one row for each', () => {
 
   test('type of an event', () => {
     sameNames(rowsOf('docs/reference/events.md', 'type'), textsOf('src/events.ts', 'EventType'))
+  })
+
+  test('member, operation and outcome of a call of the backend', () => {
+    const [page, file] = ['docs/reference/events.md', 'src/backends/store-calls.ts']
+    sameNames(rowsOf(page, 'member of a call'), membersOf(file, 'StoreCall'))
+    sameNames(rowsOf(page, 'operation'), textsOf(file, 'StoreOperation'))
+    sameNames(rowsOf(page, 'outcome'), textsOf(file, 'StoreOutcome'))
   })
 
   test('error code', () => {

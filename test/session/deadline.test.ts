@@ -46,7 +46,7 @@ test('a call that a backend never answers fails in time, although a test has rep
 test('an answer that arrives while the process stands still is not late', async () => {
   const deadline = { left: 300 }
   const { promise, resolve } = Promise.withResolvers<string>()
-  const waiting = callBackend(deadline, 'test', true, () => promise)
+  const waiting = callBackend(deadline, 'test', 'set', true, () => promise)
   // The answer is ready when the event loop continues, but Node runs the timers, which check the clock, before it reads answers.
   await new Promise<void>((done) =>
     setImmediate(() => {
@@ -65,8 +65,8 @@ test('on Cloudflare Workers each call has a timer of its own', async () => {
     Object.defineProperty(globalThis, 'navigator', { value: { userAgent: 'Cloudflare-Workers' } })
     globalThis.setInterval = () => { throw new Error('shared') }
     const { callBackend } = await import(${JSON.stringify(import.meta.resolve('../../src/backends/deadline.ts'))})
-    const late = callBackend({ left: 20 }, 'test', false, () => new Promise(() => {}))
-    const answer = await callBackend({ left: 60_000 }, 'test', false, async () => 'done')
+    const late = callBackend({ left: 20 }, 'test', 'get', false, () => new Promise(() => {}))
+    const answer = await callBackend({ left: 60_000 }, 'test', 'get', false, async () => 'done')
     console.log(answer, await late.catch((error) => error.code))`
   const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', program])
   // If the answered call had left its timer, the process would run for a minute.
@@ -89,46 +89,46 @@ suite('errors after a change', () => {
   test('a failed read is unavailable before the first change, and unknown_outcome after it', () => {
     const deadline = { left: 1_000 }
     assert.equal(
-      codeOf(() => callBackend(deadline, 'test', false, fail(new Error('reset')))),
+      codeOf(() => callBackend(deadline, 'test', 'get', false, fail(new Error('reset')))),
       'unavailable',
     )
-    callBackend(deadline, 'test', true, () => 'stale')
-    callBackend(deadline, 'test', true, () => 'gone')
-    callBackend(deadline, 'test', true, () => 'taken')
+    callBackend(deadline, 'test', 'set', true, () => 'stale')
+    callBackend(deadline, 'test', 'set', true, () => 'gone')
+    callBackend(deadline, 'test', 'set', true, () => 'taken')
     assert.equal(
-      codeOf(() => callBackend(deadline, 'test', false, fail(new Error('reset')))),
+      codeOf(() => callBackend(deadline, 'test', 'get', false, fail(new Error('reset')))),
       'unavailable',
     )
-    callBackend(deadline, 'test', true, () => undefined)
+    callBackend(deadline, 'test', 'set', true, () => undefined)
     assert.equal(
-      codeOf(() => callBackend(deadline, 'test', false, fail(new Error('reset')))),
+      codeOf(() => callBackend(deadline, 'test', 'get', false, fail(new Error('reset')))),
       'unknown_outcome',
     )
     deadline.left = 0
     assert.equal(
-      codeOf(() => callBackend(deadline, 'test', false, () => undefined)),
+      codeOf(() => callBackend(deadline, 'test', 'get', false, () => undefined)),
       'unknown_outcome',
     )
   })
   test('a refused write is unavailable, but unknown_outcome after a change', () => {
     const deadline = { left: 1_000 }
     assert.equal(
-      codeOf(() => callBackend(deadline, 'test', true, fail(refused))),
+      codeOf(() => callBackend(deadline, 'test', 'set', true, fail(refused))),
       'unavailable',
     )
     assert.equal(
-      codeOf(() => callBackend(deadline, 'test', true, fail(new Error('reset')))),
+      codeOf(() => callBackend(deadline, 'test', 'set', true, fail(new Error('reset')))),
       'unknown_outcome',
     )
     assert.equal(
-      codeOf(() => callBackend(deadline, 'test', true, fail(refused))),
+      codeOf(() => callBackend(deadline, 'test', 'set', true, fail(refused))),
       'unknown_outcome',
     )
   })
   test('a call beyond maxInFlight is unknown_outcome after a change', () => {
     const deadline = { left: 1_000, inFlight: { count: 1, max: 1 }, changed: true }
     assert.equal(
-      codeOf(() => callBackend(deadline, 'test', false, () => undefined)),
+      codeOf(() => callBackend(deadline, 'test', 'get', false, () => undefined)),
       'unknown_outcome',
     )
   })

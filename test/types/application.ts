@@ -26,6 +26,9 @@ import {
   type SessionManagerOptions,
   type SessionOptions,
   type SetCookieOptions,
+  type StoreCall,
+  type StoreOperation,
+  type StoreOutcome,
   session,
   sessionManager,
   sqlSessions,
@@ -37,6 +40,7 @@ import type { FileOptions } from 'keepsake/file'
 import type { MemoryOptions } from 'keepsake/memory'
 import type { CopyOptions, MovingOptions } from 'keepsake/moving'
 import type { ConnectMysqlOptions, MysqlOptions } from 'keepsake/mysql'
+import { forNode, type NodeAdapterOptions } from 'keepsake/node'
 import type { ConnectPostgresOptions, PostgresOptions } from 'keepsake/postgres'
 import type { ConnectRedisOptions, RedisOptions } from 'keepsake/redis'
 import { type LoggerOptions, logger, type ServeOptions, serve } from 'keepsake/serve'
@@ -72,6 +76,7 @@ export const undefinable: readonly true[] = [
   true satisfies Undefinable<TokenOptions>,
   true satisfies Undefinable<LoggerOptions>,
   true satisfies Undefinable<MovingOptions>,
+  true satisfies Undefinable<NodeAdapterOptions>,
   true satisfies Undefinable<ServeOptions>,
   true satisfies Undefinable<CookieBackendOptions>,
   true satisfies Undefinable<FileOptions>,
@@ -108,6 +113,15 @@ typed.revokeWhere(({ fields }) => fields.usre === 'anna')
 export const labelsOf = async function* (): AsyncGenerator<string> {
   for await (const { sessions } of typed.scan({ batch: 100 })) for (const { label } of sessions) yield label
 }
+// A subscriber of the channel `keepsake.store`.
+const onCall = ({ operation, backend, attempt, outcome, error }: StoreCall): string => {
+  const names: readonly [StoreOperation, StoreOutcome | undefined] = [operation, outcome]
+  return `${names.join()} ${backend} ${attempt + 1} ${error}`
+}
+export const described = onCall({ operation: 'byOwner.list', backend: 'memory', attempt: 1, outcome: 'done' })
+// @ts-expect-error an outcome that no call has
+onCall({ operation: 'get', backend: 'memory', attempt: 1, outcome: 'found' })
+
 export const loose: Promise<Session<AnyFields>> = session(new Request('https://app.example'))
 
 // Outside of a middleware, flash messages and forms take the opened session.
@@ -195,3 +209,12 @@ const joined =
     all.reduceRight((inner, middleware) => middleware(inner), next)
 export const timedRoute: Route = timed(withSessions(page))
 export const joinedRoute: Route = joined(logger, withSessions, timed, crossOriginProtection)(page)
+
+// An adapter takes a manager of any type of fields, and its functions take the requests of frameworks.
+declare const frameworkRequest: {
+  readonly headers: Record<string, string | string[] | undefined>
+  readonly locale: string
+}
+export const mounted = forNode(typed)
+export const counted: Promise<Session<Fields>> = session<Fields>(frameworkRequest)
+export const upgraded: Promise<OpenSession<Fields>> = typed.open(frameworkRequest)
