@@ -1,0 +1,19 @@
+// Builds the application for production, and tries it over sockets and in Chromium.
+
+import { call, check, checks, freePort, startServer } from '../checks.ts'
+import { visitInChromium, visitOverSockets } from '../shop.ts'
+import { answerCases } from './cases.ts'
+
+const folder = import.meta.dirname
+
+await checks(async () => {
+  const port = await freePort()
+  const url = `http://localhost:${port}`
+  process.env.ORIGIN = url
+  await check('the application builds', () => call(folder, 'npm', 'run', 'build'))
+  await check('the application has the right types in strict mode', () => call(folder, 'npm', 'run', 'types'))
+  await startServer(folder, 'Listening', { PORT: String(port) }, process.execPath, 'build/index.js')
+  await visitOverSockets(url)
+  await visitInChromium(url)
+  await answerCases()
+})
