@@ -14,7 +14,10 @@ export const cookiesOf = (response: Response): string =>
 
 /** The text of an element of a page by its id. */
 export const textOf = (html: string, id: string): string | undefined =>
-  new RegExp(`id="${id}"[^>]*>(.*?)</p>`, 's').exec(html)?.[1]?.replaceAll(/<!--.*?-->/g, '').trim()
+  new RegExp(`id="${id}"[^>]*>(.*?)</p>`, 's')
+    .exec(html)?.[1]
+    ?.replaceAll(/<!--.*?-->/g, '')
+    .trim()
 
 const visitShop = async (url: string, context: BrowserContext, scripts: string, isScripted: boolean) => {
   const page = await context.newPage()
@@ -42,7 +45,7 @@ const visitShop = async (url: string, context: BrowserContext, scripts: string, 
     await page.fill('input[name=name]', 'anna')
     await page.evaluate(() => document.querySelector('input[name=_csrf]')?.setAttribute('value', 'x'.repeat(84)))
     await act('login')
-    assert.notEqual(await text('message'), '')
+    await page.locator('#message').filter({ hasText: /\S/ }).waitFor()
     await open('/')
     assert.equal(await text('visitor'), 'anonymous')
   })

@@ -12,7 +12,9 @@ export default defineConfig({
       files: { src: cases ? 'cases' : 'src' },
       outDir: cases ? '.svelte-kit/cases' : '.svelte-kit',
       // Without an origin, adapter-node takes every request for one over TLS.
-      ...(cases ? { csrf: { trustedOrigins: ['*'] } } : { paths: { origin: process.env.ORIGIN ?? 'http://localhost:3000' } }),
+      ...(cases
+        ? { csrf: { trustedOrigins: ['*'] } }
+        : { paths: { origin: process.env.ORIGIN ?? 'http://localhost:3000' } }),
     }),
   ],
 })

@@ -18,14 +18,14 @@ export const unsavedResponse = (error: unknown): Response | undefined => {
   return new Response(`${error.message}\n`, { status: error.status ?? 500, headers })
 }
 
-/** The error with which the session could not be opened, if the backend failed. */
-const openingError = async ({ session }: RequestContext): Promise<KeepsakeError | undefined> => {
-  try {
-    await session
-  } catch (error) {
-    if (error instanceof KeepsakeError && error.status === 503) return error
-  }
-  return undefined
+/** The error that the session of a request throws, if the backend failed when it was opened. */
+const storeError = async ({ session, work }: RequestContext): Promise<unknown> => {
+  const opened = await session?.then(
+    () => undefined,
+    (error: unknown) => error,
+  )
+  const error = opened ?? work?.readOnly?.error
+  return error instanceof KeepsakeError && error.status === 503 ? error : undefined
 }
 
 /**
@@ -47,7 +47,7 @@ export const errorPages = (
   }
 
   const errorBehind = async ({ context }: BegunRequest, { status }: Response): Promise<unknown> =>
-    reported.get(context) ?? (status === 500 ? openingError(context) : undefined)
+    reported.get(context) ?? (status === 500 ? storeError(context) : undefined)
 
   /** Commits a request, or drops its changes if its handler threw an error. @throws as `complete` of the lifecycle */
   const complete = async (begun: BegunRequest, page: Response): Promise<Response> => {
