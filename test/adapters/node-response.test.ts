@@ -76,7 +76,7 @@ const ways: Readonly<Record<string, (response: ServerResponse, request: Incoming
         ['set-cookie', 'a=1'],
       ])
       .end('page'),
-  'writeHead that replaces what was set': (response) =>
+  'writeHead after setHeader of the same name': (response) =>
     response.setHeader('x-page', '1').writeHead(200, { 'X-Page': '7' }).end('page'),
   'flushHeaders, then end': (response) => {
     response.setHeader('x-page', '7').flushHeaders()

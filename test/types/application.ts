@@ -35,6 +35,7 @@ import {
   type TokenOptions,
   takeFlash,
 } from 'keepsake'
+import { type AstroAdapterOptions, forAstro } from 'keepsake/astro'
 import type { CookieBackendOptions } from 'keepsake/cookie'
 import type { FileOptions } from 'keepsake/file'
 import type { MemoryOptions } from 'keepsake/memory'
@@ -42,10 +43,18 @@ import type { CopyOptions, MovingOptions } from 'keepsake/moving'
 import type { ConnectMysqlOptions, MysqlOptions } from 'keepsake/mysql'
 import { forNode, type NodeAdapterOptions } from 'keepsake/node'
 import type { ConnectPostgresOptions, PostgresOptions } from 'keepsake/postgres'
+import {
+  createSessionStorage,
+  forReactRouter,
+  type ReactRouterAdapterOptions,
+  type SessionStorageOptions,
+  sessionContext,
+} from 'keepsake/react-router'
 import type { ConnectRedisOptions, RedisOptions } from 'keepsake/redis'
 import { type LoggerOptions, logger, type ServeOptions, serve } from 'keepsake/serve'
 import type { ClockOptions, CookieHeaderOptions, ExpiryOptions } from 'keepsake/session'
 import type { SqliteOptions } from 'keepsake/sqlite'
+import { forSvelteKit, type SvelteKitAdapterOptions } from 'keepsake/sveltekit'
 import type { BrowserOptions } from 'keepsake/testing'
 
 /** True if every option may be undefined, because applications compute options or read them from the environment. */
@@ -77,6 +86,10 @@ export const undefinable: readonly true[] = [
   true satisfies Undefinable<LoggerOptions>,
   true satisfies Undefinable<MovingOptions>,
   true satisfies Undefinable<NodeAdapterOptions>,
+  true satisfies Undefinable<AstroAdapterOptions>,
+  true satisfies Undefinable<ReactRouterAdapterOptions>,
+  true satisfies Undefinable<SessionStorageOptions>,
+  true satisfies Undefinable<SvelteKitAdapterOptions>,
   true satisfies Undefinable<ServeOptions>,
   true satisfies Undefinable<CookieBackendOptions>,
   true satisfies Undefinable<FileOptions>,
@@ -218,3 +231,42 @@ declare const frameworkRequest: {
 export const mounted = forNode(typed)
 export const counted: Promise<Session<Fields>> = session<Fields>(frameworkRequest)
 export const upgraded: Promise<OpenSession<Fields>> = typed.open(frameworkRequest)
+
+// The types of SvelteKit, React Router and Astro, as they declare them. Their own types are in the applications of frameworks/.
+type SvelteKitRequestEvent = {
+  readonly request: Request
+  readonly locals: { session: Session<Fields> }
+  readonly isDataRequest: boolean
+  readonly isSubRequest: boolean
+  readonly url: URL
+  readonly cookies: {
+    set(name: string, value: string, options: { path: string; encode?: (value: string) => string }): void
+  }
+}
+type SvelteKitHook = (input: {
+  event: SvelteKitRequestEvent
+  resolve: (event: SvelteKitRequestEvent, options?: { preload?: () => boolean }) => Promise<Response>
+}) => Promise<Response> | Response
+export const svelteKitHook: SvelteKitHook = forSvelteKit(typed)
+
+type RouterContext<T = unknown> = { defaultValue?: T }
+type RouterContextProvider = {
+  get<T>(context: RouterContext<T>): T
+  set<C extends RouterContext>(context: C, value: C extends RouterContext<infer T> ? T : never): void
+}
+type RouterMiddleware = (
+  args: { request: Request; url: URL; params: object; context: Readonly<RouterContextProvider> },
+  next: () => Promise<Response>,
+) => Promise<Response | void> | Response | void
+export const routerMiddleware: RouterMiddleware[] = [forReactRouter(typed, { load: true })]
+declare const routerContext: Readonly<RouterContextProvider>
+export const routerSession: Session = routerContext.get(sessionContext)
+export const storageUser: Promise<string | undefined> = createSessionStorage<{ user: string }>(typed)
+  .getSession('')
+  .then((s) => s.get('user'))
+
+type AstroMiddlewareHandler = (
+  context: { readonly request: Request; readonly locals: object; readonly isPrerendered: boolean; readonly url: URL },
+  next: (payload?: string | URL | Request) => Promise<Response>,
+) => Promise<Response> | Response | Promise<void> | void
+export const astroMiddleware: AstroMiddlewareHandler = forAstro(typed)
