@@ -8,7 +8,6 @@ import { csrfTag, KeepsakeError, type SessionManagerOptions, session, sessionMan
 import { type AstroAdapterOptions, type AstroContext, type AstroMiddleware, forAstro } from 'keepsake/astro'
 import { memoryBackend } from 'keepsake/memory'
 import { adapterCases, browser, type ServeApplication } from 'keepsake/testing'
-import { GET, onRequest } from '../../examples/frameworks/astro.ts'
 import { code } from '../support/assert.ts'
 import { listening } from '../support/listening.ts'
 
@@ -340,10 +339,4 @@ test('wrong options throw invalid_option', () => {
   const manager = sessionManager({ backend: 'memory:' })
   assert.throws(() => forAstro(manager, { load: 1 as never }), code('invalid_option'))
   assert.throws(() => forAstro({} as never), code('invalid_option'))
-})
-
-test('the example counts visits', async () => {
-  const visit = browser((request) => respond({ onRequest, pages: { '/': GET } }, request))
-  assert.equal(await (await visit('/')).text(), 'You were here 1 times.')
-  assert.equal(await (await visit('/')).text(), 'You were here 2 times.')
 })

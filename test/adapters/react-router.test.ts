@@ -15,7 +15,6 @@ import {
   sessionContext,
 } from 'keepsake/react-router'
 import { adapterCases, browser, type ServeApplication } from 'keepsake/testing'
-import { loader, middleware } from '../../examples/frameworks/react-router.ts'
 import { code } from '../support/assert.ts'
 import { listening } from '../support/listening.ts'
 
@@ -417,12 +416,4 @@ suite('createSessionStorage', () => {
     s.set('n', 1)
     assert.match(await storage.commitSession(s), /^sid-3000=/)
   })
-})
-
-test('the example counts visits', async () => {
-  const [first] = middleware
-  assert.ok(first !== undefined)
-  const visit = browser((request) => respond({ middleware: first, routes: { '/': { loader } } }, request))
-  assert.deepEqual(await (await visit('/')).json(), { text: 'You were here 1 times.' })
-  assert.deepEqual(await (await visit('/')).json(), { text: 'You were here 2 times.' })
 })

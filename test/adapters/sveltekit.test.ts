@@ -13,7 +13,6 @@ import {
   type SvelteKitHandle,
 } from 'keepsake/sveltekit'
 import { adapterCases, browser, type ServeApplication } from 'keepsake/testing'
-import { handle, load } from '../../examples/frameworks/sveltekit.ts'
 import { code } from '../support/assert.ts'
 import { listening } from '../support/listening.ts'
 
@@ -380,11 +379,4 @@ test('wrong options throw invalid_option', () => {
   const manager = sessionManager({ backend: 'memory:' })
   assert.throws(() => forSvelteKit(manager, { load: 1 as never }), code('invalid_option'))
   assert.throws(() => forSvelteKit({} as never), code('invalid_option'))
-})
-
-test('the example counts visits', async () => {
-  const kit: Kit = { handle, routes: { '/': async (event) => new Response((await load(event)).text) } }
-  const visit = browser((request) => respond(kit, request))
-  assert.equal(await (await visit('/')).text(), 'You were here 1 times.')
-  assert.equal(await (await visit('/')).text(), 'You were here 2 times.')
 })

@@ -257,7 +257,7 @@ type RouterContextProvider = {
 type RouterMiddleware = (
   args: { request: Request; url: URL; params: object; context: Readonly<RouterContextProvider> },
   next: () => Promise<Response>,
-) => Promise<Response | void> | Response | void
+) => Promise<Response> | Response
 export const routerMiddleware: RouterMiddleware[] = [forReactRouter(typed, { load: true })]
 declare const routerContext: Readonly<RouterContextProvider>
 export const routerSession: Session = routerContext.get(sessionContext)
@@ -268,5 +268,5 @@ export const storageUser: Promise<string | undefined> = createSessionStorage<{ u
 type AstroMiddlewareHandler = (
   context: { readonly request: Request; readonly locals: object; readonly isPrerendered: boolean; readonly url: URL },
   next: (payload?: string | URL | Request) => Promise<Response>,
-) => Promise<Response> | Response | Promise<void> | void
+) => Promise<Response> | Response
 export const astroMiddleware: AstroMiddlewareHandler = forAstro(typed)
