@@ -1,7 +1,10 @@
 // Sessions in applications of Astro 6 and 7.
 
+import { AsyncLocalStorage } from 'node:async_hooks'
+import { KeepsakeError } from '../error.ts'
 import type { SessionManager } from '../manager.ts'
 import { session } from '../request.ts'
+import { contextInside, type RequestContext } from '../request-context.ts'
 import { isResponse } from '../response.ts'
 import { errorPages, unsavedResponse } from './error-page.ts'
 import { fetchLifecycle } from './fetch-lifecycle.ts'
@@ -24,6 +27,26 @@ export type AstroAdapterOptions = {
 /** The middleware `onRequest`. */
 export type AstroMiddleware = (context: AstroContext, next: () => Promise<Response>) => Promise<Response>
 
+/** The request whose page runs. Astro rewrites a page while it runs. */
+const running = new AsyncLocalStorage<RequestContext>()
+
+/**
+ * Two requests with the same locals would have the session of one visitor.
+ *
+ * @throws KeepsakeError `invalid_option`
+ */
+const checkLocals = ({ request, locals }: AstroContext, sessions: SessionManager): void => {
+  const earlier = contextInside(locals, sessions)
+  if (earlier === undefined || earlier.answered || earlier.head === request) return
+  for (let context = running.getStore(); context !== undefined; context = context.outer) {
+    if (context === earlier) return
+  }
+  throw new KeepsakeError(
+    'invalid_option',
+    'The object locals belongs to another request, which is in progress. Pass a new object for each request to the handler of Astro.',
+  )
+}
+
 /**
  * Sessions in an application of Astro: `export const onRequest = forAstro(manager)` in src/middleware.ts, then
  * `await session(Astro)` in pages, and `await session(context)` in endpoints and actions. With `{ load: true }` the session of
@@ -43,13 +66,14 @@ export const forAstro = (sessions: SessionManager, options: AstroAdapterOptions 
 
   return async (context, next) => {
     if (context.isPrerendered) return next()
+    checkLocals(context, sessions)
     // Of the objects of a request, only its locals stay the same when Astro rewrites it.
     const begun = lifecycle.begin(context.request, [context, context.locals])
     if (begun === undefined) return next()
     let response: Response
     try {
       if (lifecycle.load) Object.assign(context.locals, { session: await session(context) })
-      response = await next()
+      response = await running.run(begun.context, next)
     } catch (error) {
       if (!isResponse(error)) return fail(begun, error)
       response = error

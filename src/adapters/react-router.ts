@@ -1,8 +1,9 @@
 // Sessions in applications of React Router 8 in framework mode.
 
+import { KeepsakeError } from '../error.ts'
 import type { SessionManager } from '../manager.ts'
 import { session } from '../request.ts'
-import type { RequestLike } from '../request-context.ts'
+import { contextInside, type RequestLike } from '../request-context.ts'
 import { isResponse } from '../response.ts'
 import type { Session } from '../session/session.ts'
 import { errorPages, unsavedResponse } from './error-page.ts'
@@ -42,6 +43,20 @@ export type ReactRouterMiddleware = ((args: ReactRouterArgs, next: () => Promise
 export const sessionContext: { defaultValue?: Session } = {}
 
 /**
+ * Two requests with the same context would have the session of one visitor.
+ *
+ * @throws KeepsakeError `invalid_option`
+ */
+const checkContext = ({ request, context }: ReactRouterArgs, sessions: SessionManager): void => {
+  const earlier = contextInside(context as RequestLike, sessions)
+  if (earlier === undefined || earlier.head === request) return
+  throw new KeepsakeError(
+    'invalid_option',
+    'The context belongs to an earlier request. Return a new RouterContextProvider from getLoadContext for each request.',
+  )
+}
+
+/**
  * Sessions in an application of React Router: `export const middleware = [forReactRouter(manager)]` in root.tsx, then
  * `await session(context)` in loaders and actions. With `{ load: true }` the session of every request is also
  * `context.get(sessionContext)`.
@@ -60,10 +75,9 @@ export const forReactRouter = (
   const lifecycle = fetchLifecycle(sessions, caller, options, withStatusText)
   const { report, complete } = errorPages(sessions, caller, lifecycle)
 
-  const middleware = async (
-    { request, context }: ReactRouterArgs,
-    next: () => Promise<Response>,
-  ): Promise<Response> => {
+  const middleware = async (args: ReactRouterArgs, next: () => Promise<Response>): Promise<Response> => {
+    checkContext(args, sessions)
+    const { request, context } = args
     const begun = lifecycle.begin(request, [context])
     if (begun === undefined) return next()
     let response: Response

@@ -1,6 +1,7 @@
 // The adapter for Astro, in a stand-in that rewrites, streams and renders pages for errors as Astro does.
 
 import assert from 'node:assert/strict'
+import { AsyncResource } from 'node:async_hooks'
 import { createServer } from 'node:http'
 import { suite, test } from 'node:test'
 import { getRequestListener } from '@hono/node-server'
@@ -324,6 +325,23 @@ test('a prerendered page has no session', async () => {
   assert.equal(response.headers.get('vary'), null)
 })
 
+test('locals of another request in progress are refused, because two visitors would share a session', async () => {
+  const onRequest = forAstro(sessionManager<Fields>({ backend: 'memory:' }))
+  const locals = {}
+  const outside = new AsyncResource('another request')
+  const send = (next: () => Promise<Response>) =>
+    onRequest({ request: new Request('https://app.test/'), locals, isPrerendered: false }, next)
+  await send(async () => {
+    // Another request begins outside of the page that runs.
+    await assert.rejects(
+      outside.runInAsyncScope(() => send(async () => new Response())),
+      code('invalid_option'),
+    )
+    return new Response()
+  })
+  await send(async () => new Response())
+})
+
 test('mounted twice it does nothing', async () => {
   const manager = sessionManager({ backend: 'memory:' })
   const [first, second] = [forAstro(manager), forAstro(manager)]
@@ -333,6 +351,23 @@ test('mounted twice it does nothing', async () => {
   }
   const response = await respond(application, new Request('https://app.test/'))
   assert.equal(response.headers.getSetCookie().length, 1)
+})
+
+test('mounted twice it rewrites as mounted once', async () => {
+  const manager = sessionManager<Fields>({ backend: 'memory:' })
+  const [first, second] = [forAstro(manager), forAstro(manager)]
+  const application: Application = {
+    onRequest: (context, next) => first(context, () => second(context, next)),
+    pages: {
+      '/': async (Astro) => {
+        await set('page')(Astro)
+        return Astro.rewrite('/second')
+      },
+      '/second': set('second'),
+    },
+  }
+  const response = await respond(application, new Request('https://app.test/'))
+  assert.deepEqual(await response.json(), { page: 'set', second: 'set' })
 })
 
 test('wrong options throw invalid_option', () => {

@@ -319,6 +319,14 @@ suite('a session that cannot be saved', () => {
   })
 })
 
+test('a context that belonged to another request is refused, because two visitors would share a session', async () => {
+  const middleware = forReactRouter(sessionManager<Fields>({ backend: 'memory:' }))
+  const context = new RouterContextProvider()
+  const send = () => middleware({ request: new Request('https://app.test/'), context }, async () => new Response())
+  await send()
+  await assert.rejects(send(), code('invalid_option'))
+})
+
 test('mounted twice it does nothing', async () => {
   const manager = sessionManager<Fields>({ backend: 'memory:' })
   const [first, second] = [forReactRouter(manager), forReactRouter(manager)]

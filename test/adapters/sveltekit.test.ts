@@ -221,6 +221,26 @@ suite('requests that SvelteKit makes for itself', () => {
     const cookies = visitors.map(({ cookies }) => [...cookies.values()][0])
     assert.equal(new Set(cookies).size, 20)
   })
+  test('event.fetch after the head has left reads the session, and a change is too late', async () => {
+    const { promise: late, resolve } = Promise.withResolvers<Response>()
+    const { visit, fieldsNow } = visited({
+      '/': async (event) => {
+        await setPage(event)
+        setImmediate(() => resolve(event.fetch('/api')))
+        return new Response('A page.')
+      },
+      '/api': async (event) => {
+        const s = await session<Fields>(event)
+        const refused = await Promise.resolve()
+          .then(() => s.set('api', 'late'))
+          .catch(({ code }) => code)
+        return Response.json([s.get('page'), refused])
+      },
+    })
+    await visit('/')
+    assert.deepEqual(await (await late).json(), ['set', 'too_late'])
+    assert.deepEqual(await fieldsNow(), { page: 'set' })
+  })
   test('an error in event.fetch leaves the changes of the page, which decides about it', async () => {
     const failing: Route = async (event) => {
       await session(event)
