@@ -1,10 +1,24 @@
 // Builds the application for production, and tries it over sockets and in Chromium.
 
-import { call, check, checks, freePort, startServer } from '../checks.ts'
+import { call, check, checks, chromium, freePort, startServer } from '../checks.ts'
 import { visitInChromium, visitOverSockets } from '../shop.ts'
 import { answerCases } from './cases.ts'
 
 const folder = import.meta.dirname
+
+const visitRemoteFunctions = async (url: string): Promise<void> => {
+  const browser = await chromium()
+  const page = await browser.newPage()
+  await check('remote functions have the session of getRequestEvent()', async () => {
+    await page.goto(`${url}/remote`)
+    await page.locator('#fields', { hasText: 'none' }).waitFor()
+    await page.click('#set')
+    await page.locator('#fields', { hasText: 'remote' }).waitFor()
+    await page.reload()
+    await page.locator('#fields', { hasText: 'remote' }).waitFor()
+  })
+  await browser.close()
+}
 
 await checks(async () => {
   const port = await freePort()
@@ -15,5 +29,6 @@ await checks(async () => {
   await startServer(folder, 'Listening', { PORT: String(port) }, process.execPath, 'build/index.js')
   await visitOverSockets(url)
   await visitInChromium(url)
+  await visitRemoteFunctions(url)
   await answerCases()
 })

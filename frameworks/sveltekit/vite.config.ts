@@ -10,6 +10,7 @@ export default defineConfig({
     sveltekit({
       adapter: adapter({ out: cases ? 'build-cases' : 'build', precompress: false }),
       files: { src: cases ? 'cases' : 'src' },
+      experimental: { remoteFunctions: true },
       outDir: cases ? '.svelte-kit/cases' : '.svelte-kit',
       // Without an origin, adapter-node takes every request for one over TLS.
       ...(cases
