@@ -6,9 +6,10 @@ import { answerCases } from './cases.ts'
 
 const folder = import.meta.dirname
 
-const visitRemoteFunctions = async (url: string): Promise<void> => {
+const visitByScripts = async (url: string): Promise<void> => {
   const browser = await chromium()
   const page = await browser.newPage()
+  page.setDefaultTimeout(20_000)
   await check('remote functions have the session of getRequestEvent()', async () => {
     await page.goto(`${url}/remote`)
     await page.locator('#fields', { hasText: 'none' }).waitFor()
@@ -17,6 +18,18 @@ const visitRemoteFunctions = async (url: string): Promise<void> => {
     await page.reload()
     await page.locator('#fields', { hasText: 'remote' }).waitFor()
   })
+  for (const [what, selector] of [
+    ['a navigation', 'a'],
+    ['a form', '#race'],
+  ] as const) {
+    await check(`${what} in the browser shows the error page of a session that has ended in the meantime`, async () => {
+      await page.goto(`${url}/steps`)
+      await page.goto(`${url}/race`)
+      await page.waitForLoadState('networkidle')
+      await page.click(selector)
+      await page.locator('#error', { hasText: '409 Your session ended' }).waitFor()
+    })
+  }
   await browser.close()
 }
 
@@ -29,6 +42,6 @@ await checks(async () => {
   await startServer(folder, 'Listening', { PORT: String(port) }, process.execPath, 'build/index.js')
   await visitOverSockets(url)
   await visitInChromium(url)
-  await visitRemoteFunctions(url)
+  await visitByScripts(url)
   await answerCases()
 })
