@@ -1,7 +1,7 @@
 // Builds the application for production, and tries it over sockets and in Chromium.
 
 import assert from 'node:assert/strict'
-import { call, check, checks, freePort, startServer } from '../checks.ts'
+import { call, check, checks, chromium, freePort, startServer } from '../checks.ts'
 import { cookiesOf, textOf, visitInChromium, visitOverSockets } from '../shop.ts'
 import { answerCases } from './cases.ts'
 
@@ -37,6 +37,19 @@ const visitRoutes = async (url: string): Promise<void> => {
   })
 }
 
+const visitByScripts = async (url: string): Promise<void> => {
+  const browser = await chromium()
+  const page = await browser.newPage()
+  page.setDefaultTimeout(20_000)
+  await check('a navigation in the browser shows the ErrorBoundary with the status 409', async () => {
+    await page.goto(`${url}/steps`)
+    await page.waitForLoadState('networkidle')
+    await page.click('a')
+    await page.locator('#error', { hasText: '409 Your session ended' }).waitFor()
+  })
+  await browser.close()
+}
+
 await checks(async () => {
   const port = await freePort()
   const url = `http://localhost:${port}`
@@ -48,5 +61,6 @@ await checks(async () => {
   await visitOverSockets(url)
   await visitRoutes(url)
   await visitInChromium(url)
+  await visitByScripts(url)
   await answerCases()
 })

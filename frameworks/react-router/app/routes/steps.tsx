@@ -1,4 +1,5 @@
 import { session } from 'keepsake'
+import { Link } from 'react-router'
 import type { Fields } from '../sessions.server.ts'
 import type { Route } from './+types/steps'
 
@@ -17,5 +18,10 @@ export const loader = async ({ context }: Route.LoaderArgs) => {
 }
 
 export default function Steps({ loaderData }: Route.ComponentProps) {
-  return <p id="fields">{JSON.stringify(loaderData)}</p>
+  return (
+    <>
+      <p id="fields">{JSON.stringify(loaderData)}</p>
+      <Link to="/race">Race</Link>
+    </>
+  )
 }

@@ -1,5 +1,5 @@
-import { command, getRequestEvent, query } from '$app/server'
 import { session } from 'keepsake'
+import { command, getRequestEvent, query } from '$app/server'
 import type { Fields } from '../../sessions.server'
 
 export const getFields = query(async () => {
