@@ -6,7 +6,7 @@ import type { SessionManager } from '../manager.ts'
 import { session } from '../request.ts'
 import { contextInside, type RequestContext } from '../request-context.ts'
 import { isResponse } from '../response.ts'
-import { errorPages, unsavedResponse } from './error-page.ts'
+import { errorPages, orUnsaved } from './error-page.ts'
 import { fetchLifecycle } from './fetch-lifecycle.ts'
 
 /** The part of Astro's APIContext that is used. */
@@ -75,15 +75,9 @@ export const forAstro = (sessions: SessionManager, options: AstroAdapterOptions 
       if (lifecycle.load) Object.assign(context.locals, { session: await session(context) })
       response = await running.run(begun.context, next)
     } catch (error) {
-      if (!isResponse(error)) return fail(begun, error)
+      if (!isResponse(error)) return orUnsaved(() => fail(begun, error))
       response = error
     }
-    try {
-      return await lifecycle.complete(begun, response)
-    } catch (error) {
-      const unsaved = unsavedResponse(error)
-      if (unsaved === undefined) throw error
-      return unsaved
-    }
+    return orUnsaved(() => lifecycle.complete(begun, response))
   }
 }

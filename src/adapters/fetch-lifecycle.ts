@@ -1,7 +1,7 @@
 // The steps of one request in a framework of Request and Response: attach it, then commit it or drop its changes.
 
 import { abandonRequest, commitRequest, type RequestOutcome, usesSession } from '../commit-request.ts'
-import { type Awaitable, checkOptionNames, isThenable, type KeepsakeError } from '../error.ts'
+import { type Awaitable, checkOptionNames, isThenable, KeepsakeError } from '../error.ts'
 import type { RequestHead } from '../http/request-head.ts'
 import type { SessionManager } from '../manager.ts'
 import {
@@ -11,8 +11,10 @@ import {
   exposedManager,
   findContext,
   isInside,
+  type Manager,
   type RequestContext,
   type RequestLike,
+  release,
 } from '../request-context.ts'
 import { errorResponse, sendable, withHeaders } from '../response.ts'
 import { frameworkError } from './framework-error.ts'
@@ -48,35 +50,29 @@ const addArrival = (response: Response, arrival: Headers | undefined): Response 
   return new Response(response.body, { status, statusText, headers })
 }
 
-/**
- * The steps of a request for one manager.
- *
- * @param caller the name of the adapter, such as `forHono()`
- * @param present changes the errors that a framework shows to visitors: the 503 of `session` and the errors of `complete`
- * @throws KeepsakeError `invalid_option`
- */
-export const fetchLifecycle = (
-  sessions: SessionManager,
-  caller: string,
-  options: FetchAdapterOptions,
-  present: (error: KeepsakeError) => KeepsakeError = (error) => error,
-) => {
-  checkOptionNames(options, ['load'], caller)
-  const load = checkBoolean('load', options.load ?? false, caller)
-  const manager = withPublicErrors(exposedManager(sessions, caller), present)
+/** Adds the header fields of an error of `complete` to those of the response to it, for frameworks that do not do it. */
+export const addErrorHeaders = (headers: Headers, error: unknown): void => {
+  const own = error instanceof KeepsakeError ? error.headers : undefined
+  if (own === undefined) return
+  // `frameworkError` has an object, and an error of `commit` has Headers.
+  const fields = own instanceof Headers ? [...own] : Object.entries<string | readonly string[]>(own)
+  headers.append('vary', 'Cookie')
+  for (const [name, value] of fields) {
+    if (name === 'set-cookie') for (const line of [value].flat()) headers.append(name, line)
+    else if (name !== 'vary') headers.set(name, String(value))
+  }
+}
 
-  /**
-   * Attaches a request: its Request, and the further objects that handlers get. Nothing else happens until somebody asks for the
-   * session.
-   *
-   * @param head the part of the request that is read. Default: the Request
-   * @returns undefined if the request is inside the same manager already. Then the adapter does nothing more
-   */
-  const begin = (
-    request: Request,
-    others: readonly RequestLike[] = [],
-    head: RequestHead = request,
-  ): BegunRequest | undefined => {
+/**
+ * Attaches a request: its Request, and the further objects that handlers get. Nothing else happens until somebody asks for the
+ * session.
+ *
+ * @param head the part of the request that is read. Default: the Request
+ * @returns undefined if the request is inside the same manager already. Then the adapter does nothing more
+ */
+const beginner =
+  (sessions: SessionManager, manager: Manager) =>
+  (request: Request, others: readonly RequestLike[] = [], head: RequestHead = request): BegunRequest | undefined => {
     const targets = [request, ...others]
     const inside = targets.find((target) => isInside(target, sessions))
     if (inside !== undefined) {
@@ -95,12 +91,29 @@ export const fetchLifecycle = (
     return { context, request, targets }
   }
 
-  /** Gives the other objects back to an outer manager, as `commitRequest` does with the Request. */
-  const releaseOthers = ({ context, targets }: BegunRequest): void => {
-    const { outer } = context
-    if (outer === undefined) return
-    for (const target of targets) if (findContext(target) === context) attachAlso(target, outer)
-  }
+/** Gives the other objects back to an outer manager, as `commitRequest` does with the Request. */
+const releaseOthers = ({ context, targets }: BegunRequest): void => {
+  const { outer } = context
+  if (outer === undefined) return
+  for (const target of targets) if (findContext(target) === context) attachAlso(target, outer)
+}
+
+/**
+ * The steps of a request for one manager.
+ *
+ * @param caller the name of the adapter, such as `forHono()`
+ * @param present changes the errors that a framework shows to visitors: the 503 of `session` and the errors of `complete`
+ * @throws KeepsakeError `invalid_option`
+ */
+export const fetchLifecycle = (
+  sessions: SessionManager,
+  caller: string,
+  options: FetchAdapterOptions,
+  present: (error: KeepsakeError) => KeepsakeError = (error) => error,
+) => {
+  checkOptionNames(options, ['load'], caller)
+  const load = checkBoolean('load', options.load ?? false, caller)
+  const manager = withPublicErrors(exposedManager(sessions, caller), present)
 
   const finish = (
     begun: BegunRequest,
@@ -130,14 +143,18 @@ export const fetchLifecycle = (
    */
   const complete = (begun: BegunRequest, response: Response, arrival?: Headers): Awaitable<Response> => {
     const { context, request } = begun
-    if (usesSession(context)) {
-      try {
-        sendable(response)
-      } catch (error) {
-        return abandon(begun, error).then(() => {
-          throw error
-        })
-      }
+    if (!usesSession(context)) {
+      context.answered = true
+      release(request, context)
+      releaseOthers(begun)
+      return response
+    }
+    try {
+      sendable(response)
+    } catch (error) {
+      return abandon(begun, error).then(() => {
+        throw error
+      })
     }
     const outcome = commitRequest(request, context, response.status)
     if (!isThenable(outcome)) return finish(begun, response, outcome, arrival)
@@ -164,7 +181,20 @@ export const fetchLifecycle = (
     return outcome
   }
 
-  return { load, begin, complete, abandon }
+  /**
+   * Does the same as `abandon`, in a framework that has rendered a page for the error.
+   *
+   * @returns the page to send: it may contain something of the visitor
+   */
+  const abandonWithPage = async (begun: BegunRequest, page: Response, error: unknown): Promise<Response> => {
+    const { context } = begun
+    const isPrivate = context.work?.privateResponse === true
+    const outcome = await abandon(begun, error)
+    if (outcome !== undefined) return withHeaders(page, outcome.cookies, outcome, true)
+    return usesSession(context) ? withHeaders(page, [], manager, isPrivate) : page
+  }
+
+  return { load, begin: beginner(sessions, manager), complete, abandon, abandonWithPage }
 }
 
 /** Releases the source of a response that is not sent, such as a file. */

@@ -11,7 +11,7 @@ const publicError = (error: KeepsakeError): KeepsakeError =>
 /**
  * The same manager, whose sessions are opened with errors that may be shown to visitors.
  *
- * @param present changes such an error for one framework
+ * @param present adds to such an error the members by which one framework shows it
  */
 export const withPublicErrors = (
   manager: Manager,

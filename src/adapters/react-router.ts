@@ -6,7 +6,7 @@ import { session } from '../request.ts'
 import { contextInside, type RequestLike } from '../request-context.ts'
 import { isResponse } from '../response.ts'
 import type { Session } from '../session/session.ts'
-import { errorPages, unsavedResponse } from './error-page.ts'
+import { errorPages, orUnsaved } from './error-page.ts'
 import { fetchLifecycle } from './fetch-lifecycle.ts'
 import { withStatusText } from './react-router/error-status.ts'
 
@@ -88,20 +88,21 @@ export const forReactRouter = (
       }
       response = await next()
     } catch (error) {
-      // A Response that is thrown, such as that of redirect(), is an answer.
-      if (isResponse(error)) throw await complete(begun, error)
-      await lifecycle.abandon(begun, error)
-      throw error
+      if (!isResponse(error)) {
+        await lifecycle.abandon(begun, error)
+        throw error
+      }
+      // A Response that is thrown, such as that of redirect(), is an answer. If it was thrown again, it would lose the cookies.
+      response = error
     }
-    try {
-      return await complete(begun, response)
-    } catch (error) {
-      const unsaved = unsavedResponse(error)
-      if (unsaved === undefined) throw error
-      // The page of an ErrorBoundary would lose the cookies.
-      if (unsaved.headers.has('set-cookie')) return unsaved
-      throw unsaved
-    }
+    return orUnsaved(
+      () => complete(begun, response),
+      (unsaved) => {
+        // So does the page of an ErrorBoundary.
+        if (unsaved.headers.has('set-cookie')) return unsaved
+        throw unsaved
+      },
+    )
   }
 
   const abandon = (context: object, error: unknown): void => report(context as RequestLike, error)

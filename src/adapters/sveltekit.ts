@@ -5,7 +5,7 @@ import type { Awaitable } from '../error.ts'
 import type { SessionManager } from '../manager.ts'
 import { session } from '../request.ts'
 import { attachAlso } from '../request-context.ts'
-import { errorPages, unsavedResponse } from './error-page.ts'
+import { errorPages, orUnsaved } from './error-page.ts'
 import { type BegunRequest, type FetchAdapterOptions, fetchLifecycle } from './fetch-lifecycle.ts'
 import { splitSetCookie } from './set-cookie.ts'
 
@@ -75,20 +75,13 @@ export const forSvelteKit = (sessions: SessionManager, options: SvelteKitAdapter
   const { report, complete, fail } = errorPages(sessions, caller, lifecycle)
   const pages = new AsyncLocalStorage<BegunRequest>()
 
-  const answer = async (event: SvelteKitEvent, begun: BegunRequest, response: Response): Promise<Response> => {
-    try {
-      return await complete(begun, response)
-    } catch (error) {
-      const unsaved = unsavedResponse(error)
-      if (unsaved === undefined) throw error
-      return refusal(event, unsaved)
-    }
-  }
+  const answer = (event: SvelteKitEvent, work: () => Promise<Response>): Promise<Response> =>
+    orUnsaved(work, (unsaved) => refusal(event, unsaved))
 
   /** Commits a request that a later hook redirects. SvelteKit makes the Response, and adds the cookies of the event to it. */
   const answerRedirect = async (event: SvelteKitEvent, begun: BegunRequest, redirect: unknown): Promise<Response> => {
     const { status } = redirect as { status: number }
-    const response = await answer(event, begun, new Response(null, { status }))
+    const response = await answer(event, () => complete(begun, new Response(null, { status })))
     if (response.status !== status) return response
     for (const line of response.headers.getSetCookie()) {
       const { name, value, options } = splitSetCookie(line)
@@ -111,14 +104,15 @@ export const forSvelteKit = (sessions: SessionManager, options: SvelteKitAdapter
     }
     const begun = lifecycle.begin(event.request, [event, event.locals])
     if (begun === undefined) return resolve(event)
+    let response: Response
     try {
       if (lifecycle.load) Object.assign(event.locals, { session: await session(event) })
-      const response = await pages.run(begun, () => resolve(event))
-      return await answer(event, begun, response)
+      response = await pages.run(begun, () => resolve(event))
     } catch (error) {
-      if (isRedirect(error) && !begun.context.answered) return answerRedirect(event, begun, error)
-      return refusal(event, await fail(begun, error))
+      if (isRedirect(error)) return answerRedirect(event, begun, error)
+      return answer(event, () => fail(begun, error))
     }
+    return answer(event, () => complete(begun, response))
   }
 
   const abandon = (event: SvelteKitEvent, error: unknown): void => {

@@ -38,6 +38,7 @@ import {
 import { type AstroAdapterOptions, forAstro } from 'keepsake/astro'
 import type { CookieBackendOptions } from 'keepsake/cookie'
 import type { FileOptions } from 'keepsake/file'
+import { type HonoAdapterOptions as FetchAdapterOptions, forHono } from 'keepsake/hono'
 import type { MemoryOptions } from 'keepsake/memory'
 import type { CopyOptions, MovingOptions } from 'keepsake/moving'
 import type { ConnectMysqlOptions, MysqlOptions } from 'keepsake/mysql'
@@ -55,7 +56,7 @@ import { type LoggerOptions, logger, type ServeOptions, serve } from 'keepsake/s
 import type { ClockOptions, CookieHeaderOptions, ExpiryOptions } from 'keepsake/session'
 import type { SqliteOptions } from 'keepsake/sqlite'
 import { forSvelteKit, type SvelteKitAdapterOptions } from 'keepsake/sveltekit'
-import type { BrowserOptions } from 'keepsake/testing'
+import { adapterCases, type BrowserOptions, type RunOptions, type ServeApplication } from 'keepsake/testing'
 
 /** True if every option may be undefined, because applications compute options or read them from the environment. */
 type Undefinable<Options> =
@@ -90,6 +91,7 @@ export const undefinable: readonly true[] = [
   true satisfies Undefinable<ReactRouterAdapterOptions>,
   true satisfies Undefinable<SessionStorageOptions>,
   true satisfies Undefinable<SvelteKitAdapterOptions>,
+  true satisfies Undefinable<FetchAdapterOptions>,
   true satisfies Undefinable<ServeOptions>,
   true satisfies Undefinable<CookieBackendOptions>,
   true satisfies Undefinable<FileOptions>,
@@ -102,6 +104,7 @@ export const undefinable: readonly true[] = [
   true satisfies Undefinable<ExpiryOptions>,
   true satisfies Undefinable<CookieHeaderOptions>,
   true satisfies Undefinable<BrowserOptions>,
+  true satisfies Undefinable<RunOptions>,
 ]
 
 declare const env: Readonly<Record<string, string | undefined>>
@@ -229,6 +232,7 @@ declare const frameworkRequest: {
   readonly locale: string
 }
 export const mounted = forNode(typed)
+export const mountedInHono = forHono(typed, { load: true })
 export const counted: Promise<Session<Fields>> = session<Fields>(frameworkRequest)
 export const upgraded: Promise<OpenSession<Fields>> = typed.open(frameworkRequest)
 
@@ -270,3 +274,7 @@ type AstroMiddlewareHandler = (
   next: (payload?: string | URL | Request) => Promise<Response>,
 ) => Promise<Response> | Response
 export const astroMiddleware: AstroMiddlewareHandler = forAstro(typed)
+// An author of an adapter runs the cases on a server of their own.
+declare const serveApplication: ServeApplication
+export const patient: RunOptions = { patience: 1_000 }
+export const cases: Promise<void>[] = adapterCases.map(({ run }) => run(serveApplication, patient))
