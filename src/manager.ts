@@ -5,6 +5,7 @@ import type { Deadline } from './backends/deadline.ts'
 import { workStarter } from './begin-work.ts'
 import { clearingCookies } from './commit-request.ts'
 import { checkOptionNames, KeepsakeError } from './error.ts'
+import { copyableHeaders } from './http/copyable-headers.ts'
 import type { Middleware } from './http/handler.ts'
 import { isNodeRequest, type NodeRequest, NodeRequestHead, type ParsedBodyOwner } from './http/node-request.ts'
 import type { IncomingRequest, RequestHead, RequestHeaders } from './http/request-head.ts'
@@ -193,7 +194,7 @@ const commitFor = (work: UnitOfWork, requestContext: RequestContext) => {
     } catch (error) {
       await giveBackMessages(work)
       const cookies = clearingCookies(work)
-      if (error instanceof KeepsakeError && cookies.length > 0) error.headers = headersWith(cookies)
+      if (error instanceof KeepsakeError && cookies.length > 0) error.headers = copyableHeaders(headersWith(cookies))
       throw error
     }
   }
