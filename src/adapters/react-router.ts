@@ -105,6 +105,12 @@ export const forReactRouter = (
     )
   }
 
-  const abandon = (context: object, error: unknown): void => report(context as RequestLike, error)
+  const abandon = (context: object, error: unknown): void => {
+    const target = context as RequestLike
+    const { signal } = (contextInside(target, sessions)?.head ?? {}) as Partial<Request>
+    // If the visitor went away, React Router throws this reason after a handler that succeeded.
+    if (signal?.aborted && error === signal.reason) return
+    report(target, error)
+  }
   return Object.assign(middleware, { abandon })
 }

@@ -71,6 +71,7 @@ const respond = async (router: Router, request: Request): Promise<Response> => {
   const next = async (): Promise<Response> => {
     try {
       const actionData = isMutation ? await action?.(args) : undefined
+      if (request.signal.aborted) throw request.signal.reason
       if (actionData instanceof Response) return actionData
       if (isResource && isMutation) return Response.json(actionData)
       // The loaders after an action get another Request.
@@ -235,6 +236,19 @@ suite('errors of loaders', () => {
     assert.deepEqual([response.status, response.headers.get('vary')], [500, 'Cookie'])
     assert.deepEqual(response.headers.getSetCookie(), [])
     assert.deepEqual(await fieldsNow(), {})
+  })
+  test('if the visitor went away, the changes of an action are saved, although React Router throws an error', async () => {
+    const controller = new AbortController()
+    const { visit, fieldsNow } = visited({
+      '/abort': {
+        async action(args) {
+          await setPage(args)
+          controller.abort()
+        },
+      },
+    })
+    await visit('/abort', { method: 'POST', signal: controller.signal })
+    assert.deepEqual(await fieldsNow(), { page: 'set' })
   })
   test('without abandon the page of an ErrorBoundary is saved as any response', async () => {
     const { visit, fieldsNow } = visited({ '/': { loader: failing } }, { reports: false })
