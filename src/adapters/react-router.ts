@@ -87,6 +87,8 @@ export const forReactRouter = (
         set.call(context, sessionContext, await session(context))
       }
       response = await next()
+      // If the visitor went away, React Router does not wait for the loaders, which may have made a part of their changes.
+      if (request.signal.aborted && response.status === 500) report(context as RequestLike, request.signal.reason)
     } catch (error) {
       if (!isResponse(error)) {
         await lifecycle.abandon(begun, error)
@@ -105,12 +107,6 @@ export const forReactRouter = (
     )
   }
 
-  const abandon = (context: object, error: unknown): void => {
-    const target = context as RequestLike
-    const { signal } = (contextInside(target, sessions)?.head ?? {}) as Partial<Request>
-    // If the visitor went away, React Router throws this reason after a handler that succeeded.
-    if (signal?.aborted && error === signal.reason) return
-    report(target, error)
-  }
+  const abandon = (context: object, error: unknown): void => report(context as RequestLike, error)
   return Object.assign(middleware, { abandon })
 }

@@ -237,18 +237,23 @@ suite('errors of loaders', () => {
     assert.deepEqual(response.headers.getSetCookie(), [])
     assert.deepEqual(await fieldsNow(), {})
   })
-  test('if the visitor went away, the changes of an action are saved, although React Router throws an error', async () => {
-    const controller = new AbortController()
-    const { visit, fieldsNow } = visited({
-      '/abort': {
-        async action(args) {
-          await setPage(args)
-          controller.abort()
+  test('if the visitor goes away, React Router leaves the handlers, and a part of their changes is not saved', async () => {
+    for (const reports of [true, false]) {
+      const controller = new AbortController()
+      const { visit, fieldsNow } = visited(
+        {
+          '/abort': {
+            async action(args) {
+              await setPage(args)
+              controller.abort()
+            },
+          },
         },
-      },
-    })
-    await visit('/abort', { method: 'POST', signal: controller.signal })
-    assert.deepEqual(await fieldsNow(), { page: 'set' })
+        { reports },
+      )
+      await visit('/abort', { method: 'POST', signal: controller.signal })
+      assert.deepEqual(await fieldsNow(), {})
+    }
   })
   test('without abandon the page of an ErrorBoundary is saved as any response', async () => {
     const { visit, fieldsNow } = visited({ '/': { loader: failing } }, { reports: false })
