@@ -32,6 +32,7 @@ const names: Record<string, readonly string[]> = {
     'unseal',
     'verifyCsrfToken',
   ],
+  'keepsake/astro': ['forAstro'],
   'keepsake/cookie': ['cookieBackend'],
   'keepsake/elysia': ['forElysia'],
   'keepsake/express': ['forExpress'],
@@ -46,6 +47,7 @@ const names: Record<string, readonly string[]> = {
   'keepsake/next': ['forNext'],
   'keepsake/node': ['forNode'],
   'keepsake/postgres': ['connectPostgres', 'postgresBackend'],
+  'keepsake/react-router': ['createSessionStorage', 'forReactRouter', 'sessionContext'],
   'keepsake/redis': ['connectRedis', 'redisBackend'],
   'keepsake/serve': ['logger', 'serve'],
   'keepsake/session': [
@@ -59,6 +61,7 @@ const names: Record<string, readonly string[]> = {
     'toCookieHeaders',
   ],
   'keepsake/sqlite': ['sqliteBackend'],
+  'keepsake/sveltekit': ['forSvelteKit'],
   'keepsake/testing': ['adapterCases', 'backendCases', 'browser'],
 }
 
