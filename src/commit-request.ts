@@ -61,11 +61,12 @@ const failed = async (work: UnitOfWork, error: unknown): Promise<RequestOutcome>
 }
 
 const committed = (work: UnitOfWork, outcome: CommitOutcome): Awaitable<RequestOutcome> => {
-  const cookies = cookiesOf(outcome, work)
+  const cookies = setCookieHeaders(outcome, work)
+  const cookieObjects = () => responseCookies(outcome, work)
   const { emit } = work.context
   const { failure } = outcome
-  if (failure === undefined) return { failure, ...cookies, privateResponse: work.privateResponse, emit }
-  return giveBackMessages(work).then(() => ({ failure, ...cookies, privateResponse: false, emit }))
+  if (failure === undefined) return { failure, cookies, cookieObjects, privateResponse: work.privateResponse, emit }
+  return giveBackMessages(work).then(() => ({ failure, cookies, cookieObjects, privateResponse: false, emit }))
 }
 
 /** @throws every error that is no KeepsakeError, always as a rejected promise */

@@ -32,6 +32,7 @@ const names: Record<string, readonly string[]> = {
     'unseal',
     'verifyCsrfToken',
   ],
+  'keepsake/astro': ['forAstro'],
   'keepsake/cookie': ['cookieBackend'],
   'keepsake/elysia': ['forElysia'],
   'keepsake/express': ['forExpress'],
@@ -48,6 +49,7 @@ const names: Record<string, readonly string[]> = {
   'keepsake/node': ['forNode'],
   'keepsake/nuxt': ['forNuxt'],
   'keepsake/postgres': ['connectPostgres', 'postgresBackend'],
+  'keepsake/react-router': ['createSessionStorage', 'forReactRouter', 'sessionContext'],
   'keepsake/redis': ['connectRedis', 'redisBackend'],
   'keepsake/serve': ['logger', 'serve'],
   'keepsake/session': [
@@ -61,6 +63,7 @@ const names: Record<string, readonly string[]> = {
     'toCookieHeaders',
   ],
   'keepsake/sqlite': ['sqliteBackend'],
+  'keepsake/sveltekit': ['forSvelteKit'],
   'keepsake/testing': ['adapterCases', 'backendCases', 'browser'],
 }
 

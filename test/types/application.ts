@@ -35,6 +35,7 @@ import {
   type TokenOptions,
   takeFlash,
 } from 'keepsake'
+import { type AstroAdapterOptions, forAstro } from 'keepsake/astro'
 import type { CookieBackendOptions } from 'keepsake/cookie'
 import type { FastifyAdapterOptions } from 'keepsake/fastify'
 import type { FileOptions } from 'keepsake/file'
@@ -46,10 +47,18 @@ import type { ConnectMysqlOptions, MysqlOptions } from 'keepsake/mysql'
 import { forNext, type NextOptions } from 'keepsake/next'
 import { forNode, type NodeAdapterOptions } from 'keepsake/node'
 import type { ConnectPostgresOptions, PostgresOptions } from 'keepsake/postgres'
+import {
+  createSessionStorage,
+  forReactRouter,
+  type ReactRouterAdapterOptions,
+  type SessionStorageOptions,
+  sessionContext,
+} from 'keepsake/react-router'
 import type { ConnectRedisOptions, RedisOptions } from 'keepsake/redis'
 import { type LoggerOptions, logger, type ServeOptions, serve } from 'keepsake/serve'
 import type { ClockOptions, CookieHeaderOptions, ExpiryOptions } from 'keepsake/session'
 import type { SqliteOptions } from 'keepsake/sqlite'
+import { forSvelteKit, type SvelteKitAdapterOptions } from 'keepsake/sveltekit'
 import { adapterCases, type BrowserOptions, type RunOptions, type ServeApplication } from 'keepsake/testing'
 
 /** True if every option may be undefined, because applications compute options or read them from the environment. */
@@ -82,6 +91,10 @@ export const undefinable: readonly true[] = [
   true satisfies Undefinable<MovingOptions>,
   true satisfies Undefinable<NextOptions>,
   true satisfies Undefinable<NodeAdapterOptions>,
+  true satisfies Undefinable<AstroAdapterOptions>,
+  true satisfies Undefinable<ReactRouterAdapterOptions>,
+  true satisfies Undefinable<SessionStorageOptions>,
+  true satisfies Undefinable<SvelteKitAdapterOptions>,
   true satisfies Undefinable<FetchAdapterOptions>,
   true satisfies Undefinable<FastifyAdapterOptions>,
   true satisfies Undefinable<KoaAdapterOptions>,
@@ -248,6 +261,44 @@ export const mountedInKoa = forKoa(typed)
 export const counted: Promise<Session<Fields>> = session<Fields>(frameworkRequest)
 export const upgraded: Promise<OpenSession<Fields>> = typed.open(frameworkRequest)
 
+// The types of SvelteKit, React Router and Astro, as they declare them. Their own types are in the applications of frameworks/.
+type SvelteKitRequestEvent = {
+  readonly request: Request
+  readonly locals: { session: Session<Fields> }
+  readonly isDataRequest: boolean
+  readonly isSubRequest: boolean
+  readonly url: URL
+  readonly cookies: {
+    set(name: string, value: string, options: { path: string; encode?: (value: string) => string }): void
+  }
+}
+type SvelteKitHook = (input: {
+  event: SvelteKitRequestEvent
+  resolve: (event: SvelteKitRequestEvent, options?: { preload?: () => boolean }) => Promise<Response>
+}) => Promise<Response> | Response
+export const svelteKitHook: SvelteKitHook = forSvelteKit(typed)
+
+type RouterContext<T = unknown> = { defaultValue?: T }
+type RouterContextProvider = {
+  get<T>(context: RouterContext<T>): T
+  set<C extends RouterContext>(context: C, value: C extends RouterContext<infer T> ? T : never): void
+}
+type RouterMiddleware = (
+  args: { request: Request; url: URL; params: object; context: Readonly<RouterContextProvider> },
+  next: () => Promise<Response>,
+) => Promise<Response> | Response
+export const routerMiddleware: RouterMiddleware[] = [forReactRouter(typed, { load: true })]
+declare const routerContext: Readonly<RouterContextProvider>
+export const routerSession: Session = routerContext.get(sessionContext)
+export const storageUser: Promise<string | undefined> = createSessionStorage<{ user: string }>(typed)
+  .getSession('')
+  .then((s) => s.get('user'))
+
+type AstroMiddlewareHandler = (
+  context: { readonly request: Request; readonly locals: object; readonly isPrerendered: boolean; readonly url: URL },
+  next: (payload?: string | URL | Request) => Promise<Response>,
+) => Promise<Response> | Response
+export const astroMiddleware: AstroMiddlewareHandler = forAstro(typed)
 // An author of an adapter runs the cases on a server of their own.
 declare const serveApplication: ServeApplication
 export const patient: RunOptions = { patience: 1_000 }
