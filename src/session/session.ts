@@ -258,7 +258,8 @@ class SessionHandle implements Session {
   #writable(call?: 'login' | 'invalidate'): UnitOfWork {
     const { readOnly, transition } = this.#work
     // A logout must clear the browser's cookie although the backend failed.
-    const allowed = call === 'invalidate' || (readOnly?.logsIn && (call === 'login' || transition !== undefined))
+    const mayEnd = call === 'invalidate' && readOnly?.keepsSession !== true
+    const allowed = mayEnd || (readOnly?.logsIn && (call === 'login' || transition !== undefined))
     if (readOnly !== undefined && !allowed) throw readOnly.error
     if (!this.#work.committed) return this.#work
     throw new KeepsakeError(

@@ -53,6 +53,8 @@ type ReadOnly = {
   readonly reads: boolean
   /** Whether the request may log the visitor in, because the session that it came with can be ended. */
   readonly logsIn: boolean
+  /** Whether the request may not end its session either: a socket can clear no cookie. */
+  readonly keepsSession?: true
 }
 
 /** The cookies for the response, or why nothing was saved. Times are in milliseconds since 1970. */
