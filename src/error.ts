@@ -97,7 +97,7 @@ export class KeepsakeError extends Error {
    * After a failed `commit()`: headers for the response to the error. For example, a logout still clears the browser's
    * cookie.
    */
-  headers?: Headers
+  declare headers?: Headers
 
   constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
     super(message, options)

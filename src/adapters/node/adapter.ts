@@ -45,7 +45,7 @@ export type NodeMiddleware = ((request: NodeRequest, response: NodeServerRespons
   }
 
 /** The two steps of a request in Node: `begin` before its handlers, and `abandon` after one of them threw an error. */
-export const nodeLifecycle = (sessions: SessionManager, caller: string, options: NodeAdapterOptions) => {
+const nodeLifecycle = (sessions: SessionManager, caller: string, options: NodeAdapterOptions) => {
   checkOptionNames(options, ['load'], caller)
   const load = checkBoolean('load', options.load ?? false, caller)
   const manager = withPublicErrors(exposedManager(sessions, caller))

@@ -72,7 +72,7 @@ const headersSentError = (what: string): Error =>
 class HeldResponse {
   readonly #held: HeldRequest
   readonly #original: Partial<Record<Operation, Method>> = {}
-  readonly #sources = new Set<Source>()
+  #sources: Set<Source> | undefined
   /** The calls that wait. */
   readonly #calls: [name: Operation, args: readonly unknown[]][] = []
   /**
@@ -98,7 +98,10 @@ class HeldResponse {
       this.#original[name] = method
       response[name] = (...args: unknown[]) => this.#operate(name, args)
     }
-    response.on?.('pipe', (source: Source) => this.#sources.add(source))
+    response.on?.('pipe', (source: Source) => {
+      this.#sources ??= new Set()
+      this.#sources.add(source)
+    })
   }
 
   #operate(name: Operation, args: readonly unknown[]): unknown {
@@ -232,7 +235,7 @@ class HeldResponse {
     const piped: Source[] = []
     const onUnpipe = (source: Source) => piped.push(source)
     response.on?.('unpipe', onUnpipe)
-    for (const source of this.#sources) source.unpipe(response)
+    for (const source of this.#sources ?? []) source.unpipe(response)
     response.off?.('unpipe', onUnpipe)
     response.once?.('close', () => {
       for (const source of piped) source.destroy?.()
