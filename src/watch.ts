@@ -66,13 +66,39 @@ const makeReadOnly = (work: UnitOfWork): void => {
   work.extend = false
 }
 
-const signalFor = (ended: Promise<EndReason>): AbortSignal => {
-  const controller = new AbortController()
-  void ended.then((reason) => {
-    const message = `The session of this socket has ended, because ${endings[reason]}. Close the socket.`
-    controller.abort(new KeepsakeError('ended', message))
-  })
-  return controller.signal
+const endError = (reason: EndReason): KeepsakeError =>
+  new KeepsakeError('ended', `The session of this socket has ended, because ${endings[reason]}. Close the socket.`)
+
+/** The end of one session, for several listeners. */
+class SessionEnd {
+  readonly ended: Promise<EndReason>
+  readonly #resolve: (reason: EndReason) => void
+  #reason: EndReason | undefined
+  #signal: AbortSignal | undefined
+
+  constructor() {
+    const { promise, resolve } = Promise.withResolvers<EndReason>()
+    this.ended = promise
+    this.#resolve = resolve
+  }
+
+  end(reason: EndReason): void {
+    this.#reason = reason
+    this.#resolve(reason)
+  }
+
+  /** Made when it is first used, because most sockets use the promise. */
+  get signal(): AbortSignal {
+    this.#signal ??= this.#reason === undefined ? this.#abortLater() : AbortSignal.abort(endError(this.#reason))
+    return this.#signal
+  }
+
+  #abortLater(): AbortSignal {
+    const controller = new AbortController()
+    // Not during the end, because the request that ended the session must not wait for the listeners of a socket.
+    void this.ended.then((reason) => controller.abort(endError(reason)))
+    return controller.signal
+  }
 }
 
 /**
@@ -100,7 +126,8 @@ export const watchSession = async (
   if (work.readOnly !== undefined && !work.readOnly.reads) throw work.readOnly.error
   makeReadOnly(work)
   const { context, snapshot, owner } = work
-  const { promise: ended, resolve: end } = Promise.withResolvers<EndReason>()
+  const sessionEnd = new SessionEnd()
+  const end = (reason: EndReason) => sessionEnd.end(reason)
   let stop = () => {}
   if (snapshot !== undefined) {
     const { storageKey, label } = snapshot
@@ -110,14 +137,12 @@ export const watchSession = async (
     // An end between the read and now was reported to nobody.
     if (watchers.ends !== endsBefore) await watchers.check([watched])
   }
-  let signal: AbortSignal | undefined
   return {
     ok: true,
     session: createHandle(work),
-    ended,
+    ended: sessionEnd.ended,
     get signal() {
-      signal ??= signalFor(ended)
-      return signal
+      return sessionEnd.signal
     },
     stop,
   }

@@ -1,4 +1,4 @@
-// The adapter for node:http in servers of HTTP/2: the cases of adapters through a gateway, and what only HTTP/2 has.
+// The adapter for node:http in servers of HTTP/2: the cases of adapters, and rules that only HTTP/2 needs.
 
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'

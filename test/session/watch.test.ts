@@ -510,10 +510,10 @@ suite('signal and stop', () => {
     const reason = /The session of this socket has ended, because a logout or a revocation ended it\./
     assert.ok(signal.aborted)
     assert.throws(() => signal.throwIfAborted(), { code: 'ended', message: reason })
-    assert.equal(late.signal.aborted, false)
-    await settle()
     assert.equal(late.signal.aborted, true)
+    assert.equal((late.signal.reason as { code: string }).code, 'ended')
     assert.equal(late.signal, late.signal)
+    assert.equal(early.signal, signal)
   })
 
   test('after stop no end is reported, also if a read was in progress', async (t) => {
