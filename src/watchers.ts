@@ -1,4 +1,4 @@
-// Tells open sockets that their session ended: by the events of this manager, and by reads of the backend.
+// Reports the end of a session to its open sockets: by the events of this manager, and by reads of the backend.
 
 import type { Deadline } from './backends/deadline.ts'
 import type { Emit, EventType } from './events.ts'

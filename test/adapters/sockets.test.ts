@@ -171,7 +171,7 @@ for (const [name, kind] of Object.entries(kinds)) {
       assert.equal((await open()).owner, 'anna')
     })
 
-    test('a socket of a page of another origin is refused with 403, although the browser sends the cookie', async (t) => {
+    test('CSRF-13: a socket of a page of another origin is refused with 403, although the browser sends the cookie', async (t) => {
       const { connect } = await arrive(t)
       for (const origin of ['https://evil.test', 'http://127.0.0.1:1', 'null']) assert.equal(await connect(origin), 403)
     })
@@ -182,7 +182,7 @@ for (const [name, kind] of Object.entries(kinds)) {
       assert.equal(await connect(), 401)
     })
 
-    test('a logout in another tab closes all sockets of the session, without a read of the backend', async (t) => {
+    test('LIFE-16: a logout in another tab closes all sockets of the session, without a read of the backend', async (t) => {
       const { open, visit } = await arrive(t)
       const sockets = [await open(), await open()]
       await visit('/logout')
@@ -199,7 +199,7 @@ for (const [name, kind] of Object.entries(kinds)) {
       assert.equal(await second.closed, 4401)
     })
 
-    test('another manager on the same backend ends the session, and the next read closes the socket', async (t) => {
+    test('LIFE-16: another manager on the same backend ends the session, and the next read closes the socket', async (t) => {
       const backend = memoryBackend()
       const { open } = await arrive(t, { backend, watchInterval: 0.1 })
       const { closed } = await open()

@@ -100,7 +100,7 @@ suite('the session of a socket', () => {
     assert.ok(s.expiresAt > h.now())
   })
 
-  test('throws at once if a handler changes it, and stays as it is', async (t) => {
+  test('LIFE-17: throws at once if a handler changes it, and stays as it is', async (t) => {
     const h = start(t)
     await h.visit((s) => s.login('anna'))
     const s = (await h.open()).session as Session
@@ -156,7 +156,7 @@ suite('the session of a socket', () => {
   })
 })
 
-suite('a page of another origin cannot open a socket', () => {
+suite('CSRF-13: a page of another origin cannot open a socket', () => {
   const refused: Readonly<Record<string, Record<string, string>>> = {
     'another site': { origin: 'https://evil.test' },
     'another origin of the same site': { origin: 'https://other.app.test' },
@@ -221,7 +221,7 @@ const ends: Readonly<Record<string, readonly [act: Act, reason: string]>> = {
   'a login of the same owner': [(s) => s.login('anna'), 'login'],
 }
 
-suite('an end by this manager is reported at once', () => {
+suite('LIFE-16: an end by this manager is reported at once', () => {
   for (const [name, [act, reason]] of Object.entries(ends)) {
     test(name, async (t) => {
       const h = start(t)
@@ -334,7 +334,7 @@ suite('an end by this manager is reported at once', () => {
   })
 })
 
-suite('an end by another process is found by the next read of the backend', () => {
+suite('LIFE-16: an end by another process is found by the next read of the backend', () => {
   for (const [name, [act, reason]] of Object.entries(ends)) {
     test(name, async (t) => {
       const h = start(t)
@@ -377,7 +377,7 @@ suite('an end by another process is found by the next read of the backend', () =
     assert.equal(h.store.calls.get - get, 40, 'without sockets nothing is read')
   })
 
-  test('reads write nothing, so the session does not live longer', async (t) => {
+  test('LIFE-17: reads write nothing, so the session does not live longer', async (t) => {
     const h = start(t, { idleTimeout: 100 })
     await h.visit((s) => s.login('anna'))
     const socket = await h.open()
@@ -430,7 +430,7 @@ suite('an end by another process is found by the next read of the backend', () =
 })
 
 suite('the expiry of a session', () => {
-  test('is reported when it comes, also if it comes before the next read', async (t) => {
+  test('LIFE-16: is reported when it comes, also if it comes before the next read', async (t) => {
     const h = start(t, { idleTimeout: 10 })
     await h.visit((s) => s.login('anna'))
     const socket = await h.open()
