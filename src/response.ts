@@ -130,9 +130,12 @@ export const addHeaders = (
 
 /** A copy with new headers, because the handler may keep its Response and return it again. */
 const copyOf = (response: Response): Response => {
-  const { status, statusText, headers } = response
+  const { status, statusText, headers, body } = response
   // The Response to an upgrade cannot be copied. It cannot be returned twice either.
-  return status < 200 ? response : new Response(response.body, { status, statusText, headers })
+  if (status < 200) return response
+  const copy = new Response(body, { status, statusText, headers })
+  // The Response of @hono/node-server, which replaces the global one, keeps the Headers that it gets.
+  return copy.headers === headers ? new Response(body, { status, statusText, headers: new Headers(headers) }) : copy
 }
 
 /** A copy of a response with the cookies, Vary and Cache-Control; the response itself if there is nothing to add. */

@@ -5,10 +5,19 @@ import { defaultErrorText } from '../http/error-response.ts'
 import type { Manager } from '../request-context.ts'
 
 /** An error for the error handler of a framework: it has the same code, and the error of the backend is its cause. */
-const publicError = <E>(error: E): E | KeepsakeError =>
-  error instanceof KeepsakeError && error.status === 503
-    ? new KeepsakeError(error.code, defaultErrorText('unavailable').text, { cause: error })
-    : error
+const publicError = (error: KeepsakeError): KeepsakeError =>
+  new KeepsakeError(error.code, defaultErrorText('unavailable').text, { cause: error })
 
-/** The same manager, whose sessions are opened with errors that may be shown to visitors. */
-export const withPublicErrors = (manager: Manager): Manager => ({ ...manager, openingError: publicError })
+/**
+ * The same manager, whose sessions are opened with errors that may be shown to visitors.
+ *
+ * @param present adds to such an error the members by which one framework shows it
+ */
+export const withPublicErrors = (
+  manager: Manager,
+  present: (error: KeepsakeError) => KeepsakeError = (error) => error,
+): Manager => ({
+  ...manager,
+  openingError: (error) =>
+    error instanceof KeepsakeError && error.status === 503 ? present(publicError(error)) : error,
+})

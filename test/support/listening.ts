@@ -15,6 +15,7 @@ export const listening = async (server: Server): Promise<ServedApplication> => {
   return {
     url: `http://127.0.0.1:${port}`,
     async close() {
+      if (!server.listening) return
       server.close()
       server.closeAllConnections()
       await once(server, 'close')

@@ -39,6 +39,7 @@ import {
 } from 'keepsake'
 import type { CookieBackendOptions } from 'keepsake/cookie'
 import type { FileOptions } from 'keepsake/file'
+import { forHono } from 'keepsake/hono'
 import type { MemoryOptions } from 'keepsake/memory'
 import type { CopyOptions, MovingOptions } from 'keepsake/moving'
 import type { ConnectMysqlOptions, MysqlOptions } from 'keepsake/mysql'
@@ -48,7 +49,7 @@ import type { ConnectRedisOptions, RedisOptions } from 'keepsake/redis'
 import { type LoggerOptions, logger, type ServeOptions, serve } from 'keepsake/serve'
 import type { ClockOptions, CookieHeaderOptions, ExpiryOptions } from 'keepsake/session'
 import type { SqliteOptions } from 'keepsake/sqlite'
-import type { BrowserOptions } from 'keepsake/testing'
+import { adapterCases, type BrowserOptions, type RunOptions, type ServeApplication } from 'keepsake/testing'
 
 /** True if every option may be undefined, because applications compute options or read them from the environment. */
 type Undefinable<Options> =
@@ -92,6 +93,7 @@ export const undefinable: readonly true[] = [
   true satisfies Undefinable<ExpiryOptions>,
   true satisfies Undefinable<CookieHeaderOptions>,
   true satisfies Undefinable<BrowserOptions>,
+  true satisfies Undefinable<RunOptions>,
 ]
 
 declare const env: Readonly<Record<string, string | undefined>>
@@ -219,6 +221,7 @@ declare const frameworkRequest: {
   readonly locale: string
 }
 export const mounted = forNode(typed)
+export const mountedInHono = forHono(typed, { load: true })
 export const counted: Promise<Session<Fields>> = session<Fields>(frameworkRequest)
 export const upgraded: Promise<OpenSession<Fields>> = typed.open(frameworkRequest)
 
@@ -233,3 +236,8 @@ export const onUpgrade = async (request: Request): Promise<Response | undefined>
   void watched.ended.then((reason: 'login' | 'expired' | 'end') => [reason, cart, stopped.aborted])
   watched.stop()
 }
+
+// An author of an adapter runs the cases on a server of their own.
+declare const serveApplication: ServeApplication
+export const patient: RunOptions = { patience: 1_000 }
+export const cases: Promise<void>[] = adapterCases.map(({ run }) => run(serveApplication, patient))

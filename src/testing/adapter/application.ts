@@ -63,7 +63,7 @@ export const createPause = (): Pause => {
 /** The handler of a path in a case. */
 export type CaseHandler = (
   x: RequestLike,
-  request: { readonly query: URLSearchParams; readonly pause: Pause },
+  request: { readonly query: URLSearchParams; readonly pause: Pause; readonly manager: SessionManager },
 ) => Promise<Answer> | Answer
 
 /** An answer with a text. */
@@ -81,12 +81,15 @@ export const json = (value: unknown): Answer => text(JSON.stringify(value) ?? 'n
 
 /** Answers by the path of a request. Every other path gets 404. */
 export const answerBy =
-  (handlers: Readonly<Record<string, CaseHandler>>, pause: Pause): Application['handle'] =>
+  (
+    handlers: Readonly<Record<string, CaseHandler>>,
+    stage: { readonly pause: Pause; readonly manager: SessionManager },
+  ): Application['handle'] =>
   async (x, { url }) => {
     // A path such as `//x` is no URL, so the parts are cut here.
     const [target = '', query = ''] = url.replace(/^[a-z]+:\/\/[^/?#]*/i, '').split('?', 2)
     const handler = handlers[target]
     return handler === undefined
       ? text('There is no such page.', 404)
-      : handler(x, { query: new URLSearchParams(query), pause })
+      : handler(x, { query: new URLSearchParams(query), ...stage })
   }

@@ -154,6 +154,18 @@ export const formCases: readonly AdapterCase[] = [
       assert.match(received, /\[\["a","1"\]\]/)
     },
   }),
+  ...onBothStores('a form whose body waits for 100 Continue is read', {
+    handlers,
+    async run({ visitor, send, url }) {
+      const visit = visitor()
+      const body = urlencoded({ _csrf: await tokenOf(visit), a: '1' }).toString()
+      const cookie = [...visit.cookies].map((pair) => pair.join('=')).join('; ')
+      const received = await send(
+        `POST /send HTTP/1.1\r\nHost: ${new URL(url).host}\r\nCookie: ${cookie}\r\nConnection: close\r\nContent-Type: application/x-www-form-urlencoded\r\nExpect: 100-continue\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
+      )
+      assert.match(received, /\[\["a","1"\]\]/)
+    },
+  }),
   ...onBothStores('a script sends the token in a header', {
     handlers,
     async run({ visitor }) {

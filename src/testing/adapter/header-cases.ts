@@ -10,11 +10,45 @@ import { type AdapterCase, onBothStores } from './stage.ts'
 const headersIn = (query: URLSearchParams): Answer['headers'] =>
   [...query].filter(([name]) => name !== 'change').map(([name, value]) => [name, value])
 
+const OUTSIDE_ASCII = 'Zoë 日本 👋'
+
+/** Set-Cookie values that some parsers change or lose. */
+const handlerCookies: readonly string[] = [
+  'until=1; Expires=Wed, 21 Oct 2037 07:28:00 GMT; Path=/',
+  'encoded=%7B%22a%22%3A1%7D',
+  'empty=',
+  'quoted="a b"',
+  'twice=1; Path=/a',
+  'twice=2; Path=/b',
+  'new=1; Priority=High; Partitioned; Secure; SameSite=None',
+  ...Array.from({ length: 30 }, (_, i) => `number${i}=${i}`),
+]
+
 const handlers: Record<string, CaseHandler> = {
   '/headers': async (x, { query }) => {
     const s = await session(x)
     if (query.has('change')) s.set('change', query.get('change'))
     return text('page', 200, headersIn(query))
+  },
+  '/cookies': async (x) => {
+    ;(await session(x)).set('a', 1)
+    return text(
+      'page',
+      200,
+      handlerCookies.map((line) => ['set-cookie', line]),
+    )
+  },
+  '/account/login': async (x) => {
+    ;(await session(x)).login('anna')
+    return text('welcome')
+  },
+  '/account/logout': async (x) => {
+    ;(await session(x)).invalidate()
+    return text('bye')
+  },
+  '/outside-ascii': async (x) => {
+    ;(await session(x)).set('a', 1)
+    return text(OUTSIDE_ASCII)
   },
   '/form': async (x, { query }) => text(await csrfTag(x), 200, headersIn(query)),
 }
@@ -37,6 +71,34 @@ export const headerCases: readonly AdapterCase[] = [
       const names = headers.getSetCookie().map((line) => line.slice(0, line.indexOf('=')))
       assert.equal(names.length, 3)
       assert.deepEqual(names.filter((name) => !name.startsWith('sid')).sort(), ['a', 'b'])
+    },
+  }),
+  ...onBothStores('no cookie of the handler is changed: commas, empty values, two of one name, and thirty more', {
+    handlers,
+    async run({ visitor }) {
+      const lines = (await visitor()('/cookies')).headers.getSetCookie()
+      assert.deepEqual(
+        lines.filter((line) => !line.startsWith('sid')),
+        handlerCookies,
+      )
+      assert.equal(lines.length, handlerCookies.length + 1)
+    },
+  }),
+  ...onBothStores('the session cookie has the attributes of the option cookie, also if it is cleared', {
+    handlers,
+    options: { cookie: { name: 'own', path: '/account', sameSite: 'strict', priority: 'high' } },
+    async run({ visitor }) {
+      const visit = visitor()
+      const attributes = 'Path=/account; HttpOnly; SameSite=Strict; Priority=High'
+      const pattern = (value: string) => new RegExp(`^own-\\d+=${value}; Max-Age=\\d+; ${attributes}$`)
+      assert.match((await visit('/account/login')).headers.getSetCookie().join(), pattern('[\\w-]{43}'))
+      assert.match((await visit('/account/logout')).headers.getSetCookie().join(), pattern(''))
+    },
+  }),
+  ...onBothStores('a text outside ASCII arrives whole', {
+    handlers,
+    async run({ visitor }) {
+      assert.equal(await (await visitor()('/outside-ascii')).text(), OUTSIDE_ASCII)
     },
   }),
   ...onBothStores('other header fields of the handler stay', {

@@ -22,9 +22,10 @@ const oddRequests: Readonly<Record<string, string>> = {
   'a Host that is half an IPv6 address': 'GET /count HTTP/1.1\r\nHost: [::1\r\nConnection: close\r\n\r\n',
   'a Host with a port that is too large': 'GET /count HTTP/1.1\r\nHost: a:99999999\r\nConnection: close\r\n\r\n',
   'an absolute target': 'GET http://other.example/count HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n',
-  'a target with two slashes': 'GET //count HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n',
+  'a target of two slashes': 'GET // HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n',
   'a target that is no valid escape': 'GET /count?%zz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n',
   'OPTIONS *': 'OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n',
+  CONNECT: 'CONNECT other.example:443 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n',
   TRACE: 'TRACE /count HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n',
   'a method of another protocol': 'PROPFIND /count HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n',
   'bytes above 0x7f in fields':

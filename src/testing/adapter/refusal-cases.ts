@@ -20,6 +20,10 @@ const handlers: Record<string, CaseHandler> = {
     for (const [name, value] of query) s.set(name, value)
     return text(PAGE, 200, pageHeaders)
   },
+  '/set-number': async (x) => {
+    ;(await session(x)).set('n', 2)
+    return text('set')
+  },
   '/slow': async (x, { pause }) => {
     const s = await session(x)
     await pause.wait()
@@ -33,6 +37,15 @@ const handlers: Record<string, CaseHandler> = {
   },
   '/logout': async (x) => {
     ;(await session(x)).invalidate()
+    return text(PAGE, 200, pageHeaders)
+  },
+  '/update-or-throw': async (x, { pause }) => {
+    const s = await session<{ n: number }>(x)
+    s.update('n', (n = 0) => {
+      if (n > 0) throw new Error('The number is taken.')
+      return 1
+    })
+    await pause.wait()
     return text(PAGE, 200, pageHeaders)
   },
   '/huge': async (x) => {
@@ -133,6 +146,19 @@ export const refusalCases: readonly AdapterCase[] = [
       await visit('/set?a=1')
       await assertRefused(await visit('/huge'), 500)
       assert.deepEqual(await bodyOf(await visit('/read')), { a: '1' })
+    },
+  }),
+  ...onBothStores('an error of an update that runs again at the commit: 500, and nothing of the page', {
+    handlers,
+    async run({ visitor, pause }) {
+      const visit = visitor()
+      await visit('/login')
+      const slow = visit('/update-or-throw')
+      await pause.reached
+      await (await visit('/set-number')).text()
+      pause.resume()
+      await assertRefused(await slow, 500)
+      assert.deepEqual(await bodyOf(await visit('/read')), { n: 2 })
     },
   }),
   ...onBothStores('a store that fails at a write: 503, nothing of the page, and nothing of its error', {

@@ -8,7 +8,7 @@ import { type Browser, browser } from '../browser.ts'
 import { answerBy, type CaseHandler, createPause, type Pause, type ServeApplication, text } from './application.ts'
 import { CaseStore, type StoreKind } from './store.ts'
 
-export type Stage = {
+type Stage = {
   readonly url: string
   readonly manager: SessionManager
   readonly store: CaseStore
@@ -23,22 +23,41 @@ export type Stage = {
   assertAlive(): Promise<void>
 }
 
-export type StageSetup = {
+type StageSetup = {
   readonly store: StoreKind
   readonly handlers?: Readonly<Record<string, CaseHandler>>
   readonly options?: Partial<SessionManagerOptions>
 }
 
-/** Milliseconds after which a connection without an answer is an error. A correct adapter answers in a few. */
+/** How a case runs. */
+export type RunOptions = {
+  /** Milliseconds after which the case fails, because an answer never came. Default 20000. A correct adapter needs a few. */
+  readonly patience?: number | undefined
+}
+
 const PATIENCE = 20_000
 
-const sendOn = (url: string, bytes: string): Promise<string> => {
+/** Rejects if a promise is still pending after `patience` milliseconds. */
+const within = async (patience: number, promise: Promise<void>): Promise<void> => {
+  let timer: ReturnType<typeof setTimeout> | undefined
+  const late = new Promise<never>((_, reject) => {
+    const message = `The case did not end within ${patience} ms. The adapter may have left a request without an answer.`
+    timer = setTimeout(() => reject(new Error(message)), patience)
+  })
+  try {
+    await Promise.race([promise, late])
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+const sendOn = (url: string, bytes: string, patience: number): Promise<string> => {
   const { hostname, port } = new URL(url)
   return new Promise((resolve, reject) => {
     const socket = connect(Number(port), hostname, () => socket.write(bytes, 'latin1'))
     let received = ''
     socket.setEncoding('latin1')
-    socket.setTimeout(PATIENCE, () => socket.destroy(new Error(`No answer to ${JSON.stringify(bytes.slice(0, 80))}`)))
+    socket.setTimeout(patience, () => socket.destroy(new Error(`No answer to ${JSON.stringify(bytes.slice(0, 80))}`)))
     socket.on('data', (piece) => {
       received += piece
     })
@@ -48,10 +67,11 @@ const sendOn = (url: string, bytes: string): Promise<string> => {
 }
 
 /** Runs a case on a served application, and stops the application. */
-export const onStage = async (
+const onStage = async (
   serve: ServeApplication,
   { store: kind, handlers = {}, options = {} }: StageSetup,
   run: (stage: Stage) => Promise<void>,
+  { patience = PATIENCE }: RunOptions = {},
 ): Promise<void> => {
   const store = new CaseStore(kind)
   const events: string[] = []
@@ -62,23 +82,25 @@ export const onStage = async (
     ...options,
   })
   const pause = createPause()
-  const handle = answerBy({ '/ping': () => text('pong'), ...handlers }, pause)
+  const handle = answerBy({ '/ping': () => text('pong'), ...handlers }, { pause, manager })
   const { url, close } = await serve({ manager, handle })
   try {
-    await run({
+    const stage: Stage = {
       url,
       manager,
       store,
       events,
       pause,
       visitor: () => browser((request) => fetch(request, { redirect: 'manual' }), { origin: url }),
-      send: (bytes) => sendOn(url, bytes),
+      send: (bytes) => sendOn(url, bytes, patience),
       async assertAlive() {
         const response = await fetch(new URL('/ping', url))
         assert.equal(await response.text(), 'pong', 'the server answers the next request')
       },
-    })
+    }
+    await within(patience, run(stage))
   } finally {
+    store.openGate()
     await close()
     await manager.close()
   }
@@ -89,7 +111,7 @@ export type AdapterCase = {
   /** The promise. */
   readonly name: string
   /** Rejects if the adapter breaks the promise. */
-  run(serve: ServeApplication): Promise<void>
+  run(serve: ServeApplication, options?: RunOptions): Promise<void>
 }
 
 type StagedCase = Omit<StageSetup, 'store'> & { readonly run: (stage: Stage) => Promise<void> }
@@ -97,7 +119,7 @@ type StagedCase = Omit<StageSetup, 'store'> & { readonly run: (stage: Stage) => 
 /** A case on one kind of store. */
 export const caseOn = (store: StoreKind, name: string, { run, ...options }: StagedCase): AdapterCase => ({
   name,
-  run: (serve) => onStage(serve, { ...options, store }, run),
+  run: (serve, runOptions) => onStage(serve, { ...options, store }, run, runOptions),
 })
 
 /** A case on both kinds of store. */

@@ -24,12 +24,15 @@ export class CaseStore {
   readonly calls: Method[] = []
   /** The methods that fail. */
   readonly failing = new Set<Method>()
+  readonly #waiting = new Map<Method, () => void>()
+  #open = () => {}
   #gate: { readonly methods: readonly Method[]; readonly opened: Promise<void>; readonly reach: () => void } | undefined
 
   constructor(kind: StoreKind) {
     const inner = memoryBackend()
     const call = (method: Method, args: readonly unknown[]): unknown => {
       this.calls.push(method)
+      this.#waiting.get(method)?.()
       const run = () => {
         if (this.failing.has(method)) throw new Error(STORE_ERROR)
         return (inner[method] as (...args: readonly unknown[]) => unknown)(...args)
@@ -54,11 +57,22 @@ export class CaseStore {
     this.backend = { ...inner, ...methodsOf, name: 'case' } as Backend
   }
 
+  /** Opens the gate that a case which failed left closed. */
+  openGate(): void {
+    this.#open()
+  }
+
+  /** Resolves at the next call of a method. */
+  nextCall(method: Method): Promise<void> {
+    return new Promise((resolve) => this.#waiting.set(method, resolve))
+  }
+
   /** Holds the next call of one of these methods. Only an asynchronous store can. */
   hold(...held: readonly Method[]): Gate {
     const { promise: reached, resolve: reach } = Promise.withResolvers<void>()
     const { promise: opened, resolve: open } = Promise.withResolvers<void>()
     this.#gate = { methods: held, opened, reach }
+    this.#open = open
     return { reached, open }
   }
 }
