@@ -3,7 +3,7 @@
 import { listSessions, type OwnedSession, revokeAllSessions, revokeSession } from './accounts.ts'
 import type { Deadline } from './backends/deadline.ts'
 import { workStarter } from './begin-work.ts'
-import { checkOptionNames } from './error.ts'
+import { checkOptionNames, KeepsakeError } from './error.ts'
 import type { Middleware } from './http/handler.ts'
 import { isNodeRequest, type NodeRequest, NodeRequestHead, type ParsedBodyOwner } from './http/node-request.ts'
 import type { IncomingRequest, RequestHead, RequestHeaders } from './http/request-head.ts'
@@ -22,7 +22,7 @@ import {
 } from './operator.ts'
 import { checkOptions, type SessionManagerOptions } from './options.ts'
 import { type SessionOptions, sessionOf, tenantFor } from './request.ts'
-import type { Manager, RequestLike } from './request-context.ts'
+import { findContext, type Manager, type RequestLike } from './request-context.ts'
 import type { OutputOf, StandardSchema } from './schema.ts'
 import { sealText, unsealText } from './sealed-text.ts'
 import type { ManagerContext, SharedContext } from './session/context.ts'
@@ -55,14 +55,15 @@ export type SessionManager<F extends object = AnyFields> = Middleware & {
   open(request: OpeningRequest, options?: SessionOptions): Promise<OpenSession<F>>
   /**
    * The session of a WebSocket or of another long connection, to read, until it ends. Call it with the request that opens the
-   * connection. A page of another origin gets `cross_origin`: answer 403. Call `stop()` when the connection closes.
+   * connection, or inside an adapter with the context of the framework. A page of another origin gets `cross_origin`: answer
+   * 403. Call `stop()` when the connection closes.
    *
    * The end of the session is reported within a second if this manager ended it, and otherwise within `watchInterval` seconds.
    * Watching does not extend the session.
    *
    * @throws KeepsakeError `invalid_option`, `unavailable`
    */
-  watch(request: OpeningRequest, options?: WatchOptions): Promise<WatchResult<F>>
+  watch(request: OpeningRequest | RequestLike, options?: WatchOptions): Promise<WatchResult<F>>
   /**
    * The live sessions of an account, as `login` named it, newest first.
    *
@@ -144,8 +145,15 @@ export type Tenant<F extends object = AnyFields> = Pick<
   'list' | 'revoke' | 'revokeAll' | 'scan' | 'count' | 'revokeWhere' | 'seal' | 'unseal'
 > & { readonly namespace: string }
 
-const headFrom = (opening: RequestHead | NodeRequest): RequestHead =>
-  isNodeRequest(opening) ? new NodeRequestHead(opening, opening as ParsedBodyOwner) : opening
+/** @throws KeepsakeError `invalid_option` if it is no request */
+const headFrom = (opening: unknown, caller: string): RequestHead => {
+  if (isNodeRequest(opening)) return new NodeRequestHead(opening, opening as ParsedBodyOwner)
+  if (typeof (opening as Partial<RequestHead> | null)?.headers?.get === 'function') return opening as RequestHead
+  throw new KeepsakeError(
+    'invalid_option',
+    `${caller} was given a value of type ${typeof opening} without headers. Pass a Request, a request of node:http, or { headers, url }.`,
+  )
+}
 
 /** The fields that a schema describes, if it describes an object. */
 type FieldsOf<S extends StandardSchema> = OutputOf<S> extends object ? OutputOf<S> : never
@@ -227,9 +235,9 @@ export function sessionManager(options: SessionManagerOptions): SessionManager {
   return Object.assign(middleware, {
     session: (request: RequestLike, options?: SessionOptions) => sessionOf(request, middleware, options),
     open: async (opening: RequestHead | NodeRequest, options: SessionOptions = {}) =>
-      openSession(manager, headFrom(opening), options),
-    watch: async (opening: RequestHead | NodeRequest, options: WatchOptions = {}) =>
-      watchSession(manager, watchers, headFrom(opening), options),
+      openSession(manager, headFrom(opening, 'open()'), options),
+    watch: async (opening: RequestHead | NodeRequest | RequestLike, options: WatchOptions = {}) =>
+      watchSession(manager, watchers, findContext(opening)?.head ?? headFrom(opening, 'watch()'), options),
     ...methodsIn(namespace === undefined ? needsTenant : () => namespace),
     tenant(tenant: IncomingRequest | string): Tenant {
       const of = namespaceIn(tenant, namespace, (request) => tenantFor(request, middleware, manager).namespace)

@@ -6,7 +6,10 @@ import { createServer, type Server as HttpServer, type IncomingMessage } from 'n
 import type { Socket } from 'node:net'
 import { suite, type TestContext, test } from 'node:test'
 import crossws from 'crossws/adapters/node'
+import { Hono } from 'hono'
+import { streamSSE } from 'hono/streaming'
 import { type SessionManager, type SessionManagerOptions, session, sessionManager, type WatchResult } from 'keepsake'
+import { forHono } from 'keepsake/hono'
 import { memoryBackend } from 'keepsake/memory'
 import { forNode } from 'keepsake/node'
 import { browser } from 'keepsake/testing'
@@ -245,4 +248,35 @@ suite('server-sent events on node:http', () => {
     assert.equal(await statusFrom('https://evil.test'), 403)
     assert.equal(await statusFrom(), 200)
   })
+})
+
+test('in Hono, streamSSE ends with the session', async () => {
+  const manager = sessionManager({ backend: 'memory:' })
+  const app = new Hono()
+  app.use(forHono(manager))
+  app.get('/login', async (c) => {
+    ;(await session(c)).login('anna')
+    return c.text('')
+  })
+  app.get('/logout', async (c) => {
+    ;(await session(c)).invalidate()
+    return c.text('')
+  })
+  app.get('/events', async (c) => {
+    const watched = await manager.watch(c)
+    if (!watched.ok) return c.text('', 403)
+    const { session, signal, stop } = watched
+    return streamSSE(c, async (stream) => {
+      stream.onAbort(stop)
+      await stream.writeSSE({ data: session.owner ?? 'nobody' })
+      await once(signal, 'abort')
+      await stream.writeSSE({ event: 'ended', data: '' })
+    })
+  })
+  const visit = browser((request) => app.fetch(request))
+  await visit('/login')
+  const stream = await visit('/events')
+  await visit('/logout')
+  assert.equal(await stream.text(), 'data: anna\n\nevent: ended\ndata: \n\n')
+  assert.equal((await visit('/events', { headers: { origin: 'https://evil.test' } })).status, 403)
 })

@@ -141,6 +141,20 @@ suite('the session of a socket', () => {
     await assert.rejects(h.open(), code('unavailable'))
   })
 
+  test('needs a request', async (t) => {
+    const { manager } = start(t)
+    for (const value of [{}, { header: {} }, 1, null]) {
+      await assert.rejects(manager.watch(value as never), {
+        code: 'invalid_option',
+        message: /watch\(\) was given.*without headers/,
+      })
+      await assert.rejects(manager.open(value as never), {
+        code: 'invalid_option',
+        message: /open\(\) was given.*without headers/,
+      })
+    }
+  })
+
   test('of a Node request is the same', async (t) => {
     const h = start(t)
     await h.visit((s) => s.login('anna'))
