@@ -88,13 +88,15 @@ export class Watchers {
   /** Reads some sessions, and ends the sockets of those that have ended. Never rejects. */
   async check(all: readonly Watched[]): Promise<void> {
     let failure: unknown
-    for (let from = 0; from < all.length && !this.#isClosed; from += AT_A_TIME) {
-      const batch = all.slice(from, from + AT_A_TIME)
-      const errors = await Promise.all(batch.map((watched) => this.#checkOne(watched)))
+    // A visitor with several tabs has several sockets and one session.
+    const sessions = [...Map.groupBy(all, ({ storageKey }) => storageKey).values()]
+    for (let from = 0; from < sessions.length && !this.#isClosed; from += AT_A_TIME) {
+      const batch = sessions.slice(from, from + AT_A_TIME)
+      const errors = await Promise.all(batch.map((sockets) => this.#checkSession(sockets)))
       failure ??= errors.find((error) => error !== undefined)
       if (errors.every((error) => error !== undefined)) {
         // The backend is down. Nothing is known of the rest, except that some have expired.
-        this.#endExpired(all.slice(from))
+        this.#endExpired(sessions.slice(from).flat())
         break
       }
       // Other work of the process runs between two batches of a synchronous store.
@@ -108,17 +110,20 @@ export class Watchers {
     this.#stopTimers()
   }
 
-  /** @returns the error of the backend, if there is one */
-  async #checkOne(watched: Watched): Promise<unknown> {
-    const { context, storageKey, expiresAt } = watched
+  /** Reads the session of some sockets. @returns the error of the backend, if there is one */
+  async #checkSession(sockets: readonly Watched[]): Promise<unknown> {
+    const [{ context, storageKey }] = sockets as [Watched]
     const caller = { context, deadline: this.#settings.newDeadline() }
+    const knownExpiry = Math.max(...sockets.map(({ expiresAt }) => expiresAt))
     try {
-      const end = await readEnd(caller, storageKey, expiresAt)
-      if (typeof end === 'number') watched.expiresAt = end
-      else this.#end(watched, end)
+      const end = await readEnd(caller, storageKey, knownExpiry)
+      for (const watched of sockets) {
+        if (typeof end === 'number') watched.expiresAt = end
+        else this.#end(watched, end)
+      }
       return undefined
     } catch (error) {
-      this.#endExpired([watched])
+      this.#endExpired(sockets)
       return error
     }
   }

@@ -222,6 +222,20 @@ suite('HTTP/2', () => {
     assert.equal((await trailers)[0]['x-sum'], '7')
   })
 
+  test('a head that the handler sends on the stream of HTTP/2 itself leaves without a cookie, and nothing is saved', async (t) => {
+    const store = new CaseStore('synchronous')
+    const onStream: Handler = async (request, response) => {
+      ;(await session(request)).set('n', 1)
+      response.stream.respond({ ':status': 200 })
+      response.end('done')
+    }
+    const { get } = await start(t, onStream, { backend: store.backend })
+    const { body, cookies } = await get()
+    assert.equal(body, 'done')
+    assert.deepEqual(cookies, [])
+    assert.deepEqual(store.calls, [])
+  })
+
   test('a WebSocket over HTTP/2 is a CONNECT request, and its Origin is checked', async (t) => {
     const { get, manager } = await start(t, async (request, response) => {
       ;(await session(request)).login('anna')
