@@ -95,7 +95,7 @@ export class KeepsakeError extends Error {
   declare status?: number
   /**
    * After a failed `commit()`: headers for the response to the error. For example, a logout still clears the browser's
-   * cookie.
+   * cookie. The fields are properties too, because frameworks copy them like a plain object.
    */
   declare headers?: Headers
 

@@ -2,6 +2,7 @@
 
 import { clearingCookies } from './commit-request.ts'
 import { KeepsakeError } from './error.ts'
+import { copyableHeaders } from './http/copyable-headers.ts'
 import type { RequestHead } from './http/request-head.ts'
 import { asksToExtend, type SessionOptions } from './request.ts'
 import { attachOpened, findTenant, type Manager, type RequestContext } from './request-context.ts'
@@ -65,7 +66,7 @@ const commitFor = (work: UnitOfWork, requestContext: RequestContext) => {
     } catch (error) {
       await giveBackMessages(work)
       const cookies = clearingCookies(work)
-      if (error instanceof KeepsakeError && cookies.length > 0) error.headers = headersWith(cookies)
+      if (error instanceof KeepsakeError && cookies.length > 0) error.headers = copyableHeaders(headersWith(cookies))
       throw error
     }
   }

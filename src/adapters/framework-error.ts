@@ -2,21 +2,27 @@
 
 import type { RequestOutcome } from '../commit-request.ts'
 import { type ErrorCode, KeepsakeError } from '../error.ts'
+import { copyableHeaders } from '../http/copyable-headers.ts'
 import { defaultErrorText } from '../http/error-response.ts'
 
 const codes: Readonly<Record<string, ErrorCode>> = { ended: 'ended', conflict: 'conflict', withheld: 'withheld' }
 
+/** Headers for the response to an error. Frameworks copy them, so a logout clears the cookie also if the store failed. */
+export const errorHeaders = (cookies: readonly string[]): Headers => {
+  const headers = new Headers({ 'cache-control': 'no-store' })
+  for (const cookie of cookies) headers.append('set-cookie', cookie)
+  return copyableHeaders(headers)
+}
+
 /**
  * An error with the status and a message for the visitor, because some frameworks print the message of every error. The error of
- * the backend is its cause. Frameworks copy `headers` to the response, so a logout clears the cookie also if the store failed.
+ * the backend is its cause.
  */
 export const frameworkError = ({ failure = 'not_saved', error, cookies }: RequestOutcome): KeepsakeError => {
   const { status, text } = defaultErrorText(failure)
   const code = codes[failure] ?? error?.code ?? 'unavailable'
   const thrown = new KeepsakeError(code, text, error === undefined ? {} : { cause: error })
   thrown.status = status
-  // Not Headers, because frameworks copy the own properties of this object.
-  const headers = { 'cache-control': 'no-store', ...(cookies.length > 0 && { 'set-cookie': [...cookies] }) }
-  Object.defineProperty(thrown, 'headers', { value: headers, enumerable: true, configurable: true, writable: true })
+  thrown.headers = errorHeaders(cookies)
   return thrown
 }

@@ -1,9 +1,7 @@
 // The adapter for Elysia, on the cases of adapters over @hono/node-server, and its own rules.
 
 import assert from 'node:assert/strict'
-import type { Server } from 'node:http'
 import { suite, test } from 'node:test'
-import { createAdaptorServer } from '@hono/node-server'
 import { type AnyElysia, Elysia, t } from 'elysia'
 import {
   csrfField,
@@ -16,20 +14,7 @@ import {
 } from 'keepsake'
 import { forElysia } from 'keepsake/elysia'
 import { memoryBackend } from 'keepsake/memory'
-import { adapterCases, type Browser, browser, type ServeApplication } from 'keepsake/testing'
-import { toResponse } from '../support/fetch-answer.ts'
-import { listening } from '../support/listening.ts'
-
-const serve: ServeApplication = ({ manager, handle }) => {
-  const app = new Elysia()
-    .use(forElysia(manager))
-    .all('/*', async (context) => toResponse(await handle(context, context.request)), { parse: 'none' })
-  return listening(createAdaptorServer({ fetch: app.fetch }) as Server)
-}
-
-suite('Elysia', () => {
-  for (const { name, run } of adapterCases) test(name, () => run(serve))
-})
+import { type Browser, browser } from 'keepsake/testing'
 
 /** A host of this length at least: Elysia finds no path after a shorter one. */
 const ORIGIN = 'https://app.example'

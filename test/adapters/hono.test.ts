@@ -1,9 +1,8 @@
 // The adapter for Hono, on the cases of adapters over @hono/node-server, and its own rules.
 
 import assert from 'node:assert/strict'
-import { createServer, type Server } from 'node:http'
+import { createServer } from 'node:http'
 import { suite, test } from 'node:test'
-import { createAdaptorServer } from '@hono/node-server'
 import { Context, Hono, type MiddlewareHandler } from 'hono'
 import { bodyLimit } from 'hono/body-limit'
 import { HTTPException } from 'hono/http-exception'
@@ -19,20 +18,8 @@ import {
 } from 'keepsake'
 import { forHono, type SessionVariables } from 'keepsake/hono'
 import { memoryBackend } from 'keepsake/memory'
-import { adapterCases, type Browser, browser, type ServeApplication } from 'keepsake/testing'
-import { toResponse } from '../support/fetch-answer.ts'
+import { type Browser, browser } from 'keepsake/testing'
 import { listening } from '../support/listening.ts'
-
-const serve: ServeApplication = ({ manager, handle }) => {
-  const app = new Hono()
-  app.use(forHono(manager))
-  app.all('*', async (c) => toResponse(await handle(c, c.req)))
-  return listening(createAdaptorServer({ fetch: app.fetch }) as Server)
-}
-
-suite('Hono', () => {
-  for (const { name, run } of adapterCases) test(name, () => run(serve))
-})
 
 const ORIGIN = 'https://app.example'
 

@@ -38,8 +38,10 @@ import {
   type WatchResult,
 } from 'keepsake'
 import type { CookieBackendOptions } from 'keepsake/cookie'
+import type { FastifyAdapterOptions } from 'keepsake/fastify'
 import type { FileOptions } from 'keepsake/file'
-import { forHono } from 'keepsake/hono'
+import { type HonoAdapterOptions as FetchAdapterOptions, forHono } from 'keepsake/hono'
+import { forKoa, type KoaAdapterOptions } from 'keepsake/koa'
 import type { MemoryOptions } from 'keepsake/memory'
 import type { CopyOptions, MovingOptions } from 'keepsake/moving'
 import type { ConnectMysqlOptions, MysqlOptions } from 'keepsake/mysql'
@@ -81,6 +83,9 @@ export const undefinable: readonly true[] = [
   true satisfies Undefinable<LoggerOptions>,
   true satisfies Undefinable<MovingOptions>,
   true satisfies Undefinable<NodeAdapterOptions>,
+  true satisfies Undefinable<FetchAdapterOptions>,
+  true satisfies Undefinable<FastifyAdapterOptions>,
+  true satisfies Undefinable<KoaAdapterOptions>,
   true satisfies Undefinable<ServeOptions>,
   true satisfies Undefinable<CookieBackendOptions>,
   true satisfies Undefinable<FileOptions>,
@@ -222,6 +227,7 @@ declare const frameworkRequest: {
 }
 export const mounted = forNode(typed)
 export const mountedInHono = forHono(typed, { load: true })
+export const mountedInKoa = forKoa(typed)
 export const counted: Promise<Session<Fields>> = session<Fields>(frameworkRequest)
 export const upgraded: Promise<OpenSession<Fields>> = typed.open(frameworkRequest)
 

@@ -12,7 +12,7 @@ import { checkBoolean } from '../options.ts'
 import { withPublicErrors } from '../public-errors.ts'
 import { assertUnsent, holdResponse, type NodeResponse } from './held-response.ts'
 import { chooseRefusal } from './refusal.ts'
-import { NodeResponseHeaders } from './response-headers.ts'
+import { copyHeaders, NodeResponseHeaders } from './response-headers.ts'
 
 /** A ServerResponse, the response of Express, or that of HTTP/2. */
 export type NodeServerResponse = {
@@ -56,7 +56,7 @@ const nodeLifecycle = (sessions: SessionManager, caller: string, options: NodeAd
       next?.()
       return
     }
-    const arrival = response.getHeaders?.() ?? {}
+    const arrival = copyHeaders(response.getHeaders?.() ?? {})
     const head = new NodeRequestHead(request, request as { readonly body?: unknown })
     const requestContext: RequestContext = attach(request, sessions, manager, head, () => {
       assertUnsent(response)

@@ -4,7 +4,13 @@ import { commitRequest, type RequestOutcome } from '../../commit-request.ts'
 import { isThenable, KeepsakeError } from '../../error.ts'
 import type { RequestContext, RequestLike } from '../../request-context.ts'
 import { addHeaders } from '../../response.ts'
-import { applyWriteHead, type HeadWriter, NodeResponseHeaders, resetHeaders } from './response-headers.ts'
+import {
+  applyWriteHead,
+  type HeaderValues,
+  type HeadWriter,
+  NodeResponseHeaders,
+  resetHeaders,
+} from './response-headers.ts'
 
 /** The methods that send the head of a response. The first call of one begins the commit. */
 const operations = ['writeHead', 'write', 'end', 'flushHeaders'] as const
@@ -19,7 +25,7 @@ export type NodeResponse = HeadWriter & { [name in Operation]?: Method } & {
   [name in (typeof setters)[number]]?: Method
 } & {
   readonly writableNeedDrain?: boolean
-  readonly getHeaders?: () => Readonly<Record<string, number | string | readonly string[] | undefined>>
+  readonly getHeaders?: () => HeaderValues
   on?(event: string, listener: (...args: never[]) => void): unknown
   off?(event: string, listener: (...args: never[]) => void): unknown
   once?(event: string, listener: (...args: never[]) => void): unknown
@@ -35,7 +41,7 @@ type HeldRequest = {
   readonly request: RequestLike
   readonly response: NodeResponse
   /** The header fields that were set before the adapter got the request: they belong to every response. */
-  readonly arrival: Readonly<Record<string, number | string | readonly string[] | undefined>>
+  readonly arrival: HeaderValues
   /** The context of the request, once it is attached. */
   readonly context: () => RequestContext
   /**

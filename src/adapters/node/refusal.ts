@@ -38,6 +38,16 @@ const sendResponse = (response: NodeResponse, answer: Response, body: Uint8Array
   response.end?.(body)
 }
 
+/** The response of the option `errorResponse` to a failure, or the default one. */
+export const renderFailure = async (
+  { errorResponse: render, emit }: Manager,
+  head: RequestHead,
+  kind: ErrorKind,
+): Promise<{ readonly answer: Response; readonly body: Uint8Array }> => {
+  const answer = await errorResponse(render, kind, requestOf(head), emit)
+  return { answer, body: new Uint8Array(await answer.arrayBuffer()) }
+}
+
 /**
  * The function that sends another response. The error handler of the framework does, by `next`, unless the manager has the option
  * `errorResponse`, or the handler may still write, or there is no `next`.
@@ -50,15 +60,14 @@ export const chooseRefusal = async (
   refusal: Refusal,
   isRunning: boolean,
 ): Promise<() => void> => {
-  const { errorResponse: render, emit } = manager
   const renderKind = async (kind: ErrorKind) => {
-    const answer = await errorResponse(render, kind, requestOf(head), emit)
-    const body = new Uint8Array(await answer.arrayBuffer())
+    const { answer, body } = await renderFailure(manager, head, kind)
     return () => sendResponse(response, answer, body)
   }
   if ('outcome' in refusal) {
     const { outcome } = refusal
-    if (next !== undefined && render === undefined && !isRunning) return () => next(frameworkError(outcome))
+    if (next !== undefined && manager.errorResponse === undefined && !isRunning)
+      return () => next(frameworkError(outcome))
     return renderKind(outcome.failure ?? 'not_saved')
   }
   const { error } = refusal

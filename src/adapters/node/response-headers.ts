@@ -5,6 +5,9 @@ import type { ResponseHeaders } from '../../response.ts'
 /** A value of `getHeader` or `getHeaders`. */
 type HeaderValue = number | string | readonly string[] | undefined
 
+/** The header fields of a response by their names. */
+export type HeaderValues = Readonly<Record<string, HeaderValue>>
+
 /** The members of a ServerResponse, or of an HTTP/2 response, that hold its head. */
 export type HeadWriter = {
   statusCode: number
@@ -45,8 +48,18 @@ export class NodeResponseHeaders implements ResponseHeaders {
   }
 }
 
+/** A copy that later changes do not reach: frameworks push cookies into the lists that `getHeaders` returns. */
+export const copyHeaders = (headers: HeaderValues): HeaderValues => {
+  const copy = { ...headers }
+  for (const name in copy) {
+    const value = copy[name]
+    if (typeof value === 'object') copy[name] = [...value]
+  }
+  return copy
+}
+
 /** Replaces all header fields of a response. */
-export const resetHeaders = (response: HeadWriter, headers: Readonly<Record<string, HeaderValue>>): void => {
+export const resetHeaders = (response: HeadWriter, headers: HeaderValues): void => {
   for (const name of response.getHeaderNames()) response.removeHeader(name)
   for (const [name, value] of Object.entries(headers)) if (value !== undefined) response.setHeader(name, value)
 }
