@@ -372,6 +372,20 @@ suite('LIFE-16: an end by another process is found by the next read of the backe
     })
   }
 
+  test('of a session in a cookie, if a store keeps the ends', async (t) => {
+    const h = start(t, { backend: cookieBackend({ secret: OTHER_SECRET, ends: memoryBackend({ now: clock() }) }) })
+    await h.visit((s) => s.login('anna'))
+    const sockets = [await h.open()]
+    // A change gives the browser another cookie of the same session.
+    await h.visit((s) => s.set('a', 1))
+    sockets.push(await h.open())
+    await h.pass(INTERVAL)
+    for (const socket of sockets) assert.equal(await endOf(socket), PENDING)
+    await h.elsewhere()((s) => s.invalidate())
+    await h.pass(INTERVAL)
+    for (const socket of sockets) assert.equal(await endOf(socket), 'end')
+  })
+
   test('the option watchInterval is its bound', async (t) => {
     const h = start(t, { watchInterval: 3 })
     await h.visit((s) => s.login('anna'))
