@@ -25,18 +25,21 @@ export type ReadOnlySession<F extends object = AnyFields> = Pick<
   'label' | 'owner' | 'authenticatedAt' | 'expiresAt' | 'withheld' | 'fields' | 'get'
 >
 
+/** The session of an open socket. */
+export type WatchedSession<F extends object = AnyFields> = {
+  readonly ok: true
+  readonly session: ReadOnlySession<F>
+  /** Resolves when the session ends. It stays pending after `stop`, and for a visitor without a session. */
+  readonly ended: Promise<EndReason>
+  /** Aborted when the session ends, for streams and loops. Its reason is KeepsakeError `ended`. */
+  readonly signal: AbortSignal
+  /** Stops watching. Call it when the connection closes. */
+  stop(): void
+}
+
 /** The session of a socket, or the reason why the socket must be refused with 403. */
 export type WatchResult<F extends object = AnyFields> =
-  | {
-      readonly ok: true
-      readonly session: ReadOnlySession<F>
-      /** Resolves when the session ends. It stays pending after `stop`, and for a visitor without a session. */
-      readonly ended: Promise<EndReason>
-      /** Aborted when the session ends, for streams and loops. Its reason is KeepsakeError `ended`. */
-      readonly signal: AbortSignal
-      /** Stops watching. Call it when the connection closes. */
-      stop(): void
-    }
+  | WatchedSession<F>
   | { readonly ok: false; readonly error: 'cross_origin' }
 
 const READ_ONLY =

@@ -8,7 +8,7 @@ import { suite, type TestContext, test } from 'node:test'
 import crossws from 'crossws/adapters/node'
 import { Hono } from 'hono'
 import { streamSSE } from 'hono/streaming'
-import { type SessionManager, type SessionManagerOptions, session, sessionManager, type WatchResult } from 'keepsake'
+import { type SessionManager, type SessionManagerOptions, session, sessionManager, type WatchedSession } from 'keepsake'
 import { forHono } from 'keepsake/hono'
 import { memoryBackend } from 'keepsake/memory'
 import { forNode } from 'keepsake/node'
@@ -58,11 +58,9 @@ const ws: Kind = {
   connect: connectWebSocket,
 }
 
-type WatchedSocket = Extract<WatchResult, { readonly ok: true }>
-
 const onCrossws: Kind = {
   attach(server, manager) {
-    const watchedOf = ({ context }: { readonly context: object }) => context as WatchedSocket
+    const watchedOf = ({ context }: { readonly context: object }) => context as WatchedSession
     const { handleUpgrade } = crossws({
       hooks: {
         async upgrade(request) {

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { suite, type TestContext, test } from 'node:test'
 import { setImmediate as turn } from 'node:timers/promises'
-import { type Session, type SessionManagerOptions, session, sessionManager, type WatchResult } from 'keepsake'
+import { type Session, type SessionManagerOptions, session, sessionManager, type WatchedSession } from 'keepsake'
 import { cookieBackend } from 'keepsake/cookie'
 import { memoryBackend } from 'keepsake/memory'
 import { type Browser, browser } from 'keepsake/testing'
@@ -16,7 +16,7 @@ const ORIGIN = 'https://app.test'
 const INTERVAL = 15
 
 type Act = (s: Session) => unknown
-type Socket = Extract<WatchResult, { readonly ok: true }>
+type Socket = WatchedSession
 
 /** Two processes of an application on one backend, and a visitor. Timers run only when the test moves the time. */
 const start = (t: TestContext, options: Partial<SessionManagerOptions> = {}) => {
