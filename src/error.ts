@@ -36,8 +36,9 @@ export const chain = <T, R>(value: Awaitable<T>, next: (value: T) => Awaitable<R
  * - `no_middleware`: the request did not pass through a session manager, or is a copy of one that did.
  * - `no_response`: a handler that used its session returned no Response, a Response whose body was read, or
  *   `Response.error()`. Nothing was saved.
- * - `too_late`: the session was used after the response was sent, `commit()` was called twice, or the session of a socket
- *   was changed.
+ * - `too_late`: the session was used after the response was sent, or `commit()` was called twice.
+ * - `read_only`: a server component of Next.js changed the session, or needs a cookie that it cannot set; or the session of a
+ *   socket was changed. Nothing was changed.
  * - `invalid_owner`: the argument of `login` cannot name an account.
  * - `not_json`: a value cannot be written as JSON. The message has the path to it.
  * - `schema_mismatch`: the handler's changes do not fit the schema. Nothing was saved.
@@ -66,6 +67,7 @@ export type ErrorCode =
   | 'missing_package'
   | 'invalid_backend'
   | 'too_late'
+  | 'read_only'
   | 'invalid_owner'
   | 'not_json'
   | 'schema_mismatch'

@@ -64,8 +64,8 @@ const isAllowed = (request: RequestHead, from: Source): boolean =>
 
 /** Forbids every change of a session. */
 const makeReadOnly = (work: UnitOfWork): void => {
-  const error = new KeepsakeError('too_late', READ_ONLY)
-  work.readOnly = { error, reads: true, logsIn: false, keepsSession: true }
+  const error = new KeepsakeError('read_only', READ_ONLY)
+  work.readOnly = { error, reads: true, logsIn: false, logsOut: false }
   work.extend = false
 }
 

@@ -43,6 +43,7 @@ const names: Record<string, readonly string[]> = {
   'keepsake/memory': ['memoryBackend'],
   'keepsake/moving': ['copySessions', 'movingBackend'],
   'keepsake/mysql': ['connectMysql', 'mysqlBackend'],
+  'keepsake/next': ['forNext'],
   'keepsake/node': ['forNode'],
   'keepsake/postgres': ['connectPostgres', 'postgresBackend'],
   'keepsake/redis': ['connectRedis', 'redisBackend'],

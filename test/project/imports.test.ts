@@ -69,7 +69,10 @@ const rules: Readonly<Record<string, readonly string[]>> = {
   watch: ['http/', 'session/', 'request-context', 'watchers'],
   watchers: ['backends/', 'session/'],
   'dream-sessions': ['http/', 'options', 'manager'],
-  'adapters/': ['http/', 'session/', 'request', 'request-context', 'response', 'commit-request', 'manager'],
+  'adapters/': [
+    ...['http/', 'session/', 'forms/', 'request', 'request-context', 'response', 'commit-request', 'middleware'],
+    ...['flash', 'manager'],
+  ],
   testing: ['testing/'],
   'testing/': [
     ...['http/', 'backends/', 'forms/', 'request', 'request-context', 'flash', 'sealed-text', 'options', 'manager'],

@@ -124,11 +124,11 @@ suite('the session of a socket', () => {
       () => s.invalidate(),
     ]) {
       assert.throws(change, {
-        code: 'too_late',
+        code: 'read_only',
         message: /The session of a socket was changed.*manager\.open\(request\)/,
       })
     }
-    await assert.rejects(s.save(), code('too_late'))
+    await assert.rejects(s.save(), code('read_only'))
     assert.equal(s.owner, 'anna')
     assert.equal(h.store.total() - h.store.calls.get, writes)
   })

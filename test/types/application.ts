@@ -45,6 +45,7 @@ import { forKoa, type KoaAdapterOptions } from 'keepsake/koa'
 import type { MemoryOptions } from 'keepsake/memory'
 import type { CopyOptions, MovingOptions } from 'keepsake/moving'
 import type { ConnectMysqlOptions, MysqlOptions } from 'keepsake/mysql'
+import { forNext, type NextOptions } from 'keepsake/next'
 import { forNode, type NodeAdapterOptions } from 'keepsake/node'
 import type { ConnectPostgresOptions, PostgresOptions } from 'keepsake/postgres'
 import type { ConnectRedisOptions, RedisOptions } from 'keepsake/redis'
@@ -82,6 +83,7 @@ export const undefinable: readonly true[] = [
   true satisfies Undefinable<WatchOptions>,
   true satisfies Undefinable<LoggerOptions>,
   true satisfies Undefinable<MovingOptions>,
+  true satisfies Undefinable<NextOptions>,
   true satisfies Undefinable<NodeAdapterOptions>,
   true satisfies Undefinable<FetchAdapterOptions>,
   true satisfies Undefinable<FastifyAdapterOptions>,
@@ -177,6 +179,24 @@ withSessions(page)(new FrameworkRequest('https://app.example'))
 export const otherContext: (request: FrameworkRequest, context: { params: string }) => unknown = withSessions(page)
 export const exactly: Handler<FrameworkRequest, [context: Context]> = withSessions(page)
 export const plain: Handler = withSessions(async (request) => Response.json((await session(request)).fields))
+
+// Next.js: handlers and actions keep their types. A handler may get another Response than its own.
+const next = forNext(() => typed)
+declare const redirect: (to: string) => never
+export const nextRoute: Route = next.saving(page)
+export const nextActions = {
+  add: next.saving(async (_: FormData, amount: number) => amount) satisfies (
+    data: FormData,
+    n: number,
+  ) => Promise<number>,
+  leave: next.saving(async () => redirect('/')) satisfies (data: FormData) => Promise<void>,
+}
+export const nextCart = async (): Promise<readonly string[] | undefined> => {
+  const s = await next.session({ extend: false })
+  // @ts-expect-error a field that the type does not have
+  s.get('usre')
+  return s.get('cart')
+}
 
 // A worker, which gets an environment and a context of its platform.
 type Env = { readonly GREETING: string }
