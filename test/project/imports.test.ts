@@ -71,7 +71,7 @@ const rules: Readonly<Record<string, readonly string[]>> = {
   'dream-sessions': ['http/', 'options', 'manager'],
   'adapters/': [
     ...['http/', 'session/', 'forms/', 'request', 'request-context', 'response', 'commit-request', 'middleware'],
-    ...['flash', 'manager'],
+    ...['flash', 'manager', 'open-session'],
   ],
   testing: ['testing/'],
   'testing/': [
