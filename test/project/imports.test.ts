@@ -53,8 +53,6 @@ const rules: Readonly<Record<string, readonly string[]>> = {
     ...[
       'request',
       'request-context',
-      'response',
-      'commit-request',
       'accounts',
       'operator',
       'sealed-text',
@@ -62,12 +60,18 @@ const rules: Readonly<Record<string, readonly string[]>> = {
       'begin-work',
       'lazy-backend',
       'middleware',
+      'open-session',
+      'watch',
+      'watchers',
     ],
   ],
+  'open-session': ['http/', 'session/', 'request', 'request-context', 'response', 'commit-request'],
+  watch: ['http/', 'session/', 'request-context', 'watchers'],
+  watchers: ['backends/', 'session/'],
   'dream-sessions': ['http/', 'options', 'manager'],
   'adapters/': [
     ...['http/', 'session/', 'forms/', 'request', 'request-context', 'response', 'commit-request', 'middleware'],
-    ...['flash', 'manager'],
+    ...['flash', 'manager', 'open-session'],
   ],
   testing: ['testing/'],
   'testing/': [
@@ -86,7 +90,7 @@ const rules: Readonly<Record<string, readonly string[]>> = {
       'sealed-text',
       'cookies',
     ],
-    ...['options', 'manager', 'operator', 'response', 'dream-sessions'],
+    ...['options', 'manager', 'open-session', 'operator', 'response', 'dream-sessions', 'watch'],
   ],
 }
 

@@ -34,6 +34,8 @@ import {
   sqlSessions,
   type TokenOptions,
   takeFlash,
+  type WatchOptions,
+  type WatchResult,
 } from 'keepsake'
 import { type AstroAdapterOptions, forAstro } from 'keepsake/astro'
 import type { CookieBackendOptions } from 'keepsake/cookie'
@@ -87,6 +89,7 @@ export const undefinable: readonly true[] = [
   true satisfies Undefinable<CrossOriginProtectionOptions>,
   true satisfies Undefinable<FormOptions>,
   true satisfies Undefinable<TokenOptions>,
+  true satisfies Undefinable<WatchOptions>,
   true satisfies Undefinable<LoggerOptions>,
   true satisfies Undefinable<MovingOptions>,
   true satisfies Undefinable<NextOptions>,
@@ -299,6 +302,18 @@ type AstroMiddlewareHandler = (
   next: (payload?: string | URL | Request) => Promise<Response>,
 ) => Promise<Response> | Response
 export const astroMiddleware: AstroMiddlewareHandler = forAstro(typed)
+// A socket: its session has the typed fields and no methods that change it.
+export const onUpgrade = async (request: Request): Promise<Response | undefined> => {
+  const watched: WatchResult<Fields> = await typed.watch(request, { origins: ['https://app.example'] })
+  if (!watched.ok) return new Response(watched.error satisfies 'cross_origin', { status: 403 })
+  const cart: readonly string[] | undefined = watched.session.get('cart')
+  // @ts-expect-error the session of a socket cannot be changed
+  watched.session.set
+  const stopped: AbortSignal = watched.signal
+  void watched.ended.then((reason: 'login' | 'expired' | 'end') => [reason, cart, stopped.aborted])
+  watched.stop()
+}
+
 // An author of an adapter runs the cases on a server of their own.
 declare const serveApplication: ServeApplication
 export const patient: RunOptions = { patience: 1_000 }

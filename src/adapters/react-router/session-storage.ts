@@ -1,7 +1,8 @@
 // Sessions in the shape that `createSessionStorage` of React Router has, for applications that are written for it.
 
 import { KeepsakeError } from '../../error.ts'
-import type { OpenSession, SessionManager } from '../../manager.ts'
+import type { SessionManager } from '../../manager.ts'
+import type { OpenSession } from '../../open-session.ts'
 import { frameworkError } from '../framework-error.ts'
 import { withStatusText } from './error-status.ts'
 
