@@ -4,7 +4,7 @@ import { type Awaitable, isThenable, KeepsakeError } from './error.ts'
 import type { Emit } from './events.ts'
 import type { ErrorKind } from './http/error-response.ts'
 import { openOnce, type RequestContext, type RequestLike, release } from './request-context.ts'
-import { setCookieHeaders } from './response.ts'
+import { type ResponseCookie, responseCookies, setCookieHeaders } from './response.ts'
 import { commit } from './session/commit.ts'
 import { end } from './session/end.ts'
 import { giveBackMessages, returnMessages } from './session/flash.ts'
@@ -18,18 +18,30 @@ export type RequestOutcome = {
   readonly error?: KeepsakeError
   /** Set-Cookie values. They belong to the other response too. */
   readonly cookies: readonly string[]
+  /** The same cookies as objects, for frameworks that set cookies by name. */
+  readonly cookieObjects: () => readonly ResponseCookie[]
   /** The response contains something of this visitor alone, so no shared cache may keep it. */
   readonly privateResponse: boolean
   readonly emit: Emit
 }
 
-/** The Set-Cookie values that leave with a failure: a logout clears the browser's cookie although the store failed. */
-export const clearingCookies = (work: UnitOfWork): readonly string[] => {
+const cookiesOf = (outcome: CommitOutcome, work: UnitOfWork): Pick<RequestOutcome, 'cookies' | 'cookieObjects'> => ({
+  cookies: setCookieHeaders(outcome, work),
+  cookieObjects: () => responseCookies(outcome, work),
+})
+
+const noCookies: ReturnType<typeof cookiesOf> = { cookies: [], cookieObjects: () => [] }
+
+/** The cookies that leave with a failure: a logout clears the browser's cookie although the store failed. */
+const clearing = (work: UnitOfWork): ReturnType<typeof cookiesOf> => {
   const { transition, hadCookie, unusable } = work
   const ends = transition === 'invalidate' || (transition !== undefined && unusable.some(({ proven }) => !proven))
-  if (ends && hadCookie) return setCookieHeaders({ ...work.saved, session: 'clear' }, work)
-  return work.saved === undefined ? [] : setCookieHeaders(work.saved, work)
+  if (ends && hadCookie) return cookiesOf({ ...work.saved, session: 'clear' }, work)
+  return work.saved === undefined ? noCookies : cookiesOf(work.saved, work)
 }
+
+/** The Set-Cookie values that leave with a failure. */
+export const clearingCookies = (work: UnitOfWork): readonly string[] => clearing(work).cookies
 
 const kindOf = ({ status }: KeepsakeError): ErrorKind => (status === 503 ? 'unavailable' : 'not_saved')
 
@@ -42,7 +54,7 @@ const failed = async (work: UnitOfWork, error: unknown): Promise<RequestOutcome>
   if (error instanceof KeepsakeError) {
     emit('store_error', { error })
     await giveBackMessages(work)
-    return { failure: kindOf(error), error, cookies: clearingCookies(work), privateResponse: false, emit }
+    return { failure: kindOf(error), error, ...clearing(work), privateResponse: false, emit }
   }
   await giveBackMessages(work)
   throw error
@@ -50,10 +62,11 @@ const failed = async (work: UnitOfWork, error: unknown): Promise<RequestOutcome>
 
 const committed = (work: UnitOfWork, outcome: CommitOutcome): Awaitable<RequestOutcome> => {
   const cookies = setCookieHeaders(outcome, work)
+  const cookieObjects = () => responseCookies(outcome, work)
   const { emit } = work.context
   const { failure } = outcome
-  if (failure === undefined) return { failure, cookies, privateResponse: work.privateResponse, emit }
-  return giveBackMessages(work).then(() => ({ failure, cookies, privateResponse: false, emit }))
+  if (failure === undefined) return { failure, cookies, cookieObjects, privateResponse: work.privateResponse, emit }
+  return giveBackMessages(work).then(() => ({ failure, cookies, cookieObjects, privateResponse: false, emit }))
 }
 
 /** @throws every error that is no KeepsakeError, always as a rejected promise */
@@ -80,7 +93,7 @@ const openAndCommit = async (requestContext: RequestContext, status: number): Pr
     if (flashAdded.length === 0) return undefined
     if (!(error instanceof KeepsakeError)) throw error
     manager.emit('store_error', { error })
-    return { failure: kindOf(error), error, cookies: [], privateResponse: false, emit: manager.emit }
+    return { failure: kindOf(error), error, ...noCookies, privateResponse: false, emit: manager.emit }
   }
   const work = requestContext.work as UnitOfWork
   work.flashAdded = flashAdded
@@ -139,6 +152,6 @@ export const abandonRequest = async (
   release(target, requestContext)
   if (!(error instanceof KeepsakeError) || error.status !== 503) return undefined
   emit('store_error', { error })
-  const cookies = work === undefined ? [] : clearingCookies(work)
-  return { failure: 'unavailable', error, cookies, privateResponse: false, emit }
+  const cookies = work === undefined ? noCookies : clearing(work)
+  return { failure: 'unavailable', error, ...cookies, privateResponse: false, emit }
 }

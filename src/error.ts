@@ -38,6 +38,8 @@ export const chain = <T, R>(value: Awaitable<T>, next: (value: T) => Awaitable<R
  * - `no_response`: a handler that used its session returned no Response, a Response whose body was read, or
  *   `Response.error()`. Nothing was saved.
  * - `too_late`: the session was used after the response was sent, or `commit()` was called twice.
+ * - `read_only`: a server component of Next.js changed the session, or needs a cookie that it cannot set; or the session of a
+ *   socket was changed. Nothing was changed.
  * - `invalid_owner`: the argument of `login` cannot name an account.
  * - `not_json`: a value cannot be written as JSON. The message has the path to it.
  * - `schema_mismatch`: the handler's changes do not fit the schema. Nothing was saved.
@@ -53,7 +55,7 @@ export const chain = <T, R>(value: Awaitable<T>, next: (value: T) => Awaitable<R
  *
  * Only an adapter passes these to the error handler of its framework, with the status 409. Nothing was saved:
  *
- * - `ended`: the session ended while the request was in progress.
+ * - `ended`: the session ended while the request was in progress, or while a socket was open.
  * - `conflict`: another request changed the session, and the schema refuses both changes together.
  * - `withheld`: the browser did not send the session cookie with the request.
  */
@@ -66,6 +68,7 @@ export type ErrorCode =
   | 'missing_package'
   | 'invalid_backend'
   | 'too_late'
+  | 'read_only'
   | 'invalid_owner'
   | 'not_json'
   | 'schema_mismatch'

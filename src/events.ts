@@ -47,7 +47,7 @@ import { isThenable } from './error.ts'
  *
  * - `form_rejected`: the token of a form or of a script was missing or not valid. The message has the outcome, and the
  *   missing evidence if others can plant the visitor's cookies.
- * - `cross_origin_rejected`: `crossOriginProtection` refused a request. The message has the reason.
+ * - `cross_origin_rejected`: `crossOriginProtection` or `watch` refused a request. The message has the reason.
  *
  * The store needs the operator:
  *
@@ -156,10 +156,15 @@ const publish = (event: SessionEvent): void => {
   for (const subscriber of [...subscribers]) callListener(() => subscriber(event, 'keepsake'), event)
 }
 
-/** Calls the listener and the subscribers of the channel `keepsake`. Their errors are dropped and break no request. */
+/**
+ * Calls the listener and the subscribers of the channel `keepsake`. Their errors are dropped and break no request.
+ *
+ * @param first called before them, for keepsake's own use
+ */
 export const emitter =
-  (listener?: SessionEventListener): Emit =>
+  (listener?: SessionEventListener, first?: Emit): Emit =>
   (type, more) => {
+    first?.(type, more)
     if (listener === undefined && !events.hasSubscribers) return
     const event: SessionEvent = Object.freeze({ type, ...more })
     if (events.hasSubscribers) publish(event)

@@ -36,13 +36,8 @@ export type { Handler, Middleware } from './http/handler.ts'
 export type { NodeRequest } from './http/node-request.ts'
 export type { IncomingRequest, RequestHeaders } from './http/request-head.ts'
 export type { Json } from './json.ts'
-export {
-  type CommitResult,
-  type OpenSession,
-  type SessionManager,
-  sessionManager,
-  type Tenant,
-} from './manager.ts'
+export { type SessionManager, sessionManager, type Tenant } from './manager.ts'
+export type { CommitResult, OpenSession } from './open-session.ts'
 export type {
   RevokeCondition,
   RevokeProgress,
@@ -59,3 +54,5 @@ export type { Issue, StandardSchema } from './schema.ts'
 export { seal, unseal } from './sealed-text.ts'
 export type { Flash } from './session/flash-messages.ts'
 export type { AnyFields, LoginOptions, Session } from './session/session.ts'
+export type { EndReason } from './session/stored-end.ts'
+export type { ReadOnlySession, WatchedSession, WatchOptions, WatchResult } from './watch.ts'

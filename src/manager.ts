@@ -3,14 +3,13 @@
 import { listSessions, type OwnedSession, revokeAllSessions, revokeSession } from './accounts.ts'
 import type { Deadline } from './backends/deadline.ts'
 import { workStarter } from './begin-work.ts'
-import { clearingCookies } from './commit-request.ts'
 import { checkOptionNames, KeepsakeError } from './error.ts'
-import { copyableHeaders } from './http/copyable-headers.ts'
 import type { Middleware } from './http/handler.ts'
 import { isNodeRequest, type NodeRequest, NodeRequestHead, type ParsedBodyOwner } from './http/node-request.ts'
 import type { IncomingRequest, RequestHead, RequestHeaders } from './http/request-head.ts'
 import { openLazily } from './lazy-backend.ts'
 import { createMiddleware } from './middleware.ts'
+import { type OpenSession, openSession } from './open-session.ts'
 import {
   countSessions,
   type RevokeCondition,
@@ -22,45 +21,24 @@ import {
   scanSessions,
 } from './operator.ts'
 import { checkOptions, type SessionManagerOptions } from './options.ts'
-import { asksToExtend, type SessionOptions, sessionOf, tenantFor } from './request.ts'
-import { attachOpened, findTenant, type Manager, type RequestContext, type RequestLike } from './request-context.ts'
-import { addHeaders, type ResponseCookie, responseCookies, setCookieHeaders } from './response.ts'
+import { type SessionOptions, sessionOf, tenantFor } from './request.ts'
+import { findContext, type Manager, type RequestLike } from './request-context.ts'
 import type { OutputOf, StandardSchema } from './schema.ts'
 import { sealText, unsealText } from './sealed-text.ts'
-import { commit } from './session/commit.ts'
 import type { ManagerContext, SharedContext } from './session/context.ts'
-import { giveBackMessages } from './session/flash.ts'
-import { type AnyFields, createHandle, type Session } from './session/session.ts'
+import type { AnyFields, Session } from './session/session.ts'
 import { contextFinder, namespaceIn, needsTenant } from './session/tenant.ts'
-import type { UnitOfWork } from './session/work.ts'
+import { type WatchOptions, type WatchResult, watchSession } from './watch.ts'
+import { Watchers } from './watchers.ts'
 
-/** The result of a commit outside a middleware: headers and cookies to send, or the reason why nothing was saved. */
-export type CommitResult =
+/** A request that opens a session outside a middleware. */
+type OpeningRequest =
   | {
-      readonly ok: true
-      /** Set-Cookie, Vary and Cache-Control, to add to the response. */
-      readonly headers: Headers
-      /** The same cookies as objects, for frameworks that set cookies by name. */
-      readonly cookies: readonly ResponseCookie[]
+      readonly headers: RequestHeaders
+      readonly url?: string | undefined
+      readonly method?: string | undefined
     }
-  | {
-      readonly ok: false
-      readonly error: 'ended' | 'conflict' | 'withheld'
-      /** Only after a `save` of the same session that set a cookie: its headers and cookies, to add to the response. */
-      readonly headers?: Headers
-      readonly cookies?: readonly ResponseCookie[]
-    }
-
-/** A session outside a middleware: change it, use it for flash messages and forms in the place of the request, then commit. */
-export type OpenSession<F extends object = AnyFields> = Session<F> & {
-  /**
-   * Saves the changes and the flash messages. Add the headers or the cookies of the result to the response. A job without a response ignores
-   * them. Call it once. If a logout fails, the error has `headers` that clear the browser's cookie.
-   *
-   * @throws KeepsakeError `unavailable`, `unknown_outcome`, `contention`, `too_large`, `schema_mismatch`, `too_late`
-   */
-  commit(): Promise<CommitResult>
-}
+  | NodeRequest
 
 /** A middleware with methods for its own sessions. */
 export type SessionManager<F extends object = AnyFields> = Middleware & {
@@ -74,16 +52,18 @@ export type SessionManager<F extends object = AnyFields> = Middleware & {
    * with a `__Host-` or `__Secure-` prefix are read. `readForm` needs a Request. A request of `node:http` is also possible, for
    * example that of a WebSocket upgrade. The options are those of `session`.
    */
-  open(
-    request:
-      | {
-          readonly headers: RequestHeaders
-          readonly url?: string | undefined
-          readonly method?: string | undefined
-        }
-      | NodeRequest,
-    options?: SessionOptions,
-  ): Promise<OpenSession<F>>
+  open(request: OpeningRequest, options?: SessionOptions): Promise<OpenSession<F>>
+  /**
+   * The session of a WebSocket or of another long connection, to read, until it ends. Call it with the request that opens the
+   * connection, or inside an adapter with the context of the framework. A page of another origin gets `cross_origin`: answer
+   * 403. Call `stop()` when the connection closes.
+   *
+   * The end of the session is reported within a second if this manager ended it, and otherwise within `watchInterval` seconds.
+   * Watching does not extend the session.
+   *
+   * @throws KeepsakeError `invalid_option`, `unavailable`
+   */
+  watch(request: OpeningRequest | RequestLike, options?: WatchOptions): Promise<WatchResult<F>>
   /**
    * The live sessions of an account, as `login` named it, newest first.
    *
@@ -165,40 +145,18 @@ export type Tenant<F extends object = AnyFields> = Pick<
   'list' | 'revoke' | 'revokeAll' | 'scan' | 'count' | 'revokeWhere' | 'seal' | 'unseal'
 > & { readonly namespace: string }
 
+/** @throws KeepsakeError `invalid_option` if it is no request */
+const headFrom = (opening: unknown, caller: string): RequestHead => {
+  if (isNodeRequest(opening)) return new NodeRequestHead(opening, opening as ParsedBodyOwner)
+  if (typeof (opening as Partial<RequestHead> | null)?.headers?.get === 'function') return opening as RequestHead
+  throw new KeepsakeError(
+    'invalid_option',
+    `${caller} was given a value of type ${typeof opening} without headers. Pass a Request, a request of node:http, or { headers, url }.`,
+  )
+}
+
 /** The fields that a schema describes, if it describes an object. */
 type FieldsOf<S extends StandardSchema> = OutputOf<S> extends object ? OutputOf<S> : never
-
-/** The `commit` of a session outside a middleware. */
-const commitFor = (work: UnitOfWork, requestContext: RequestContext) => {
-  const headersWith = (cookies: readonly string[]): Headers => {
-    const headers = new Headers()
-    addHeaders(headers, cookies, work.context.emit, work.privateResponse)
-    return headers
-  }
-  return async (): Promise<CommitResult> => {
-    if (work.committed) {
-      throw new KeepsakeError('too_late', 'commit() was called twice for one session. Open the session again.')
-    }
-    requestContext.answered = true
-    work.flashAdded = requestContext.flashAdded
-    try {
-      const outcome = await commit(work)
-      if (outcome.failure !== undefined) {
-        await giveBackMessages(work)
-        const cookies = responseCookies(outcome, work)
-        const sent = { headers: headersWith(setCookieHeaders(outcome, work)), cookies }
-        return { ok: false, error: outcome.failure, ...(cookies.length > 0 && sent) }
-      }
-      const headers = headersWith(setCookieHeaders(outcome, work))
-      return { ok: true, headers, cookies: responseCookies(outcome, work) }
-    } catch (error) {
-      await giveBackMessages(work)
-      const cookies = clearingCookies(work)
-      if (error instanceof KeepsakeError && cookies.length > 0) error.headers = copyableHeaders(headersWith(cookies))
-      throw error
-    }
-  }
-}
 
 /** The methods of a manager that need a namespace and no request. `namespaceFor` returns the namespace, or throws. */
 const namespaceMethods = (
@@ -240,16 +198,18 @@ export function sessionManager<S extends StandardSchema>(
 ): SessionManager<FieldsOf<S>>
 export function sessionManager<F extends object = AnyFields>(options: SessionManagerOptions): SessionManager<F>
 export function sessionManager(options: SessionManagerOptions): SessionManager {
-  const checked = checkOptions(options)
+  const checked = checkOptions(options, (type, more) => watchers.onEvent(type, more))
   const store = openLazily(checked, options)
   const { namespace } = checked
   const trustProxy = options.trustProxy === true
   const contextOf = contextFinder(namespace === undefined)
   const { beginWork, newDeadline } = workStarter(checked, trustProxy, store, contextOf)
+  const { now, emit } = checked.settings
+  const watchers = new Watchers({ interval: checked.watchInterval, now, emit, newDeadline })
 
   const manager: Manager = {
     context: () => store.current() ?? store.opened(),
-    emit: checked.settings.emit,
+    emit,
     errorResponse: options.errorResponse,
     transport: { ...(options.secure !== undefined && { secure: options.secure }), trustProxy },
     tenant: checked.tenant,
@@ -263,6 +223,7 @@ export function sessionManager(options: SessionManagerOptions): SessionManager {
   const close = async () => {
     const context = store.current()
     context?.sweeper.stop()
+    watchers.close()
     // Every server of this manager closes it, and many backends can be closed only once.
     closed ??= context && (async () => context.backend.close?.())()
     await closed
@@ -273,16 +234,10 @@ export function sessionManager(options: SessionManagerOptions): SessionManager {
 
   return Object.assign(middleware, {
     session: (request: RequestLike, options?: SessionOptions) => sessionOf(request, middleware, options),
-    async open(opening: RequestHead | NodeRequest, options: SessionOptions = {}): Promise<OpenSession> {
-      const extend = asksToExtend(options, 'open()')
-      const request = isNodeRequest(opening) ? new NodeRequestHead(opening, opening as ParsedBodyOwner) : opening
-      const tenant = findTenant(manager, request)
-      const work = await beginWork(request, tenant)
-      work.extend = extend
-      const opened = createHandle(work)
-      const requestContext = attachOpened(opened, work, manager, tenant)
-      return Object.defineProperty(opened, 'commit', { value: commitFor(work, requestContext) }) as OpenSession
-    },
+    open: async (opening: RequestHead | NodeRequest, options: SessionOptions = {}) =>
+      openSession(manager, headFrom(opening, 'open()'), options),
+    watch: async (opening: RequestHead | NodeRequest | RequestLike, options: WatchOptions = {}) =>
+      watchSession(manager, watchers, findContext(opening)?.head ?? headFrom(opening, 'watch()'), options),
     ...methodsIn(namespace === undefined ? needsTenant : () => namespace),
     tenant(tenant: IncomingRequest | string): Tenant {
       const of = namespaceIn(tenant, namespace, (request) => tenantFor(request, middleware, manager).namespace)

@@ -7,7 +7,7 @@ import { attach, exposeManager, isInside, type Manager, type RequestContext, rel
 import { errorResponse, isResponse, sendable, withHeaders } from './response.ts'
 
 /** The functions that complete a response for one manager. */
-const createResponder = ({ emit, errorResponse: render }: Manager) => {
+export const createResponder = ({ emit, errorResponse: render }: Manager) => {
   /** Completes the handler's response by the outcome of its request, or replaces it. */
   const complete = (request: Request, answer: Response, outcome: RequestOutcome | undefined): Awaitable<Response> => {
     if (outcome === undefined) return answer

@@ -6,7 +6,7 @@ import { checkUrl } from './backends/from-url.ts'
 import { ownerNames, splitOwner, versions } from './crypto/keys.ts'
 import { keyRing } from './crypto/seal.ts'
 import { checkOptionNames, KeepsakeError } from './error.ts'
-import { emitter, type SessionEvent, type SessionEventListener } from './events.ts'
+import { type Emit, emitter, type SessionEvent, type SessionEventListener } from './events.ts'
 import { type TransportOptions, transportOptionNames } from './http/cookie-names.ts'
 import type { ErrorResponse } from './http/error-response.ts'
 import type { IncomingRequest } from './http/request-head.ts'
@@ -68,6 +68,11 @@ export type SessionManagerOptions = TransportOptions & {
    */
   readonly lastSeenInterval?: number | undefined
   /**
+   * Seconds between two reads of the sessions of open sockets, which find the ends that other processes caused: from 0.1 to
+   * 3600. Only for sockets that `watch` watches. Default 15.
+   */
+  readonly watchInterval?: number | undefined
+  /**
    * The behaviour if the session of a request cannot be read. `fail`, the default: every use of the session throws, and
    * the answer is 503. `anonymous`: the request continues without a session; changing the session throws the original
    * error, and no cookie is sent. `invalidate` works with both: the answer clears the browser's cookie, and is 503
@@ -105,6 +110,7 @@ const optionNames = [
   'migrate',
   'maxSessionsPerOwner',
   'lastSeenInterval',
+  'watchInterval',
   'onStoreError',
   'autoSweep',
   'maxInFlight',
@@ -124,6 +130,7 @@ const numberOption = (
     | 'storeTimeout'
     | 'maxSessionsPerOwner'
     | 'lastSeenInterval'
+    | 'watchInterval'
     | 'maxInFlight',
   fallback: number,
   least: number,
@@ -179,6 +186,7 @@ export type Configuration = {
   readonly backend: Backend | string
   readonly secrets: readonly (string | Uint8Array)[]
   readonly storeTimeout: number
+  readonly watchInterval: number
   readonly maxInFlight: number
 }
 
@@ -197,8 +205,8 @@ const ownerDescription = (namespace: string | undefined): Configuration['describ
   }
 }
 
-/** @throws KeepsakeError `invalid_option`, `unknown_backend` */
-export const checkOptions = (options: SessionManagerOptions): Configuration => {
+/** @param observe called for each event, before the listeners. @throws KeepsakeError `invalid_option`, `unknown_backend` */
+export const checkOptions = (options: SessionManagerOptions, observe: Emit): Configuration => {
   checkOptionNames(options, optionNames, 'sessionManager()')
   const idleTimeout = numberOption(options, 'idleTimeout', 14 * DAY, 0.001, 400 * DAY)
   const usual = Math.max(30 * DAY, idleTimeout)
@@ -242,7 +250,7 @@ export const checkOptions = (options: SessionManagerOptions): Configuration => {
       persistent: options.persistent ?? true,
       maxBytes: numberOption(options, 'maxBytes', 65_536, 2, 2 ** 30),
       codec: schema && fieldCodec(schema, migrate),
-      emit: emitter(options.onEvent),
+      emit: emitter(options.onEvent, observe),
       commitQueues: new Map(),
       autoSweep: options.autoSweep !== false,
     },
@@ -252,6 +260,7 @@ export const checkOptions = (options: SessionManagerOptions): Configuration => {
     backend,
     secrets,
     storeTimeout: numberOption(options, 'storeTimeout', 2, 0.001, 3600) * 1000,
+    watchInterval: numberOption(options, 'watchInterval', 15, 0.1, 3600) * 1000,
     maxInFlight: numberOption(options, 'maxInFlight', 2_000, 1, 1_000_000),
   }
 }

@@ -84,7 +84,7 @@ type WithContext = { [CONTEXT]?: RequestContext }
 export type RequestLike = (object & { readonly login?: never }) | { readonly label: string; commit(): Promise<unknown> }
 
 /** The members by which the objects of frameworks refer to the object that an adapter attached. */
-const links = ['request', 'req', 'raw', 'context'] as const
+const links = ['request', 'req', 'raw', 'context', 'locals'] as const
 
 const contextOf = (target: RequestLike): RequestContext | undefined => {
   if (typeof target !== 'object' || target === null) return undefined

@@ -38,9 +38,20 @@ export const bareFastify = async (): Promise<App> => {
   return { kind: 'node', listener: app.routing }
 }
 
+export const bareHono = async (): Promise<App> => {
+  const { Hono } = await import('hono')
+  const { getRequestListener } = await import('@hono/node-server')
+  const app = new Hono()
+  for (const route of ['untouched', 'anonymous', 'read', 'write', 'login']) {
+    app.get(`/${route}`, (c) => c.text(answerTo(route)))
+  }
+  return { kind: 'node', listener: getRequestListener(app.fetch) }
+}
+
 export const openBare = async (bare: Bare): Promise<App | undefined> => {
   if (bare === 'node') return bareNode()
   if (bare === 'express') return bareExpress()
   if (bare === 'fastify') return bareFastify()
+  if (bare === 'hono') return bareHono()
   return bare === 'fetch' ? bareFetch() : undefined
 }

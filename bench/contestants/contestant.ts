@@ -24,7 +24,7 @@ export type Raw = Closable & {
   readonly operations: Partial<Record<Workload, (at: number) => unknown>>
 }
 
-export type Bare = 'node' | 'express' | 'fastify' | 'fetch' | 'nothing'
+export type Bare = 'node' | 'express' | 'fastify' | 'hono' | 'fetch' | 'nothing'
 
 export type Contestant = {
   readonly name: string

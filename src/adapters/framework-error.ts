@@ -18,7 +18,11 @@ export const errorHeaders = (cookies: readonly string[]): Headers => {
  * An error with the status and a message for the visitor, because some frameworks print the message of every error. The error of
  * the backend is its cause.
  */
-export const frameworkError = ({ failure = 'not_saved', error, cookies }: RequestOutcome): KeepsakeError => {
+export const frameworkError = ({
+  failure = 'not_saved',
+  error,
+  cookies,
+}: Pick<RequestOutcome, 'failure' | 'error' | 'cookies'>): KeepsakeError => {
   const { status, text } = defaultErrorText(failure)
   const code = codes[failure] ?? error?.code ?? 'unavailable'
   const thrown = new KeepsakeError(code, text, error === undefined ? {} : { cause: error })

@@ -5,7 +5,7 @@ import { defaultErrorText } from '../http/error-response.ts'
 import type { Manager } from '../request-context.ts'
 
 /** An error for the error handler of a framework: it has the same code, and the error of the backend is its cause. */
-const publicError = (error: KeepsakeError): KeepsakeError =>
+export const publicError = (error: KeepsakeError): KeepsakeError =>
   new KeepsakeError(error.code, defaultErrorText('unavailable').text, { cause: error })
 
 /**

@@ -3,9 +3,10 @@
 import { inspect } from 'node:util'
 import { checkOptionNames, KeepsakeError } from '../error.ts'
 import { emitter, type SessionEventListener } from '../events.ts'
+import { adviceOnCross, checkOrigins, pageOrigin } from '../http/allowed-origins.ts'
 import type { ErrorResponse } from '../http/error-response.ts'
 import { around, type Handler } from '../http/handler.ts'
-import { sourceOf } from '../http/origin.ts'
+import type { Source } from '../http/origin.ts'
 import { findManager, workOf } from '../request.ts'
 import { errorResponse } from '../response.ts'
 import { discardRest, findField } from './body.ts'
@@ -30,35 +31,12 @@ export type CrossOriginProtectionOptions = {
 
 const safeMethods = new Set(['GET', 'HEAD', 'OPTIONS'])
 
-const isOrigin = (origin: string): boolean => {
-  try {
-    return /^https?:\/\/[^*]+$/.test(origin) && new URL(origin).origin === origin
-  } catch {
-    return false
-  }
-}
-
-/** The origin of a request: allowed (`same`), not allowed (`cross`), or `unknown` if its headers are no evidence. */
-const requestOrigin = (request: Request, origins: ReadonlySet<string> | undefined): 'same' | 'cross' | 'unknown' => {
-  const source = sourceOf(request)
-  // The application's own page with Referrer-Policy: no-referrer sends `Origin: null`, and so does any sandboxed frame.
-  if (source === 'hidden' || source === 'unknown') return 'unknown'
-  const { headers } = request
-  // The origin of the request's URL is allowed unless the option `origins` names the allowed ones.
-  if (source === 'same' && (origins === undefined || headers.has('sec-fetch-site'))) return 'same'
-  return origins?.has(headers.get('origin') ?? '') ? 'same' : 'cross'
-}
-
 /** The message of the event: the reason of the refusal, and the operator's next step. */
-const adviceOn = (from: 'cross' | 'unknown', origin: string | null): string => {
-  if (from === 'unknown') {
-    return origin === null
-      ? 'A request without Sec-Fetch-Site, Origin and a valid form token was refused.'
-      : 'A request with Origin: null and without a valid form token was refused. If your own page sent it, its Referrer-Policy hides its origin: send Referrer-Policy: same-origin with your pages, or put a form token into the form.'
-  }
-  const refused = 'A request from a page of another origin was refused.'
-  if (origin === null || origin === 'null') return `${refused} Its origin is unknown (no Origin, or Origin: null).`
-  return `${refused} Its origin is ${JSON.stringify(origin.slice(0, 200))}. If you trust that origin, add it to the option origins.`
+const adviceOn = (from: Source, origin: string | null): string => {
+  if (from === 'cross') return adviceOnCross(origin)
+  return from === 'unknown'
+    ? 'A request without Sec-Fetch-Site, Origin and a valid form token was refused.'
+    : 'A request with Origin: null and without a valid form token was refused. If your own page sent it, its Referrer-Policy hides its origin: send Referrer-Policy: same-origin with your pages, or put a form token into the form.'
 }
 
 /** Whether a request has a valid token of this visitor, in its header or its form. */
@@ -93,25 +71,17 @@ export const crossOriginProtection = <R extends Request = Request, Rest extends 
   options: CrossOriginProtectionOptions = {},
 ): Handler<R, Rest> => {
   checkOptionNames(options, ['origins', 'onEvent', 'errorResponse'], 'crossOriginProtection()')
-  const { origins } = options
-  const invalid = origins?.find((origin) => !isOrigin(origin))
-  if (invalid !== undefined) {
-    throw new KeepsakeError(
-      'invalid_option',
-      `The option origins contains ${JSON.stringify(invalid)}. An origin must be in the format of browsers, such as https://app.example.`,
-    )
-  }
+  const allowed = checkOrigins(options.origins)
   const { errorResponse: render } = options
   if (render !== undefined && typeof render !== 'function') {
     throw new KeepsakeError('invalid_option', `The option errorResponse is ${inspect(render)}. It must be a function.`)
   }
-  const allowed = origins && new Set(origins)
   const listener = emitter(options.onEvent)
   return around(next, async (request: R, ...rest: Rest) => {
     const upgrades = request.headers.get('upgrade') !== null
     if (safeMethods.has(request.method) && !upgrades) return next(request, ...rest)
-    const from = requestOrigin(request, allowed)
-    if (from === 'same' || (from === 'unknown' && (await hasToken(request)))) return next(request, ...rest)
+    const from = pageOrigin(request, allowed)
+    if (from === 'same' || (from !== 'cross' && (await hasToken(request)))) return next(request, ...rest)
     const manager = findManager(request)
     const emit = manager?.emit ?? listener
     emit('cross_origin_rejected', { message: adviceOn(from, request.headers.get('origin')) })

@@ -4,6 +4,7 @@ import { inspect } from 'node:util'
 import { KeepsakeError } from '../error.ts'
 import type { EventType } from '../events.ts'
 import { bareName, type CookieAttributes, formatAttributes, prefixOf, sealedPlace } from './cookie.ts'
+import { isForwardedOverTls } from './forwarded.ts'
 import type { IncomingRequest, RequestHeaders } from './request-head.ts'
 
 /**
@@ -183,9 +184,7 @@ export const cookieSettingsFor = (
     const local = isDirect(headers, authority)
     const overTlsHere = local && isOutsideDomain(authority) ? secureWithoutDomain : secureSettings
     if (secure === true || scheme === 'https') return overTlsHere
-    if (trustProxy && headers.get('x-forwarded-proto')?.split(',')[0]?.trim().toLowerCase() === 'https') {
-      return overTlsHere
-    }
+    if (trustProxy && isForwardedOverTls(headers)) return overTlsHere
     if (secure === false) {
       const host = headers.get('host') ?? authority
       if (!local) return plain(host, 'the network')

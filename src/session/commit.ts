@@ -54,8 +54,9 @@ const adoptCreated = (work: UnitOfWork, created: Snapshot): CommitOutcome => {
   return { ...sessionCookie(work.context, created.key, created.metadata), ...preSessionChange }
 }
 
-/** Whether an anonymous request changed any field. Schema defaults do not count. */
-const createsSession = ({ fields, changes }: UnitOfWork): boolean => {
+/** Whether an anonymous request changed any field, or added a message that must be stored. Schema defaults do not count. */
+const createsSession = ({ fields, changes, storesFlash, flashAdded, context }: UnitOfWork): boolean => {
+  if (storesFlash && flashAdded.length > 0 && context.backend.stateless !== true) return true
   if (changes.length > 0) for (const field in fields) if (field !== FLASH) return true
   return false
 }

@@ -69,6 +69,7 @@ const newWork = (
   newKey: undefined,
   flashAdded: [],
   flashTaken: [],
+  storesFlash: false,
   privateResponse: false,
   readOnly: undefined,
   committed: false,

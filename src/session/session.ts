@@ -257,8 +257,9 @@ class SessionHandle implements Session {
   /** @throws KeepsakeError `too_late`, or `unavailable` if the session could not be read */
   #writable(call?: 'login' | 'invalidate'): UnitOfWork {
     const { readOnly, transition } = this.#work
-    // A logout must clear the browser's cookie although the backend failed.
-    const allowed = call === 'invalidate' || (readOnly?.logsIn && (call === 'login' || transition !== undefined))
+    const allowed =
+      (call === 'invalidate' && readOnly?.logsOut !== false) ||
+      (readOnly?.logsIn && (call === 'login' || transition !== undefined))
     if (readOnly !== undefined && !allowed) throw readOnly.error
     if (!this.#work.committed) return this.#work
     throw new KeepsakeError(

@@ -53,6 +53,8 @@ type ReadOnly = {
   readonly reads: boolean
   /** Whether the request may log the visitor in, because the session that it came with can be ended. */
   readonly logsIn: boolean
+  /** Whether it may end the session. Default true: a logout must clear the browser's cookie although the backend failed. */
+  readonly logsOut?: boolean
 }
 
 /** The cookies for the response, or why nothing was saved. Times are in milliseconds since 1970. */
@@ -117,6 +119,8 @@ export type UnitOfWork = {
   /** Flash messages for the next page, and those that this request took, oldest first. */
   flashAdded: readonly Flash[]
   flashTaken: readonly Flash[]
+  /** A message creates a session, because the page that takes it can set no cookie. A stateless backend ignores it. */
+  storesFlash: boolean
   /** The response contains something of this visitor alone, such as a form token. */
   privateResponse: boolean
   /** Why the request can change nothing: its session could not be read. */

@@ -683,7 +683,13 @@ const broken: Readonly<Record<string, Broken>> = {
       async commit(exchange, answer) {
         const unknown = exchange.request.headers.cookie !== undefined && exchange.context.work?.snapshot === undefined
         if (!unknown || exchange.context.work === undefined) return commit(exchange, answer)
-        return { failure: 'ended', cookies: [], privateResponse: true, emit: manager(exchange).emit }
+        return {
+          failure: 'ended',
+          cookies: [],
+          cookieObjects: () => [],
+          privateResponse: true,
+          emit: manager(exchange).emit,
+        }
       },
     }),
     fails: ['a cookie that opens no session'],

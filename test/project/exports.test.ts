@@ -32,6 +32,7 @@ const names: Record<string, readonly string[]> = {
     'unseal',
     'verifyCsrfToken',
   ],
+  'keepsake/astro': ['forAstro'],
   'keepsake/cookie': ['cookieBackend'],
   'keepsake/elysia': ['forElysia'],
   'keepsake/express': ['forExpress'],
@@ -43,8 +44,12 @@ const names: Record<string, readonly string[]> = {
   'keepsake/memory': ['memoryBackend'],
   'keepsake/moving': ['copySessions', 'movingBackend'],
   'keepsake/mysql': ['connectMysql', 'mysqlBackend'],
+  'keepsake/nest': ['forNest'],
+  'keepsake/next': ['forNext'],
   'keepsake/node': ['forNode'],
+  'keepsake/nuxt': ['forNuxt'],
   'keepsake/postgres': ['connectPostgres', 'postgresBackend'],
+  'keepsake/react-router': ['createSessionStorage', 'forReactRouter', 'sessionContext'],
   'keepsake/redis': ['connectRedis', 'redisBackend'],
   'keepsake/serve': ['logger', 'serve'],
   'keepsake/session': [
@@ -58,6 +63,7 @@ const names: Record<string, readonly string[]> = {
     'toCookieHeaders',
   ],
   'keepsake/sqlite': ['sqliteBackend'],
+  'keepsake/sveltekit': ['forSvelteKit'],
   'keepsake/testing': ['adapterCases', 'backendCases', 'browser'],
 }
 

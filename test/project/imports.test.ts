@@ -53,8 +53,6 @@ const rules: Readonly<Record<string, readonly string[]>> = {
     ...[
       'request',
       'request-context',
-      'response',
-      'commit-request',
       'accounts',
       'operator',
       'sealed-text',
@@ -62,10 +60,19 @@ const rules: Readonly<Record<string, readonly string[]>> = {
       'begin-work',
       'lazy-backend',
       'middleware',
+      'open-session',
+      'watch',
+      'watchers',
     ],
   ],
+  'open-session': ['http/', 'session/', 'request', 'request-context', 'response', 'commit-request'],
+  watch: ['http/', 'session/', 'request-context', 'watchers'],
+  watchers: ['backends/', 'session/'],
   'dream-sessions': ['http/', 'options', 'manager'],
-  'adapters/': ['http/', 'session/', 'request', 'request-context', 'response', 'commit-request', 'manager'],
+  'adapters/': [
+    ...['http/', 'session/', 'forms/', 'request', 'request-context', 'response', 'commit-request', 'middleware'],
+    ...['flash', 'manager', 'open-session'],
+  ],
   testing: ['testing/'],
   'testing/': [
     ...['http/', 'backends/', 'forms/', 'request', 'request-context', 'flash', 'sealed-text', 'options', 'manager'],
@@ -83,7 +90,7 @@ const rules: Readonly<Record<string, readonly string[]>> = {
       'sealed-text',
       'cookies',
     ],
-    ...['options', 'manager', 'operator', 'response', 'dream-sessions'],
+    ...['options', 'manager', 'open-session', 'operator', 'response', 'dream-sessions', 'watch'],
   ],
 }
 

@@ -34,7 +34,10 @@ import {
   sqlSessions,
   type TokenOptions,
   takeFlash,
+  type WatchOptions,
+  type WatchResult,
 } from 'keepsake'
+import { type AstroAdapterOptions, forAstro } from 'keepsake/astro'
 import type { CookieBackendOptions } from 'keepsake/cookie'
 import type { FastifyAdapterOptions } from 'keepsake/fastify'
 import type { FileOptions } from 'keepsake/file'
@@ -43,12 +46,21 @@ import { forKoa, type KoaAdapterOptions } from 'keepsake/koa'
 import type { MemoryOptions } from 'keepsake/memory'
 import type { CopyOptions, MovingOptions } from 'keepsake/moving'
 import type { ConnectMysqlOptions, MysqlOptions } from 'keepsake/mysql'
+import { forNext, type NextOptions } from 'keepsake/next'
 import { forNode, type NodeAdapterOptions } from 'keepsake/node'
 import type { ConnectPostgresOptions, PostgresOptions } from 'keepsake/postgres'
+import {
+  createSessionStorage,
+  forReactRouter,
+  type ReactRouterAdapterOptions,
+  type SessionStorageOptions,
+  sessionContext,
+} from 'keepsake/react-router'
 import type { ConnectRedisOptions, RedisOptions } from 'keepsake/redis'
 import { type LoggerOptions, logger, type ServeOptions, serve } from 'keepsake/serve'
 import type { ClockOptions, CookieHeaderOptions, ExpiryOptions } from 'keepsake/session'
 import type { SqliteOptions } from 'keepsake/sqlite'
+import { forSvelteKit, type SvelteKitAdapterOptions } from 'keepsake/sveltekit'
 import { adapterCases, type BrowserOptions, type RunOptions, type ServeApplication } from 'keepsake/testing'
 
 /** True if every option may be undefined, because applications compute options or read them from the environment. */
@@ -77,9 +89,15 @@ export const undefinable: readonly true[] = [
   true satisfies Undefinable<CrossOriginProtectionOptions>,
   true satisfies Undefinable<FormOptions>,
   true satisfies Undefinable<TokenOptions>,
+  true satisfies Undefinable<WatchOptions>,
   true satisfies Undefinable<LoggerOptions>,
   true satisfies Undefinable<MovingOptions>,
+  true satisfies Undefinable<NextOptions>,
   true satisfies Undefinable<NodeAdapterOptions>,
+  true satisfies Undefinable<AstroAdapterOptions>,
+  true satisfies Undefinable<ReactRouterAdapterOptions>,
+  true satisfies Undefinable<SessionStorageOptions>,
+  true satisfies Undefinable<SvelteKitAdapterOptions>,
   true satisfies Undefinable<FetchAdapterOptions>,
   true satisfies Undefinable<FastifyAdapterOptions>,
   true satisfies Undefinable<KoaAdapterOptions>,
@@ -175,6 +193,24 @@ export const otherContext: (request: FrameworkRequest, context: { params: string
 export const exactly: Handler<FrameworkRequest, [context: Context]> = withSessions(page)
 export const plain: Handler = withSessions(async (request) => Response.json((await session(request)).fields))
 
+// Next.js: handlers and actions keep their types. A handler may get another Response than its own.
+const next = forNext(() => typed)
+declare const redirect: (to: string) => never
+export const nextRoute: Route = next.saving(page)
+export const nextActions = {
+  add: next.saving(async (_: FormData, amount: number) => amount) satisfies (
+    data: FormData,
+    n: number,
+  ) => Promise<number>,
+  leave: next.saving(async () => redirect('/')) satisfies (data: FormData) => Promise<void>,
+}
+export const nextCart = async (): Promise<readonly string[] | undefined> => {
+  const s = await next.session({ extend: false })
+  // @ts-expect-error a field that the type does not have
+  s.get('usre')
+  return s.get('cart')
+}
+
 // A worker, which gets an environment and a context of its platform.
 type Env = { readonly GREETING: string }
 type Platform = { waitUntil(work: Promise<unknown>): void }
@@ -227,6 +263,56 @@ export const mountedInHono = forHono(typed, { load: true })
 export const mountedInKoa = forKoa(typed)
 export const counted: Promise<Session<Fields>> = session<Fields>(frameworkRequest)
 export const upgraded: Promise<OpenSession<Fields>> = typed.open(frameworkRequest)
+
+// The types of SvelteKit, React Router and Astro, as they declare them. Their own types are in the applications of frameworks/.
+type SvelteKitRequestEvent = {
+  readonly request: Request
+  readonly locals: { session: Session<Fields> }
+  readonly isDataRequest: boolean
+  readonly isSubRequest: boolean
+  readonly url: URL
+  readonly cookies: {
+    set(name: string, value: string, options: { path: string; encode?: (value: string) => string }): void
+  }
+}
+type SvelteKitHook = (input: {
+  event: SvelteKitRequestEvent
+  resolve: (event: SvelteKitRequestEvent, options?: { preload?: () => boolean }) => Promise<Response>
+}) => Promise<Response> | Response
+export const svelteKitHook: SvelteKitHook = forSvelteKit(typed)
+
+type RouterContext<T = unknown> = { defaultValue?: T }
+type RouterContextProvider = {
+  get<T>(context: RouterContext<T>): T
+  set<C extends RouterContext>(context: C, value: C extends RouterContext<infer T> ? T : never): void
+}
+type RouterMiddleware = (
+  args: { request: Request; url: URL; params: object; context: Readonly<RouterContextProvider> },
+  next: () => Promise<Response>,
+) => Promise<Response> | Response
+export const routerMiddleware: RouterMiddleware[] = [forReactRouter(typed, { load: true })]
+declare const routerContext: Readonly<RouterContextProvider>
+export const routerSession: Session = routerContext.get(sessionContext)
+export const storageUser: Promise<string | undefined> = createSessionStorage<{ user: string }>(typed)
+  .getSession('')
+  .then((s) => s.get('user'))
+
+type AstroMiddlewareHandler = (
+  context: { readonly request: Request; readonly locals: object; readonly isPrerendered: boolean; readonly url: URL },
+  next: (payload?: string | URL | Request) => Promise<Response>,
+) => Promise<Response> | Response
+export const astroMiddleware: AstroMiddlewareHandler = forAstro(typed)
+// A socket: its session has the typed fields and no methods that change it.
+export const onUpgrade = async (request: Request): Promise<Response | undefined> => {
+  const watched: WatchResult<Fields> = await typed.watch(request, { origins: ['https://app.example'] })
+  if (!watched.ok) return new Response(watched.error satisfies 'cross_origin', { status: 403 })
+  const cart: readonly string[] | undefined = watched.session.get('cart')
+  // @ts-expect-error the session of a socket cannot be changed
+  watched.session.set
+  const stopped: AbortSignal = watched.signal
+  void watched.ended.then((reason: 'login' | 'expired' | 'end') => [reason, cart, stopped.aborted])
+  watched.stop()
+}
 
 // An author of an adapter runs the cases on a server of their own.
 declare const serveApplication: ServeApplication

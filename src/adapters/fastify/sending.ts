@@ -2,7 +2,7 @@
 
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { abandonRequest, commitRequest, type RequestOutcome, usesSession } from '../../commit-request.ts'
-import { isThenable } from '../../error.ts'
+import { isThenable, type KeepsakeError } from '../../error.ts'
 import { contextInside, type Manager, type RequestContext } from '../../request-context.ts'
 import { addHeaders, isResponse, sendable } from '../../response.ts'
 import { frameworkError } from '../framework-error.ts'
@@ -10,6 +10,9 @@ import { renderFailure } from '../node/refusal.ts'
 import { awaitSending, discardBody } from '../unsent-body.ts'
 import { ReplyHeaders, resetReply } from './reply-headers.ts'
 import type { FastifyRequestHead } from './request-head.ts'
+
+/** Changes the errors that a framework shows to visitors. */
+type PresentError = (error: KeepsakeError) => KeepsakeError
 
 /** The end of a hook. A second argument replaces the payload. */
 type Done = (error?: Error | null, payload?: unknown) => void
@@ -39,11 +42,12 @@ const replace = async (
   head: FastifyRequestHead,
   reply: FastifyReply,
   outcome: RequestOutcome,
+  present: PresentError,
 ): Promise<unknown> => {
   resetReply(reply, head.arrival)
   if (manager.errorResponse === undefined) {
     // An error handler that sets no status answers with this one. The cookies are on the reply, and not twice.
-    const error = frameworkError({ ...outcome, cookies: [] })
+    const error = present(frameworkError({ ...outcome, cookies: [] }))
     reply.code(error.status ?? 500)
     add(reply, { ...outcome, privateResponse: true })
     throw error
@@ -57,7 +61,7 @@ const replace = async (
 
 /** The hook `onSend`. If the backend is synchronous, so is the hook. */
 export const sender =
-  (owner: unknown, manager: Manager) =>
+  (owner: unknown, manager: Manager, present: PresentError = (error) => error) =>
   (request: FastifyRequest, reply: FastifyReply, payload: unknown, done: Done): Promise<unknown> | undefined => {
     const { raw } = request
     const requestContext = contextInside(raw, owner)
@@ -92,7 +96,7 @@ export const sender =
       (outcome) => {
         if (outcome?.failure === undefined) return complete(outcome)
         discardBody(payload)
-        return replace(manager, head, reply, outcome)
+        return replace(manager, head, reply, outcome, present)
       },
       (error) => {
         discardBody(payload)

@@ -1,7 +1,7 @@
 // Sessions in applications of node:http, Connect, Express, polka and HTTP/2, without a Request or a Response.
 
 import { abandonRequest } from '../../commit-request.ts'
-import { checkOptionNames } from '../../error.ts'
+import { checkOptionNames, type KeepsakeError } from '../../error.ts'
 import type { Lifespan } from '../../http/handler.ts'
 import { type NodeRequest, NodeRequestHead } from '../../http/node-request.ts'
 import type { SessionManager } from '../../manager.ts'
@@ -44,11 +44,20 @@ export type NodeMiddleware = ((request: NodeRequest, response: NodeServerRespons
     readonly errorHandler: (error: unknown, request: NodeRequest, response: NodeServerResponse, next: Next) => void
   }
 
-/** The two steps of a request in Node: `begin` before its handlers, and `abandon` after one of them threw an error. */
-const nodeLifecycle = (sessions: SessionManager, caller: string, options: NodeAdapterOptions) => {
+/**
+ * The two steps of a request in Node: `begin` before its handlers, and `abandon` after one of them threw an error.
+ *
+ * @param present changes the errors that a framework shows to visitors
+ */
+export const nodeLifecycle = (
+  sessions: SessionManager,
+  caller: string,
+  options: NodeAdapterOptions,
+  present?: (error: KeepsakeError) => KeepsakeError,
+) => {
   checkOptionNames(options, ['load'], caller)
   const load = checkBoolean('load', options.load ?? false, caller)
-  const manager = withPublicErrors(exposedManager(sessions, caller))
+  const manager = withPublicErrors(exposedManager(sessions, caller), present)
 
   const begin = (request: NodeRequest, response: NodeResponse, next: Next | undefined): void => {
     // Mounted twice, it does nothing.
