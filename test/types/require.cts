@@ -6,5 +6,7 @@ import serving = require('keepsake/serve')
 
 const manager: keepsake.SessionManager = keepsake.sessionManager({ backend: 'memory:' })
 
-export const middleware = express.forExpress(manager)
-export const server: Promise<serving.Server> = serving.serve(manager(() => new Response('hello')))
+const middleware = express.forExpress(manager)
+const server: Promise<serving.Server> = serving.serve(manager(() => new Response('hello')))
+
+export = { middleware, server }
