@@ -45,8 +45,8 @@ try {
     await npm(folder, 'install', '--no-save', join(dist, tarball))
     const { lines, code } = await run(folder, process.execPath, 'check.ts')
     if (code !== 0) failed += 1
-    const { dependencies } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'))
-    const versions = Object.entries(dependencies).map(([name, version]) => `${name} ${version}`)
+    const { dependencies, devDependencies } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'))
+    const versions = Object.entries({ ...dependencies, ...devDependencies }).map(([name, version]) => `${name} ${version}`)
     const list = lines.flatMap((line) => {
       if (line.startsWith('# ')) return ['', `##${line}`, '']
       return /^(not )?ok /.test(line) ? [`- ${line}`] : []

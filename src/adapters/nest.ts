@@ -11,7 +11,7 @@ import { onError } from './nest/interceptor.ts'
 import { type Next, type NodeAdapterOptions, type NodeServerResponse, nodeLifecycle } from './node/adapter.ts'
 import type { NodeResponse } from './node/held-response.ts'
 
-export type NestAdapterOptions = NodeAdapterOptions
+export type { NodeAdapterOptions as NestAdapterOptions } from './node/adapter.ts'
 
 /** A dynamic module of Nest. */
 export type NestModule = {
@@ -38,7 +38,7 @@ type HttpServer = {
  * @param sessions the result of `sessionManager`
  * @throws KeepsakeError `invalid_option`; `missing_package` when the application starts without @nestjs/common
  */
-export const forNest = (sessions: SessionManager, options: NestAdapterOptions = {}): NestModule => {
+export const forNest = (sessions: SessionManager, options: NodeAdapterOptions = {}): NestModule => {
   const errors = new HttpErrors()
   const { begin, abandon } = nodeLifecycle(sessions, 'forNest()', options, errors.present)
   const abandonInFastify = abandoner(sessions)

@@ -9,7 +9,7 @@ import { type NodeAdapterOptions, nodeLifecycle } from './node/adapter.ts'
 import type { NodeResponse } from './node/held-response.ts'
 import { asH3Error, publicH3Error } from './nuxt/h3-error.ts'
 
-export type NuxtAdapterOptions = NodeAdapterOptions
+export type { NodeAdapterOptions as NuxtAdapterOptions } from './node/adapter.ts'
 
 /** Marks the context of an event, which Nitro passes on to the requests that the application makes to itself. */
 const PARENT = Symbol.for('keepsake.nuxt')
@@ -69,7 +69,7 @@ const finished = async (response: OutgoingResponse): Promise<void> => {
  * @param sessions the result of `sessionManager`
  * @throws KeepsakeError `invalid_option`
  */
-export const forNuxt = (sessions: SessionManager, options: NuxtAdapterOptions = {}): ((nitroApp: NitroApp) => void) => {
+export const forNuxt = (sessions: SessionManager, options: NodeAdapterOptions = {}): ((nitroApp: NitroApp) => void) => {
   const { begin, abandon } = nodeLifecycle(sessions, 'forNuxt()', options, asH3Error)
 
   /** Gives a request that the application makes to itself the session of the page. */
