@@ -46,7 +46,9 @@ try {
     const { lines, code } = await run(folder, process.execPath, 'check.ts')
     if (code !== 0) failed += 1
     const { dependencies, devDependencies } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'))
-    const versions = Object.entries({ ...dependencies, ...devDependencies }).map(([name, version]) => `${name} ${version}`)
+    const versions = Object.entries({ ...dependencies, ...devDependencies }).map(
+      ([name, version]) => `${name} ${version}`,
+    )
     const list = lines.flatMap((line) => {
       if (line.startsWith('# ')) return ['', `##${line}`, '']
       return /^(not )?ok /.test(line) ? [`- ${line}`] : []
