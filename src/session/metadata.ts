@@ -74,17 +74,15 @@ export const encodeMetadata = (metadata: Metadata): string => {
   const { createdAt, currentHash, recentVersions, previousHash, salt, confirmedAt, form, label, lastSeenAt } = metadata
   const { idleTimeout, absoluteTimeout, persistent } = metadata
   const hasSettings = idleTimeout !== undefined || absoluteTimeout !== undefined || persistent !== undefined
-  const settled = [hasSettings ? WITH_LOGIN_SETTINGS : PLAIN, base36(createdAt), currentHash, recentVersions]
-  if (!hasSettings && previousHash === undefined && form === undefined && label === undefined) return settled.join('.')
-  const rotation = [previousHash ?? '', salt ?? '', base36(confirmedAt), form ?? '']
-  const owned = label === undefined && !hasSettings ? [] : [label ?? '', base36(lastSeenAt)]
-  const persists = persistent === undefined ? '' : String(Number(persistent))
-  return [
-    ...settled,
-    ...rotation,
-    ...owned,
-    ...(hasSettings ? [base36(idleTimeout), base36(absoluteTimeout), persists] : []),
-  ].join('.')
+  const parts = [hasSettings ? WITH_LOGIN_SETTINGS : PLAIN, base36(createdAt), currentHash, recentVersions]
+  if (!hasSettings && previousHash === undefined && form === undefined && label === undefined) return parts.join('.')
+  parts.push(previousHash ?? '', salt ?? '', base36(confirmedAt), form ?? '')
+  if (hasSettings || label !== undefined) parts.push(label ?? '', base36(lastSeenAt))
+  if (hasSettings) {
+    const persists = persistent === undefined ? '' : String(Number(persistent))
+    parts.push(base36(idleTimeout), base36(absoluteTimeout), persists)
+  }
+  return parts.join('.')
 }
 
 const fromBase36 = (text: string | undefined): number | undefined => (text ? Number.parseInt(text, 36) : undefined)
@@ -191,8 +189,11 @@ export const newMetadata = (
   currentHash: key === undefined ? '' : hashKey(key),
   form,
   recentVersions: '',
-  ...(label !== undefined && { label, lastSeenAt: createdAt }),
-  ...loginSettings,
+  label,
+  lastSeenAt: label === undefined ? undefined : createdAt,
+  idleTimeout: loginSettings?.idleTimeout,
+  absoluteTimeout: loginSettings?.absoluteTimeout,
+  persistent: loginSettings?.persistent,
 })
 
 /** How a key relates to a session: `current`, `offered` and `retiring` open it; `retired` and `wrong` do not. */

@@ -131,6 +131,9 @@ export type Session<F extends object = AnyFields> = {
   save(): Promise<SaveResult>
 }
 
+const LOGIN_OPTIONS = ['keep', 'idleTimeout', 'absoluteTimeout', 'persistent'] as const
+const NO_FIELDS_KEPT: readonly string[] = []
+
 /** Checks the name of a field. @throws KeepsakeError `invalid_option`, `not_json` */
 const checkFieldName = (field: unknown): string => {
   if (field === FLASH) {
@@ -208,11 +211,11 @@ class SessionHandle implements Session {
     this.#writable().rotate = true
   }
 
-  login(owner: string, options: LoginOptions = {}): void {
-    checkOptionNames(options, ['keep', 'idleTimeout', 'absoluteTimeout', 'persistent'], 'login()')
+  login(owner: string, options?: LoginOptions): void {
+    if (options !== undefined) checkOptionNames(options, LOGIN_OPTIONS, 'login()')
     const work = this.#writable('login')
-    const keep = checkKeep(options.keep === undefined ? [] : options.keep)
-    const loginSettings = checkLoginSettings(work.context, options)
+    const keep = options?.keep === undefined ? NO_FIELDS_KEPT : checkKeep(options.keep)
+    const loginSettings = options && checkLoginSettings(work.context, options)
     checkOwner(owner)
     work.loginSettings = loginSettings
     if (work.owner === owner) {
