@@ -51,7 +51,8 @@ const preSessionAtCreation = (work: UnitOfWork): CommitOutcome => {
 const adoptCreated = (work: UnitOfWork, created: Snapshot): CommitOutcome => {
   const preSessionChange = preSessionAtCreation(work)
   work.snapshot = created
-  return { ...sessionCookie(work.context, created.key, created.metadata), ...preSessionChange }
+  const cookie = sessionCookie(work.context, created.key, created.metadata)
+  return preSessionChange === NO_COOKIES ? cookie : { ...cookie, ...preSessionChange }
 }
 
 /** Whether an anonymous request changed any field, or added a message that must be stored. Schema defaults do not count. */
@@ -147,7 +148,8 @@ const announce = (
 ): CommitOutcome => {
   const { context, snapshot } = work
   if (typeof created === 'string') return notSaved(work, created, snapshot)
-  context.emit(type, { ...namesOf(context, created), ...(previousLabel !== undefined && { previousLabel }) })
+  const names = namesOf(context, created)
+  context.emit(type, previousLabel === undefined ? names : { ...names, previousLabel })
   return adoptCreated(work, created)
 }
 

@@ -74,10 +74,13 @@ export const encodeMetadata = (metadata: Metadata): string => {
   const { createdAt, currentHash, recentVersions, previousHash, salt, confirmedAt, form, label, lastSeenAt } = metadata
   const { idleTimeout, absoluteTimeout, persistent } = metadata
   const hasSettings = idleTimeout !== undefined || absoluteTimeout !== undefined || persistent !== undefined
-  const parts = [hasSettings ? WITH_LOGIN_SETTINGS : PLAIN, base36(createdAt), currentHash, recentVersions]
+  const created = base36(createdAt)
+  const parts = [hasSettings ? WITH_LOGIN_SETTINGS : PLAIN, created, currentHash, recentVersions]
   if (!hasSettings && previousHash === undefined && form === undefined && label === undefined) return parts.join('.')
   parts.push(previousHash ?? '', salt ?? '', base36(confirmedAt), form ?? '')
-  if (hasSettings || label !== undefined) parts.push(label ?? '', base36(lastSeenAt))
+  // At a login the two times are equal, and a text in base 36 costs a quarter of a microsecond.
+  const seen = lastSeenAt === createdAt ? created : base36(lastSeenAt)
+  if (hasSettings || label !== undefined) parts.push(label ?? '', seen)
   if (hasSettings) {
     const persists = persistent === undefined ? '' : String(Number(persistent))
     parts.push(base36(idleTimeout), base36(absoluteTimeout), persists)
