@@ -75,7 +75,7 @@ export const httpTable = (results: Http, bareOf: ReadonlyMap<string, string>): s
     table(['', '', 'per CPU second', 'per second', 'busy', 'of same bare', 'of node:http'], rows),
     '',
     'of same bare: share of the same server, framework and bridge without sessions. of node:http: share of bare node:http.',
-    'thin bridge: node:http with only those parts of Request and Response that keepsake uses. srvx: with real Responses.',
+    'keepsake on node:http and in frameworks: through its adapters, without a Request. srvx: a handler of Requests.',
     'The floors and iron-session run on node:http, @fastify/* on Fastify, express-session on Express.',
   )
 }

@@ -2,42 +2,12 @@
 
 import { forExpress } from '../../src/adapters/express.ts'
 import { forHono } from '../../src/adapters/hono.ts'
-import { forNode } from '../../src/adapters/node.ts'
-import { type SessionManager, session, sessionManager } from '../../src/index.ts'
-import { FIELDS, nextSeen, type Workload, workloadOf } from '../workloads.ts'
+import { type SessionManager, sessionManager } from '../../src/index.ts'
+import type { Workload } from '../workloads.ts'
 import { ALL, type App, type Bare, type Contestant } from './contestant.ts'
-import { secret } from './ours.ts'
+import { answerTo, onNode, secret } from './ours.ts'
 
 const workloads: readonly Workload[] = ['untouched', ...ALL]
-
-/** The text of an answer. Undefined if the session is not the one that the request must have. */
-const answerTo = async (workload: Workload, x: object): Promise<string | undefined> => {
-  if (workload === 'untouched') return 'ok'
-  const s = await session(x)
-  if (workload === 'login') {
-    s.login(FIELDS.user)
-    for (const [field, value] of Object.entries(FIELDS)) if (value !== undefined) s.set(field, value)
-    return 'ok'
-  }
-  const user: string | undefined = s.get('user')
-  if (user !== (workload === 'anonymous' ? undefined : FIELDS.user)) return undefined
-  if (workload === 'read') return String(s.get('seen'))
-  if (workload === 'write') s.set('seen', nextSeen())
-  return 'ok'
-}
-
-const onNode = async (manager: SessionManager): Promise<App> => {
-  const sessions = forNode(manager)
-  return {
-    kind: 'node',
-    listener: async (request, response) => {
-      sessions(request, response)
-      const answer = await answerTo(workloadOf(request.url ?? '') as Workload, request)
-      if (answer === undefined) response.statusCode = 500
-      response.end(answer)
-    },
-  }
-}
 
 type ExpressResponse = { send(text?: string): void; status(code: number): ExpressResponse }
 

@@ -1,7 +1,7 @@
 // The applications without sessions: the same routes and answers, for each framework.
 
 import { FIELDS, workloadOf } from '../workloads.ts'
-import { type App, type Bare, platformReply, type Reply } from './contestant.ts'
+import type { App, Bare } from './contestant.ts'
 
 /** The answers, as long as those of the other contestants. */
 const answers: Record<string, string> = { read: String(FIELDS.seen) }
@@ -14,9 +14,9 @@ export const bareNode = (): App => ({
   },
 })
 
-export const bareFetch = (reply: Reply = platformReply): App => ({
+export const bareFetch = (): App => ({
   kind: 'fetch',
-  handler: async (request) => reply(answerTo(workloadOf(request.url))),
+  handler: async (request) => new Response(answerTo(workloadOf(request.url))),
 })
 
 export const bareExpress = async (): Promise<App> => {

@@ -6,8 +6,8 @@ import type { Workload } from '../workloads.ts'
 export type NodeListener = (request: IncomingMessage, response: ServerResponse) => unknown
 export type FetchHandler = (request: Request) => Promise<Response>
 
-/** Makes the response of a Fetch application: a platform Response, or one of a bridge. */
-export type Reply = (text: string) => Response
+/** The kind of server that a contestant of keepsake runs on. */
+export type Host = 'fetch' | 'node'
 
 type Closable = { readonly close?: () => unknown }
 
@@ -36,9 +36,7 @@ export type Contestant = {
   /** Whether it is measured only in process. */
   readonly socketless?: boolean
   /** Opens the application, which may keep files in `folder`. */
-  readonly open: (folder: string, reply?: Reply) => Promise<App | Raw>
+  readonly open: (folder: string, host?: Host) => Promise<App | Raw>
 }
 
 export const ALL: readonly Workload[] = ['anonymous', 'read', 'write', 'login']
-
-export const platformReply: Reply = (text) => new Response(text)

@@ -11,7 +11,7 @@ import {
   timingSafeEqual,
 } from 'node:crypto'
 import { cookieHeader, FIELDS, type Fields, nextSeen, workloadOf } from '../workloads.ts'
-import { ALL, type App, type Contestant, platformReply, type Reply } from './contestant.ts'
+import { ALL, type App, type Contestant } from './contestant.ts'
 
 /** The operations of a floor on the value of its cookie. `write` and `login` return the new value of the cookie. */
 type Floor = {
@@ -159,13 +159,13 @@ const overNode = (floor: Floor): App => ({
   },
 })
 
-const overFetch = (floor: Floor, reply: Reply = platformReply): App => ({
+const overFetch = (floor: Floor): App => ({
   kind: 'fetch',
   handler: async (request) => {
     const header = request.headers.get('cookie') ?? undefined
     const { text, token } = answer(floor, workloadOf(request.url), header)
     if (text === 'wrong') return new Response(text, { status: 500 })
-    const response = reply(text)
+    const response = new Response(text)
     if (token !== undefined) response.headers.append('set-cookie', NAME + token + ATTRIBUTES)
     return response
   },
@@ -186,7 +186,7 @@ export const floors: readonly Contestant[] = [
     name: 'floor: memory, over Fetch',
     bare: 'fetch',
     workloads: ALL,
-    open: async (_, reply) => overFetch(memory(), reply),
+    open: async () => overFetch(memory()),
   },
   { name: 'floor: signed cookie', bare: 'node', workloads: ALL, open: async () => overNode(signed()) },
   { name: 'floor: encrypted cookie', bare: 'node', workloads: ALL, open: async () => overNode(encrypted()) },

@@ -3,9 +3,10 @@
 import { hash } from 'node:crypto'
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { type Backend, KeepsakeError, session, sessionManager } from '../../src/index.ts'
+import { forNode } from '../../src/adapters/node.ts'
+import { type Backend, KeepsakeError, type SessionManager, session, sessionManager } from '../../src/index.ts'
 import { FIELDS, nextSeen, type Workload, workloadOf } from '../workloads.ts'
-import { ALL, type App, type Contestant, platformReply, type Reply } from './contestant.ts'
+import { ALL, type App, type Contestant, type Host } from './contestant.ts'
 
 /** A known secret, because the thread that creates tokens needs it too. */
 export const secret = hash('sha256', 'a benchmark protects nothing', 'hex')
@@ -28,41 +29,55 @@ const entries: readonly Entry[] = [
   { name: 'cookie, first sight', url: () => 'cookie:', firstSight: true, workloads: ['read', 'write'] },
 ]
 
-const answer = async (request: Request, reply: Reply): Promise<Response> => {
-  const workload = workloadOf(request.url)
-  if (workload === 'untouched') return reply('ok')
-  const s = await session(request)
+/** The text of an answer. Undefined if the session is not the one that the request must have. */
+export const answerTo = async (workload: Workload, x: object): Promise<string | undefined> => {
+  if (workload === 'untouched') return 'ok'
+  const s = await session(x)
   if (workload === 'login') {
     s.login(FIELDS.user)
-    s.set('user', FIELDS.user)
-    s.set('name', FIELDS.name)
-    s.set('language', FIELDS.language)
-    s.set('seen', FIELDS.seen)
-    if (FIELDS.more !== undefined) s.set('more', FIELDS.more)
-    return reply('ok')
+    for (const [field, value] of Object.entries(FIELDS)) if (value !== undefined) s.set(field, value)
+    return 'ok'
   }
   const user: string | undefined = s.get('user')
-  if (user !== (workload === 'anonymous' ? undefined : FIELDS.user)) return new Response('wrong', { status: 500 })
-  if (workload === 'read') return reply(String(s.get('seen')))
+  if (user !== (workload === 'anonymous' ? undefined : FIELDS.user)) return undefined
+  if (workload === 'read') return String(s.get('seen'))
   if (workload === 'write') s.set('seen', nextSeen())
-  return reply('ok')
+  return 'ok'
 }
 
-/** Opens an application with sessions in a backend. `secure`: as behind a proxy that ends TLS. */
-export const openApp = async (backend: Backend | string, reply: Reply, secure = true): Promise<App> => {
-  const middleware = sessionManager({ backend, secret, ...(secure && { secure }) })
-  await middleware.ready()
+/** An application of node:http. */
+export const onNode = async (manager: SessionManager): Promise<App> => {
+  const sessions = forNode(manager)
   return {
-    kind: 'fetch',
-    handler: middleware((request) => answer(request, reply)) as (request: Request) => Promise<Response>,
-    close: () => middleware.close(),
+    kind: 'node',
+    listener: async (request, response) => {
+      sessions(request, response)
+      const answer = await answerTo(workloadOf(request.url ?? '') as Workload, request)
+      if (answer === undefined) response.statusCode = 500
+      response.end(answer)
+    },
   }
 }
 
-const open = async ({ url, loopback = false }: Entry, folder: string, reply: Reply): Promise<App> => {
+const onFetch = async (manager: SessionManager): Promise<App> => ({
+  kind: 'fetch',
+  handler: manager(async (request) => {
+    const answer = await answerTo(workloadOf(request.url) as Workload, request)
+    return answer === undefined ? new Response('wrong', { status: 500 }) : new Response(answer)
+  }) as (request: Request) => Promise<Response>,
+})
+
+/** Opens an application with sessions in a backend. `secure`: as behind a proxy that ends TLS. */
+export const openApp = async (backend: Backend | string, host: Host, secure = true): Promise<App> => {
+  const manager = sessionManager({ backend, secret, ...(secure && { secure }) })
+  await manager.ready()
+  return { ...(await (host === 'node' ? onNode(manager) : onFetch(manager))), close: () => manager.close() }
+}
+
+const open = async ({ url, loopback = false }: Entry, folder: string, host: Host): Promise<App> => {
   const backend = url(folder)
   if (backend.startsWith('file:')) mkdirSync(backend.slice(5), { recursive: true })
-  return openApp(backend, reply, !loopback)
+  return openApp(backend, host, !loopback)
 }
 
 /** Whether keepsake has the backend of an entry. If not, a line is added to `skipped`. */
@@ -85,5 +100,5 @@ export const ours: readonly Contestant[] = entries.filter(isAvailable).map((entr
   bare: 'fetch',
   workloads: entry.workloads ?? ALL,
   firstSight: entry.firstSight ?? false,
-  open: (folder, reply = platformReply) => open(entry, folder, reply),
+  open: (folder, host = 'fetch') => open(entry, folder, host),
 }))

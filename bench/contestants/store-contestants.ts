@@ -17,7 +17,7 @@ import {
   workloadOf,
 } from '../workloads.ts'
 import { ioredis, mysql, nodeRedis, postgres } from './clients.ts'
-import { type App, type Contestant, platformReply, type Raw, type Reply } from './contestant.ts'
+import type { App, Contestant, Raw } from './contestant.ts'
 import { ATTRIBUTES, LIFETIME, NAME, newId, tokenOf } from './floors.ts'
 import { openApp, secret } from './ours.ts'
 import { type Bag, expressSession } from './peers.ts'
@@ -57,7 +57,7 @@ const redisFloor = async (): Promise<App> => {
 }
 
 /** Remix's session storage. The cookie is written by hand and unsigned, which is less work than Remix's middleware does. */
-const remix = async (_: string, reply: Reply = platformReply): Promise<App> => {
+const remix = async (): Promise<App> => {
   const { createRedisSessionStorage } = await import('@remix-run/session-storage-redis')
   const storage = createRedisSessionStorage(await nodeRedis(), { ttl: LIFETIME / 1000 })
   return {
@@ -77,7 +77,7 @@ const remix = async (_: string, reply: Reply = platformReply): Promise<App> => {
         if (workload === 'write') bag.set('seen', nextSeen())
       }
       const cookie = await storage.save(bag)
-      const response = reply(text)
+      const response = new Response(text)
       if (cookie) response.headers.append('set-cookie', NAME + cookie + ATTRIBUTES)
       return response
     },
@@ -104,7 +104,7 @@ const ours = (name: string, open: () => Promise<Backend>): Contestant[] => [
     name: `keepsake: ${name}`,
     bare: 'fetch',
     workloads: WORKLOADS,
-    open: async (_, reply = platformReply) => openApp(await open(), reply),
+    open: async (_, host = 'fetch') => openApp(await open(), host),
   },
   {
     name: `keepsake: ${name}, opened`,

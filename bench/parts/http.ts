@@ -16,8 +16,8 @@ export type Http = Map<string, Map<Workload, Rate[]>>
 
 type Server = {
   readonly name: string
-  /** The application that `http-child.ts` opens, and its bridge. */
-  readonly opens: readonly [name: string, bridge: string]
+  /** The application that `http-child.ts` opens, and its host: node:http, or srvx with Requests. */
+  readonly opens: readonly [name: string, host: 'node' | 'srvx']
   /** The server without sessions. */
   readonly bare: string
   readonly workloads: readonly Workload[]
@@ -26,11 +26,11 @@ type Server = {
 
 const BARE: readonly Workload[] = ['read']
 const bareServers: readonly Server[] = [
-  { name: 'bare: node:http', opens: ['bare: node', 'none'], bare: '', workloads: BARE },
-  { name: 'bare: thin bridge', opens: ['bare: fetch', 'thin'], bare: '', workloads: BARE },
+  { name: 'bare: node:http', opens: ['bare: node', 'node'], bare: '', workloads: BARE },
   { name: 'bare: srvx', opens: ['bare: fetch', 'srvx'], bare: '', workloads: BARE },
-  { name: 'bare: fastify', opens: ['bare: fastify', 'none'], bare: '', workloads: BARE },
-  { name: 'bare: express', opens: ['bare: express', 'none'], bare: '', workloads: BARE },
+  { name: 'bare: fastify', opens: ['bare: fastify', 'node'], bare: '', workloads: BARE },
+  { name: 'bare: express', opens: ['bare: express', 'node'], bare: '', workloads: BARE },
+  { name: 'bare: hono', opens: ['bare: hono', 'node'], bare: '', workloads: BARE },
 ]
 
 const serversOf = (contestant: Contestant): Server[] => {
@@ -39,11 +39,12 @@ const serversOf = (contestant: Contestant): Server[] => {
   const server = { workloads, contestant }
   if (bare !== 'fetch') {
     const bareName = bare === 'node' ? 'bare: node:http' : `bare: ${bare}`
-    return [{ ...server, name, opens: [name, 'none'], bare: bareName }]
+    return [{ ...server, name, opens: [name, 'node'], bare: bareName }]
   }
-  const thin: Server = { ...server, name: `${name}, thin bridge`, opens: [name, 'thin'], bare: 'bare: thin bridge' }
   const srvx: Server = { ...server, name: `${name}, srvx`, opens: [name, 'srvx'], bare: 'bare: srvx' }
-  return name === 'keepsake: memory' ? [thin, srvx] : [thin]
+  // `keepsake: memory, node:http` is a contestant of its own.
+  if (name === 'keepsake: memory' || !name.startsWith('keepsake: ')) return [srvx]
+  return [{ ...server, name: `${name}, node:http`, opens: [name, 'node'], bare: 'bare: node:http' }]
 }
 
 export const bareOf = (contestants: readonly Contestant[]): ReadonlyMap<string, string> =>
