@@ -1,4 +1,4 @@
-// A process that makes the load: autocannon, with a session for each connection.
+// A process that makes the load: autocannon, whose connections use the sessions one after another.
 
 import autocannon from 'autocannon'
 import { answerQuestions } from '../child.ts'
@@ -8,29 +8,37 @@ export type Load = {
   readonly url: string
   readonly seconds: number
   readonly connections: number
-  /** One cookie for each connection. With `once`, one for each request, because tokens must be new. */
+  /** With `once`, one cookie for each request, because tokens must be new. */
   readonly cookies: readonly string[] | undefined
   readonly once: boolean
 }
 
 export type LoadResult = { readonly requests: number; readonly seconds: number }
 
-type Client = { setHeaders(headers: Record<string, string>): void }
 type Outcome = { '2xx': number; non2xx: number; errors: number; duration: number }
 
-answerQuestions(async ({ url, seconds, connections, cookies, once }: Load): Promise<LoadResult> => {
+/**
+ * Requests that are sent on a connection before their answers. With one, the client sleeps while a slow server works, and each write
+ * of the server pays for waking it: a bare server at the client's speed does not pay, so the share of every other one is too small.
+ */
+const PIPELINED = 8
+
+answerQuestions(async ({ url, seconds, connections, once, ...load }: Load): Promise<LoadResult> => {
+  const cookies: readonly (string | undefined)[] = load.cookies ?? [undefined]
   let at = 0
-  const headers = (): Record<string, string> => ({ cookie: cookieHeader(cookies?.[at++ % (cookies.length || 1)]) })
-  const setupRequest = (request: { headers: Record<string, string> }) => ({ ...request, headers: headers() })
+  const headersWith = (cookie: string | undefined) => ({ cookie: cookieHeader(cookie) })
+  const setupRequest = (request: object) => ({ ...request, headers: headersWith(cookies[at++ % cookies.length]) })
   const outcome: Outcome = await autocannon({
     url,
     connections,
     duration: seconds,
-    ...(once ? { requests: [{ setupRequest }] } : { setupClient: (client: Client) => client.setHeaders(headers()) }),
+    // autocannon cannot make a new request for each while others are in progress on the connection.
+    ...(once
+      ? { requests: [{ setupRequest }] }
+      : { pipelining: PIPELINED, requests: cookies.map((cookie) => ({ headers: headersWith(cookie) })) }),
   })
   if (outcome.non2xx + outcome.errors > 0)
     throw new Error(`${outcome.non2xx + outcome.errors} requests failed or were not answered with 2xx.`)
-  if (once && cookies !== undefined && at > cookies.length)
-    throw new Error('There were fewer new tokens than requests.')
+  if (once && at > cookies.length) throw new Error('There were fewer new tokens than requests.')
   return { requests: outcome['2xx'], seconds: outcome.duration }
 })
