@@ -194,24 +194,32 @@ export const tenantIn = (requestContext: RequestContext): RequestTenant => {
   return requestContext.tenant
 }
 
+/** The error for callers whose session cannot be opened: an adapter may replace it. */
+const openingErrorOf = ({ manager: { openingError } }: RequestContext, error: unknown): unknown =>
+  openingError === undefined ? error : openingError(error)
+
+const adoptWork = (requestContext: RequestContext, work: UnitOfWork): Session => {
+  requestContext.work = work
+  work.extend = requestContext.extend ?? true
+  const { readOnly } = work
+  // The session throws this error when the handler uses it.
+  if (readOnly !== undefined) {
+    work.readOnly = { ...readOnly, error: openingErrorOf(requestContext, readOnly.error) as KeepsakeError }
+  }
+  return createHandle(work)
+}
+
 const startOpening = (requestContext: RequestContext): Promise<Session> => {
-  const { openingError = (error) => error } = requestContext.manager
-  const failed = (error: unknown): never => {
-    throw openingError(error)
-  }
-  const opened = (work: UnitOfWork): Session => {
-    requestContext.work = work
-    work.extend = requestContext.extend ?? true
-    const { readOnly } = work
-    // The session throws this error when the handler uses it.
-    if (readOnly !== undefined) work.readOnly = { ...readOnly, error: openingError(readOnly.error) }
-    return createHandle(work)
-  }
   try {
     if (requestContext.flashAdded.length === 0) requestContext.onFirstUse?.()
     const work = requestContext.manager.open(requestContext.head, tenantIn(requestContext))
-    if (!isThenable(work)) return Promise.resolve(opened(work))
-    const promise = work.then(opened, failed)
+    if (!isThenable(work)) return Promise.resolve(adoptWork(requestContext, work))
+    const promise = work.then(
+      (work) => adoptWork(requestContext, work),
+      (error) => {
+        throw openingErrorOf(requestContext, error)
+      },
+    )
     // Callers that await the promise get the error. A caller that does not must not end the process.
     promise.catch(() => {})
     return promise
