@@ -1,7 +1,7 @@
 // The steps of one request in a framework of Request and Response: attach it, then commit it or drop its changes.
 
 import { abandonRequest, commitRequest, type RequestOutcome, usesSession } from '../commit-request.ts'
-import { type Awaitable, checkOptionNames, isThenable, KeepsakeError } from '../error.ts'
+import { type Awaitable, isThenable, KeepsakeError } from '../error.ts'
 import type { RequestHead } from '../http/request-head.ts'
 import type { SessionManager } from '../manager.ts'
 import {
@@ -18,7 +18,7 @@ import {
 } from '../request-context.ts'
 import { errorResponse, sendable, withHeaders } from '../response.ts'
 import { frameworkError } from './framework-error.ts'
-import { checkBoolean } from './options.ts'
+import { checkLoad } from './options.ts'
 import { withPublicErrors } from './public-errors.ts'
 
 export type FetchAdapterOptions = {
@@ -111,8 +111,7 @@ export const fetchLifecycle = (
   options: FetchAdapterOptions,
   present: (error: KeepsakeError) => KeepsakeError = (error) => error,
 ) => {
-  checkOptionNames(options, ['load'], caller)
-  const load = checkBoolean('load', options.load ?? false, caller)
+  const load = checkLoad(options, caller)
   const manager = withPublicErrors(exposedManager(sessions, caller), present)
 
   const finish = (

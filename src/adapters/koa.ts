@@ -2,7 +2,6 @@
 
 import type {} from 'koa'
 import { abandonRequest, commitRequest, type RequestOutcome } from '../commit-request.ts'
-import { checkOptionNames } from '../error.ts'
 import type { Lifespan } from '../http/handler.ts'
 import { type NodeRequest, NodeRequestHead } from '../http/node-request.ts'
 import type { SessionManager } from '../manager.ts'
@@ -15,7 +14,7 @@ import type { NodeServerResponse } from './node/adapter.ts'
 import { assertUnsent, holdResponse, type NodeResponse } from './node/held-response.ts'
 import { chooseRefusal, renderFailure } from './node/refusal.ts'
 import { copyHeaders, type HeaderValues, NodeResponseHeaders, resetHeaders } from './node/response-headers.ts'
-import { checkBoolean } from './options.ts'
+import { checkLoad } from './options.ts'
 import { withPublicErrors } from './public-errors.ts'
 import { awaitSending, discardBody } from './unsent-body.ts'
 
@@ -122,8 +121,7 @@ const replace = async (
  * @throws KeepsakeError `invalid_option`
  */
 export const forKoa = (sessions: SessionManager, options: KoaAdapterOptions = {}): KoaMiddleware => {
-  checkOptionNames(options, ['load'], 'forKoa()')
-  const load = checkBoolean('load', options.load ?? false, 'forKoa()')
+  const load = checkLoad(options, 'forKoa()')
   const manager = withPublicErrors(exposedManager(sessions, 'forKoa()'))
 
   const commit = async (ctx: KoaContext, requestContext: RequestContext, arrival: HeaderValues): Promise<void> => {

@@ -1,13 +1,15 @@
-// Checks the options that several adapters have.
+// Checks the options that most adapters have.
 
 import { inspect } from 'node:util'
-import { KeepsakeError } from '../error.ts'
+import { checkOptionNames, KeepsakeError } from '../error.ts'
 
-/** @throws KeepsakeError `invalid_option` */
-export const checkBoolean = (option: string, value: unknown, caller: string): boolean => {
-  if (typeof value === 'boolean') return value
+/** The option `load` of an adapter that has no other option. @throws KeepsakeError `invalid_option` */
+export const checkLoad = (options: { readonly load?: unknown }, caller: string): boolean => {
+  checkOptionNames(options, ['load'], caller)
+  const { load = false } = options
+  if (typeof load === 'boolean') return load
   throw new KeepsakeError(
     'invalid_option',
-    `The option ${option} of ${caller} is ${inspect(value)}. It must be true or false.`,
+    `The option load of ${caller} is ${inspect(load)}. It must be true or false.`,
   )
 }

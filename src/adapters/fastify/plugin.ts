@@ -1,14 +1,14 @@
 // The plugin for Fastify 5: its hooks begin, commit and abandon requests.
 
 import type { FastifyPluginAsync, FastifyReply, FastifyRequest } from 'fastify'
-import { checkOptionNames, type KeepsakeError } from '../../error.ts'
+import type { KeepsakeError } from '../../error.ts'
 import type { SessionManager } from '../../manager.ts'
 import { session } from '../../request.ts'
 import { attach, exposedManager, isInside, type RequestContext } from '../../request-context.ts'
 import type { Session } from '../../session/session.ts'
 import { assertUnsent, holdResponse, type NodeResponse } from '../node/held-response.ts'
 import { chooseRefusal } from '../node/refusal.ts'
-import { checkBoolean } from '../options.ts'
+import { checkLoad } from '../options.ts'
 import { withPublicErrors } from '../public-errors.ts'
 import { FastifyRequestHead } from './request-head.ts'
 import { abandoner, sender } from './sending.ts'
@@ -44,8 +44,7 @@ export const fastifyPlugin = (
   options: FastifyAdapterOptions,
   present?: (error: KeepsakeError) => KeepsakeError,
 ): FastifyPluginAsync => {
-  checkOptionNames(options, ['load'], caller)
-  const load = checkBoolean('load', options.load ?? false, caller)
+  const load = checkLoad(options, caller)
   const manager = withPublicErrors(exposedManager(sessions, caller), present)
 
   const begin = (request: FastifyRequest, reply: FastifyReply, done: () => void): Promise<void> | undefined => {

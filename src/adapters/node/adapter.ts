@@ -1,14 +1,14 @@
 // Sessions in applications of node:http, Connect, Express, polka and HTTP/2, without a Request or a Response.
 
 import { abandonRequest } from '../../commit-request.ts'
-import { checkOptionNames, type KeepsakeError } from '../../error.ts'
+import type { KeepsakeError } from '../../error.ts'
 import type { Lifespan } from '../../http/handler.ts'
 import { type NodeRequest, NodeRequestHead } from '../../http/node-request.ts'
 import type { SessionManager } from '../../manager.ts'
 import { session } from '../../request.ts'
 import { attach, contextInside, exposedManager, isInside, type RequestContext } from '../../request-context.ts'
 import { addHeaders } from '../../response.ts'
-import { checkBoolean } from '../options.ts'
+import { checkLoad } from '../options.ts'
 import { withPublicErrors } from '../public-errors.ts'
 import { assertUnsent, holdResponse, type NodeResponse } from './held-response.ts'
 import { chooseRefusal } from './refusal.ts'
@@ -55,8 +55,7 @@ export const nodeLifecycle = (
   options: NodeAdapterOptions,
   present?: (error: KeepsakeError) => KeepsakeError,
 ) => {
-  checkOptionNames(options, ['load'], caller)
-  const load = checkBoolean('load', options.load ?? false, caller)
+  const load = checkLoad(options, caller)
   const manager = withPublicErrors(exposedManager(sessions, caller), present)
 
   const begin = (request: NodeRequest, response: NodeResponse, next: Next | undefined): void => {
